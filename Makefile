@@ -1,0 +1,41 @@
+# `make demo`, `make test` and `make check` need Python >= 3.11, make and the package registry; nothing else.
+# Everything they install goes into .venv, everything they make into .demo and .cache.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test check dev lock clean bench
+
+$(READY): requirements/dev.txt requirements/uv.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dataset_registry needs Python 3.11 or newer; run: make PYTHON=python3.12 $(MAKECMDGOALS)")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes -r requirements/dev.txt
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $(READY)
+
+demo: $(READY)  ## materialize the example pipeline on real data and show what the registry kept
+	$(BIN)/python -m dagster_assets.demo
+
+test: $(READY)  ## the whole suite, on SQLite and on a real PostgreSQL
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## format, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+dev: $(READY)  ## the Dagster UI on the example location
+	$(BIN)/python -m dagster_assets.ui
+
+bench: $(READY)  ## what a commit costs, beside its physical limit
+	$(BIN)/python -m benchmarks
+
+lock: $(READY)  ## resolve the dependencies again
+	echo "uv>=0.13,<0.14" | $(BIN)/uv pip compile - --universal --generate-hashes --no-annotate --no-header --upgrade -q -o requirements/uv.txt
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade -q -o requirements/dev.txt
+
+clean:
+	rm -rf .venv .demo .cache

@@ -1,0 +1,105 @@
+"""Rows about datasets and the users who make them."""
+
+from collections.abc import Iterator
+
+from sqlalchemy import Row, bindparam, delete, func, select, update
+
+from dataset_registry.catalog.engine import Transaction, insert_row
+from dataset_registry.catalog.tables import dataset_pointers, dataset_versions, datasets, retired_tags, users
+from dataset_registry.errors import NotFound
+from dataset_registry.model.records import DatasetRecord
+
+_SELECT = select(
+    datasets.c.id, datasets.c.name, datasets.c.description, datasets.c.created_at, users.c.username
+).select_from(datasets.outerjoin(users, users.c.id == datasets.c.created_by))
+_BY_NAME = _SELECT.where(datasets.c.name == bindparam("name"))
+_BY_ID = _SELECT.where(datasets.c.id == bindparam("id"))
+
+
+def find(tx: Transaction, name: str) -> DatasetRecord | None:
+    """The dataset of this name, None when there is none."""
+    row = tx.execute(_BY_NAME, {"name": name}).one_or_none()
+    return _record(row) if row else None
+
+
+def get(tx: Transaction, dataset_id: int) -> DatasetRecord:
+    """The dataset with this id. Raises `NotFound` when it was deleted."""
+    row = tx.execute(_BY_ID, {"id": dataset_id}).one_or_none()
+    if row is None:
+        raise NotFound("This dataset was deleted. Open it again by name to see whether another took its place.")
+    return _record(row)
+
+
+def all_of(tx: Transaction, prefix: str) -> Iterator[DatasetRecord]:
+    """Datasets whose name starts with `prefix`, by name."""
+    query = _SELECT.where(datasets.c.name.startswith(prefix, autoescape=True)) if prefix else _SELECT
+    return map(_record, tx.execute(query.order_by(datasets.c.name)))
+
+
+def create(tx: Transaction, name: str, description: str | None, user_id: int) -> int:
+    """Insert a dataset; its id. The caller has seen that the name is free."""
+    return insert_row(tx, datasets, {"name": name, "description": description, "created_by": user_id})
+
+
+def change(tx: Transaction, dataset_id: int, *, name: str, description: str | None) -> None:
+    """Set a dataset's name and description."""
+    tx.execute(update(datasets).where(datasets.c.id == dataset_id).values(name=name, description=description))
+
+
+def lock(tx: Transaction, dataset_id: int) -> None:
+    """Keep every other commit and deletion in this dataset out until the transaction ends."""
+    tx.execute(select(datasets.c.id).where(datasets.c.id == dataset_id).with_for_update())
+
+
+def remove(tx: Transaction, dataset_id: int) -> None:
+    """Delete the row of a dataset that has no versions any more."""
+    tx.execute(delete(retired_tags).where(retired_tags.c.dataset_id == dataset_id))
+    tx.execute(delete(datasets).where(datasets.c.id == dataset_id))
+
+
+_NEXT = (
+    update(datasets)
+    .where(datasets.c.id == bindparam("dataset"))
+    .values(last_version_number=datasets.c.last_version_number + 1)
+    .returning(datasets.c.last_version_number)
+)
+
+
+def next_number(tx: Transaction, dataset_id: int) -> int:
+    """Take the next version number. Holds the dataset's row until the end: call it just before the version row."""
+    return int(tx.execute(_NEXT, {"dataset": dataset_id}).scalar_one())
+
+
+def find_user(tx: Transaction, username: str) -> int | None:
+    """The id of a user, None for one never seen."""
+    return tx.execute(select(users.c.id).where(users.c.username == username)).scalar()
+
+
+def create_user(tx: Transaction, username: str) -> int:
+    """Insert a user; the id."""
+    return insert_row(tx, users, {"username": username})
+
+
+def heads(tx: Transaction, branch: str, prefix: str) -> list[tuple[int, str, int]]:
+    """Dataset id, name and version number of every dataset under `prefix` that has the branch, by name."""
+    query = (
+        select(datasets.c.id, datasets.c.name, dataset_versions.c.version_number)
+        .join(dataset_pointers, dataset_pointers.c.dataset_id == datasets.c.id)
+        .join(dataset_versions, dataset_versions.c.id == dataset_pointers.c.dataset_version_id)
+        .where(dataset_pointers.c.pointer_name == branch, ~dataset_pointers.c.is_tag)
+        .where(datasets.c.name.startswith(prefix, autoescape=True))
+        .order_by(datasets.c.name)
+    )
+    return [(row[0], row[1], row[2]) for row in tx.execute(query)]
+
+
+_COUNT = select(func.count()).select_from(dataset_versions).where(dataset_versions.c.dataset_id == bindparam("dataset"))
+
+
+def version_count(tx: Transaction, dataset_id: int) -> int:
+    """How many versions a dataset has now."""
+    return int(tx.execute(_COUNT, {"dataset": dataset_id}).scalar_one())
+
+
+def _record(row: Row) -> DatasetRecord:  # type: ignore[type-arg]
+    return DatasetRecord(*row)

@@ -1,0 +1,225 @@
+"""Rows about stored files, the holds that keep them while a commit is under way, and the trash."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import Row, bindparam, delete, insert, select, update
+
+from dataset_registry.catalog.engine import Transaction, insert_row
+from dataset_registry.catalog.tables import file_captures, file_info, file_parts, files, schemas, trash, uploads
+from dataset_registry.catalog.types import utc_now
+from dataset_registry.model.records import FileRecord
+
+HOLD_SECONDS = 3600
+"""How long a hold lasts without a heartbeat."""
+
+_COLUMNS = (
+    files.c.id,
+    files.c.content_hash,
+    files.c.file_size,
+    files.c.form,
+    files.c.object_key,
+    files.c.file_type,
+    files.c.compression_type,
+    files.c.created_at,
+)
+_BY_HASH = select(*_COLUMNS).where(files.c.content_hash == bindparam("hash"))
+_BY_IDS = select(*_COLUMNS, files.c.file_path, files.c.storage_type).where(
+    files.c.id.in_(bindparam("ids", expanding=True))
+)
+
+
+def find(tx: Transaction, content_hash: str) -> FileRecord | None:
+    """The file with this content, None when nothing has it."""
+    row = tx.execute(_BY_HASH, {"hash": content_hash}).one_or_none()
+    return _record(row) if row else None
+
+
+_BY_HASHES = select(*_COLUMNS).where(files.c.content_hash.in_(bindparam("hashes", expanding=True)))
+
+
+def find_many(tx: Transaction, hashes: Sequence[str]) -> dict[str, FileRecord]:
+    """The files with these contents, by hash."""
+    found: dict[str, FileRecord] = {}
+    for start in range(0, len(hashes), 500):
+        rows = tx.execute(_BY_HASHES, {"hashes": hashes[start : start + 500]})
+        found.update((row.content_hash, _record(row)) for row in rows)
+    return found
+
+
+def get_many(tx: Transaction, ids: Iterable[int]) -> dict[int, FileRecord]:
+    """Files by id, those that exist."""
+    rows = tx.execute(_BY_IDS, {"ids": list(ids)})
+    return {row.id: _record(row, row.file_path if row.storage_type == "filesystem" else None) for row in rows}
+
+
+def parts_of(tx: Transaction, file_id: int) -> list[tuple[FileRecord, int]]:
+    """The parts of a table in order, each with its number of rows."""
+    query = (
+        select(*_COLUMNS, file_parts.c.row_count)
+        .join(file_parts, file_parts.c.part_id == files.c.id)
+        .where(file_parts.c.file_id == file_id)
+        .order_by(file_parts.c.position)
+    )
+    return [(_record(row), row.row_count) for row in tx.execute(query)]
+
+
+def legacy_bytes(tx: Transaction, file_id: int) -> bytes:
+    """The inline bytes of a legacy file."""
+    data = tx.execute(select(files.c.file_data).where(files.c.id == file_id)).scalar()
+    return bytes(data or b"")
+
+
+def with_prefix(tx: Transaction, prefix: str, limit: int = 2) -> list[FileRecord]:
+    """Files whose hash starts with `prefix`, with their reference counts."""
+    upper = prefix + "g"  # the next text after every hexadecimal continuation
+    query = (
+        select(*_COLUMNS, file_info.c.reference_count)
+        .join(file_info, file_info.c.id == files.c.id)
+        .where(files.c.content_hash >= prefix, files.c.content_hash < upper)
+        .order_by(files.c.content_hash)
+        .limit(limit)
+    )
+    return [_record(row, count=row.reference_count) for row in tx.execute(query)]
+
+
+def all_files(tx: Transaction) -> Iterator[FileRecord]:
+    """Every file with its reference count, oldest first."""
+    query = select(*_COLUMNS, file_info.c.reference_count).join(file_info, file_info.c.id == files.c.id)
+    for row in tx.execute(query.order_by(files.c.id)):
+        yield _record(row, count=row.reference_count)
+
+
+# --- captures ------------------------------------------------------------------------------------------------------
+
+
+def captured(tx: Transaction, file_id: int, format: str) -> tuple[Mapping[str, Any], Any] | None:
+    """The schema snapshot and the statistics that were captured of a file under a format, if they were."""
+    query = (
+        select(schemas.c.schema_json, file_captures.c.statistics_json)
+        .join(file_captures, file_captures.c.schema_id == schemas.c.id)
+        .where(file_captures.c.file_id == file_id, file_captures.c.format == format)
+    )
+    row = tx.execute(query).one_or_none()
+    return (row[0], row[1]) if row else None
+
+
+def record_captures(tx: Transaction, captures: Sequence[tuple[int, str, int, Any]]) -> None:
+    """Keep what was captured of files (file id, format, schema id, statistics); the first capture of each stays."""
+    known: set[tuple[int, str]] = set()
+    query = select(file_captures.c.file_id, file_captures.c.format).where(
+        file_captures.c.file_id.in_(bindparam("ids", expanding=True))
+    )
+    for start in range(0, len(captures), 500):
+        ids = [capture[0] for capture in captures[start : start + 500]]
+        known.update((row[0], row[1]) for row in tx.execute(query, {"ids": ids}))
+    new = {(file_id, format): (schema, statistics) for file_id, format, schema, statistics in captures}
+    rows = [
+        {"file_id": file_id, "format": format, "schema_id": schema, "statistics_json": statistics}
+        for (file_id, format), (schema, statistics) in new.items()
+        if (file_id, format) not in known
+    ]
+    if rows:
+        tx.execute(insert(file_captures), rows)
+
+
+def schema_id(tx: Transaction, digest: str, snapshot: Mapping[str, Any]) -> int:
+    """The id of a schema, inserted when it is new."""
+    found = tx.execute(select(schemas.c.id).where(schemas.c.digest == digest)).scalar()
+    return found or insert_row(tx, schemas, {"digest": digest, "schema_json": snapshot})
+
+
+# --- the write protocol --------------------------------------------------------------------------------------------
+
+
+_HOLD = insert(uploads).values(expires_at=utc_now(HOLD_SECONDS))
+
+
+def hold(tx: Transaction, wanted: Mapping[str, str | None]) -> dict[str, UUID]:
+    """Announce that these contents are about to be named, each with the key its bytes will have (None: stored already)."""
+    holds = {content_hash: uuid4() for content_hash in wanted}
+    tx.execute(
+        _HOLD,
+        [{"id": holds[h], "content_hash": h, "object_key": key} for h, key in wanted.items()],
+    )
+    return holds
+
+
+def renew(tx: Transaction, holds: Iterable[UUID]) -> None:
+    """Let holds last again as long as at first: the heartbeat of a long upload."""
+    tx.execute(update(uploads).where(uploads.c.id.in_(list(holds))).values(expires_at=utc_now(HOLD_SECONDS)))
+
+
+_RELEASE = delete(uploads).where(uploads.c.id.in_(bindparam("ids", expanding=True)))
+
+
+def release(tx: Transaction, holds: Sequence[UUID]) -> bool:
+    """Drop holds; False when one was gone already, and so the bytes it held may be."""
+    return tx.execute(_RELEASE, {"ids": holds}).rowcount == len(holds)
+
+
+def discard(tx: Transaction, keys: Sequence[str]) -> None:
+    """Put objects that no row names into the trash; their bytes go with the next collection."""
+    if keys:
+        tx.execute(insert(trash), [{"object_key": key} for key in keys])
+
+
+_ADD = insert(files).returning(files.c.id, sort_by_parameter_order=True)
+
+
+def add_whole(tx: Transaction, rows: Sequence[tuple[str, int, str, str]]) -> dict[str, int]:
+    """Insert stored files (hash, size, key, format); their ids by hash.
+
+    The caller has seen, in this transaction, that nothing has these contents.
+    """
+    if not rows:
+        return {}
+    values = [
+        {
+            "storage_type": "store",
+            "file_type": format,
+            "file_size": size,
+            "content_hash": content_hash,
+            "object_key": key,
+            "form": "whole",
+        }
+        for content_hash, size, key, format in rows
+    ]
+    return dict(zip((row[0] for row in rows), tx.execute(_ADD, values).scalars(), strict=True))
+
+
+def add_table(tx: Transaction, content_hash: str, size: int, format: str, parts: Sequence[tuple[int, int]]) -> int:
+    """Insert a table made of parts, given as (file id, rows) in order; its id."""
+    row = {
+        "storage_type": "store",
+        "file_type": format,
+        "file_size": size,
+        "content_hash": content_hash,
+        "object_key": None,
+        "form": "parts",
+    }
+    file_id = insert_row(tx, files, row)
+    tx.execute(
+        insert(file_parts),
+        [
+            {"file_id": file_id, "position": position, "part_id": part, "row_count": rows}
+            for position, (part, rows) in enumerate(parts)
+        ],
+    )
+    return file_id
+
+
+def _record(row: Row, legacy_path: str | None = None, count: int | None = None) -> FileRecord:  # type: ignore[type-arg]
+    return FileRecord(
+        id=row.id,
+        content_hash=row.content_hash,
+        size=row.file_size,
+        form=row.form,
+        object_key=row.object_key,
+        format=row.file_type,
+        compression_type=row.compression_type,
+        created_at=row.created_at,
+        reference_count=count,
+        legacy_path=legacy_path,
+    )

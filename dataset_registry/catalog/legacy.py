@@ -1,0 +1,108 @@
+"""Rows that came from a baseline catalog and still wait for their bytes to be hashed and stored."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sqlalchemy import and_, delete, exists, select, update
+
+from dataset_registry.catalog import files as file_rows
+from dataset_registry.catalog import manifests
+from dataset_registry.catalog.engine import Transaction
+from dataset_registry.catalog.tables import (
+    dataset_version_files,
+    dataset_versions,
+    files,
+    manifest_entries,
+    manifest_index_pages,
+    manifest_pages,
+    permissions,
+)
+from dataset_registry.model.manifest import Entry, Manifest, canonical_json
+from dataset_registry.model.schema import ComponentSchema
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyFile:
+    """A file that is not in the store: under a path, or inline in the catalog when `path` is None."""
+
+    id: int
+    path: str | None
+    format: str | None
+
+
+def waiting(tx: Transaction) -> list[LegacyFile]:
+    """The files that were not adopted yet, oldest first."""
+    query = select(files.c.id, files.c.file_path, files.c.file_type).where(files.c.content_hash.is_(None))
+    return [LegacyFile(row[0], row[1], row[2]) for row in tx.execute(query.order_by(files.c.id))]
+
+
+def adopt(tx: Transaction, file_id: int, content_hash: str, size: int, key: str) -> None:
+    """Say that a file's bytes are in the store now, and nowhere else."""
+    tx.execute(
+        update(files)
+        .where(files.c.id == file_id)
+        .values(
+            content_hash=content_hash,
+            file_size=size,
+            object_key=key,
+            storage_type="store",
+            file_data=None,
+            file_path=None,
+        )
+    )
+
+
+def collapse(tx: Transaction, duplicate: int, kept: int) -> None:
+    """Let everything that names one file name another with the same content, and drop the first."""
+    tx.execute(update(manifest_entries).where(manifest_entries.c.file_id == duplicate).values(file_id=kept))
+    tx.execute(
+        update(dataset_versions).where(dataset_versions.c.overlay_file_id == duplicate).values(overlay_file_id=kept)
+    )
+    mine = and_(permissions.c.resource_type == "file", permissions.c.resource_id == duplicate)
+    other = permissions.alias()
+    granted = exists().where(
+        other.c.resource_type == "file",
+        other.c.resource_id == kept,
+        other.c.user_id == permissions.c.user_id,
+        other.c.permission_type == permissions.c.permission_type,
+    )
+    tx.execute(delete(permissions).where(mine, granted))
+    tx.execute(update(permissions).where(mine).values(resource_id=kept))
+    tx.execute(delete(files).where(files.c.id == duplicate))
+
+
+def describe(tx: Transaction, file_id: int, format: str, schema: ComponentSchema | None) -> None:
+    """Record what a file's bytes are, and let the components that name it know."""
+    schema_id = None
+    if schema is not None:
+        snapshot = schema.to_json()
+        schema_id = file_rows.schema_id(tx, hashlib.sha256(canonical_json(snapshot).encode()).hexdigest(), snapshot)
+        file_rows.record_captures(tx, [(file_id, format, schema_id, schema.statistics_to_json())])
+    tx.execute(update(files).where(files.c.id == file_id).values(file_type=format))
+    tx.execute(
+        update(manifest_entries).where(manifest_entries.c.file_id == file_id).values(format=format, schema_id=schema_id)
+    )
+
+
+def undigested(tx: Transaction) -> Iterator[tuple[int, list[Entry]]]:
+    """Versions without a digest whose files are all hashed, with their entries."""
+    unhashed = (
+        exists()
+        .where(dataset_version_files.c.version_id == dataset_versions.c.id)
+        .where(dataset_version_files.c.file_id == files.c.id, files.c.content_hash.is_(None))
+    )
+    query = select(dataset_versions.c.id).where(dataset_versions.c.digest.is_(None), ~unhashed)
+    for version_id in list(tx.execute(query.order_by(dataset_versions.c.id)).scalars()):
+        yield version_id, manifests.entries_all(tx, version_id)
+
+
+def set_manifest(tx: Transaction, version_id: int, manifest: Manifest) -> None:
+    """Fill in the digests of a version and its pages. The pages' borders depend on names alone: they stay."""
+    for stored, computed in zip(manifests.load(tx, version_id).index, manifest.index, strict=True):
+        for page, filled in zip(manifests.pages_of(tx, stored), computed.pages or (), strict=True):
+            tx.execute(update(manifest_pages).where(manifest_pages.c.id == page.id).values(digest=filled.digest))
+        tx.execute(
+            update(manifest_index_pages).where(manifest_index_pages.c.id == stored.id).values(digest=computed.digest)
+        )
+    tx.execute(update(dataset_versions).where(dataset_versions.c.id == version_id).values(digest=manifest.digest))

@@ -1,0 +1,306 @@
+"""Manifest pages as rows: loading what an operation needs of them, storing what is new, dropping what nobody names."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from sqlalchemy import ColumnElement, Row, Select, Table, and_, bindparam, delete, exists, insert, select
+
+from dataset_registry.catalog.engine import Transaction, insert_row
+from dataset_registry.catalog.tables import (
+    dataset_version_files,
+    file_captures,
+    files,
+    manifest_entries,
+    manifest_index_entries,
+    manifest_index_pages,
+    manifest_pages,
+    schemas,
+    version_index_pages,
+)
+from dataset_registry.model.manifest import ComponentKey, Entry, IndexPage, Manifest, Page
+from dataset_registry.model.records import ComponentRecord
+from dataset_registry.model.schema import ComponentSchema
+
+_INDEX = (
+    select(
+        manifest_index_pages.c.id,
+        manifest_index_pages.c.digest,
+        manifest_index_pages.c.entry_count,
+        manifest_index_pages.c.last_name,
+        manifest_index_pages.c.last_index,
+    )
+    .join(version_index_pages, version_index_pages.c.index_page_id == manifest_index_pages.c.id)
+    .where(version_index_pages.c.version_id == bindparam("version"))
+    .order_by(version_index_pages.c.position)
+)
+_PAGES = (
+    select(
+        manifest_pages.c.id,
+        manifest_pages.c.digest,
+        manifest_pages.c.entry_count,
+        manifest_pages.c.last_name,
+        manifest_pages.c.last_index,
+    )
+    .join(manifest_index_entries, manifest_index_entries.c.page_id == manifest_pages.c.id)
+    .where(manifest_index_entries.c.index_page_id == bindparam("page"))
+    .order_by(manifest_index_entries.c.position)
+)
+_ENTRY_COLUMNS = (
+    manifest_entries.c.component_name,
+    manifest_entries.c.component_index,
+    manifest_entries.c.component_type,
+    files.c.content_hash,
+    manifest_entries.c.metadata,
+    manifest_entries.c.file_id,
+    manifest_entries.c.schema_id,
+    manifest_entries.c.format,
+)
+_ENTRIES = (
+    select(*_ENTRY_COLUMNS)
+    .join(files, files.c.id == manifest_entries.c.file_id)
+    .where(manifest_entries.c.page_id == bindparam("page"))
+    .order_by(manifest_entries.c.component_name, manifest_entries.c.component_index)
+)
+
+
+def load(tx: Transaction, version_id: int) -> Manifest:
+    """A version's manifest down to its index pages; `pages_of` and `entries_of` load what is below."""
+    return Manifest(
+        tuple(IndexPage(_last(row), row[1], row[2], row[0]) for row in tx.execute(_INDEX, {"version": version_id}))
+    )
+
+
+def pages_of(tx: Transaction, index: IndexPage) -> tuple[Page, ...]:
+    """The pages below an index page."""
+    return tuple(Page(_last(row), row[1], row[2], row[0]) for row in tx.execute(_PAGES, {"page": index.id}))
+
+
+def entries_of(tx: Transaction, page: Page) -> tuple[Entry, ...]:
+    """The entries of a page, in order."""
+    return tuple(map(_entry, tx.execute(_ENTRIES, {"page": page.id})))
+
+
+def store(tx: Transaction, version_id: int, manifest: Manifest) -> None:
+    """Store the pages that are new and let the version name them all.
+
+    Pages with an id belong to a version that this transaction has locked: no deletion can take them meanwhile.
+    """
+    index_ids = []
+    for index in manifest.index:
+        if index.id is not None:
+            index_ids.append(index.id)
+            continue
+        page_ids = [page.id if page.id is not None else _store_page(tx, page) for page in index.pages or ()]
+        index_id = _insert_page(tx, manifest_index_pages, index)
+        tx.execute(
+            insert(manifest_index_entries),
+            [{"index_page_id": index_id, "position": i, "page_id": page_id} for i, page_id in enumerate(page_ids)],
+        )
+        index_ids.append(index_id)
+    if index_ids:
+        tx.execute(
+            insert(version_index_pages),
+            [
+                {"version_id": version_id, "position": i, "index_page_id": page_id}
+                for i, page_id in enumerate(index_ids)
+            ],
+        )
+
+
+def _store_page(tx: Transaction, page: Page) -> int:
+    page_id = _insert_page(tx, manifest_pages, page)
+    tx.execute(
+        insert(manifest_entries),
+        [
+            {
+                "page_id": page_id,
+                "component_name": entry.name,
+                "component_index": entry.index,
+                "component_type": entry.type,
+                "file_id": entry.file_id,
+                "schema_id": entry.schema_id,
+                "format": entry.format,
+                "metadata": entry.metadata,
+            }
+            for entry in page.entries or ()
+        ],
+    )
+    return page_id
+
+
+def _insert_page(tx: Transaction, table: Table, page: Page | IndexPage) -> int:
+    row = {"digest": page.digest, "entry_count": page.count, "last_name": page.last[0], "last_index": page.last[1]}
+    return insert_row(tx, table, row)
+
+
+def drop(tx: Transaction, version_ids: Sequence[int]) -> None:
+    """Forget what these versions hold, and every page that nothing else names.
+
+    Pages are locked by id before they are examined: of two deletions that share a page the second one then sees
+    that the first is gone, and takes the page with it (without the lock both leave it, for ever).
+    """
+    named = version_index_pages.c.version_id.in_(version_ids)
+    index_ids = _lock(tx, manifest_index_pages, select(version_index_pages.c.index_page_id).where(named))
+    tx.execute(delete(version_index_pages).where(named))
+    dead = _unnamed(tx, index_ids, version_index_pages.c.index_page_id)
+    below = manifest_index_entries.c.index_page_id.in_(bindparam("ids", expanding=True))
+    page_ids: list[int] = []
+    for ids in _chunks(dead):
+        page_ids += _lock(tx, manifest_pages, select(manifest_index_entries.c.page_id).where(below), {"ids": ids})
+        tx.execute(delete(manifest_index_entries).where(below), {"ids": ids})
+        tx.execute(delete(manifest_index_pages).where(manifest_index_pages.c.id.in_(ids)))
+    for ids in _chunks(_unnamed(tx, page_ids, manifest_index_entries.c.page_id)):
+        tx.execute(delete(manifest_entries).where(manifest_entries.c.page_id.in_(ids)))
+        tx.execute(delete(manifest_pages).where(manifest_pages.c.id.in_(ids)))
+
+
+def _lock(
+    tx: Transaction, table: Table, ids: Select[tuple[int]], parameters: Mapping[str, object] | None = None
+) -> list[int]:
+    query = select(table.c.id).where(table.c.id.in_(ids)).order_by(table.c.id).with_for_update()
+    return list(tx.execute(query, parameters or {}).scalars())
+
+
+def _unnamed(tx: Transaction, ids: Iterable[int], reference: ColumnElement[int]) -> list[int]:
+    dead: list[int] = []
+    for chunk in _chunks(sorted(set(ids))):
+        named = set(tx.execute(select(reference).where(reference.in_(chunk))).scalars())
+        dead += [page_id for page_id in chunk if page_id not in named]
+    return dead
+
+
+def _chunks(ids: Sequence[int], size: int = 500) -> Iterator[Sequence[int]]:
+    for start in range(0, len(ids), size):
+        yield ids[start : start + size]
+
+
+# --- reading -------------------------------------------------------------------------------------------------------
+
+_FILES = dataset_version_files
+
+
+def components(tx: Transaction, version_id: int, names: Sequence[str] | None = None) -> Iterator[ComponentRecord]:
+    """A version's components in order; only those of `names` when given."""
+    query = (
+        select(
+            _FILES.c.component_name,
+            _FILES.c.component_index,
+            _FILES.c.component_type,
+            files.c.content_hash,
+            files.c.file_size,
+            _FILES.c.format,
+            _FILES.c.file_id,
+            _FILES.c.metadata,
+        )
+        .join(files, files.c.id == _FILES.c.file_id)
+        .where(_FILES.c.version_id == version_id, *_among(names))
+        .order_by(_FILES.c.component_name, _FILES.c.component_index)
+    )
+    return map(_component, tx.execute(query))
+
+
+_VERSION_ENTRIES = (
+    select(
+        _FILES.c.component_name,
+        _FILES.c.component_index,
+        _FILES.c.component_type,
+        files.c.content_hash,
+        _FILES.c.metadata,
+        _FILES.c.file_id,
+        _FILES.c.schema_id,
+        _FILES.c.format,
+    )
+    .join(files, files.c.id == _FILES.c.file_id)
+    .where(_FILES.c.version_id == bindparam("version"))
+)
+_NAMED_ENTRIES = _VERSION_ENTRIES.where(_FILES.c.component_name.in_(bindparam("names", expanding=True)))
+
+
+def entries_named(tx: Transaction, version_id: int, names: Sequence[str]) -> list[Entry]:
+    """All entries of a version under these names, of every index."""
+    found: list[Entry] = []
+    for start in range(0, len(names), 500):
+        rows = tx.execute(_NAMED_ENTRIES, {"version": version_id, "names": names[start : start + 500]})
+        found += map(_entry, rows)
+    return found
+
+
+def entries(tx: Transaction, version_id: int, keys: Sequence[ComponentKey]) -> dict[ComponentKey, Entry]:
+    """The entries of a version under these keys, those that exist."""
+    wanted = set(keys)
+    named = entries_named(tx, version_id, sorted({name for name, _ in wanted}))
+    return {entry.key: entry for entry in named if entry.key in wanted}
+
+
+def entries_all(tx: Transaction, version_id: int) -> list[Entry]:
+    """Every entry of a version."""
+    return list(map(_entry, tx.execute(_VERSION_ENTRIES, {"version": version_id})))
+
+
+def changed_entries(tx: Transaction, before: int, after: int) -> tuple[list[Entry], list[Entry]]:
+    """The entries of two versions that are on pages which the other one has not: every difference is among them."""
+
+    def only(mine: int, other: int) -> list[Entry]:
+        ours, theirs = version_index_pages.alias(), version_index_pages.alias()
+        shared_index = exists().where(theirs.c.version_id == other, theirs.c.index_page_id == ours.c.index_page_id)
+        index_ids = select(ours.c.index_page_id).where(ours.c.version_id == mine, ~shared_index)
+        other_pages = (
+            select(manifest_index_entries.c.page_id)
+            .join(version_index_pages, version_index_pages.c.index_page_id == manifest_index_entries.c.index_page_id)
+            .where(version_index_pages.c.version_id == other)
+        )
+        query = (
+            select(*_ENTRY_COLUMNS)
+            .select_from(manifest_index_entries)
+            .join(manifest_entries, manifest_entries.c.page_id == manifest_index_entries.c.page_id)
+            .join(files, files.c.id == manifest_entries.c.file_id)
+            .where(manifest_index_entries.c.index_page_id.in_(index_ids))
+            .where(manifest_index_entries.c.page_id.not_in(other_pages))
+            .order_by(manifest_entries.c.component_name, manifest_entries.c.component_index)
+        )
+        return list(map(_entry, tx.execute(query)))
+
+    return only(before, after), only(after, before)
+
+
+def schemas_of(
+    tx: Transaction, version_id: int, names: Sequence[str] | None = None
+) -> Iterator[tuple[str, int, ComponentSchema]]:
+    """Name, index and schema (with statistics) of every component that has one; only those of `names` when given."""
+    query = (
+        select(
+            _FILES.c.component_name,
+            _FILES.c.component_index,
+            schemas.c.id,
+            schemas.c.schema_json,
+            file_captures.c.statistics_json,
+        )
+        .join(schemas, schemas.c.id == _FILES.c.schema_id)
+        .outerjoin(
+            file_captures, and_(file_captures.c.file_id == _FILES.c.file_id, file_captures.c.format == _FILES.c.format)
+        )
+        .where(_FILES.c.version_id == version_id, *_among(names))
+        .order_by(_FILES.c.component_name, _FILES.c.component_index)
+    )
+    for name, index, _, snapshot, statistics in tx.execute(query):
+        yield name, index, ComponentSchema.from_json(snapshot, statistics or ())
+
+
+def _among(names: Sequence[str] | None) -> list[ColumnElement[bool]]:
+    return [] if names is None else [_FILES.c.component_name.in_(names)]
+
+
+def _last(row: Row) -> ComponentKey:  # type: ignore[type-arg]
+    return (row[3], row[4])
+
+
+def _entry(row: Row) -> Entry:  # type: ignore[type-arg]
+    name, index, kind, content_hash, metadata, file_id, schema_id, format = row
+    return Entry(name, index, kind, content_hash or "", format, metadata, file_id, schema_id)
+
+
+def _component(row: Row) -> ComponentRecord:  # type: ignore[type-arg]
+    name, index, kind, content_hash, size, format, file_id, metadata = row
+    return ComponentRecord(
+        name, index, kind, content_hash, size, format, file_id, json.loads(metadata) if metadata else {}
+    )

@@ -1,0 +1,145 @@
+"""Rows about branches and tags, and branches over the whole registry."""
+
+from sqlalchemy import bindparam, delete, func, insert, literal, select, update
+
+from dataset_registry.catalog.engine import Transaction
+from dataset_registry.catalog.tables import (
+    dataset_pointers,
+    dataset_versions,
+    datasets,
+    registry_branches,
+    retired_tags,
+)
+from dataset_registry.catalog.types import utc_now
+from dataset_registry.model.records import PointerRecord, RegistryBranch
+
+_P = dataset_pointers
+_base = dataset_versions.alias("base")
+
+_SELECT = (
+    select(
+        _P.c.pointer_name,
+        _P.c.is_tag,
+        _P.c.dataset_version_id,
+        dataset_versions.c.version_number,
+        dataset_versions.c.digest,
+        _P.c.updated_at,
+        _base.c.version_number,
+    )
+    .join(dataset_versions, dataset_versions.c.id == _P.c.dataset_version_id)
+    .outerjoin(_base, _base.c.id == _P.c.base_version_id)
+)
+_ONE = _SELECT.where(_P.c.dataset_id == bindparam("dataset"), _P.c.pointer_name == bindparam("name"))
+_LOCK = (
+    select(_P.c.id)
+    .where(_P.c.dataset_id == bindparam("dataset"), _P.c.pointer_name == bindparam("name"))
+    .with_for_update()
+)
+
+
+def find(tx: Transaction, dataset_id: int, name: str) -> PointerRecord | None:
+    """The branch or tag of this name."""
+    row = tx.execute(_ONE, {"dataset": dataset_id, "name": name}).one_or_none()
+    return PointerRecord(*row) if row else None
+
+
+def locked(tx: Transaction, dataset_id: int, name: str) -> PointerRecord | None:
+    """The branch or tag of this name, which nobody else moves or deletes until the transaction ends.
+
+    The lock is taken by itself first: what is read after it is what it protects.
+    """
+    if tx.dialect.name != "sqlite":
+        tx.execute(_LOCK, {"dataset": dataset_id, "name": name})
+    return find(tx, dataset_id, name)
+
+
+def all_of(tx: Transaction, dataset_id: int, *, tags: bool | None = None) -> list[PointerRecord]:
+    """The branches (`tags=False`), the tags (`tags=True`) or both, by name."""
+    query = _SELECT.where(_P.c.dataset_id == dataset_id)
+    if tags is not None:
+        query = query.where(_P.c.is_tag == tags)
+    return [PointerRecord(*row) for row in tx.execute(query.order_by(_P.c.is_tag, _P.c.pointer_name))]
+
+
+def retired(tx: Transaction, dataset_id: int, name: str) -> bool:
+    """Whether a tag of this name existed and was deleted."""
+    return tx.execute(select(retired_tags).filter_by(dataset_id=dataset_id, pointer_name=name)).first() is not None
+
+
+def create(
+    tx: Transaction, dataset_id: int, name: str, version_id: int, *, is_tag: bool, base: int | None = None
+) -> None:
+    """Insert a branch or tag at a version that the caller share-locked."""
+    row = {
+        "dataset_id": dataset_id,
+        "pointer_name": name,
+        "dataset_version_id": version_id,
+        "is_tag": is_tag,
+        "base_version_id": base,
+    }
+    tx.execute(insert(_P), row)
+
+
+_MOVE = (
+    update(_P)
+    .where(_P.c.dataset_id == bindparam("dataset"), _P.c.pointer_name == bindparam("name"))
+    .values(dataset_version_id=bindparam("version"), updated_at=utc_now())
+)
+
+
+def move(tx: Transaction, dataset_id: int, name: str, version_id: int) -> None:
+    """Let a locked branch name another version."""
+    tx.execute(_MOVE, {"dataset": dataset_id, "name": name, "version": version_id})
+
+
+def remove(tx: Transaction, dataset_id: int, name: str | None = None) -> None:
+    """Delete a branch or tag, or all of a dataset's. The database retires the names of tags."""
+    statement = delete(_P).where(_P.c.dataset_id == dataset_id)
+    tx.execute(statement if name is None else statement.where(_P.c.pointer_name == name))
+
+
+# --- over the whole registry ---------------------------------------------------------------------------------------
+
+
+def taken(tx: Transaction, name: str) -> list[str]:
+    """The datasets that have a branch or tag of this name."""
+    query = select(datasets.c.name).join(_P, _P.c.dataset_id == datasets.c.id).where(_P.c.pointer_name == name)
+    return list(tx.execute(query.order_by(datasets.c.name)).scalars())
+
+
+def branch_everywhere(tx: Transaction, name: str, source: str) -> int:
+    """Give every dataset that has the branch `source` a branch `name` at the same version, in one statement.
+
+    A version deleted in the meantime fails its foreign key, and the transaction runs again without it.
+    """
+    rows = select(
+        _P.c.dataset_id, literal(name), _P.c.dataset_version_id, literal(False), _P.c.dataset_version_id
+    ).where(_P.c.pointer_name == source, ~_P.c.is_tag)
+    columns = ["dataset_id", "pointer_name", "dataset_version_id", "is_tag", "base_version_id"]
+    tx.execute(insert(registry_branches), {"name": name, "source": source})
+    return tx.execute(insert(_P).from_select(columns, rows)).rowcount
+
+
+def registry_branch(tx: Transaction, name: str) -> RegistryBranch | None:
+    """The registry-wide branch of this name."""
+    query = select(registry_branches.c.name, registry_branches.c.source, registry_branches.c.created_at)
+    row = tx.execute(query.where(registry_branches.c.name == name)).one_or_none()
+    return RegistryBranch(*row) if row else None
+
+
+def registry_branches_of(tx: Transaction) -> list[RegistryBranch]:
+    """Every registry-wide branch, by name."""
+    query = select(registry_branches.c.name, registry_branches.c.source, registry_branches.c.created_at)
+    return [RegistryBranch(*row) for row in tx.execute(query.order_by(registry_branches.c.name))]
+
+
+def remove_everywhere(tx: Transaction, name: str) -> int:
+    """Delete a registry-wide branch and the branch of its name in every dataset; how many those were."""
+    tx.execute(delete(registry_branches).where(registry_branches.c.name == name))
+    return tx.execute(delete(_P).where(_P.c.pointer_name == name, ~_P.c.is_tag)).rowcount
+
+
+def count(tx: Transaction, name: str) -> int:
+    """In how many datasets a branch of this name exists."""
+    query = select(func.count()).select_from(_P).where(_P.c.pointer_name == name, ~_P.c.is_tag)
+    return int(tx.execute(query).scalar_one())

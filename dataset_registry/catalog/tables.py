@@ -1,0 +1,316 @@
+"""The tables of the catalog at its newest revision, and the views over them.
+
+Names come from the original design; migrations/versions/ is how an existing catalog gets here, and `alembic check`
+holds the two together. Every reference is a RESTRICT foreign key with an index behind it: a row that something names
+cannot go, whoever tries.
+"""
+
+from typing import Any
+
+from sqlalchemy import (
+    CHAR,
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+
+from dataset_registry.catalog.types import Bytewise, Id, Json, Timestamp, utc_now
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "idx_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+_NOW = text("CURRENT_TIMESTAMP")
+# `sqlite_autoincrement`: an id that was given once is never given again.
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("username", String(255), nullable=False, unique=True),
+    Column("email", String(255)),
+    Column("created_at", Timestamp, nullable=False, default=utc_now(), server_default=_NOW),
+    sqlite_autoincrement=True,
+)
+
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("name", String(255), nullable=False, unique=True),
+    Column("description", Text),
+    Column("created_at", Timestamp, nullable=False, default=utc_now(), server_default=_NOW),
+    Column("created_by", Id, ForeignKey(users.c.id)),
+    # Counts up with every version and never down: numbers are not reused.
+    Column("last_version_number", Integer, nullable=False, server_default=text("0")),
+    sqlite_autoincrement=True,
+)
+
+files = Table(
+    "files",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("storage_type", String(50), nullable=False),  # 'store'; legacy: 'database', 'filesystem'
+    Column("file_type", String(50)),
+    Column("mime_type", String(255)),
+    Column("file_data", LargeBinary),
+    Column("file_path", Text),
+    Column("file_size", BigInteger, nullable=False),
+    Column("created_at", Timestamp, nullable=False, default=utc_now(), server_default=_NOW),
+    Column("content_hash", CHAR(64)),
+    Column("compression_type", String(50)),
+    Column("metadata", Json),
+    Column("form", String(20), nullable=False, server_default=text("'whole'")),
+    Column("object_key", String(97), unique=True),
+    Index("idx_files_content_hash", "content_hash", unique=True),
+    sqlite_autoincrement=True,
+)
+
+file_parts = Table(
+    "file_parts",
+    metadata,
+    Column("file_id", Id, ForeignKey(files.c.id), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("part_id", Id, ForeignKey(files.c.id), nullable=False, index=True),
+    Column("row_count", Integer, nullable=False),
+)
+
+schemas = Table(
+    "schemas",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("digest", CHAR(64), nullable=False, unique=True),
+    Column("schema_json", Json, nullable=False),
+    Column("created_at", Timestamp, nullable=False, default=utc_now(), server_default=_NOW),
+    sqlite_autoincrement=True,
+)
+
+# What one reading of a file's bytes under a format found, so that known content is never read again.
+file_captures = Table(
+    "file_captures",
+    metadata,
+    Column("file_id", Id, ForeignKey(files.c.id), primary_key=True),
+    Column("format", String(50), primary_key=True),
+    Column("schema_id", Id, ForeignKey(schemas.c.id), nullable=False, index=True),
+    Column("statistics_json", Json, nullable=False),
+)
+
+dataset_versions = Table(
+    "dataset_versions",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("dataset_id", Id, ForeignKey(datasets.c.id), nullable=False),
+    Column("version_number", Integer, nullable=False),
+    Column("ingestion_timestamp", Timestamp, nullable=False, default=utc_now(), server_default=_NOW),
+    Column("last_updated_timestamp", Timestamp, nullable=False, default=utc_now(), server_default=_NOW),
+    Column("uploaded_by", Id, ForeignKey(users.c.id)),
+    Column("parent_version_id", Id, ForeignKey("dataset_versions.id")),
+    Column("message", Text),
+    Column("overlay_file_id", Id, ForeignKey(files.c.id), index=True),
+    Column("uuid", Uuid, unique=True),
+    Column("depth", Integer, nullable=False, server_default=text("0")),
+    Column("digest", CHAR(64)),  # NULL: a legacy version that was not adopted yet
+    Column("component_count", Integer, nullable=False, server_default=text("0")),
+    UniqueConstraint("dataset_id", "version_number"),
+    Index("idx_dataset_versions_parent", "parent_version_id"),
+    Index("idx_dataset_versions_digest", "dataset_id", "digest"),
+    sqlite_autoincrement=True,
+)
+
+# The second and further parents of a merge; the first is dataset_versions.parent_version_id.
+version_parents = Table(
+    "version_parents",
+    metadata,
+    Column("version_id", Id, ForeignKey(dataset_versions.c.id), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("parent_id", Id, ForeignKey(dataset_versions.c.id), nullable=False, index=True),
+)
+
+
+def _page_columns() -> list[Column[Any]]:
+    return [
+        Column("id", Id, primary_key=True),
+        Column("digest", CHAR(64)),  # NULL below a legacy version that was not adopted yet
+        Column("entry_count", Integer, nullable=False),
+        Column("last_name", Bytewise, nullable=False),
+        Column("last_index", Integer, nullable=False),
+    ]
+
+
+manifest_pages = Table("manifest_pages", metadata, *_page_columns(), sqlite_autoincrement=True)
+
+manifest_entries = Table(
+    "manifest_entries",
+    metadata,
+    Column("page_id", Id, ForeignKey(manifest_pages.c.id), primary_key=True),
+    Column("component_name", Bytewise, primary_key=True),
+    Column("component_index", Integer, primary_key=True),
+    Column("component_type", String(50), nullable=False),
+    Column("file_id", Id, ForeignKey(files.c.id), nullable=False, index=True),
+    Column("schema_id", Id, ForeignKey(schemas.c.id), index=True),
+    Column("format", String(50), nullable=False),
+    Column("metadata", Text),  # canonical JSON; text, because the digest is over it
+)
+
+manifest_index_pages = Table("manifest_index_pages", metadata, *_page_columns(), sqlite_autoincrement=True)
+
+manifest_index_entries = Table(
+    "manifest_index_entries",
+    metadata,
+    Column("index_page_id", Id, ForeignKey(manifest_index_pages.c.id), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("page_id", Id, ForeignKey(manifest_pages.c.id), nullable=False, index=True),
+)
+
+version_index_pages = Table(
+    "version_index_pages",
+    metadata,
+    Column("version_id", Id, ForeignKey(dataset_versions.c.id), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("index_page_id", Id, ForeignKey(manifest_index_pages.c.id), nullable=False, index=True),
+)
+
+dataset_pointers = Table(
+    "dataset_pointers",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("dataset_id", Id, ForeignKey(datasets.c.id), nullable=False),
+    Column("pointer_name", String(255), nullable=False),
+    Column("dataset_version_id", Id, ForeignKey(dataset_versions.c.id), nullable=False, index=True),
+    Column("is_tag", Boolean, nullable=False, server_default=text("false")),
+    Column("created_at", Timestamp, nullable=False, default=utc_now(), server_default=_NOW),
+    Column("updated_at", Timestamp, nullable=False, default=utc_now(), server_default=_NOW),
+    # Where a registry-wide branch started in this dataset: publishing moves the pointers that left their base.
+    Column("base_version_id", Id, ForeignKey(dataset_versions.c.id), index=True),
+    UniqueConstraint("dataset_id", "pointer_name"),
+    Index("idx_pointers_dataset", "dataset_id"),
+    Index("idx_dataset_pointers_pointer_name", "pointer_name"),
+    sqlite_autoincrement=True,
+)
+
+# Filled by the trigger that sees a tag go; the trigger that sees one come looks here.
+retired_tags = Table(
+    "retired_tags",
+    metadata,
+    Column("dataset_id", Id, primary_key=True, autoincrement=False),
+    Column("pointer_name", String(255), primary_key=True),
+)
+
+registry_branches = Table(
+    "registry_branches",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("name", String(255), nullable=False, unique=True),
+    Column("source", String(255), nullable=False),
+    Column("created_at", Timestamp, nullable=False, default=utc_now(), server_default=_NOW),
+)
+
+permissions = Table(
+    "permissions",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("resource_type", String(50), nullable=False),
+    Column("resource_id", Integer, nullable=False),
+    Column("user_id", Id, ForeignKey(users.c.id), nullable=False),
+    Column("permission_type", String(20), nullable=False),
+    Column("granted_at", Timestamp, nullable=False, default=utc_now(), server_default=_NOW),
+    Column("granted_by", Id, ForeignKey(users.c.id), nullable=False),
+    UniqueConstraint("resource_type", "resource_id", "user_id", "permission_type"),
+    Index("idx_permissions_lookup", "resource_type", "resource_id", "user_id"),
+)
+
+# Holds: who is about to name these bytes. A hold on content that is stored already has no key of its own.
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("content_hash", CHAR(64), nullable=False, index=True),
+    Column("object_key", String(97), unique=True),
+    Column("expires_at", Timestamp, nullable=False),
+)
+
+# Objects that no row names any more and whose bytes are still to be deleted.
+trash = Table(
+    "trash",
+    metadata,
+    Column("object_key", String(97), primary_key=True),
+    Column("created_at", Timestamp, nullable=False, default=utc_now(), server_default=_NOW),
+)
+
+productions = Table(
+    "productions",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("version_id", Id, ForeignKey(dataset_versions.c.id), nullable=False, index=True),
+    Column("branch", String(255)),
+    Column("unchanged", Boolean, nullable=False),
+    Column("run_id", String(255)),
+    Column("step", Text),
+    Column("asset_key", Text),
+    Column("partition_key", Text),
+    Column("code_version", String(255)),
+    Column("metadata", Json),
+    Column("created_at", Timestamp, nullable=False, default=utc_now(), server_default=_NOW),
+    Column("created_by", Id, ForeignKey(users.c.id)),
+    Index("idx_productions_run", "run_id"),
+    sqlite_autoincrement=True,
+)
+
+# The facts of an input are copied: lineage outlives the version it names, which `version_id` then loses.
+production_inputs = Table(
+    "production_inputs",
+    metadata,
+    Column("production_id", Id, ForeignKey(productions.c.id), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("label", String(255)),
+    Column("dataset_name", String(255), nullable=False),
+    Column("version_number", Integer, nullable=False),
+    Column("digest", CHAR(64)),
+    Column("ref", String(255), nullable=False),
+    Column("fallback", String(255)),
+    Column("components", Json, nullable=False),
+    Column("version_id", Id, ForeignKey(dataset_versions.c.id, ondelete="SET NULL"), index=True),
+)
+
+# Views, created by the migrations and described here for queries; `alembic check` does not look at them.
+views = MetaData()
+
+dataset_version_files = Table(
+    "dataset_version_files",
+    views,
+    Column("version_id", Id),
+    Column("file_id", Id),
+    Column("component_type", String(50)),
+    Column("component_name", Bytewise),
+    Column("component_index", Integer),
+    Column("metadata", Text),
+    Column("schema_id", Id),
+    Column("format", String(50)),
+)
+
+file_info = Table(
+    "file_info",
+    views,
+    Column("id", Id),
+    Column("content_hash", CHAR(64)),
+    Column("file_size", BigInteger),
+    Column("form", String(20)),
+    Column("compression_type", String(50)),
+    Column("reference_count", Integer),
+)

@@ -1,0 +1,54 @@
+"""Column types and functions that SQLite and PostgreSQL spell differently."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, Dialect, Integer, Text, literal
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeDecorator
+
+Id = Integer
+"""Row ids, as the original catalog has them."""
+
+Json = JSON().with_variant(postgresql.JSONB(), "postgresql")
+"""Facts to query. What a digest depends on is kept as text instead: JSONB changes `1e22` and `-0.0`."""
+
+Bytewise = Text(collation="BINARY").with_variant(Text(collation="C"), "postgresql")
+"""Text ordered by its UTF-8 bytes."""
+
+
+class Timestamp(TypeDecorator[datetime]):
+    """A moment, kept as UTC without a zone (the original columns are TIMESTAMP), given back with one."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.astimezone(UTC).replace(tzinfo=None) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value else None
+
+
+class utc_now(FunctionElement[datetime]):  # noqa: N801 - an SQL function, named like one
+    """Now, by the database's clock; `seconds` later when given."""
+
+    type = Timestamp()
+    inherit_cache = True
+
+    def __init__(self, seconds: int | None = None) -> None:
+        super().__init__(*(() if seconds is None else (literal(seconds),)))
+
+
+@compiles(utc_now, "sqlite")
+def _sqlite_now(element: utc_now, compiler: Any, **options: Any) -> str:
+    later = "".join(f", {compiler.process(seconds, **options)} || ' seconds'" for seconds in element.clauses)
+    return f"(strftime('%Y-%m-%d %H:%M:%f', 'now'{later}) || '000')"
+
+
+@compiles(utc_now, "postgresql")
+def _postgresql_now(element: utc_now, compiler: Any, **options: Any) -> str:
+    later = "".join(f" + make_interval(secs => {compiler.process(seconds, **options)})" for seconds in element.clauses)
+    return f"(clock_timestamp() AT TIME ZONE 'utc'{later})"

@@ -1,0 +1,271 @@
+"""Rows about versions: the graph, and finding one by number, digest or id."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, bindparam, delete, exists, func, insert, or_, select, update
+
+from dataset_registry.catalog.engine import Transaction
+from dataset_registry.catalog.tables import (
+    dataset_pointers,
+    dataset_versions,
+    datasets,
+    production_inputs,
+    productions,
+    users,
+    version_parents,
+)
+from dataset_registry.model.history import Node
+from dataset_registry.model.records import DatasetRecord, VersionRecord
+
+_V = dataset_versions
+_parent = dataset_versions.alias("parent")
+
+_SELECT = (
+    select(
+        _V.c.id,
+        _V.c.uuid,
+        _V.c.dataset_id,
+        datasets.c.name,
+        _V.c.version_number,
+        _V.c.depth,
+        _V.c.digest,
+        _parent.c.version_number,
+        _V.c.message,
+        _V.c.ingestion_timestamp,
+        users.c.username,
+        _V.c.component_count,
+        _V.c.overlay_file_id,
+        # Most versions have one parent; only for the others is a second query due.
+        exists().where(version_parents.c.version_id == _V.c.id).label("merge"),
+    )
+    .select_from(_V)
+    .join(datasets, datasets.c.id == _V.c.dataset_id)
+    .outerjoin(_parent, _parent.c.id == _V.c.parent_version_id)
+    .outerjoin(users, users.c.id == _V.c.uploaded_by)
+)
+_BY_ID = _SELECT.where(_V.c.id == bindparam("id"))
+_BY_NUMBER = _SELECT.where(_V.c.dataset_id == bindparam("dataset"), _V.c.version_number == bindparam("number"))
+_BY_DIGEST = (
+    _SELECT.where(
+        _V.c.dataset_id == bindparam("dataset"), _V.c.digest >= bindparam("low"), _V.c.digest < bindparam("high")
+    )
+    .order_by(_V.c.version_number.desc())
+    .limit(64)
+)
+_BY_UUID = _SELECT.where(_V.c.uuid == bindparam("uuid"))
+
+
+def by_id(tx: Transaction, version_id: int) -> VersionRecord | None:
+    """The version with this id."""
+    return _one(tx, _BY_ID, {"id": version_id})
+
+
+def by_number(tx: Transaction, dataset_id: int, number: int) -> VersionRecord | None:
+    """The version of a dataset with this number."""
+    return _one(tx, _BY_NUMBER, {"dataset": dataset_id, "number": number})
+
+
+def by_uuid(tx: Transaction, uuid: UUID) -> VersionRecord | None:
+    """The version that a client made under this UUID, if its commit went through."""
+    return _one(tx, _BY_UUID, {"uuid": uuid})
+
+
+def by_digest(tx: Transaction, dataset_id: int, prefix: str) -> list[VersionRecord]:
+    """The newest version of each digest that starts with `prefix`, newest first."""
+    rows = tx.execute(_BY_DIGEST, {"dataset": dataset_id, "low": prefix, "high": prefix + "g"}).all()
+    newest: dict[str, VersionRecord] = {}
+    for record in _records(tx, rows):
+        newest.setdefault(record.digest or "", record)
+    return list(newest.values())
+
+
+def below(tx: Transaction, dataset_id: int, number: int, page: int = 512) -> Iterator[Node]:
+    """The nodes of a dataset's graph from `number` downwards, in pages."""
+    query = (
+        select(_V.c.version_number, _parent.c.version_number, _V.c.id)
+        .outerjoin(_parent, _parent.c.id == _V.c.parent_version_id)
+        .where(_V.c.dataset_id == dataset_id, _V.c.version_number <= bindparam("from"))
+        .order_by(_V.c.version_number.desc())
+        .limit(bindparam("page"))
+    )
+    size, start = 16, number
+    while rows := tx.execute(query, {"from": start, "page": size}).all():
+        more = _further_parents(tx, [row[2] for row in rows])
+        for at, first, version_id in rows:
+            yield Node(at, (() if first is None else (first,)) + tuple(more[version_id]))
+        start = rows[-1][0] - 1
+        size = min(size * 4, page)
+
+
+def numbered(tx: Transaction, dataset_id: int, numbers: Sequence[int]) -> list[VersionRecord]:
+    """The versions with these numbers, newest first."""
+    found: list[VersionRecord] = []
+    query = _SELECT.where(_V.c.dataset_id == dataset_id, _V.c.version_number.in_(bindparam("numbers", expanding=True)))
+    for start in range(0, len(numbers), 500):
+        chunk = list(numbers[start : start + 500])
+        found += _records(tx, tx.execute(query.order_by(_V.c.version_number.desc()), {"numbers": chunk}).all())
+    return sorted(found, key=lambda version: -version.number)
+
+
+def all_of(tx: Transaction, dataset_id: int) -> list[VersionRecord]:
+    """Every version of a dataset, newest first."""
+    query = _SELECT.where(_V.c.dataset_id == dataset_id).order_by(_V.c.version_number.desc())
+    return _records(tx, tx.execute(query).all())
+
+
+def children(tx: Transaction, version_id: int) -> list[VersionRecord]:
+    """The versions that have this one as a parent, oldest first."""
+    merged = select(version_parents.c.version_id).where(version_parents.c.parent_id == version_id)
+    query = _SELECT.where(or_(_V.c.parent_version_id == version_id, _V.c.id.in_(merged)))
+    return _records(tx, tx.execute(query.order_by(_V.c.version_number)).all())
+
+
+_INSERT = insert(_V).returning(_V.c.id, _V.c.ingestion_timestamp)
+
+
+def insert_version(
+    tx: Transaction,
+    *,
+    uuid: UUID,
+    dataset: DatasetRecord,
+    number: int,
+    digest: str,
+    parents: Sequence[VersionRecord],
+    message: str | None,
+    author: tuple[int, str],
+    component_count: int,
+    overlay_file_id: int | None,
+) -> VersionRecord:
+    """Insert a version below its parents, which the caller has locked."""
+    row: dict[str, Any] = {
+        "uuid": uuid,
+        "dataset_id": dataset.id,
+        "version_number": number,
+        "depth": max((parent.depth for parent in parents), default=-1) + 1,
+        "digest": digest,
+        "parent_version_id": parents[0].id if parents else None,
+        "message": message,
+        "uploaded_by": author[0],
+        "component_count": component_count,
+        "overlay_file_id": overlay_file_id,
+    }
+    version_id, created_at = tx.execute(_INSERT, row).one()
+    further = [{"version_id": version_id, "position": i, "parent_id": p.id} for i, p in enumerate(parents) if i > 0]
+    if further:
+        tx.execute(insert(version_parents), further)
+    return VersionRecord(
+        id=version_id,
+        uuid=uuid,
+        dataset_id=dataset.id,
+        dataset=dataset.name,
+        number=number,
+        depth=row["depth"],
+        digest=digest,
+        parents=tuple(parent.number for parent in parents),
+        message=message,
+        created_at=created_at,
+        created_by=author[1],
+        component_count=component_count,
+        overlay_file_id=overlay_file_id,
+    )
+
+
+_SHARE = (
+    select(_V.c.id)
+    .where(_V.c.id.in_(bindparam("ids", expanding=True)))
+    .order_by(_V.c.id)
+    .with_for_update(read=True, key_share=True)
+)
+
+
+def share(tx: Transaction, version_ids: Sequence[int]) -> bool:
+    """Keep versions from being deleted until the transaction ends; False when one is gone already."""
+    return len(tx.execute(_SHARE, {"ids": version_ids}).all()) == len(set(version_ids))
+
+
+def lock(tx: Transaction, version_id: int) -> bool:
+    """Keep everybody from pointing at a version until the transaction ends; False when it is gone already."""
+    return tx.execute(select(_V.c.id).where(_V.c.id == version_id).with_for_update()).first() is not None
+
+
+def references(tx: Transaction, version_id: int) -> list[str]:
+    """What points at a version, in words: branches, tags, children. Empty when it may be deleted."""
+    pointers = select(
+        dataset_pointers.c.pointer_name, dataset_pointers.c.is_tag, dataset_pointers.c.dataset_version_id
+    ).where(or_(dataset_pointers.c.dataset_version_id == version_id, dataset_pointers.c.base_version_id == version_id))
+    found = []
+    for name, is_tag, target in tx.execute(pointers.order_by(dataset_pointers.c.pointer_name)):
+        kind = "tag" if is_tag else "branch"
+        found.append(f"{kind} {name}" if target == version_id else f"{kind} {name} (as its base)")
+    return found + [f"child v{child.number}" for child in children(tx, version_id)]
+
+
+def remove(tx: Transaction, version_ids: Sequence[int]) -> None:
+    """Delete version rows and what belongs to them alone. Their pages are dropped before (`manifests.drop`)."""
+    made = select(productions.c.id).where(productions.c.version_id.in_(version_ids))
+    tx.execute(delete(production_inputs).where(production_inputs.c.production_id.in_(made)))
+    tx.execute(delete(productions).where(productions.c.version_id.in_(version_ids)))
+    tx.execute(update(production_inputs).where(production_inputs.c.version_id.in_(version_ids)).values(version_id=None))
+    tx.execute(delete(version_parents).where(version_parents.c.version_id.in_(version_ids)))
+    tx.execute(delete(_V).where(_V.c.id.in_(version_ids)))
+
+
+def ids_of(tx: Transaction, dataset_id: int) -> list[int]:
+    """The ids of all versions of a dataset."""
+    return list(tx.execute(select(_V.c.id).where(_V.c.dataset_id == dataset_id).order_by(_V.c.id)).scalars())
+
+
+def unlink(tx: Transaction, dataset_id: int) -> None:
+    """Take all versions of a dataset out of each other's way, so that they can be removed in any order."""
+    mine = select(_V.c.id).where(_V.c.dataset_id == dataset_id)
+    tx.execute(delete(version_parents).where(version_parents.c.version_id.in_(mine)))
+    tx.execute(update(_V).where(_V.c.dataset_id == dataset_id).values(parent_version_id=None))
+
+
+def count(tx: Transaction) -> int:
+    """How many versions the catalog has."""
+    return int(tx.execute(select(func.count()).select_from(_V)).scalar_one())
+
+
+def _one(tx: Transaction, query: Any, parameters: dict[str, object]) -> VersionRecord | None:
+    rows = tx.execute(query, parameters).all()
+    return _records(tx, rows)[0] if rows else None
+
+
+def _records(tx: Transaction, rows: Sequence[Row]) -> list[VersionRecord]:  # type: ignore[type-arg]
+    more = _further_parents(tx, [row[0] for row in rows if row.merge])
+    return [
+        VersionRecord(
+            id=row[0],
+            uuid=row[1],
+            dataset_id=row[2],
+            dataset=row[3],
+            number=row[4],
+            depth=row[5],
+            digest=row[6],
+            parents=(() if row[7] is None else (row[7],)) + tuple(more[row[0]]),
+            message=row[8],
+            created_at=row[9],
+            created_by=row[10],
+            component_count=row[11],
+            overlay_file_id=row[12],
+        )
+        for row in rows
+    ]
+
+
+def _further_parents(tx: Transaction, ids: Iterable[int]) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = defaultdict(list)
+    if wanted := list(ids):
+        query = (
+            select(version_parents.c.version_id, _V.c.version_number)
+            .join(_V, _V.c.id == version_parents.c.parent_id)
+            .where(version_parents.c.version_id.in_(bindparam("ids", expanding=True)))
+            .order_by(version_parents.c.version_id, version_parents.c.position)
+        )
+        for version_id, number in tx.execute(query, {"ids": wanted}):
+            found[version_id].append(number)
+    return found

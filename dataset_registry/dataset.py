@@ -1,0 +1,290 @@
+"""A dataset as a user holds it, and the draft of its next version."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Any
+
+from dataset_registry.errors import InputError
+from dataset_registry.model.names import component_name
+from dataset_registry.model.records import CommitResult, DatasetRecord, PointerRecord, Provenance
+from dataset_registry.operations import commit as commits
+from dataset_registry.operations import datasets, diff, find, history, refs
+from dataset_registry.operations.access import Access
+from dataset_registry.operations.stage import stage
+from dataset_registry.store import Spool
+from dataset_registry.version import Version
+
+
+class Dataset:
+    """A named line of versions."""
+
+    def __init__(self, access: Access, record: DatasetRecord) -> None:
+        self._access = access
+        self.record = record
+
+    @property
+    def id(self) -> int:
+        """The dataset's number in the registry; it survives a renaming."""
+        return self.record.id
+
+    @property
+    def name(self) -> str:
+        """The dataset's name, a path like `raw/flights`."""
+        return self.record.name
+
+    @property
+    def description(self) -> str | None:
+        """What the dataset is about."""
+        return self.record.description
+
+    # --- committing ------------------------------------------------------------------------------------------------
+
+    def commit(
+        self,
+        components: Mapping[str, Any],
+        *,
+        message: str | None = None,
+        branch: str = find.MAIN,
+        parents: Sequence[str] = (),
+        overwrite: bool = False,
+        fallback: str | None = None,
+        provenance: Provenance | None = None,
+    ) -> Version:
+        """Set components and make a version of it: the others carry over from the version before.
+
+        A component is a path, bytes, a binary stream, or a table (Arrow table or reader, pandas or polars frame,
+        LazyFrame, DuckDB relation); a list of those becomes components indexed 0, 1, 2 …. Content equal to the head of
+        the branch makes no new version: the head is returned.
+
+        `parents` (refs, the branch's head first) makes a version with several parents. `overwrite` replaces what
+        somebody else committed to the same components in the meantime, instead of raising `CommitConflict`.
+        `fallback` names the branch whose head `branch` starts from when the dataset does not have it yet.
+        """
+        draft = Draft(
+            self,
+            branch,
+            message=message,
+            parents=parents,
+            overwrite=overwrite,
+            fallback=fallback,
+            provenance=provenance,
+        )
+        with draft:
+            for name, value in components.items():
+                draft.replace(name, value if isinstance(value, list | tuple) else [value])
+        return draft.version
+
+    def draft(
+        self,
+        branch: str = find.MAIN,
+        *,
+        message: str | None = None,
+        parents: Sequence[str] = (),
+        overwrite: bool = False,
+        fallback: str | None = None,
+        provenance: Provenance | None = None,
+    ) -> "Draft":
+        """Collect changes of components and commit them together on a clean exit of `with`; nothing on an exception."""
+        return Draft(
+            self,
+            branch,
+            message=message,
+            parents=parents,
+            overwrite=overwrite,
+            fallback=fallback,
+            provenance=provenance,
+        )
+
+    # --- looking ---------------------------------------------------------------------------------------------------
+
+    def version(self, ref: str = find.MAIN) -> Version:
+        """The version that a ref names: a branch, a tag, `v6`, a digest's beginning, any of them with `~2` or `^2`.
+
+        Raises `InvalidRef`, `NotFound`.
+        """
+        return Version(self._access, history.version(self._access, self.record, ref))
+
+    def log(self, ref: str = find.MAIN, *, limit: int | None = None) -> list[Version]:
+        """The version a ref names and all it came from, newest first."""
+        return [Version(self._access, record) for record in history.log(self._access, self.record, ref, limit)]
+
+    def tree(self) -> list[Version]:
+        """Every version of the dataset, newest first; each knows its parents."""
+        return [Version(self._access, record) for record in history.tree(self._access, self.record)]
+
+    def children(self, ref: str) -> list[Version]:
+        """The versions made from the one `ref` names, oldest first."""
+        return [Version(self._access, record) for record in history.children(self._access, self.record, ref)]
+
+    def merge_bases(self, left: str, right: str) -> list[Version]:
+        """The best common ancestors of two refs, newest first: several after criss-cross merges, none if unrelated."""
+        return [Version(self._access, r) for r in history.merge_bases(self._access, self.record, left, right)]
+
+    def merge_base(self, left: str, right: str) -> Version | None:
+        """The newest of `merge_bases`, None when the two have no common history."""
+        bases = self.merge_bases(left, right)
+        return bases[0] if bases else None
+
+    def diff(self, before: str, after: str) -> diff.Diff:
+        """What changed from one ref to another: `.components`, and `.schema` per table."""
+        return diff.diff(self._access, self.record, before, after)
+
+    # --- branches and tags -----------------------------------------------------------------------------------------
+
+    def create_branch(self, name: str, ref: str = find.MAIN) -> PointerRecord:
+        """Start a branch at the version that `ref` names. Raises `InvalidName`, `AlreadyExists`, `NotFound`."""
+        return refs.create(self._access, self.record, name, ref, is_tag=False)
+
+    def create_tag(self, name: str, ref: str = find.MAIN) -> PointerRecord:
+        """Name a version for ever. Raises `InvalidName`, `AlreadyExists`, `TagImmutable`, `NotFound`."""
+        return refs.create(self._access, self.record, name, ref, is_tag=True)
+
+    def move_branch(self, name: str, ref: str, *, expect: str | None = None) -> PointerRecord:
+        """Let a branch name another version, with `expect` only if it names that one now.
+
+        Raises `BranchMoved`, `TagImmutable`, `NotFound`.
+        """
+        return refs.move(self._access, self.record, name, ref, expect=expect)
+
+    def delete_branch(self, name: str) -> None:
+        """Delete a branch; its versions stay. Raises `NotFound`."""
+        refs.delete(self._access, self.record, name, is_tag=False)
+
+    def delete_tag(self, name: str) -> None:
+        """Delete a tag; its name is never given again. Raises `NotFound`."""
+        refs.delete(self._access, self.record, name, is_tag=True)
+
+    def branches(self) -> list[PointerRecord]:
+        """The branches, by name."""
+        return refs.list_all(self._access, self.record, tags=False)
+
+    def tags(self) -> list[PointerRecord]:
+        """The tags, by name."""
+        return refs.list_all(self._access, self.record, tags=True)
+
+    # --- the dataset itself ----------------------------------------------------------------------------------------
+
+    def update(self, *, description: str) -> None:
+        """Change the description."""
+        self.record = datasets.update(self._access, self.record, name=None, description=description)
+
+    def rename(self, name: str) -> None:
+        """Change the name; versions, branches and tags stay. Raises `InvalidName`, `AlreadyExists`."""
+        self.record = datasets.update(self._access, self.record, name=name, description=None)
+
+    def delete_version(self, ref: str) -> None:
+        """Delete one version. Raises `InUse` while a branch, a tag or a child points at it."""
+        datasets.delete_version(self._access, self.record, ref)
+
+    def delete(self) -> int:
+        """Delete the dataset with all its versions, branches and tags; how many versions those were."""
+        return datasets.delete(self._access, self.record)
+
+    def __repr__(self) -> str:
+        return f"<Dataset {self.name}>"
+
+
+class Draft:
+    """Changes to components that become one version, all or none.
+
+    Content is read and its schema captured when it is added; `version` and `result` are there after the commit.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        branch: str,
+        *,
+        message: str | None,
+        parents: Sequence[str],
+        overwrite: bool,
+        fallback: str | None,
+        provenance: Provenance | None,
+    ) -> None:
+        self._dataset = dataset
+        self._access = dataset._access
+        self._change = commits.Change()
+        self._result: CommitResult | None = None
+        self.provenance = provenance
+        self._options = commits.CommitOptions(
+            branch=branch,
+            message=message,
+            base=commits.head(self._access, dataset.record, branch, fallback),
+            overwrite=overwrite,
+            fallback=fallback,
+            parents=parents,
+        )
+        self._spool: Spool | None = None
+
+    def __enter__(self) -> "Draft":
+        self._spool = Spool(self._access.store.spool_folder).__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._spool is not None, "entered"
+        with self._spool:
+            self._spool = None
+            if kind is None:
+                options = replace(self._options, provenance=self.provenance)
+                self._result = commits.commit(self._access, self._dataset.record, self._change, options)
+
+    def add(
+        self,
+        name: str,
+        value: Any,
+        *,
+        index: int = 0,
+        type: str = "data",
+        metadata: Mapping[str, object] | None = None,
+        format: str | None = None,
+        encoding: str | None = None,
+    ) -> None:
+        """Set one component: `value` as for `Dataset.commit`.
+
+        `type` is `data`, `metadata`, `schema` or `overlay`; `metadata` any JSON object; `format` overrides what the
+        file's name says (`binary` stores it without a schema); `encoding` is that of a CSV file.
+        Raises `InvalidName`, `UnsupportedType`, `UnreadableFile`, `InputError`.
+        """
+        if self._spool is None:
+            raise InputError("A draft takes changes inside its with block only: with dataset.draft() as draft: …")
+        name = component_name(name)
+        staged = stage(self._access, self._spool, value, name=name, format=format, encoding=encoding)
+        facts = {**(metadata or {}), **({"encoding": encoding} if encoding else {})}
+        self._change.put[name, index] = commits.staged_component(staged, type, facts)
+        self._change.removed.pop(name, None)
+
+    def replace(self, name: str, values: Sequence[Any]) -> None:
+        """Set a component to these values, indexed 0, 1, 2 …; other indexes of the name go."""
+        name = component_name(name)
+        if not values:
+            raise InputError(
+                f"There is nothing to set {name!r} to; remove it with draft.remove({name!r}).", component=name
+            )
+        for index, value in enumerate(values):
+            self.add(name, value, index=index)
+        self._change.replaced.add(name)
+
+    def remove(self, name: str, *, index: int | None = None) -> None:
+        """Remove a component, all of its indexes or one. Raises `NotFound` at the commit when it is not there."""
+        name = component_name(name)
+        for key in [key for key in self._change.put if key[0] == name and index in (None, key[1])]:
+            del self._change.put[key]
+        if index is None:
+            self._change.removed[name] = None
+        elif (indexes := self._change.removed.setdefault(name, set())) is not None:
+            indexes.add(index)
+
+    @property
+    def result(self) -> CommitResult:
+        """What the commit did. Raises `InputError` before it."""
+        if self._result is None:
+            raise InputError("The draft was not committed: its with block did not end, or ended with an exception.")
+        return self._result
+
+    @property
+    def version(self) -> Version:
+        """The version that the branch names after the commit: new, or as it was when nothing changed."""
+        return Version(self._access, self.result.version)

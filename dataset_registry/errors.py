@@ -1,0 +1,137 @@
+"""Every error the registry raises, grouped by what the caller should do about it.
+
+Each class has a stable `code` (doors map it to an exit code or an HTTP status), keeps the values it is about in
+`fields`, and its message ends with the next step.
+"""
+
+from typing import ClassVar
+
+
+class RegistryError(Exception):
+    """Anything the registry refuses or fails to do."""
+
+    code: ClassVar[str] = "registry_error"
+
+    def __init__(self, message: str, **fields: object) -> None:
+        super().__init__(message)
+        self.fields = fields
+
+
+# --- fix the input -------------------------------------------------------------------------------------------------
+
+
+class InputError(RegistryError):
+    """What was asked cannot be done as asked; another input can."""
+
+    code = "invalid_input"
+
+
+class InvalidName(InputError):
+    """A dataset, component, branch or tag name that the registry does not accept."""
+
+    code = "invalid_name"
+
+
+class InvalidRef(InputError):
+    """A text that names no version in any form a ref may take, or an abbreviated digest that names several."""
+
+    code = "invalid_ref"
+
+
+class UnsupportedType(InputError):
+    """A value that the registry does not know how to store or to produce."""
+
+    code = "unsupported_type"
+
+
+class UnreadableFile(InputError):
+    """Bytes that are not what their format says: truncated, ragged, in another encoding, or empty."""
+
+    code = "unreadable_file"
+
+
+class NotFound(InputError):
+    """The thing named does not exist."""
+
+    code = "not_found"
+
+
+class AlreadyExists(InputError):
+    """The name is taken."""
+
+    code = "already_exists"
+
+
+class InUse(InputError):
+    """Something still points at what should be deleted."""
+
+    code = "in_use"
+
+
+class TagImmutable(InputError):
+    """Tags never move, and the name of a deleted tag is never given again."""
+
+    code = "tag_immutable"
+
+
+# --- look again, then retry ----------------------------------------------------------------------------------------
+
+
+class ConflictError(RegistryError):
+    """Somebody else was first."""
+
+    code = "conflict"
+
+
+class BranchMoved(ConflictError):
+    """The branch no longer points where the caller expected it to."""
+
+    code = "branch_moved"
+
+
+class CommitConflict(ConflictError):
+    """A component that this commit writes was changed on the branch since the commit's base."""
+
+    code = "commit_conflict"
+
+
+class RetryLater(RegistryError):
+    """A passing condition: a lock not won in time, a hold that ran out, a server that went away."""
+
+    code = "retry_later"
+
+
+# --- ask for access ------------------------------------------------------------------------------------------------
+
+
+class PermissionDenied(RegistryError):
+    """The actor may see the resource, but may not do this to it."""
+
+    code = "permission_denied"
+
+
+# --- call the operator ---------------------------------------------------------------------------------------------
+
+
+class CatalogOutdated(RegistryError):
+    """The catalog has another revision than this package; the message names the command that mends it."""
+
+    code = "catalog_outdated"
+
+
+class NotAdopted(RegistryError):
+    """A legacy dataset whose bytes were not taken into the store yet: readable, not writable."""
+
+    code = "not_adopted"
+
+
+class StorageError(RegistryError):
+    """The disk or the object store refused: full, read-only, unreachable."""
+
+    code = "storage_error"
+
+
+class CorruptionError(RegistryError):
+    """Stored bytes or rows contradict their digest, or are missing. Nothing was changed; run a verification."""
+
+    code = "corruption"

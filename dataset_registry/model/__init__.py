@@ -1,0 +1,1 @@
+"""What things are: frozen values and pure functions. Knows nothing of disks, databases or formats; standard library only."""

@@ -1,0 +1,65 @@
+"""Walks over the version graph, pure: they ask for rows and never know where these come from.
+
+A parent always has a smaller number than its child, so going down the numbers of a dataset is a topological order;
+every walk here is one descending scan that stops as soon as it may.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A version as the graph sees it; parents and itself by number."""
+
+    number: int
+    parents: tuple[int, ...]
+
+
+def ancestors(start: int, descending: Iterable[Node]) -> Iterator[Node]:
+    """`start` and everything it came from, newest first. `descending` yields the nodes from `start` downwards."""
+    wanted = {start}
+    for node in descending:
+        if node.number in wanted:
+            wanted.discard(node.number)
+            wanted.update(node.parents)
+            yield node
+        if not wanted:
+            return
+
+
+def first_parent(start: int, steps: int, descending: Iterable[Node]) -> int | None:
+    """The number of the version `steps` first-parent steps before `start`, None when the history is shorter."""
+    at: int | None = start
+    if steps == 0:
+        return at
+    for node in descending:
+        if node.number == at:
+            at = node.parents[0] if node.parents else None
+            steps -= 1
+            if at is None or steps == 0:
+                return at
+    return None
+
+
+def merge_bases(left: int, right: int, descending: Iterable[Node]) -> list[int]:
+    """The best common ancestors of two versions: those that are no ancestor of another one, newest first.
+
+    One in most histories, several after criss-cross merges, none when the histories are unrelated. `descending`
+    yields the nodes from the larger of the two downwards. This is git's paint-down (`commit-reach.c`).
+    """
+    from_left, from_right, stale = 1, 2, 4
+    paint = {left: from_left}
+    paint[right] = paint.get(right, 0) | from_right
+    bases: list[int] = []
+    for node in descending:
+        flags = paint.pop(node.number, 0)
+        if flags == from_left | from_right:
+            bases.append(node.number)
+            flags |= stale
+        if flags:
+            for parent in node.parents:
+                paint[parent] = paint.get(parent, 0) | flags
+        if all(flags & stale for flags in paint.values()):
+            break
+    return bases

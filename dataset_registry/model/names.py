@@ -1,0 +1,158 @@
+"""Names and refs, parsed once at the edge: what follows can trust them.
+
+No name ever becomes a path: files are stored under their digest. The rules here keep names readable, unambiguous
+inside a ref (`raw/flights@main~2`) and free of characters that look like something else.
+"""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Literal
+
+from dataset_registry.errors import InvalidName, InvalidRef
+
+_DATASET_SEGMENT = re.compile(r"\w[\w.+=-]*")
+_POINTER = re.compile(r"\w[\w.+=/-]*")
+_VERSION_NUMBER = re.compile(r"v([1-9][0-9]{0,17})")
+_DIGEST_PREFIX = re.compile(r"[0-9a-f]{4,64}")
+_STEPS = re.compile(r"([~^])([0-9]{0,9})")
+
+MAX_DATASET_NAME = 255
+MAX_POINTER_NAME = 255
+MAX_COMPONENT_NAME = 512
+
+
+def dataset_name(text: str) -> str:
+    """Check and normalise (NFC) the name of a dataset: segments of letters, digits, `_ . + = -`, joined by `/`.
+
+    Raises `InvalidName`.
+    """
+    name = _normalised(text, "dataset", MAX_DATASET_NAME)
+    for segment in name.split("/"):
+        if not _DATASET_SEGMENT.fullmatch(segment):
+            raise InvalidName(
+                f"{text!r} cannot be the name of a dataset: {segment!r} must start with a letter, a digit or '_' and "
+                "go on with letters, digits, '_', '.', '+', '=' or '-'. Choose a name like 'raw/flights'.",
+                name=text,
+            )
+    return name
+
+
+def pointer_name(text: str) -> str:
+    """Check and normalise the name of a branch or a tag.
+
+    Names that another form of ref would shadow (`v6`, a full digest) are refused. Raises `InvalidName`.
+    """
+    name = _normalised(text, "branch or tag", MAX_POINTER_NAME)
+    if not _POINTER.fullmatch(name) or ".." in name or "//" in name or name.endswith(("/", ".")):
+        raise InvalidName(
+            f"{text!r} cannot be the name of a branch or tag: use letters, digits and '_ . + = - /', "
+            "starting with a letter, a digit or '_'. Choose a name like 'dev' or 'release-2026.11'.",
+            name=text,
+        )
+    if _VERSION_NUMBER.fullmatch(name) or re.fullmatch(r"[0-9a-f]{64}", name):
+        raise InvalidName(
+            f"{text!r} cannot be the name of a branch or tag, it already names a version by number or digest. "
+            f"Choose another, like 'release-{name[:12]}'.",
+            name=text,
+        )
+    return name
+
+
+def component_name(text: str) -> str:
+    """Check and normalise the name of a component: any printable text (partition keys are component names).
+
+    Raises `InvalidName`.
+    """
+    return _normalised(text, "component", MAX_COMPONENT_NAME)
+
+
+def name_prefix(text: str) -> str:
+    """Check a prefix of dataset names: empty for all of them, or a name that may end in `/`."""
+    if text:
+        dataset_name(text.removesuffix("/"))
+    return unicodedata.normalize("NFC", text)
+
+
+def _normalised(text: object, what: str, limit: int) -> str:
+    if not isinstance(text, str) or not text:
+        raise InvalidName(f"The name of a {what} must be a text that is not empty, not {text!r}.", name=text)
+    name = unicodedata.normalize("NFC", text)
+    if len(name.encode("utf-8", errors="surrogatepass")) > limit:
+        raise InvalidName(
+            f"The name of a {what} may have {limit} bytes, {text[:40]!r}… has more. Shorten it.", name=text
+        )
+    for character in name:
+        # Cc, Cf (bidi marks, zero-width), Cs, Co, Cn, line and paragraph separators: invisible, or not text at all.
+        if unicodedata.category(character)[0] == "C" or unicodedata.category(character) in ("Zl", "Zp"):
+            raise InvalidName(
+                f"{text!r} cannot be the name of a {what}: it contains the invisible character "
+                f"U+{ord(character):04X}. Remove it.",
+                name=text,
+            )
+    if name != name.strip():
+        raise InvalidName(
+            f"{text!r} cannot be the name of a {what}: it begins or ends with a space. Remove it.", name=text
+        )
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """Anything that names a version: a start and steps back from it.
+
+    `kind` is how `start` is looked up: `number` (`v6`), else `name` (a branch or tag, then a digest prefix).
+    `steps` are git's: (`~`, n) goes n times to the first parent, (`^`, n) to the n-th parent.
+    """
+
+    text: str
+    kind: Literal["number", "name"]
+    start: str
+    steps: tuple[tuple[Literal["~", "^"], int], ...] = ()
+
+    @property
+    def number(self) -> int:
+        return int(self.start[1:])
+
+    @property
+    def could_be_digest(self) -> bool:
+        return bool(_DIGEST_PREFIX.fullmatch(self.start))
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def parse_ref(text: str) -> Ref:
+    """Parse `main`, `v6`, `nightly-2026-11-24`, `main~2`, `main^2`, `3fa9c1`.
+
+    Raises `InvalidRef` for anything that could not name a version whatever the catalog holds.
+    """
+    if not isinstance(text, str) or not text:
+        raise InvalidRef(f"A ref must be a text such as 'main' or 'v3', not {text!r}.", ref=text)
+    start = re.split(r"[~^]", text, maxsplit=1)[0]
+    tail = text[len(start) :]
+    matched = "".join(match.group(0) for match in _STEPS.finditer(tail))
+    if matched != tail or not start:
+        raise InvalidRef(
+            f"{text!r} is not a ref. Use a branch or tag, a version number like 'v3', a digest of 4 digits or more, "
+            "and '~2' or '^2' behind any of them.",
+            ref=text,
+        )
+    steps = tuple((sign, int(count) if count else 1) for sign, count in _STEPS.findall(tail))
+    if _VERSION_NUMBER.fullmatch(start):
+        return Ref(text, "number", start, steps)
+    try:
+        return Ref(text, "name", pointer_name(start), steps)
+    except InvalidName as error:
+        if re.fullmatch(r"[0-9a-f]{64}", start):
+            return Ref(text, "name", start, steps)
+        raise InvalidRef(
+            f"{text!r} is not a ref. Use a branch or tag, a version number like 'v3', or a digest of 4 digits or more.",
+            ref=text,
+        ) from error
+
+
+def split_address(text: str) -> tuple[str, str | None]:
+    """Split `raw/flights@main~2` into the name of the dataset and the ref (None when there is no `@`)."""
+    name, at, ref = text.partition("@")
+    return dataset_name(name), (ref if at else None)

@@ -1,0 +1,152 @@
+"""The facts that the catalog keeps, as frozen values: what every floor above passes around."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+FileForm = Literal["whole", "parts"]
+"""How a file's bytes are kept: one object, or an ordered list of files that is one table."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetRecord:
+    """A dataset; `id` is never reused."""
+
+    id: int
+    name: str
+    description: str | None
+    created_at: datetime
+    created_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRecord:
+    """A version, immutable. `parents` and `number` are numbers within the dataset; the first parent leads.
+
+    `digest` is the Merkle root of the manifest, None for a legacy version that was not adopted yet.
+    """
+
+    id: int
+    uuid: UUID | None
+    dataset_id: int
+    dataset: str
+    number: int
+    depth: int
+    digest: str | None
+    parents: tuple[int, ...]
+    message: str | None
+    created_at: datetime
+    created_by: str | None
+    component_count: int
+    overlay_file_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """A stored file. `object_key` is where its bytes are; a legacy file has `legacy_path` or inline bytes instead."""
+
+    id: int
+    content_hash: str | None
+    size: int
+    form: FileForm
+    object_key: str | None
+    format: str | None
+    compression_type: str | None
+    created_at: datetime
+    reference_count: int | None = None
+    legacy_path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentRecord:
+    """One component of a version with the file it names."""
+
+    name: str
+    index: int
+    type: str
+    content_hash: str | None
+    size: int
+    format: str
+    file_id: int
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PointerRecord:
+    """A branch or a tag. `base` is the version a registry-wide branch started from."""
+
+    name: str
+    is_tag: bool
+    version_id: int
+    version_number: int
+    digest: str | None
+    updated_at: datetime
+    base: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InputVersion:
+    """A version that was read to produce another, exactly: the ref asked for, and what it named at that moment.
+
+    `components` are the partitions read, empty for all. `fallback` is the branch that was read instead, when the
+    dataset had no branch of the name asked for.
+    """
+
+    dataset: str
+    version: int
+    digest: str | None
+    ref: str
+    components: tuple[str, ...] = ()
+    fallback: str | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a version came from: one act of producing its content."""
+
+    run_id: str | None = None
+    step: str | None = None
+    asset_key: str | None = None
+    partition: str | None = None
+    code_version: str | None = None
+    inputs: Sequence[InputVersion] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Production:
+    """A provenance as recorded: which version it produced on which branch, by whom, and whether that was news."""
+
+    id: int
+    version: int
+    branch: str | None
+    unchanged: bool
+    created_at: datetime
+    created_by: str | None
+    provenance: Provenance
+
+
+@dataclass(frozen=True, slots=True)
+class CommitResult:
+    """What a commit did: the version the branch now names, and what it cost.
+
+    `new_bytes` were stored by this commit, `total_bytes` is what it handed in.
+    """
+
+    version: VersionRecord
+    unchanged: bool
+    new_bytes: int
+    total_bytes: int
+    written: tuple[ComponentRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryBranch:
+    """A branch over all datasets: its name, the branch it was made from, and when."""
+
+    name: str
+    source: str
+    created_at: datetime

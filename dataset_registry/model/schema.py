@@ -1,0 +1,274 @@
+"""Schemas: the columns captured for a component, and what differs between two captures."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column. `type` is Arrow's name for the type (`int64`, `decimal128(18, 2)`, `list<item: string>`).
+
+    `fields` are the members of a struct, the item of a list, the key and value of a map; else empty.
+    """
+
+    name: str
+    type: str
+    nullable: bool = True
+    fields: tuple["Column", ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        value: dict[str, Any] = {"name": self.name, "type": self.type, "nullable": self.nullable}
+        if self.fields:
+            value["fields"] = [child.to_json() for child in self.fields]
+        return value
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Column":
+        return cls(value["name"], value["type"], value["nullable"], tuple(map(cls.from_json, value.get("fields", ()))))
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnStatistics:
+    """What is known of a column's values: nulls counted, smallest and largest as JSON scalars (ISO 8601 for times).
+
+    None means not known (nested types have no order, binary values are not kept).
+    """
+
+    null_count: int | None = None
+    min: Any = None
+    max: Any = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"null_count": self.null_count, "min": self.min, "max": self.max}
+
+
+@dataclass(frozen=True, slots=True)
+class TableSchema:
+    """One table inside a file: its columns, and (facts of the bytes) its rows and column statistics.
+
+    `name` is the sheet of a spreadsheet, None where the file is the table. `user_types` carries, base64, the Arrow
+    schema that the writer's table had where the stored one is plainer (dictionaries, a pandas index): it is given
+    back on reading.
+    """
+
+    name: str | None
+    columns: tuple[Column, ...]
+    rows: int | None = None
+    statistics: Mapping[str, ColumnStatistics] = field(default_factory=dict)
+    user_types: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The snapshot: columns alone, without rows and statistics, which belong to the file."""
+        value: dict[str, Any] = {"name": self.name, "columns": [column.to_json() for column in self.columns]}
+        if self.user_types:
+            value["user_types"] = self.user_types
+        return value
+
+    def statistics_to_json(self) -> dict[str, Any]:
+        return {"rows": self.rows, "columns": {name: s.to_json() for name, s in self.statistics.items()}}
+
+    @classmethod
+    def from_json(cls, snapshot: Mapping[str, Any], statistics: Mapping[str, Any] | None = None) -> "TableSchema":
+        facts = statistics or {}
+        return cls(
+            snapshot["name"],
+            tuple(map(Column.from_json, snapshot["columns"])),
+            facts.get("rows"),
+            {name: ColumnStatistics(**value) for name, value in facts.get("columns", {}).items()},
+            snapshot.get("user_types"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentSchema:
+    """The schema of one component: its format and its tables (several for a spreadsheet, none for plain bytes)."""
+
+    format: str
+    tables: tuple[TableSchema, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"format": self.format, "tables": [table.to_json() for table in self.tables]}
+
+    def statistics_to_json(self) -> list[dict[str, Any]]:
+        return [table.statistics_to_json() for table in self.tables]
+
+    @classmethod
+    def from_json(cls, snapshot: Mapping[str, Any], statistics: Sequence[Mapping[str, Any]] = ()) -> "ComponentSchema":
+        facts = [*statistics, *[None] * len(snapshot["tables"])]
+        return cls(snapshot["format"], tuple(map(TableSchema.from_json, snapshot["tables"], facts)))
+
+    @property
+    def rows(self) -> int | None:
+        known = [table.rows for table in self.tables if table.rows is not None]
+        return sum(known) if known else None
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The schema of a version: for each named component the tables in it.
+
+    Components that share a name (indexed ones) share a line; so do, in `distinct`, components with equal columns.
+    """
+
+    components: Mapping[str, ComponentSchema]
+
+    def tables(self) -> dict[str, TableSchema]:
+        """Every table by its label: the component's name, with `/sheet` behind it for a spreadsheet."""
+        return {
+            name if table.name is None else f"{name}/{table.name}": table
+            for name, component in self.components.items()
+            for table in component.tables
+        }
+
+    def distinct(self) -> dict[tuple[Column, ...], list[str]]:
+        """The different column lists of the version, each with the labels of the tables that have it."""
+        groups: dict[tuple[Column, ...], list[str]] = {}
+        for label, table in self.tables().items():
+            groups.setdefault(table.columns, []).append(label)
+        return groups
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns of all tables, in order of first appearance: the whole answer where they agree."""
+        found: dict[str, Column] = {}
+        for columns in self.distinct():
+            for column in columns:
+                found.setdefault(column.name, column)
+        return tuple(found.values())
+
+    @property
+    def rows(self) -> int | None:
+        known = [c.rows for c in self.components.values() if c.rows is not None]
+        return sum(known) if known else None
+
+
+ChangeKind = Literal["added", "removed", "type changed", "nullability changed", "reordered", "renamed"]
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnChange:
+    """One difference. `column` is a dotted path into nested columns; `before` and `after` are what changed.
+
+    A `renamed` change is a probability, not a fact: it stands beside the removal and the addition it would explain.
+    """
+
+    kind: ChangeKind
+    column: str
+    before: str | None = None
+    after: str | None = None
+
+    def __str__(self) -> str:
+        match self.kind:
+            case "added":
+                return f"+ {self.column}: {self.after}"
+            case "removed":
+                return f"- {self.column}: {self.before}"
+            case "renamed":
+                return f"? {self.before} → {self.after} (probably renamed)"
+            case _:
+                return f"~ {self.column}: {self.before} → {self.after} ({self.kind})"
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaDiff:
+    """What changed from one table schema to another, and who can still read whom.
+
+    The terms are those of Confluent's Schema Registry: `backward` means that a reader who expects the new columns
+    can read the old data, `forward` that a reader who expects the old columns can read the new data.
+    """
+
+    changes: tuple[ColumnChange, ...]
+    backward: bool
+    forward: bool
+
+    @property
+    def full(self) -> bool:
+        return self.backward and self.forward
+
+    def __bool__(self) -> bool:
+        return bool(self.changes)
+
+
+def compare(before: TableSchema, after: TableSchema) -> SchemaDiff:
+    """Every difference between two tables, nested fields included, and the compatibility of the whole."""
+    changes: list[ColumnChange] = []
+    readable = _compare(before.columns, after.columns, "", changes)
+    changes += _renames(before, after)
+    return SchemaDiff(tuple(changes), *readable)
+
+
+def _compare(
+    before: Sequence[Column], after: Sequence[Column], path: str, changes: list[ColumnChange]
+) -> tuple[bool, bool]:
+    old, new = {c.name: c for c in before}, {c.name: c for c in after}
+    backward = forward = True
+    for name, column in old.items():
+        if name not in new:
+            changes.append(ColumnChange("removed", path + name, column.type))
+            forward = forward and column.nullable
+    for name, column in new.items():
+        if name not in old:
+            changes.append(ColumnChange("added", path + name, None, column.type))
+            backward = backward and column.nullable
+            continue
+        was = old[name]
+        if was.type != column.type:
+            if was.fields and column.fields and _shape(was) == _shape(column):
+                inner = _compare(was.fields, column.fields, f"{path}{name}.", changes)
+                backward, forward = backward and inner[0], forward and inner[1]
+            else:
+                changes.append(ColumnChange("type changed", path + name, was.type, column.type))
+                backward = backward and widens(was.type, column.type)
+                forward = forward and widens(column.type, was.type)
+        if was.nullable != column.nullable:
+            changes.append(ColumnChange("nullability changed", path + name, _null(was), _null(column)))
+            backward = backward and column.nullable
+            forward = forward and was.nullable
+    common_before = [c.name for c in before if c.name in new]
+    common_after = [c.name for c in after if c.name in old]
+    if common_before != common_after:
+        changes.append(
+            ColumnChange("reordered", path.rstrip(".") or "columns", ", ".join(common_before), ", ".join(common_after))
+        )
+    return backward, forward
+
+
+def _renames(before: TableSchema, after: TableSchema) -> Iterator[ColumnChange]:
+    """Pairs of a removed and an added column of one type that hold the same values, or else stand at one place."""
+    old_names, new_names = {c.name for c in before.columns}, {c.name for c in after.columns}
+    removed = [(i, c) for i, c in enumerate(before.columns) if c.name not in new_names]
+    added = [(i, c) for i, c in enumerate(after.columns) if c.name not in old_names]
+    for i, gone in removed:
+        same_type = [(j, c) for j, c in added if (c.type, c.fields) == (gone.type, gone.fields)]
+        facts = before.statistics.get(gone.name)
+        likely = [c for _, c in same_type if facts and facts.min is not None and after.statistics.get(c.name) == facts]
+        likely = likely or [c for j, c in same_type if i == j]
+        if likely:
+            added = [(j, c) for j, c in added if c is not likely[0]]
+            yield ColumnChange("renamed", gone.name, gone.name, likely[0].name)
+
+
+_INTEGERS = ("int8", "int16", "int32", "int64")
+_UNSIGNED = ("uint8", "uint16", "uint32", "uint64")
+_FLOATS = ("halffloat", "float", "double")
+
+
+def widens(narrow: str, wide: str) -> bool:
+    """Whether every value of `narrow` can be read as `wide` without loss."""
+    for chain in (_INTEGERS, _UNSIGNED, _FLOATS, ("date32[day]", "date64[ms]"), ("null", wide)):
+        if narrow in chain and wide in chain:
+            return chain.index(narrow) <= chain.index(wide)
+    if narrow in _UNSIGNED and wide in _INTEGERS:
+        return _UNSIGNED.index(narrow) < _INTEGERS.index(wide)
+    if narrow in (*_INTEGERS[:3], *_UNSIGNED[:3]) and wide == "double":
+        return True
+    return narrow == wide
+
+
+def _shape(column: Column) -> str:
+    return column.type.split("<", 1)[0]
+
+
+def _null(column: Column) -> str:
+    return "nullable" if column.nullable else "not null"

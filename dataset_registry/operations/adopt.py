@@ -1,0 +1,104 @@
+"""Adopting a legacy catalog: bytes kept inline or under paths come into the store, hashed, deduplicated and counted.
+
+Migrations change the catalog only. This is the step that is given the store. It takes one file a transaction, so it
+can be stopped and repeated at any time, and everything stays readable meanwhile.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from uuid import UUID
+
+from dataset_registry.catalog import Transaction, files, legacy
+from dataset_registry.errors import RegistryError
+from dataset_registry.model.manifest import build
+from dataset_registry.operations.access import Access, authorize
+from dataset_registry.store import Spool, Spooled, new_key
+from dataset_registry.tabular import capture, formats
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """What an adoption did. `failed` has the files that could not be read, by id, with the reason."""
+
+    files: int
+    duplicates: int
+    bytes: int
+    versions: int
+    failed: dict[int, str]
+
+
+def adopt(access: Access) -> Adoption:
+    """Adopt every legacy file, then give every version whose files are all adopted its digest."""
+    adopted = duplicates = size = 0
+    failed: dict[int, str] = {}
+    with access.catalog.read() as tx:
+        authorize(access, tx, "admin")
+        waiting = legacy.waiting(tx)
+    for file in waiting:
+        with Spool(access.store.spool_folder) as spool:
+            try:
+                spooled = _spool(access, spool, file)
+            except (OSError, RegistryError) as error:
+                failed[file.id] = str(error)
+                continue
+            duplicate = _adopt_file(access, spool, file, spooled)
+        adopted += 1
+        duplicates += duplicate
+        size += 0 if duplicate else spooled.size
+    versions = access.catalog.write(lambda tx: sum(1 for _ in _digest_versions(tx)))
+    return Adoption(adopted, duplicates, size, versions, failed)
+
+
+def _spool(access: Access, spool: Spool, file: legacy.LegacyFile) -> Spooled:
+    if file.path is not None:
+        return spool.copy(Path(file.path))
+    with access.catalog.read() as tx:
+        return spool.copy(BytesIO(files.legacy_bytes(tx, file.id)))
+
+
+def _adopt_file(access: Access, spool: Spool, file: legacy.LegacyFile, spooled: Spooled) -> bool:
+    """Store one legacy file under the write protocol; True when its content was known, and the row is gone."""
+    key = new_key(spooled.content_hash)
+
+    def hold(tx: Transaction) -> tuple[bool, dict[str, UUID]]:
+        known = files.find(tx, spooled.content_hash)
+        return known is None, files.hold(tx, {spooled.content_hash: None if known else key})
+
+    new, holds = access.catalog.write(hold)
+    if new:
+        access.store.put(key, spooled.source)
+    format = formats.format_of(None, _file_name(file), spool.start(spooled))
+    try:
+        schema = capture.capture(spool.path(spooled), format)
+    except RegistryError:
+        schema = None  # it is what it is: kept as bytes, not refused
+
+    def work(tx: Transaction) -> bool:
+        files.release(tx, list(holds.values()))
+        known = files.find(tx, spooled.content_hash)
+        if known is not None:
+            legacy.collapse(tx, file.id, known.id)
+            if new:
+                files.discard(tx, [key])
+        else:
+            legacy.adopt(tx, file.id, spooled.content_hash, spooled.size, key)
+        target = known.id if known else file.id
+        legacy.describe(tx, target, format if schema else formats.BINARY, schema)
+        return known is not None
+
+    return access.catalog.write(work)
+
+
+def _file_name(file: legacy.LegacyFile) -> str | None:
+    """What tells the format of a legacy file: its path, or a name made of its declared type (`csv`, `text/csv`)."""
+    if file.path is not None:
+        return file.path
+    return f"file.{file.format.rpartition('/')[2].lower()}" if file.format else None
+
+
+def _digest_versions(tx: Transaction) -> Iterator[int]:
+    for version_id, entries in legacy.undigested(tx):
+        legacy.set_manifest(tx, version_id, build(entries))
+        yield version_id

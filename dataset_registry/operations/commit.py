@@ -1,0 +1,431 @@
+"""Committing: staged components become a version on a branch.
+
+The order is docs/design/write-protocol.md's: hold, bytes, one transaction. Whatever fails before the transaction ends
+leaves garbage that a collection finds, never a version with a hole.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from uuid import UUID, uuid4
+
+from dataset_registry.catalog import Transaction, datasets, files, manifests, pointers, productions, versions
+from dataset_registry.errors import BranchMoved, CommitConflict, InputError, NotAdopted, NotFound, RetryLater
+from dataset_registry.model.manifest import EMPTY, ComponentKey, Entry, Manifest, canonical_json, rewrite
+from dataset_registry.model.names import pointer_name
+from dataset_registry.model.records import CommitResult, ComponentRecord, DatasetRecord, Provenance, VersionRecord
+from dataset_registry.operations import find
+from dataset_registry.operations.access import Access, authorize
+from dataset_registry.operations.stage import Staged
+from dataset_registry.store import Spooled, new_key
+
+OVERLAY = "overlay"
+COMPONENT_TYPES = ("data", "metadata", "schema", OVERLAY)
+
+
+@dataclass(frozen=True, slots=True)
+class StagedComponent:
+    """A component to set: its content and what the manifest says of it."""
+
+    staged: Staged
+    type: str = "data"
+    metadata: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Change:
+    """What a commit does to the components of the version before it.
+
+    `put` sets by (name, index); names in `replaced` lose every index that is not put; `removed` are names that go whole, or
+    one index of them.
+    """
+
+    put: dict[ComponentKey, StagedComponent] = field(default_factory=dict)
+    replaced: set[str] = field(default_factory=set)
+    removed: dict[str, set[int] | None] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.put or self.removed)
+
+
+@dataclass(frozen=True, slots=True)
+class CommitOptions:
+    """How a commit is made.
+
+    `base` is the id of the version the writer looked at, None when the branch had none: a component that changed on
+    the branch since then is a conflict, unless `overwrite`. `fallback` is the branch whose head a branch that does not
+    exist yet starts from. `parents` (refs, the branch's own head first) make a merge.
+    """
+
+    branch: str = find.MAIN
+    message: str | None = None
+    base: int | None = None
+    overwrite: bool = False
+    fallback: str | None = None
+    parents: Sequence[str] = ()
+    provenance: Provenance | None = None
+
+
+def staged_component(staged: Staged, type: str, metadata: Mapping[str, object]) -> StagedComponent:
+    """A component to set. Raises `InputError` for an unknown type or metadata that JSON cannot hold."""
+    if type not in COMPONENT_TYPES:
+        raise InputError(f"{type!r} is not a type of component. Use one of: {', '.join(COMPONENT_TYPES)}.", type=type)
+    try:
+        canonical_json(dict(metadata))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"The metadata of a component must be a JSON object: {error}.") from error
+    return StagedComponent(staged, type, metadata)
+
+
+class _BytesGone(Exception):
+    """A hold ran out, or known content was collected before we held it: store the bytes again."""
+
+
+def head(access: Access, dataset: DatasetRecord, branch: str, fallback: str | None = None) -> int | None:
+    """The id of the version that a commit to the branch would start from now: the base of a draft."""
+    with access.catalog.read() as tx:
+        authorize(access, tx, "write", dataset.id)
+        return _start_of(tx, dataset, branch, fallback)[0]
+
+
+def commit(access: Access, dataset: DatasetRecord, change: Change, options: CommitOptions) -> CommitResult:
+    """Make a version of `change` on a branch, or find that nothing changed.
+
+    Raises `CommitConflict`, `BranchMoved`, `NotFound` (branch, removed component), `InputError` (nothing to commit).
+    """
+    pointer_name(options.branch)
+    if not change and len(options.parents) < 2:
+        raise InputError("There is nothing to commit: add, replace or remove a component first.", dataset=dataset.name)
+    uuid = uuid4()
+    for attempt in range(4):
+        holds, keys = _store_bytes(access, dataset, change, careful=attempt > 0)
+        try:
+            return access.catalog.write(partial(_commit, access, dataset, change, options, uuid, holds, keys))
+        except _BytesGone:
+            continue
+        except RetryLater:
+            # The connection may have broken after the commit: the version is there then, under our own id.
+            with access.catalog.read() as tx:
+                made = versions.by_uuid(tx, uuid)
+            if made is None:
+                raise
+            return CommitResult(made, unchanged=False, new_bytes=0, total_bytes=_total(change))
+    raise RetryLater("The bytes of this commit were collected again and again while it was made. Try again.")
+
+
+def _store_bytes(
+    access: Access, dataset: DatasetRecord, change: Change, *, careful: bool
+) -> tuple[list[UUID], dict[str, str]]:
+    """Hold every content and put what is not stored yet; the holds, and the keys of what was put.
+
+    When everything is stored already nothing is held: should a collection take it before the commit's transaction
+    finds it, that transaction says so, and the second, `careful` time, which holds everything, still has the bytes.
+    """
+    wanted: dict[str, Spooled] = {}
+    tables: set[str] = set()
+    for component in change.put.values():
+        wanted.update((file.content_hash, file) for file in component.staged.spooled)
+        if component.staged.parts is not None:
+            tables.add(component.staged.content_hash)
+    with access.catalog.read() as tx:
+        authorize(access, tx, "write", dataset.id)
+        known = files.find_many(tx, [*wanted, *tables])
+    if not careful and wanted.keys() <= known.keys():
+        return [], {}
+
+    def hold(tx: Transaction) -> tuple[list[UUID], dict[str, str]]:
+        authorize(access, tx, "write", dataset.id)
+        known = files.find_many(tx, [*wanted, *tables])
+        keys = {content_hash: new_key(content_hash) for content_hash in wanted if content_hash not in known}
+        holds = files.hold(tx, {content_hash: keys.get(content_hash) for content_hash in (*wanted, *tables)})
+        return list(holds.values()), keys
+
+    holds, keys = access.catalog.write(hold)
+    for content_hash, key in keys.items():
+        access.store.put(key, wanted[content_hash].source)
+    return holds, keys
+
+
+def _commit(
+    access: Access,
+    dataset: DatasetRecord,
+    change: Change,
+    options: CommitOptions,
+    uuid: UUID,
+    holds: Sequence[UUID],
+    keys: Mapping[str, str],
+    tx: Transaction,
+) -> CommitResult:
+    """The transaction. The pointer row is locked first: everything after it sees a branch that stands still."""
+    authorize(access, tx, "write", dataset.id)
+    start_id, pointer_exists = _start_of(tx, dataset, options.branch, options.fallback, lock=True)
+    start = _locked_version(tx, start_id)
+    parents = _parents(tx, dataset, options, start)
+    edits = _edits(tx, dataset, change, options, start)
+    before = manifests.load(tx, start.id) if start else EMPTY
+    after = rewrite(before, edits, partial(manifests.pages_of, tx), partial(manifests.entries_of, tx))
+    if holds and not files.release(tx, holds):
+        raise _BytesGone
+    user_id = access.user_id(tx)
+    unchanged = start is not None and after.digest == before.digest and len(parents) < 2
+    if unchanged:
+        assert start is not None
+        files.discard(tx, list(keys.values()))  # somebody stored the same content between our hold and now
+        version, new_bytes = start, 0
+        written = manifests.components(tx, start.id, sorted({name for name, _ in change.put}))
+        if not pointer_exists:
+            pointers.create(tx, dataset.id, options.branch, start.id, is_tag=False, base=start.id)
+    else:
+        resolved, new_bytes = _add_files(tx, change, keys)
+        version = versions.insert_version(
+            tx,
+            uuid=uuid,
+            dataset=dataset,
+            number=datasets.next_number(tx, dataset.id),
+            digest=after.digest,
+            parents=parents,
+            message=options.message,
+            author=(user_id, access.actor),
+            component_count=after.count,
+            overlay_file_id=_overlay(change, resolved),
+        )
+        manifests.store(tx, version.id, _with_files(after, resolved))
+        written = iter(_written(change, resolved))
+        if pointer_exists:
+            pointers.move(tx, dataset.id, options.branch, version.id)
+        else:
+            pointers.create(tx, dataset.id, options.branch, version.id, is_tag=False, base=start_id)
+    if options.provenance is not None or not unchanged:
+        provenance = options.provenance or Provenance()
+        productions.record(
+            tx,
+            version_id=version.id,
+            branch=options.branch,
+            unchanged=unchanged,
+            user_id=user_id,
+            provenance=provenance,
+            input_ids=[productions.input_id(tx, read.dataset, read.version) for read in provenance.inputs],
+        )
+    return CommitResult(
+        version,
+        unchanged,
+        new_bytes,
+        _total(change),
+        tuple(component for component in written if (component.name, component.index) in change.put),
+    )
+
+
+def _start_of(
+    tx: Transaction, dataset: DatasetRecord, branch: str, fallback: str | None, *, lock: bool = False
+) -> tuple[int | None, bool]:
+    """The version a commit to the branch starts from, and whether the branch exists.
+
+    The first commit of a dataset makes its branch; later a new branch is made on purpose, or starts from `fallback`.
+    """
+    look = pointers.locked if lock else pointers.find
+    pointer = look(tx, dataset.id, branch)
+    if pointer is not None:
+        if pointer.is_tag:
+            raise InputError(
+                f"{branch!r} is a tag of {dataset.name}, and tags do not move. Commit to a branch.", branch=branch
+            )
+        return pointer.version_id, True
+    if fallback is not None and (source := look(tx, dataset.id, fallback)) is not None:
+        return source.version_id, False
+    if datasets.version_count(tx, dataset.id) == 0:
+        return None, False
+    names = ", ".join(p.name for p in pointers.all_of(tx, dataset.id, tags=False))
+    raise NotFound(
+        f"{dataset.name} has no branch {branch!r} (it has: {names or 'none'}). Create it first: "
+        f"create_branch({branch!r}, 'main').",
+        dataset=dataset.name,
+        branch=branch,
+    )
+
+
+def _locked_version(tx: Transaction, version_id: int | None) -> VersionRecord | None:
+    """The version, share-locked: its pages cannot go while this commit reuses them."""
+    if version_id is None:
+        return None
+    version = versions.by_id(tx, version_id) if versions.share(tx, [version_id]) else None
+    if version is None:
+        raise RetryLater("The head of the branch was deleted while this commit began. Try again.")
+    return version
+
+
+def _parents(
+    tx: Transaction, dataset: DatasetRecord, options: CommitOptions, start: VersionRecord | None
+) -> list[VersionRecord]:
+    if not options.parents:
+        return [start] if start else []
+    parents = [find.version(tx, dataset, ref) for ref in options.parents]
+    if start is None or parents[0].id != start.id:
+        at = f"v{start.number}" if start else "nothing yet"
+        raise BranchMoved(
+            f"The first parent must be the head of {options.branch!r}, which is {at}, not v{parents[0].number}. "
+            "Look at what was committed since, then try again.",
+            branch=options.branch,
+        )
+    if len({parent.id for parent in parents}) < len(parents):
+        raise InputError("The parents of a version must differ from one another.", parents=list(options.parents))
+    if not versions.share(tx, [parent.id for parent in parents]):
+        raise RetryLater("A parent was deleted while this commit began. Try again.")
+    return parents
+
+
+def _edits(
+    tx: Transaction, dataset: DatasetRecord, change: Change, options: CommitOptions, start: VersionRecord | None
+) -> dict[ComponentKey, Entry | None]:
+    """The change as edits of the manifest of `start`. Raises `CommitConflict`, `NotFound`, `NotAdopted`."""
+    if start is not None and start.digest is None:
+        raise NotAdopted(
+            f"{dataset.name} comes from a legacy catalog, and its files are not in the store yet: it can be read, not "
+            "written. Run: registry.adopt()",
+            dataset=dataset.name,
+        )
+    edits: dict[ComponentKey, Entry | None] = {}
+    named = [*change.replaced, *change.removed]
+    for entry in manifests.entries_named(tx, start.id, named) if start and named else ():
+        indexes = change.removed.get(entry.name)
+        if entry.name in change.replaced or indexes is None or entry.index in indexes:
+            edits[entry.key] = None
+    for name, indexes in change.removed.items():
+        there = {key[1] for key in edits if key[0] == name}
+        if not there or (indexes is not None and not indexes <= there):
+            wanted = f" with index {min(indexes - there)}" if indexes else ""
+            raise NotFound(
+                f"{dataset.name} has no component {name!r}{wanted} on {options.branch!r} that could be removed.",
+                component=name,
+            )
+    edits.update(
+        (
+            key,
+            Entry(
+                *key,
+                c.type,
+                c.staged.content_hash,
+                c.staged.format,
+                canonical_json(dict(c.metadata)) if c.metadata else None,
+            ),
+        )
+        for key, c in change.put.items()
+    )
+    if not options.overwrite and start is not None and options.base != start.id:
+        _refuse_conflicts(tx, dataset, list(edits), options, start)
+    return edits
+
+
+def _refuse_conflicts(
+    tx: Transaction, dataset: DatasetRecord, keys: list[ComponentKey], options: CommitOptions, start: VersionRecord
+) -> None:
+    now = manifests.entries(tx, start.id, keys)
+    base = manifests.entries(tx, options.base, keys) if options.base is not None else {}
+    changed = sorted({key[0] for key in keys if now.get(key) != base.get(key)})
+    if changed:
+        raise CommitConflict(
+            f"{', '.join(map(repr, changed[:10]))} of {dataset.name} changed on {options.branch!r} since this commit began "
+            f"(it is at v{start.number} now). Read the new version and commit again, or pass overwrite=True to replace it.",
+            dataset=dataset.name,
+            branch=options.branch,
+            components=changed,
+            head=start.number,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Resolved:
+    """The rows of a change's contents: file ids by hash, schema ids by component."""
+
+    files: dict[str, int]
+    schemas: dict[ComponentKey, int]
+
+
+def _add_files(tx: Transaction, change: Change, keys: Mapping[str, str]) -> tuple[_Resolved, int]:
+    """Insert the file rows that are missing, in the order of their hashes, with what was captured of them.
+
+    Also counts the bytes that are new. Keys that turn out not to be needed go to the trash.
+    """
+    staged = [component.staged for component in change.put.values()]
+    whole = {f.content_hash: f.size for s in staged for f in s.spooled}
+    formats = {s.content_hash: s.format for s in staged} | {
+        p.content_hash: s.format for s in staged for p in s.parts or ()
+    }
+    tables = {s.content_hash: s for s in staged if s.parts is not None}
+    known = files.find_many(tx, [*whole, *tables])
+    new = sorted(content_hash for content_hash in whole if content_hash not in known)
+    if lost := [content_hash for content_hash in new if content_hash not in keys]:
+        raise _BytesGone(lost)
+    files.discard(tx, [key for content_hash, key in keys.items() if content_hash in known])
+    ids = {content_hash: file.id for content_hash, file in known.items()}
+    ids |= files.add_whole(tx, [(h, whole[h], keys[h], formats[h]) for h in new])
+    for content_hash in sorted(tables.keys() - known.keys()):
+        table = tables[content_hash]
+        ids[content_hash] = files.add_table(
+            tx, content_hash, table.size, table.format, [(ids[p.content_hash], p.rows) for p in table.parts or ()]
+        )
+    schemas: dict[ComponentKey, int] = {}
+    by_digest: dict[str, int] = {}
+    captures = []
+    for key, component in change.put.items():
+        if (schema := component.staged.schema) is None:
+            continue
+        snapshot = schema.to_json()
+        digest = hashlib.sha256(canonical_json(snapshot).encode()).hexdigest()
+        if digest not in by_digest:
+            by_digest[digest] = files.schema_id(tx, digest, snapshot)
+        schemas[key] = by_digest[digest]
+        file_id = ids[component.staged.content_hash]
+        captures.append((file_id, component.staged.format, schemas[key], schema.statistics_to_json()))
+    files.record_captures(tx, captures)
+    return _Resolved(ids, schemas), sum(whole[content_hash] for content_hash in new)
+
+
+def _with_files(manifest: Manifest, resolved: _Resolved) -> Manifest:
+    """The manifest with the row ids of the files and schemas that its new entries name."""
+
+    def entry(e: Entry) -> Entry:
+        if e.file_id:
+            return e
+        return replace(e, file_id=resolved.files[e.content_hash], schema_id=resolved.schemas.get(e.key))
+
+    return Manifest(
+        tuple(
+            index
+            if index.id is not None
+            else replace(
+                index,
+                pages=tuple(
+                    page if page.id is not None else replace(page, entries=tuple(map(entry, page.entries or ())))
+                    for page in index.pages or ()
+                ),
+            )
+            for index in manifest.index
+        )
+    )
+
+
+def _overlay(change: Change, resolved: _Resolved) -> int | None:
+    overlays = [c.staged.content_hash for c in change.put.values() if c.type == OVERLAY]
+    if len(overlays) > 1:
+        raise InputError("A version has at most one overlay of its own; commit the others as versions of their own.")
+    return resolved.files[overlays[0]] if overlays else None
+
+
+def _written(change: Change, resolved: _Resolved) -> list[ComponentRecord]:
+    return [
+        ComponentRecord(
+            *key,
+            c.type,
+            c.staged.content_hash,
+            c.staged.size,
+            c.staged.format,
+            resolved.files[c.staged.content_hash],
+            c.metadata,
+        )
+        for key, c in sorted(change.put.items())
+    ]
+
+
+def _total(change: Change) -> int:
+    return sum(component.staged.size for component in change.put.values())

@@ -1,0 +1,115 @@
+"""Datasets as wholes: create, list, change, delete; and deleting a version."""
+
+from dataset_registry.catalog import Transaction, datasets, manifests, pointers, versions
+from dataset_registry.errors import AlreadyExists, InUse, NotFound
+from dataset_registry.model import names
+from dataset_registry.model.records import DatasetRecord
+from dataset_registry.operations import find
+from dataset_registry.operations.access import Access, authorize
+
+
+def create(access: Access, name: str, description: str | None) -> DatasetRecord:
+    """Make a dataset. Raises `InvalidName`, `AlreadyExists`."""
+    name = names.dataset_name(name)
+
+    def work(tx: Transaction) -> DatasetRecord:
+        authorize(access, tx, "write")
+        _refuse_taken(tx, name)
+        return datasets.get(tx, datasets.create(tx, name, description, access.user_id(tx)))
+
+    return access.catalog.write(work)
+
+
+def get(access: Access, name: str) -> DatasetRecord:
+    """The dataset of this name. Raises `NotFound`."""
+    name = names.dataset_name(name)
+    with access.catalog.read() as tx:
+        found = find.dataset(tx, name)
+        authorize(access, tx, "read", found.id)
+        return found
+
+
+def list_all(access: Access, prefix: str) -> list[DatasetRecord]:
+    """The datasets whose name starts with `prefix`, by name."""
+    prefix = names.name_prefix(prefix)
+    with access.catalog.read() as tx:
+        authorize(access, tx, "read")
+        return list(datasets.all_of(tx, prefix))
+
+
+def refresh(access: Access, dataset: DatasetRecord) -> DatasetRecord:
+    """The dataset as it is now. Raises `NotFound` when it was deleted."""
+    with access.catalog.read() as tx:
+        authorize(access, tx, "read", dataset.id)
+        return datasets.get(tx, dataset.id)
+
+
+def update(access: Access, dataset: DatasetRecord, *, name: str | None, description: str | None) -> DatasetRecord:
+    """Change a dataset's name or description, those that are given. Raises `InvalidName`, `AlreadyExists`."""
+    new_name = names.dataset_name(name) if name is not None else None
+
+    def work(tx: Transaction) -> DatasetRecord:
+        authorize(access, tx, "admin", dataset.id)
+        now = datasets.get(tx, dataset.id)
+        if new_name is not None and new_name != now.name:
+            _refuse_taken(tx, new_name)
+        datasets.change(
+            tx,
+            dataset.id,
+            name=now.name if new_name is None else new_name,
+            description=now.description if description is None else description,
+        )
+        return datasets.get(tx, dataset.id)
+
+    return access.catalog.write(work)
+
+
+def delete(access: Access, dataset: DatasetRecord) -> int:
+    """Delete a dataset with its branches, tags and versions; how many versions those were.
+
+    Files go with the next collection, those that no other dataset names.
+    """
+
+    def work(tx: Transaction) -> int:
+        authorize(access, tx, "admin", dataset.id)
+        datasets.get(tx, dataset.id)
+        datasets.lock(tx, dataset.id)
+        pointers.remove(tx, dataset.id)
+        versions.unlink(tx, dataset.id)
+        ids = versions.ids_of(tx, dataset.id)
+        for start in range(0, len(ids), 500):
+            manifests.drop(tx, ids[start : start + 500])
+            versions.remove(tx, ids[start : start + 500])
+        datasets.remove(tx, dataset.id)
+        return len(ids)
+
+    return access.catalog.write(work)
+
+
+def delete_version(access: Access, dataset: DatasetRecord, ref: str) -> int:
+    """Delete one version, with the pages that only it names; its number. Raises `InUse` while anything points at it."""
+
+    def work(tx: Transaction) -> int:
+        authorize(access, tx, "admin", dataset.id)
+        version = find.version(tx, dataset, ref)
+        if not versions.lock(tx, version.id):
+            raise NotFound(f"v{version.number} of {dataset.name} was deleted meanwhile.", version=version.number)
+        if pointing := versions.references(tx, version.id):
+            raise InUse(
+                f"v{version.number} of {dataset.name} cannot be deleted, these point at it: {', '.join(pointing[:10])}. "
+                "Move or delete the branches and tags, delete the children first.",
+                version=version.number,
+                references=pointing,
+            )
+        manifests.drop(tx, [version.id])
+        versions.remove(tx, [version.id])
+        return version.number
+
+    return access.catalog.write(work)
+
+
+def _refuse_taken(tx: Transaction, name: str) -> None:
+    if datasets.find(tx, name) is not None:
+        raise AlreadyExists(
+            f"There is a dataset {name!r} already. Open it with registry.dataset({name!r}).", dataset=name
+        )

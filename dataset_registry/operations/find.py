@@ -1,0 +1,79 @@
+"""Finding what a name or a ref means, inside a transaction."""
+
+from dataset_registry.catalog import Transaction, datasets, pointers, versions
+from dataset_registry.errors import InvalidRef, NotFound
+from dataset_registry.model import history
+from dataset_registry.model.names import Ref, parse_ref
+from dataset_registry.model.records import DatasetRecord, VersionRecord
+
+MAIN = "main"
+"""The branch that is meant when none is named."""
+
+
+def dataset(tx: Transaction, name: str) -> DatasetRecord:
+    """The dataset of this name. Raises `NotFound`."""
+    found = datasets.find(tx, name)
+    if found is None:
+        raise NotFound(
+            f"There is no dataset {name!r}. Create it with registry.create_dataset({name!r}), or list what there is with "
+            "registry.datasets().",
+            dataset=name,
+        )
+    return found
+
+
+def version(tx: Transaction, dataset: DatasetRecord, ref: str | Ref) -> VersionRecord:
+    """The version that a ref names. Raises `InvalidRef`, `NotFound`."""
+    parsed = ref if isinstance(ref, Ref) else parse_ref(ref)
+    found = _start(tx, dataset, parsed)
+    for sign, count in parsed.steps:
+        number: int | None
+        if sign == "~":
+            number = history.first_parent(found.number, count, versions.below(tx, dataset.id, found.number))
+        elif count == 0:
+            number = found.number
+        else:
+            number = found.parents[count - 1] if count <= len(found.parents) else None
+        before = versions.by_number(tx, dataset.id, number) if number is not None else None
+        if before is None:
+            raise NotFound(
+                f"{dataset.name}@{parsed} goes back further than the history: v{found.number} has no such ancestor. "
+                f"List what there is with log({parsed.start!r}).",
+                dataset=dataset.name,
+                ref=str(parsed),
+            )
+        found = before
+    return found
+
+
+def _start(tx: Transaction, dataset: DatasetRecord, ref: Ref) -> VersionRecord:
+    if ref.kind == "number":
+        found = versions.by_number(tx, dataset.id, ref.number)
+        if found is None:
+            raise NotFound(
+                f"{dataset.name} has no version {ref.start}. List what there is with tree().",
+                dataset=dataset.name,
+                ref=ref.text,
+            )
+        return found
+    pointer = pointers.find(tx, dataset.id, ref.start)
+    if pointer is not None:
+        named = versions.by_id(tx, pointer.version_id)
+        assert named is not None, "a pointer's version cannot be deleted"
+        return named
+    candidates = versions.by_digest(tx, dataset.id, ref.start) if ref.could_be_digest else []
+    if len(candidates) > 1:
+        raise InvalidRef(
+            f"{ref.start!r} begins the digests of several versions of {dataset.name}: "
+            f"{', '.join(f'v{v.number} ({(v.digest or str())[:16]})' for v in candidates[:5])}. Give more digits.",
+            ref=ref.text,
+        )
+    if candidates:
+        return candidates[0]
+    names = [pointer.name for pointer in pointers.all_of(tx, dataset.id)]
+    raise NotFound(
+        f"{dataset.name} has no branch, tag or digest {ref.start!r}. "
+        + (f"It has: {', '.join(names[:20])}." if names else "Nothing was committed to it yet."),
+        dataset=dataset.name,
+        ref=ref.text,
+    )

@@ -1,0 +1,61 @@
+"""Looking back: one version, the history of a ref, the whole tree, children, merge bases, lineage."""
+
+from itertools import islice
+
+from dataset_registry.catalog import productions, versions
+from dataset_registry.model import history
+from dataset_registry.model.records import DatasetRecord, Production, VersionRecord
+from dataset_registry.operations import find
+from dataset_registry.operations.access import Access, authorize
+
+
+def version(access: Access, dataset: DatasetRecord, ref: str) -> VersionRecord:
+    """The version that a ref names. Raises `InvalidRef`, `NotFound`."""
+    with access.catalog.read() as tx:
+        authorize(access, tx, "read", dataset.id)
+        return find.version(tx, dataset, ref)
+
+
+def log(access: Access, dataset: DatasetRecord, ref: str, limit: int | None) -> list[VersionRecord]:
+    """The version a ref names and everything it came from, newest first, at most `limit` of them."""
+    with access.catalog.read() as tx:
+        authorize(access, tx, "read", dataset.id)
+        start = find.version(tx, dataset, ref)
+        walk = history.ancestors(start.number, versions.below(tx, dataset.id, start.number))
+        return versions.numbered(tx, dataset.id, [node.number for node in islice(walk, limit)])
+
+
+def tree(access: Access, dataset: DatasetRecord) -> list[VersionRecord]:
+    """Every version of a dataset, newest first; the tree is in their parents."""
+    with access.catalog.read() as tx:
+        authorize(access, tx, "read", dataset.id)
+        return versions.all_of(tx, dataset.id)
+
+
+def children(access: Access, dataset: DatasetRecord, ref: str) -> list[VersionRecord]:
+    """The versions made from the one that `ref` names, oldest first."""
+    with access.catalog.read() as tx:
+        authorize(access, tx, "read", dataset.id)
+        return versions.children(tx, find.version(tx, dataset, ref).id)
+
+
+def merge_bases(access: Access, dataset: DatasetRecord, left: str, right: str) -> list[VersionRecord]:
+    """The best common ancestors of two refs, newest first: one, several after criss-cross merges, or none."""
+    with access.catalog.read() as tx:
+        authorize(access, tx, "read", dataset.id)
+        a, b = find.version(tx, dataset, left).number, find.version(tx, dataset, right).number
+        return versions.numbered(tx, dataset.id, history.merge_bases(a, b, versions.below(tx, dataset.id, max(a, b))))
+
+
+def productions_of(access: Access, version: VersionRecord) -> list[Production]:
+    """How a version came about, and every time its content was produced again, oldest first."""
+    with access.catalog.read() as tx:
+        authorize(access, tx, "read", version.dataset_id)
+        return productions.of_version(tx, version.id)
+
+
+def consumers(access: Access, version: VersionRecord) -> list[tuple[str, int]]:
+    """Dataset and number of every version that was made from this one."""
+    with access.catalog.read() as tx:
+        authorize(access, tx, "read", version.dataset_id)
+        return productions.consumers(tx, version.id)

@@ -1,0 +1,244 @@
+"""Reading what a version holds: components, schema, bytes, tables, files in a folder."""
+
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from shutil import copyfileobj
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from dataset_registry.catalog import files, manifests
+from dataset_registry.errors import InputError, NotFound, StorageError
+from dataset_registry.model.manifest import component_label
+from dataset_registry.model.records import ComponentRecord, FileRecord, VersionRecord
+from dataset_registry.model.schema import ComponentSchema, Schema
+from dataset_registry.operations.access import Access, authorize
+from dataset_registry.tabular import arrow, capture, formats, parquet
+
+
+def components(access: Access, version: VersionRecord, names: Sequence[str] | None = None) -> list[ComponentRecord]:
+    """The components of a version in order; only those of `names` when given."""
+    with access.catalog.read() as tx:
+        authorize(access, tx, "read", version.dataset_id)
+        return list(manifests.components(tx, version.id, names))
+
+
+def schema(access: Access, version: VersionRecord) -> Schema:
+    """What was captured of every component that has columns."""
+    with access.catalog.read() as tx:
+        authorize(access, tx, "read", version.dataset_id)
+        found: dict[str, ComponentSchema] = {}
+        for name, index, captured in manifests.schemas_of(tx, version.id):
+            found[component_label(name, index)] = captured
+        return Schema(found)
+
+
+def component(access: Access, version: VersionRecord, name: str | None, index: int = 0) -> ComponentRecord:
+    """One component; without a name, the only one or the one called `data`. Raises `NotFound`, `InputError`."""
+    found = components(access, version, None if name is None else [name])
+    if name is None:
+        found = [c for c in found if c.name == "data"] or found
+        if len({c.name for c in found}) > 1:
+            raise InputError(
+                f"{_address(version)} has several components: {_listed(found)}. Say which one.", version=version.number
+            )
+    for candidate in found:
+        if candidate.index == index:
+            return candidate
+    listed = _listed(components(access, version))
+    raise NotFound(
+        f"{_address(version)} has no component {name or 'at all'!r}{f' with index {index}' if index else ''}; it has: "
+        f"{listed or 'none'}.",
+        component=name,
+    )
+
+
+def open_bytes(access: Access, version: VersionRecord, name: str | None, index: int = 0) -> BinaryIO:
+    """A stream over a component's bytes. Raises `InputError` for a table of several parts."""
+    found = component(access, version, name, index)
+    file, parts = _located(access, version, found)
+    if parts is not None:
+        if len(parts) > 1:
+            raise InputError(
+                f"{found.name!r} is a table in {len(parts)} Parquet files: read it with to_arrow(), or its parts from uris()."
+            )
+        file = parts[0]
+    return _open(access, file)
+
+
+def paths(access: Access, version: VersionRecord, found: Sequence[ComponentRecord]) -> list[Path]:
+    """Local, read-only files with the bytes of components, a table's parts in order. Nothing is copied in a folder store."""
+    return [access.store.fetch(_key(file)) for c in found for file in _objects(access, version, c)]
+
+
+def uris(access: Access, version: VersionRecord, name: str | None) -> list[str]:
+    """The addresses of a version's stored files (of one component when `name` is given), for other engines."""
+    found = components(access, version, None if name is None else [name])
+    if name is not None and not found:
+        component(access, version, name)
+    return [access.store.uri(_key(file)) for c in found for file in _objects(access, version, c)]
+
+
+def table(
+    access: Access,
+    version: VersionRecord,
+    names: Sequence[str] | None,
+    *,
+    columns: Sequence[str] | None = None,
+    filter: ds.Expression | None = None,
+    sheet: str | None = None,
+) -> pa.Table:
+    """Components as one Arrow table, in order of name and index, with the types their writer had.
+
+    `names` None means the whole version when all its tables have the same columns. Raises `InputError`.
+    """
+    found = _tables(access, version, names)
+    if all(c.format == "parquet" for c in found):
+        result = _scan(access, version, found).to_table(columns=list(columns) if columns else None, filter=filter)
+    else:
+        read = [capture.read(_local(access, version, c), c.format, c.metadata.get("encoding"), sheet) for c in found]
+        dataset = ds.dataset(pa.concat_tables(read, promote_options="permissive"))
+        result = dataset.to_table(columns=list(columns) if columns else None, filter=filter)
+    captured = _captured(access, version, found)
+    return arrow.with_user_types(result, captured.tables[0] if captured else None)
+
+
+def scan(access: Access, version: VersionRecord, names: Sequence[str] | None) -> ds.Dataset:
+    """A lazy Arrow dataset over the stored Parquet files; nothing is copied. Raises `InputError` for other formats."""
+    return _scan(access, version, _tables(access, version, names))
+
+
+def parquet_paths(access: Access, version: VersionRecord, names: Sequence[str] | None) -> list[Path]:
+    """The stored Parquet files behind components, in order. Raises `InputError` for other formats."""
+    found = _tables(access, version, names)
+    _refuse_other_formats(version, found)
+    return paths(access, version, found)
+
+
+def checkout(access: Access, version: VersionRecord, folder: Path, names: Sequence[str] | None) -> list[Path]:
+    """Write a version's components as files into a folder: copies, free to change. Their paths.
+
+    A file that exists already is not overwritten. Raises `InputError`, `StorageError`.
+    """
+    found = components(access, version, names)
+    targets = [folder / _file_name(c, i) for c in found for i, _ in enumerate(_objects(access, version, c))]
+    if taken := [target for target in targets if target.exists()]:
+        raise InputError(f"{taken[0]} exists already. Check out into an empty folder.", path=str(taken[0]))
+    sources = (file for c in found for file in _objects(access, version, c))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for source, target in zip(sources, targets, strict=True):
+            partial = target.with_name(target.name + ".partial")
+            with _open(access, source) as stream, partial.open("wb") as output:
+                copyfileobj(stream, output, 1 << 20)
+            partial.rename(target)
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written: {error.strerror or error}.") from error
+    return targets
+
+
+# --- from components to bytes --------------------------------------------------------------------------------------
+
+
+def _located(
+    access: Access, version: VersionRecord, found: ComponentRecord
+) -> tuple[FileRecord, list[FileRecord] | None]:
+    """The file of a component, and its parts when it is a table."""
+    with access.catalog.read() as tx:
+        file = files.get_many(tx, [found.file_id]).get(found.file_id)
+        if file is None:
+            raise NotFound(f"{_address(version)} was deleted while it was read.", version=version.number)
+        return file, [part for part, _ in files.parts_of(tx, file.id)] if file.form == "parts" else None
+
+
+def _objects(access: Access, version: VersionRecord, found: ComponentRecord) -> list[FileRecord]:
+    file, parts = _located(access, version, found)
+    return [file] if parts is None else parts
+
+
+def _key(file: FileRecord) -> str:
+    if file.object_key is None:
+        raise InputError(
+            "This version comes from a legacy catalog, and its bytes are not in the store yet: open() and checkout() read "
+            "it. Run registry.adopt() first.",
+        )
+    return file.object_key
+
+
+def _open(access: Access, file: FileRecord) -> BinaryIO:
+    """A stream over a stored file, or over a legacy one where it still is."""
+    if file.object_key is not None:
+        return access.store.open(file.object_key)
+    if file.legacy_path is not None:
+        try:
+            return Path(file.legacy_path).open("rb")
+        except OSError as error:
+            raise StorageError(f"The legacy file {file.legacy_path} cannot be read: {error.strerror}.") from error
+    with access.catalog.read() as tx:
+        return BytesIO(files.legacy_bytes(tx, file.id))
+
+
+def _local(access: Access, version: VersionRecord, found: ComponentRecord) -> Path:
+    (path,) = paths(access, version, [found])
+    return path
+
+
+def _scan(access: Access, version: VersionRecord, found: Sequence[ComponentRecord]) -> ds.Dataset:
+    _refuse_other_formats(version, found)
+    return parquet.scan(paths(access, version, found))
+
+
+def _refuse_other_formats(version: VersionRecord, found: Sequence[ComponentRecord]) -> None:
+    if other := [c for c in found if c.format != "parquet"]:
+        raise InputError(
+            f"{other[0].name!r} of {_address(version)} is stored as {other[0].format}: only Parquet is read lazily. "
+            "Use to_arrow()."
+        )
+
+
+def _tables(access: Access, version: VersionRecord, names: Sequence[str] | None) -> list[ComponentRecord]:
+    found = components(access, version, names)
+    if names is not None and (missing := [name for name in names if name not in {c.name for c in found}]):
+        component(access, version, missing[0])
+    if names is None and any(c.name == "data" for c in found):
+        found = [c for c in found if c.name == "data"]
+    tabular = [c for c in found if c.format in formats.TABULAR]
+    if not tabular:
+        listed = _listed(found)
+        raise InputError(
+            f"{_address(version)} has no tables, only plain files: {listed or 'none'}. Use open() or checkout()."
+        )
+    if names is None and len({c.name for c in tabular}) > 1:
+        with access.catalog.read() as tx:
+            different = {tuple(t.columns for t in s.tables) for _, _, s in manifests.schemas_of(tx, version.id)}
+        if len(different) > 1:
+            raise InputError(
+                f"The tables of {_address(version)} have different columns: {_listed(tabular)}. Say which one: "
+                f"component={tabular[0].name!r}."
+            )
+    return tabular
+
+
+def _captured(access: Access, version: VersionRecord, found: Sequence[ComponentRecord]) -> ComponentSchema | None:
+    with access.catalog.read() as tx:
+        return next((s for _, _, s in manifests.schemas_of(tx, version.id, [found[0].name])), None)
+
+
+def _file_name(found: ComponentRecord, part: int) -> str:
+    """A file name for a component: its own name made safe, its index and part, its format."""
+    safe = "".join(character if character.isalnum() or character in "._+=-" else "_" for character in found.name)
+    suffix = {"parquet": ".parquet", "csv": ".csv", "json": ".json", "excel": ".xlsx"}.get(found.format, "")
+    stem = safe.removesuffix(suffix).lstrip(".") or "component"
+    numbers = "".join(f"-{number}" for number in (found.index, part) if number)
+    return f"{stem}{numbers}{suffix}"
+
+
+def _listed(found: Sequence[ComponentRecord]) -> str:
+    names = list(dict.fromkeys(c.name for c in found))
+    return ", ".join(map(repr, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+def _address(version: VersionRecord) -> str:
+    return f"{version.dataset}@v{version.number}"

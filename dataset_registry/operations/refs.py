@@ -1,0 +1,147 @@
+"""Branches and tags: of one dataset, and branches over all of them."""
+
+from dataset_registry.catalog import Transaction, pointers, versions
+from dataset_registry.errors import AlreadyExists, BranchMoved, NotFound, RetryLater, TagImmutable
+from dataset_registry.model.names import pointer_name
+from dataset_registry.model.records import DatasetRecord, PointerRecord, RegistryBranch
+from dataset_registry.operations import find
+from dataset_registry.operations.access import Access, authorize
+
+
+def create(access: Access, dataset: DatasetRecord, name: str, ref: str, *, is_tag: bool) -> PointerRecord:
+    """Make a branch or a tag at the version that `ref` names.
+
+    Raises `InvalidName`, `AlreadyExists`, `TagImmutable` (a deleted tag's name), `NotFound`.
+    """
+    name = pointer_name(name)
+    kind = "tag" if is_tag else "branch"
+
+    def work(tx: Transaction) -> PointerRecord:
+        authorize(access, tx, "write", dataset.id)
+        version = find.version(tx, dataset, ref)
+        if (taken := pointers.find(tx, dataset.id, name)) is not None:
+            raise (TagImmutable if taken.is_tag and is_tag else AlreadyExists)(
+                f"{dataset.name} has a {'tag' if taken.is_tag else 'branch'} {name!r} already, at v{taken.version_number}. "
+                + ("Tags never move; choose another name." if taken.is_tag else f"Choose another name for the {kind}."),
+                dataset=dataset.name,
+                name=name,
+            )
+        if is_tag and pointers.retired(tx, dataset.id, name):
+            raise TagImmutable(
+                f"{dataset.name} had a tag {name!r} that was deleted. Its name is never given again, so that it cannot come "
+                "to mean another version. Choose another name.",
+                dataset=dataset.name,
+                name=name,
+            )
+        if not versions.share(tx, [version.id]):
+            raise RetryLater(f"v{version.number} of {dataset.name} was deleted meanwhile. Try again.")
+        pointers.create(tx, dataset.id, name, version.id, is_tag=is_tag)
+        made = pointers.find(tx, dataset.id, name)
+        assert made is not None, "inserted in this transaction"
+        return made
+
+    return access.catalog.write(work)
+
+
+def move(access: Access, dataset: DatasetRecord, name: str, ref: str, *, expect: str | None) -> PointerRecord:
+    """Let a branch name another version; with `expect`, only if it names that one now (compare-and-swap).
+
+    Raises `NotFound`, `TagImmutable`, `BranchMoved`.
+    """
+
+    def work(tx: Transaction) -> PointerRecord:
+        authorize(access, tx, "write", dataset.id)
+        pointer = _get(tx, dataset, name, lock=True)
+        if pointer.is_tag:
+            raise TagImmutable(f"{name!r} is a tag of {dataset.name}; tags never move. Create another tag.", name=name)
+        if expect is not None and (expected := find.version(tx, dataset, expect)).id != pointer.version_id:
+            raise BranchMoved(
+                f"{dataset.name}@{name} is at v{pointer.version_number}, not at v{expected.number} as expected. Look at "
+                f"what happened with log({name!r}), then try again with expect='v{pointer.version_number}'.",
+                branch=name,
+                expected=expected.number,
+                found=pointer.version_number,
+            )
+        version = find.version(tx, dataset, ref)
+        if not versions.share(tx, [version.id]):
+            raise RetryLater(f"v{version.number} of {dataset.name} was deleted meanwhile. Try again.")
+        pointers.move(tx, dataset.id, name, version.id)
+        return _get(tx, dataset, name)
+
+    return access.catalog.write(work)
+
+
+def delete(access: Access, dataset: DatasetRecord, name: str, *, is_tag: bool) -> None:
+    """Delete a branch or a tag; the versions stay. Raises `NotFound`."""
+
+    def work(tx: Transaction) -> None:
+        authorize(access, tx, "write", dataset.id)
+        pointer = _get(tx, dataset, name, lock=True)
+        if pointer.is_tag != is_tag:
+            other = "tag" if pointer.is_tag else "branch"
+            raise NotFound(f"{name!r} is a {other} of {dataset.name}. Use delete_{other}({name!r}).", name=name)
+        pointers.remove(tx, dataset.id, name)
+
+    access.catalog.write(work)
+
+
+def list_all(access: Access, dataset: DatasetRecord, *, tags: bool) -> list[PointerRecord]:
+    """The branches or the tags of a dataset, by name."""
+    with access.catalog.read() as tx:
+        authorize(access, tx, "read", dataset.id)
+        return pointers.all_of(tx, dataset.id, tags=tags)
+
+
+def _get(tx: Transaction, dataset: DatasetRecord, name: str, *, lock: bool = False) -> PointerRecord:
+    found = (pointers.locked if lock else pointers.find)(tx, dataset.id, name)
+    if found is None:
+        names = ", ".join(pointer.name for pointer in pointers.all_of(tx, dataset.id))
+        raise NotFound(f"{dataset.name} has no branch or tag {name!r}; it has: {names or 'none yet'}.", name=name)
+    return found
+
+
+# --- over the whole registry ---------------------------------------------------------------------------------------
+
+
+def create_everywhere(access: Access, name: str, source: str) -> int:
+    """Branch every dataset that has the branch `source`, in one statement; how many those are.
+
+    Raises `InvalidName`, `AlreadyExists`, `NotFound` (no dataset has `source`).
+    """
+    name = pointer_name(name)
+
+    def work(tx: Transaction) -> int:
+        authorize(access, tx, "write")
+        if pointers.registry_branch(tx, name) is not None:
+            raise AlreadyExists(f"There is a registry-wide branch {name!r} already. Choose another name.", name=name)
+        if taken := pointers.taken(tx, name):
+            raise AlreadyExists(
+                f"These datasets have a branch or tag {name!r} of their own: {', '.join(taken[:10])}. Choose another name.",
+                name=name,
+                datasets=taken,
+            )
+        made = pointers.branch_everywhere(tx, name, source)
+        if not made:
+            raise NotFound(f"No dataset has a branch {source!r} to start from.", branch=source)
+        return made
+
+    return access.catalog.write(work)
+
+
+def delete_everywhere(access: Access, name: str) -> int:
+    """Delete a registry-wide branch in every dataset; how many those were. Versions stay. Raises `NotFound`."""
+
+    def work(tx: Transaction) -> int:
+        authorize(access, tx, "write")
+        if pointers.registry_branch(tx, name) is None:
+            raise NotFound(f"There is no registry-wide branch {name!r}. List them with registry.branches().", name=name)
+        return pointers.remove_everywhere(tx, name)
+
+    return access.catalog.write(work)
+
+
+def list_everywhere(access: Access) -> list[RegistryBranch]:
+    """Every registry-wide branch, by name."""
+    with access.catalog.read() as tx:
+        authorize(access, tx, "read")
+        return pointers.registry_branches_of(tx)

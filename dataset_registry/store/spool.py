@@ -1,0 +1,146 @@
+"""Spooling: bytes of any origin become a private file whose digest is known, hashed while they are copied."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import BinaryIO
+
+from dataset_registry.errors import StorageError
+
+_BLOCK = 1 << 20
+_SMALL = 1 << 16
+"""Content up to this many bytes stays in memory: a file of its own would cost more than all the rest of a commit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """Spooled bytes: their SHA-256, their size, and where they are (small ones are held themselves)."""
+
+    content_hash: str
+    size: int
+    source: Path | bytes
+
+
+class Spool:
+    """A private place that lives until the commit it serves is acknowledged: a retry may need the bytes again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._parent = folder
+        self._folder: TemporaryDirectory[str] | None = None
+        self._count = 0
+
+    def __enter__(self) -> "Spool":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def copy(self, source: Path | BinaryIO) -> Spooled:
+        """Spool a file or a stream, hashing it on the way. Raises `StorageError` when the disk refuses."""
+        if isinstance(source, Path):
+            with source.open("rb", buffering=0) as stream:
+                return self.copy(stream)
+        start = source.read(_SMALL + 1) or b""
+        if len(start) <= _SMALL and not (rest := source.read(_SMALL)):
+            return self.hold(start)
+        return self.write(lambda target: _pump((start, rest if len(start) <= _SMALL else b""), source, target))
+
+    def hold(self, data: bytes) -> Spooled:
+        """Spool bytes that are in memory, there."""
+        return Spooled(hashlib.sha256(data).hexdigest(), len(data), data)
+
+    def write(self, fill: Callable[[BinaryIO], object]) -> Spooled:
+        """Spool what `fill` writes. Raises `StorageError` when the disk refuses."""
+        try:
+            path = self._fresh()
+            with path.open("xb", buffering=0) as raw:
+                target = _HashingWriter(raw)
+                fill(target)  # type: ignore[arg-type]  # it has the part of BinaryIO that writers use
+        except OSError as error:
+            raise storage_error(error, "The data could not be spooled") from error
+        return Spooled(target.hasher.hexdigest(), target.written, path)
+
+    def path(self, spooled: Spooled) -> Path:
+        """A file with spooled bytes, for what reads files only; its name is ours, not the user's."""
+        if isinstance(spooled.source, Path):
+            return spooled.source
+        try:
+            path = self._fresh()
+            path.write_bytes(spooled.source)
+        except OSError as error:
+            raise storage_error(error, "The data could not be spooled") from error
+        return path
+
+    def start(self, spooled: Spooled) -> bytes:
+        """The first few bytes, from which a format can be told."""
+        if isinstance(spooled.source, bytes):
+            return spooled.source[:16]
+        with spooled.source.open("rb") as stream:
+            return stream.read(16)
+
+    def _fresh(self) -> Path:
+        if self._folder is None:
+            self._parent.mkdir(parents=True, exist_ok=True)
+            self._folder = TemporaryDirectory(dir=self._parent, prefix="spool-", ignore_cleanup_errors=True)
+        self._count += 1
+        return Path(self._folder.name) / str(self._count)
+
+
+class _HashingWriter:
+    """The write side of a file that hashes what passes through."""
+
+    closed = False
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self.hasher = hashlib.sha256()
+        self.written = 0
+
+    def write(self, data: bytes) -> int:
+        view = memoryview(data).cast("B")
+        self.hasher.update(view)
+        rest = view
+        while rest:
+            rest = rest[self._raw.write(rest) :]
+        self.written += len(view)
+        return len(view)
+
+    def tell(self) -> int:
+        return self.written
+
+    def flush(self) -> None:
+        self._raw.flush()
+
+    def close(self) -> None:
+        """The spool closes the file; a format's writer that closes its sink must not."""
+
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _pump(read: Iterable[bytes], source: BinaryIO, target: BinaryIO) -> None:
+    for block in read:
+        target.write(block)
+    while block := source.read(_BLOCK):
+        target.write(block)
+
+
+def storage_error(error: OSError, what: str) -> StorageError:
+    """An operating system's error as ours, with the next step."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return StorageError(
+        f"{what}: {reason}. Nothing was committed; free space or mend the permissions, then try again.", reason=reason
+    )

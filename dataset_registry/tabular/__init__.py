@@ -1,0 +1,1 @@
+"""What is inside the bytes: formats, schemas, tables. The only home of DuckDB and Arrow; knows no dataset and no store."""

@@ -1,0 +1,214 @@
+"""Arrow as the common tongue: every kind of table becomes a stream of record batches with plain types.
+
+Plain types are those that every engine reads alike and that Parquet keeps: strings are `string` (not large, not a
+view, not a dictionary), lists are `list`. So the same data from pandas, polars, DuckDB or Arrow is the same bytes.
+What the writer's table had beyond that (categories, a pandas index) is kept beside the schema and given back.
+"""
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from math import isfinite
+from typing import Any
+
+import pyarrow as pa
+
+from dataset_registry.errors import UnsupportedType
+from dataset_registry.model.schema import Column, TableSchema
+
+
+def is_table(value: object) -> bool:
+    """Whether a value is a table of any library: it speaks Arrow's C stream, or is a polars LazyFrame."""
+    return hasattr(value, "__arrow_c_stream__") or _is_lazy_frame(value)
+
+
+def reader_of(value: Any) -> pa.RecordBatchReader:
+    """A stream over any table, pulled batch by batch. Raises `UnsupportedType`."""
+    try:
+        if isinstance(value, pa.RecordBatchReader):
+            return value
+        if _is_lazy_frame(value):
+            return _lazy_frame_reader(value)
+        if type(value).__module__.startswith("pandas."):
+            return pa.Table.from_pandas(value).to_reader()
+        return pa.RecordBatchReader.from_stream(value)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        raise UnsupportedType(
+            f"This {type(value).__name__} cannot become an Arrow table: {error}. Convert the column it names to one type."
+        ) from error
+
+
+def _is_lazy_frame(value: object) -> bool:
+    return type(value).__name__ == "LazyFrame" and type(value).__module__.startswith("polars.")
+
+
+def _lazy_frame_reader(frame: Any) -> pa.RecordBatchReader:
+    """A LazyFrame computed in batches: it is never whole in memory."""
+    schema = frame.collect_schema().to_frame().to_arrow().schema
+    batches = (batch for part in frame.collect_batches(maintain_order=True) for batch in part.to_arrow().to_batches())
+    return pa.RecordBatchReader.from_batches(schema, (batch.cast(schema) for batch in batches))
+
+
+def plain_schema(schema: pa.Schema) -> pa.Schema:
+    """The schema with plain types and without metadata. Raises `UnsupportedType` for what Parquet cannot hold."""
+    names = schema.names
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UnsupportedType(f"Columns must have different names; {sorted(twice)} occur more than once. Rename them.")
+    return pa.schema([_plain_field(field) for field in schema])
+
+
+def _plain_field(field: pa.Field) -> pa.Field:
+    try:
+        return pa.field(field.name, plain_type(field.type), field.nullable)
+    except UnsupportedType as error:
+        raise UnsupportedType(f"Column {field.name!r}: {error}") from None
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """The plain type for an Arrow type."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return plain_type(kind.storage_type)
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return plain_type(kind.value_type)
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
+        return pa.binary()
+    if pa.types.is_map(kind):
+        return pa.map_(plain_type(kind.key_type), plain_type(kind.item_type))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(_item(kind), kind.list_size)
+    if (
+        pa.types.is_list(kind)
+        or pa.types.is_large_list(kind)
+        or pa.types.is_list_view(kind)
+        or pa.types.is_large_list_view(kind)
+    ):
+        return pa.list_(_item(kind))
+    if pa.types.is_struct(kind):
+        return pa.struct([_plain_field(kind.field(i)) for i in range(kind.num_fields)])
+    if pa.types.is_decimal32(kind) or pa.types.is_decimal64(kind):
+        return pa.decimal128(kind.precision, kind.scale)
+    if pa.types.is_timestamp(kind) and kind.unit == "s":
+        return pa.timestamp("ms", kind.tz)
+    if pa.types.is_date64(kind):
+        return pa.date32()
+    if pa.types.is_time32(kind) and kind.unit == "s":
+        return pa.time32("ms")
+    if pa.types.is_interval(kind) or pa.types.is_union(kind):
+        raise UnsupportedType(f"Parquet has no type for {kind}. Convert it, to a duration or a struct for example.")
+    return kind
+
+
+def _item(kind: pa.DataType) -> pa.Field:
+    return pa.field("element", plain_type(kind.value_type), kind.value_field.nullable)
+
+
+def plain_batches(reader: pa.RecordBatchReader, schema: pa.Schema) -> Iterator[pa.Table]:
+    """The stream with plain types. Raises `UnsupportedType` where a value does not fit."""
+    for batch in reader:
+        try:
+            yield to_schema(pa.Table.from_batches([batch]), schema)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise UnsupportedType(
+                f"The table's values do not fit its types: {error}. Convert the column first."
+            ) from error
+
+
+def to_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with the types of `schema`, column by column (nested dictionaries need their own decoding)."""
+    if table.schema.equals(schema):
+        return table.replace_schema_metadata(None)
+    columns = [_to_type(column, field.type) for column, field in zip(table.columns, schema, strict=True)]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _to_type(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
+    if pa.types.is_dictionary(column.type) and column.type.value_type != kind:
+        # Arrow decodes a dictionary only into its own type of values: let that be the plain one first.
+        chunks = [pa.DictionaryArray.from_arrays(c.indices, c.dictionary.cast(kind)) for c in column.chunks]
+        column = pa.chunked_array(chunks, pa.dictionary(column.type.index_type, kind))
+    return column if column.type == kind else column.cast(kind)
+
+
+# --- schemas -------------------------------------------------------------------------------------------------------
+
+
+def columns_of(schema: pa.Schema) -> tuple[Column, ...]:
+    """The columns of an Arrow schema as the model's, with plain types: what two files have in common looks alike."""
+    return tuple(_column(_plain_field(field)) for field in schema)
+
+
+def _column(field: pa.Field) -> Column:
+    kind = field.type
+    fields: tuple[Column, ...] = ()
+    if pa.types.is_struct(kind):
+        fields = tuple(_column(kind.field(i)) for i in range(kind.num_fields))
+    elif pa.types.is_map(kind):
+        fields = (_column(kind.key_field), _column(kind.item_field))
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        fields = (_column(kind.value_field),)
+    return Column(field.name, str(kind), field.nullable, fields)
+
+
+def user_types(schema: pa.Schema) -> str | None:
+    """What the writer's schema says beyond plain types, base64, to be given back on reading; None when nothing."""
+    keeps_index = _has_index(schema.metadata)
+    fields = [
+        pa.field(field.name, _user_type(field.type), field.nullable)
+        for field in schema
+        if pa.types.is_dictionary(field.type)
+    ]
+    if not keeps_index and not fields:
+        return None
+    kept = pa.schema(fields, {b"pandas": schema.metadata[b"pandas"]} if keeps_index else None)
+    return base64.b64encode(kept.serialize().to_pybytes()).decode()
+
+
+def _user_type(kind: pa.DataType) -> pa.DataType:
+    return pa.dictionary(kind.index_type, plain_type(kind.value_type), kind.ordered)
+
+
+def _has_index(metadata: Mapping[bytes, bytes] | None) -> bool:
+    """Whether pandas metadata speak of an index other than the plain 0, 1, 2 … one."""
+    if not metadata or b"pandas" not in metadata:
+        return False
+    index = json.loads(metadata[b"pandas"]).get("index_columns", [])
+    return any(not isinstance(column, dict) or column.get("name") for column in index)
+
+
+def with_user_types(table: pa.Table, schema: TableSchema | None) -> pa.Table:
+    """The table with the types its writer had."""
+    if schema is None or schema.user_types is None:
+        return table
+    kept = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(schema.user_types)))
+    for field in kept:
+        position = table.schema.get_field_index(field.name)
+        if position >= 0:
+            decoded = table.column(position).dictionary_encode().cast(field.type)
+            table = table.set_column(position, field, decoded)
+    return table.replace_schema_metadata(kept.metadata)
+
+
+def scalar(value: Any) -> Any:
+    """A value as a JSON scalar: numbers, texts and booleans as they are, moments in ISO 8601, decimals as text.
+
+    None for what has no such form (bytes, infinities).
+    """
+    match value:
+        case bool() | int() | str():
+            return value
+        case float():
+            return value + 0.0 if isfinite(value) else None  # Parquet's bounds say -0.0 for 0.0
+        case datetime() | date() | time():
+            return value.isoformat()
+        case Decimal():
+            return str(value)
+        case timedelta():
+            return value.total_seconds()
+        case _:
+            return None

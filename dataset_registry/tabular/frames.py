@@ -1,0 +1,57 @@
+"""Tables for the libraries that people work in; each is imported when it is asked for."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from dataset_registry.errors import InputError
+from dataset_registry.tabular.sandbox import literal
+
+if TYPE_CHECKING:
+    import duckdb
+    import pandas
+    import polars
+
+
+def to_pandas(table: pa.Table) -> "pandas.DataFrame":
+    """An Arrow table as a pandas frame."""
+    try:
+        return table.to_pandas()
+    except ImportError as error:
+        raise _missing("pandas") from error
+
+
+def to_polars(table: pa.Table) -> "polars.DataFrame":
+    """An Arrow table as a polars frame."""
+    frame: polars.DataFrame = _polars().from_arrow(table)
+    return frame
+
+
+def scan_polars(paths: Sequence[Path]) -> "polars.LazyFrame":
+    """A LazyFrame over Parquet files, in order."""
+    frame: polars.LazyFrame = _polars().scan_parquet(list(paths), glob=False)
+    return frame
+
+
+def scan_duckdb(
+    paths: Sequence[Path], connection: "duckdb.DuckDBPyConnection | None" = None
+) -> "duckdb.DuckDBPyRelation":
+    """A DuckDB relation over Parquet files, in order."""
+    import duckdb
+
+    query = f"FROM read_parquet([{', '.join(literal(str(path)) for path in paths)}])"
+    return (connection or duckdb).sql(query)
+
+
+def _polars() -> Any:
+    try:
+        import polars
+    except ImportError as error:
+        raise _missing("polars") from error
+    return polars
+
+
+def _missing(extra: str) -> InputError:
+    return InputError(f"This needs {extra}: pip install 'dataset-registry[{extra}]'.", extra=extra)

@@ -1,0 +1,182 @@
+"""A version as a user holds it: immutable facts, and ways to read what it holds."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from dataset_registry.model.records import ComponentRecord, Production, Provenance, VersionRecord
+from dataset_registry.model.schema import Schema
+from dataset_registry.operations import history, read
+from dataset_registry.operations.access import Access
+from dataset_registry.tabular import frames
+
+if TYPE_CHECKING:
+    import duckdb
+    import pandas
+    import polars
+    import pyarrow
+    import pyarrow.dataset
+
+Components = str | Sequence[str] | None
+"""Which components a read is about: one name, several, or None for the table that the version is."""
+
+
+class Version:
+    """One version of a dataset. Everything about it stays as it is for as long as it exists."""
+
+    def __init__(self, access: Access, record: VersionRecord) -> None:
+        self._access = access
+        self.record = record
+
+    @property
+    def id(self) -> int:
+        """The version's number in the whole registry (REST and the catalog's tables use it)."""
+        return self.record.id
+
+    @property
+    def dataset(self) -> str:
+        """The name the dataset had when this version was looked up."""
+        return self.record.dataset
+
+    @property
+    def number(self) -> int:
+        """1, 2, 3 … within the dataset; never reused."""
+        return self.record.number
+
+    @property
+    def digest(self) -> str | None:
+        """The Merkle root of the manifest, 64 hexadecimal digits; None for a legacy version not adopted yet."""
+        return self.record.digest
+
+    @property
+    def depth(self) -> int:
+        """Steps from the first version of its history: 0, or one more than its deepest parent."""
+        return self.record.depth
+
+    @property
+    def parents(self) -> tuple[int, ...]:
+        """The numbers of the versions it was made from in its dataset, the first parent leading."""
+        return self.record.parents
+
+    @property
+    def message(self) -> str | None:
+        """What its author said of it."""
+        return self.record.message
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was committed, in UTC."""
+        return self.record.created_at
+
+    @property
+    def created_by(self) -> str | None:
+        """Who committed it."""
+        return self.record.created_by
+
+    @property
+    def component_count(self) -> int:
+        """How many components it has, without listing them."""
+        return self.record.component_count
+
+    @cached_property
+    def components(self) -> tuple[ComponentRecord, ...]:
+        """Its components in order of name and index."""
+        return tuple(read.components(self._access, self.record))
+
+    @cached_property
+    def schema(self) -> Schema:
+        """The columns and statistics captured of its components."""
+        return read.schema(self._access, self.record)
+
+    @property
+    def provenance(self) -> Provenance:
+        """How its content came about: the production that made it."""
+        made = self.productions
+        return made[0].provenance if made else Provenance()
+
+    @property
+    def productions(self) -> list[Production]:
+        """Every production of this content on record, oldest first; later ones found it unchanged."""
+        return history.productions_of(self._access, self.record)
+
+    @property
+    def consumers(self) -> list[tuple[str, int]]:
+        """Dataset and number of every version that was made from this one."""
+        return history.consumers(self._access, self.record)
+
+    # --- tables ----------------------------------------------------------------------------------------------------
+
+    def to_arrow(
+        self,
+        component: Components = None,
+        *,
+        columns: Sequence[str] | None = None,
+        filter: "pyarrow.dataset.Expression | None" = None,
+        sheet: str | None = None,
+    ) -> "pyarrow.Table":
+        """The version as one Arrow table: its component `data`, or all its tables when they have the same columns.
+
+        `columns` and `filter` (an expression of `pyarrow.dataset.field`) are pushed down into Parquet; `sheet` chooses
+        one of a spreadsheet's. Raises `InputError` when several tables could be meant, `NotFound`.
+        """
+        return read.table(self._access, self.record, _names(component), columns=columns, filter=filter, sheet=sheet)
+
+    def to_pandas(self, component: Components = None, **options: Any) -> "pandas.DataFrame":
+        """Like `to_arrow`, as a pandas frame, with the categories and the index its writer had."""
+        return frames.to_pandas(self.to_arrow(component, **options))
+
+    def to_polars(self, component: Components = None, **options: Any) -> "polars.DataFrame":
+        """Like `to_arrow`, as a polars frame."""
+        return frames.to_polars(self.to_arrow(component, **options))
+
+    def lazy(self, component: Components = None) -> "polars.LazyFrame":
+        """A polars LazyFrame over the stored Parquet files, read where they are and only as far as needed."""
+        return frames.scan_polars(read.parquet_paths(self._access, self.record, _names(component)))
+
+    def scan(self, component: Components = None) -> "pyarrow.dataset.Dataset":
+        """A lazy Arrow dataset over the stored Parquet files; nothing is copied."""
+        return read.scan(self._access, self.record, _names(component))
+
+    def to_duckdb(
+        self, component: Components = None, *, connection: "duckdb.DuckDBPyConnection | None" = None
+    ) -> "duckdb.DuckDBPyRelation":
+        """A DuckDB relation over the stored Parquet files, on `connection` or DuckDB's default one."""
+        return frames.scan_duckdb(read.parquet_paths(self._access, self.record, _names(component)), connection)
+
+    # --- bytes -----------------------------------------------------------------------------------------------------
+
+    def open(self, component: str | None = None, *, index: int = 0) -> BinaryIO:
+        """A stream over a component's bytes, exactly those that were committed. Raises `NotFound`."""
+        return read.open_bytes(self._access, self.record, component, index)
+
+    def paths(self, component: str | None = None) -> list[Path]:
+        """Local, read-only files with the bytes of its components; in a folder store the stored files themselves."""
+        return read.paths(self._access, self.record, read.components(self._access, self.record, _names(component)))
+
+    def uris(self, component: str | None = None) -> list[str]:
+        """The addresses of its stored files, for other engines; those of a table are Parquet files."""
+        return read.uris(self._access, self.record, component)
+
+    def checkout(self, folder: str | Path, *, component: Components = None) -> list[Path]:
+        """Write its components as files into a folder, which are then yours to change; their paths."""
+        return read.checkout(self._access, self.record, Path(folder).expanduser(), _names(component))
+
+    def __str__(self) -> str:
+        return f"{self.dataset}@v{self.number}"
+
+    def __repr__(self) -> str:
+        return f"<Version {self} {(self.digest or 'not adopted')[:8]}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Version) and other.record.id == self.record.id and other._access is self._access
+
+    def __hash__(self) -> int:
+        return hash(self.record.id)
+
+
+def _names(component: Components) -> list[str] | None:
+    if component is None:
+        return None
+    return [component] if isinstance(component, str) else list(component)

@@ -1,0 +1,30 @@
+"""Content addressing on files.
+
+Bytes are not read here: a legacy file gets its hash from the adoption step, which is given the store.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "0002"
+down_revision = "0001"
+
+JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+
+
+def upgrade() -> None:
+    op.add_column("files", sa.Column("content_hash", sa.CHAR(64)))
+    op.add_column("files", sa.Column("reference_count", sa.BigInteger, nullable=False, server_default=sa.text("0")))
+    op.add_column("files", sa.Column("compression_type", sa.String(50)))
+    op.add_column("files", sa.Column("metadata", JSON))
+    op.create_index("idx_files_content_hash", "files", ["content_hash"], unique=True)
+    op.execute(
+        "UPDATE files SET reference_count = (SELECT count(*) FROM dataset_versions v WHERE v.file_id = files.id)"
+    )
+
+
+def downgrade() -> None:
+    op.drop_index("idx_files_content_hash", "files")
+    for column in ("metadata", "compression_type", "reference_count", "content_hash"):
+        op.drop_column("files", column)

@@ -1,0 +1,35 @@
+"""Permissions on datasets and files."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0007"
+down_revision = "0006"
+
+
+def upgrade() -> None:
+    op.create_table(
+        "permissions",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("resource_type", sa.String(50), nullable=False),
+        sa.Column("resource_id", sa.Integer, nullable=False),
+        sa.Column("user_id", sa.Integer, sa.ForeignKey("users.id", name="fk_permissions_user_id"), nullable=False),
+        sa.Column("permission_type", sa.String(20), nullable=False),
+        sa.Column("granted_at", sa.DateTime, nullable=False, server_default=sa.text("CURRENT_TIMESTAMP")),
+        sa.Column(
+            "granted_by", sa.Integer, sa.ForeignKey("users.id", name="fk_permissions_granted_by"), nullable=False
+        ),
+        sa.UniqueConstraint(
+            "resource_type",
+            "resource_id",
+            "user_id",
+            "permission_type",
+            name="uq_permissions_resource_type_resource_id_user_id_permission_type",
+        ),
+        sa.PrimaryKeyConstraint("id", name="pk_permissions"),
+    )
+    op.create_index("idx_permissions_lookup", "permissions", ["resource_type", "resource_id", "user_id"])
+
+
+def downgrade() -> None:
+    op.drop_table("permissions")

@@ -1,0 +1,399 @@
+"""Manifest pages: what a version holds moves from one row a component into pages that versions share.
+
+`dataset_version_files` and `dataset_schema_versions` stay, as views. Reference counts are computed from now on (the
+view `file_info`). Versions whose files were not hashed yet keep NULL digests until the adoption step.
+"""
+
+import hashlib
+import json
+from collections import defaultdict
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+from dataset_registry.model.manifest import Entry, build, canonical_json
+
+revision = "0008"
+down_revision = "0007"
+
+JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+BYTEWISE = sa.Text(collation="BINARY").with_variant(sa.Text(collation="C"), "postgresql")
+NOW = sa.text("CURRENT_TIMESTAMP")
+
+VIEWS = {
+    "dataset_version_files": """
+        SELECT v.version_id, e.file_id, e.component_type, e.component_name, e.component_index, e.metadata,
+               e.schema_id, e.format
+        FROM version_index_pages v
+        JOIN manifest_index_entries i ON i.index_page_id = v.index_page_id
+        JOIN manifest_entries e ON e.page_id = i.page_id
+    """,
+    "dataset_schema_versions": """
+        SELECT DISTINCT s.id, f.version_id AS dataset_version_id, s.digest, s.created_at
+        FROM dataset_version_files f JOIN schemas s ON s.id = f.schema_id
+    """,
+    "file_info": """
+        SELECT f.id, f.content_hash, f.file_size, f.form, f.compression_type, (
+                   SELECT count(*) FROM manifest_entries e
+                   JOIN manifest_index_entries i ON i.page_id = e.page_id
+                   JOIN version_index_pages v ON v.index_page_id = i.index_page_id
+                   WHERE e.file_id = f.id
+               ) + (SELECT count(*) FROM file_parts p WHERE p.part_id = f.id) AS reference_count
+        FROM files f
+    """,
+}
+# DISTINCT cannot compare JSON, so the inner view finds the rows and the outer one adds what is in them.
+VIEWS["dataset_schema_versions"] = f"""
+    SELECT d.id, d.dataset_version_id, s.schema_json, d.created_at
+    FROM ({VIEWS["dataset_schema_versions"]}) d JOIN schemas s ON s.id = d.id
+"""
+
+
+def reference(table: str, column: str, target: str, **options: Any) -> sa.Column[int]:
+    foreign_key = sa.ForeignKey(f"{target}.id", name=f"fk_{table}_{column}")
+    return sa.Column(column, sa.Integer, foreign_key, nullable=False, **options)
+
+
+def upgrade() -> None:
+    versions = read_versions()
+    schemas = read_schemas()
+    create_tables()
+    op.drop_table("dataset_schema_versions")
+    op.drop_table("dataset_version_files")
+    with op.batch_alter_table("dataset_versions") as batch:
+        batch.add_column(sa.Column("uuid", sa.Uuid))
+        batch.add_column(sa.Column("depth", sa.Integer, nullable=False, server_default=sa.text("0")))
+        batch.add_column(sa.Column("digest", sa.CHAR(64)))
+        batch.add_column(sa.Column("component_count", sa.Integer, nullable=False, server_default=sa.text("0")))
+        batch.create_unique_constraint("uq_dataset_versions_uuid", ["uuid"])
+        batch.create_index("idx_dataset_versions_digest", ["dataset_id", "digest"])
+        batch.create_index("idx_dataset_versions_overlay_file_id", ["overlay_file_id"])
+    with op.batch_alter_table("files") as batch:
+        batch.drop_column("reference_count")
+        batch.add_column(sa.Column("form", sa.String(20), nullable=False, server_default=sa.text("'whole'")))
+        batch.add_column(sa.Column("object_key", sa.String(97)))
+        batch.create_unique_constraint("uq_files_object_key", ["object_key"])
+    op.execute("UPDATE files SET object_key = file_path, file_path = NULL WHERE storage_type = 'store'")
+    write_manifests(versions, schemas)
+    for name, query in VIEWS.items():
+        op.execute(f"CREATE VIEW {name} AS {query}")
+
+
+def create_tables() -> None:
+    op.create_table(
+        "schemas",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("digest", sa.CHAR(64), nullable=False),
+        sa.Column("schema_json", JSON, nullable=False),
+        sa.Column("created_at", sa.DateTime, nullable=False, server_default=NOW),
+        sa.UniqueConstraint("digest", name="uq_schemas_digest"),
+        sa.PrimaryKeyConstraint("id", name="pk_schemas"),
+        sqlite_autoincrement=True,
+    )
+    op.create_table(
+        "file_parts",
+        reference("file_parts", "file_id", "files"),
+        sa.Column("position", sa.Integer),
+        reference("file_parts", "part_id", "files"),
+        sa.Column("row_count", sa.Integer, nullable=False),
+        sa.PrimaryKeyConstraint("file_id", "position", name="pk_file_parts"),
+    )
+    op.create_index("idx_file_parts_part_id", "file_parts", ["part_id"])
+    op.create_table(
+        "file_captures",
+        reference("file_captures", "file_id", "files"),
+        sa.Column("format", sa.String(50)),
+        reference("file_captures", "schema_id", "schemas"),
+        sa.Column("statistics_json", JSON, nullable=False),
+        sa.PrimaryKeyConstraint("file_id", "format", name="pk_file_captures"),
+    )
+    op.create_index("idx_file_captures_schema_id", "file_captures", ["schema_id"])
+    op.create_table(
+        "version_parents",
+        reference("version_parents", "version_id", "dataset_versions"),
+        sa.Column("position", sa.Integer),
+        reference("version_parents", "parent_id", "dataset_versions"),
+        sa.PrimaryKeyConstraint("version_id", "position", name="pk_version_parents"),
+    )
+    op.create_index("idx_version_parents_parent_id", "version_parents", ["parent_id"])
+    for table in ("manifest_pages", "manifest_index_pages"):
+        op.create_table(
+            table,
+            sa.Column("id", sa.Integer, primary_key=True),
+            sa.Column("digest", sa.CHAR(64)),
+            sa.Column("entry_count", sa.Integer, nullable=False),
+            sa.Column("last_name", BYTEWISE, nullable=False),
+            sa.Column("last_index", sa.Integer, nullable=False),
+            sa.PrimaryKeyConstraint("id", name=f"pk_{table}"),
+            sqlite_autoincrement=True,
+        )
+    op.create_table(
+        "manifest_entries",
+        reference("manifest_entries", "page_id", "manifest_pages"),
+        sa.Column("component_name", BYTEWISE),
+        sa.Column("component_index", sa.Integer),
+        sa.Column("component_type", sa.String(50), nullable=False),
+        reference("manifest_entries", "file_id", "files"),
+        sa.Column("schema_id", sa.Integer, sa.ForeignKey("schemas.id", name="fk_manifest_entries_schema_id")),
+        sa.Column("format", sa.String(50), nullable=False),
+        sa.Column("metadata", sa.Text),
+        sa.PrimaryKeyConstraint("page_id", "component_name", "component_index", name="pk_manifest_entries"),
+    )
+    op.create_index("idx_manifest_entries_file_id", "manifest_entries", ["file_id"])
+    op.create_index("idx_manifest_entries_schema_id", "manifest_entries", ["schema_id"])
+    op.create_table(
+        "manifest_index_entries",
+        reference("manifest_index_entries", "index_page_id", "manifest_index_pages"),
+        sa.Column("position", sa.Integer),
+        reference("manifest_index_entries", "page_id", "manifest_pages"),
+        sa.PrimaryKeyConstraint("index_page_id", "position", name="pk_manifest_index_entries"),
+    )
+    op.create_index("idx_manifest_index_entries_page_id", "manifest_index_entries", ["page_id"])
+    op.create_table(
+        "version_index_pages",
+        reference("version_index_pages", "version_id", "dataset_versions"),
+        sa.Column("position", sa.Integer),
+        reference("version_index_pages", "index_page_id", "manifest_index_pages"),
+        sa.PrimaryKeyConstraint("version_id", "position", name="pk_version_index_pages"),
+    )
+    op.create_index("idx_version_index_pages_index_page_id", "version_index_pages", ["index_page_id"])
+
+
+def read_versions() -> dict[int, tuple[int | None, list[Any]]]:
+    """Every version in an order that has parents first: its parent and its component rows."""
+    components = defaultdict(list)
+    for row in op.get_bind().execute(
+        sa.text(
+            """
+            SELECT c.version_id, c.file_id, c.component_type, c.component_name, c.component_index, c.metadata,
+                   f.content_hash, f.file_type
+            FROM dataset_version_files c JOIN files f ON f.id = c.file_id
+            """
+        ).columns(sa.column("version_id", sa.Integer), sa.column("metadata", JSON))
+    ):
+        components[row.version_id].append(row)
+    rows = op.get_bind().execute(
+        sa.text("SELECT id, parent_version_id FROM dataset_versions ORDER BY dataset_id, version_number")
+    )
+    return {row.id: (row.parent_version_id, components[row.id]) for row in rows}
+
+
+def read_schemas() -> dict[int, list[dict[str, Any]]]:
+    found = defaultdict(list)
+    query = sa.text("SELECT dataset_version_id, schema_json FROM dataset_schema_versions ORDER BY id")
+    for version, schema in op.get_bind().execute(
+        query.columns(sa.column("dataset_version_id", sa.Integer), sa.column("schema_json", JSON))
+    ):
+        found[version].append(schema)
+    return found
+
+
+def write_manifests(
+    versions: dict[int, tuple[int | None, list[Any]]], schemas: dict[int, list[dict[str, Any]]]
+) -> None:
+    connection = op.get_bind()
+    tables = sa.MetaData()
+    table = {
+        name: sa.Table(name, tables, autoload_with=connection)
+        for name in (
+            "dataset_versions",
+            "schemas",
+            "manifest_pages",
+            "manifest_entries",
+            "manifest_index_pages",
+            "manifest_index_entries",
+            "version_index_pages",
+        )
+    }
+    depths: dict[int, int] = {}
+    schema_ids: dict[str, int] = {}
+
+    def schema_id(value: dict[str, Any]) -> int:
+        digest = hashlib.sha256(canonical_json(value).encode()).hexdigest()
+        if digest not in schema_ids:
+            insert = sa.insert(table["schemas"]).values(digest=digest, schema_json=value)
+            schema_ids[digest] = connection.execute(insert).inserted_primary_key[0]
+        return schema_ids[digest]
+
+    def insert_page(name: str, page: Any, hashed: bool) -> int:
+        insert = sa.insert(table[name]).values(
+            digest=page.digest if hashed else None,
+            entry_count=page.count,
+            last_name=page.last[0],
+            last_index=page.last[1],
+        )
+        return connection.execute(insert).inserted_primary_key[0]
+
+    for version, (parent, rows) in versions.items():
+        depths[version] = depths[parent] + 1 if parent is not None else 0
+        captured: dict[tuple[str, int], int] = {}
+        for snapshot in schemas.get(version, ()):
+            named = snapshot.pop("components", [["data", 0]])
+            captured.update({(name, index): schema_id(snapshot) for name, index in named})
+        hashed = all(row.content_hash for row in rows)
+        manifest = build(
+            Entry(
+                row.component_name,
+                row.component_index,
+                row.component_type,
+                row.content_hash or "",
+                row.file_type or "binary",
+                canonical_json(row.metadata) if row.metadata else None,
+                row.file_id,
+                captured.get((row.component_name, row.component_index)),
+            )
+            for row in rows
+        )
+        connection.execute(
+            sa.update(table["dataset_versions"])
+            .where(table["dataset_versions"].c.id == version)
+            .values(depth=depths[version], component_count=len(rows), digest=manifest.digest if hashed else None)
+        )
+        for position, index in enumerate(manifest.index):
+            index_id = insert_page("manifest_index_pages", index, hashed)
+            connection.execute(
+                sa.insert(table["version_index_pages"]).values(
+                    version_id=version, position=position, index_page_id=index_id
+                )
+            )
+            for place, page in enumerate(index.pages or ()):
+                page_id = insert_page("manifest_pages", page, hashed)
+                connection.execute(
+                    sa.insert(table["manifest_index_entries"]).values(
+                        index_page_id=index_id, position=place, page_id=page_id
+                    )
+                )
+                connection.execute(
+                    sa.insert(table["manifest_entries"]),
+                    [
+                        {
+                            "page_id": page_id,
+                            "component_name": entry.name,
+                            "component_index": entry.index,
+                            "component_type": entry.type,
+                            "file_id": entry.file_id,
+                            "schema_id": entry.schema_id,
+                            "format": entry.format,
+                            "metadata": entry.metadata,
+                        }
+                        for entry in page.entries or ()
+                    ],
+                )
+
+
+def downgrade() -> None:
+    connection = op.get_bind()
+    refuse(
+        "second parents of merges",
+        """
+        SELECT d.name, v.version_number FROM version_parents p JOIN dataset_versions v ON v.id = p.version_id
+        JOIN datasets d ON d.id = v.dataset_id ORDER BY d.name, v.version_number
+        """,
+    )
+    refuse(
+        "tables kept as lists of parts",
+        """
+        SELECT DISTINCT d.name, v.version_number FROM dataset_version_files c JOIN files f ON f.id = c.file_id
+        JOIN dataset_versions v ON v.id = c.version_id JOIN datasets d ON d.id = v.dataset_id
+        WHERE f.form <> 'whole' ORDER BY d.name, v.version_number
+        """,
+    )
+    components = connection.execute(
+        sa.text(
+            """
+            SELECT version_id, file_id, component_type, component_name, component_index, metadata, schema_id
+            FROM dataset_version_files
+            """
+        ).columns(sa.column("version_id", sa.Integer), sa.column("file_id", sa.Integer))
+    ).all()
+    snapshots = {
+        row.id: row.schema_json
+        for row in connection.execute(
+            sa.text("SELECT id, schema_json FROM schemas").columns(
+                sa.column("id", sa.Integer), sa.column("schema_json", JSON)
+            )
+        )
+    }
+    for view in reversed(VIEWS):
+        op.execute(f"DROP VIEW {view}")
+    with op.batch_alter_table("dataset_versions") as batch:
+        batch.drop_constraint("uq_dataset_versions_uuid", type_="unique")
+        batch.drop_index("idx_dataset_versions_digest")
+        batch.drop_index("idx_dataset_versions_overlay_file_id")
+        for column in ("component_count", "digest", "depth", "uuid"):
+            batch.drop_column(column)
+    for table in (
+        "version_index_pages",
+        "manifest_index_entries",
+        "manifest_index_pages",
+        "manifest_entries",
+        "manifest_pages",
+        "version_parents",
+        "file_captures",
+        "file_parts",
+        "schemas",
+    ):
+        op.drop_table(table)
+    op.execute("UPDATE files SET file_path = object_key WHERE storage_type = 'store'")
+    with op.batch_alter_table("files") as batch:
+        batch.drop_constraint("uq_files_object_key", type_="unique")
+        batch.drop_column("object_key")
+        batch.drop_column("form")
+        batch.add_column(sa.Column("reference_count", sa.BigInteger, nullable=False, server_default=sa.text("0")))
+    recreate_version_files(components, snapshots)
+
+
+def refuse(what: str, query: str) -> None:
+    lost = op.get_bind().execute(sa.text(query)).all()
+    if lost:
+        named = ", ".join(f"{name}@v{number}" for name, number in lost[:20])
+        raise RuntimeError(
+            f"Revision 0007 has no place for {what}; this would lose those of {len(lost)} versions: {named}. "
+            "Delete those versions, or stay at revision 0008."
+        )
+
+
+def recreate_version_files(components: list[Any], snapshots: dict[int, Any]) -> None:
+    version_files = op.create_table(
+        "dataset_version_files",
+        reference("dataset_version_files", "version_id", "dataset_versions"),
+        reference("dataset_version_files", "file_id", "files"),
+        sa.Column("component_type", sa.String(50), nullable=False),
+        sa.Column("component_name", sa.Text, nullable=False),
+        sa.Column("component_index", sa.Integer, nullable=False),
+        sa.Column("metadata", JSON),
+        sa.PrimaryKeyConstraint("version_id", "component_name", "component_index", name="pk_dataset_version_files"),
+    )
+    op.create_index("idx_version_files_version", "dataset_version_files", ["version_id"])
+    schema_versions = op.create_table(
+        "dataset_schema_versions",
+        sa.Column("id", sa.Integer, primary_key=True),
+        reference("dataset_schema_versions", "dataset_version_id", "dataset_versions"),
+        sa.Column("schema_json", JSON, nullable=False),
+        sa.Column("created_at", sa.DateTime, nullable=False, server_default=NOW),
+        sa.PrimaryKeyConstraint("id", name="pk_dataset_schema_versions"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("idx_schema_versions_dataset", "dataset_schema_versions", ["dataset_version_id"])
+    captured: dict[tuple[int, int], list[list[Any]]] = defaultdict(list)
+    rows = []
+    for row in components:
+        rows.append({**row._mapping, "metadata": sa.null() if row.metadata is None else json.loads(row.metadata)})
+        rows[-1].pop("schema_id")
+        if row.schema_id is not None:
+            captured[row.version_id, row.schema_id].append([row.component_name, row.component_index])
+    if rows:
+        op.bulk_insert(version_files, rows)
+    if captured:
+        op.bulk_insert(
+            schema_versions,
+            [
+                {"dataset_version_id": version, "schema_json": {**snapshots[schema], "components": named}}
+                for (version, schema), named in captured.items()
+            ],
+        )
+    op.execute(
+        "UPDATE files SET reference_count = (SELECT count(*) FROM dataset_version_files c WHERE c.file_id = files.id)"
+    )
