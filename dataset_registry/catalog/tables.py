@@ -231,7 +231,7 @@ permissions = Table(
     Column("permission_type", String(20), nullable=False),
     Column("granted_at", Timestamp, nullable=False, default=utc_now(), server_default=_NOW),
     Column("granted_by", Id, ForeignKey(users.c.id), nullable=False),
-    UniqueConstraint("resource_type", "resource_id", "user_id", "permission_type"),
+    UniqueConstraint("resource_type", "resource_id", "user_id", "permission_type", name="uq_permissions_grant"),
     Index("idx_permissions_lookup", "resource_type", "resource_id", "user_id"),
 )
 

@@ -24,7 +24,7 @@ def upgrade() -> None:
             "resource_id",
             "user_id",
             "permission_type",
-            name="uq_permissions_resource_type_resource_id_user_id_permission_type",
+            name="uq_permissions_grant",
         ),
         sa.PrimaryKeyConstraint("id", name="pk_permissions"),
     )
