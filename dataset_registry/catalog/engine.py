@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from random import random
 from time import sleep
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, exc, insert, text
 from sqlalchemy.engine import URL, make_url
@@ -58,6 +58,7 @@ class Catalog:
         self.url: URL = parsed.difference_update_query(["schema"])
         self.is_sqlite = parsed.drivername == "sqlite"
         self._lock = threading.Lock()
+        self._lock_file: TextIO | None = None
         self.user_ids: dict[str, int] = {}
         """Ids of users that are committed: they never change."""
 
@@ -76,6 +77,9 @@ class Catalog:
         for name in ("reader", "writer"):
             if (engine := self.__dict__.pop(name, None)) is not None:
                 engine.dispose()
+        if self._lock_file is not None:
+            self._lock_file.close()
+            self._lock_file = None
 
     @cached_property
     def reader(self) -> Engine:
@@ -159,10 +163,15 @@ class Catalog:
         if not self.is_sqlite or fcntl is None:
             yield
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock, open(f"{self.path}.lock", "a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        with self._lock:
+            if self._lock_file is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._lock_file = open(f"{self.path}.lock", "a")  # noqa: SIM115 - kept open: opening costs a commit's share
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(self._lock_file, fcntl.LOCK_UN)
 
     def _engine(self, begin: str) -> Engine:
         if not self.is_sqlite:
@@ -187,7 +196,7 @@ class Catalog:
         return {"schema": self.schema, "url": self.url, "is_sqlite": self.is_sqlite}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock(), user_ids={})
+        self.__dict__.update(state, _lock=threading.Lock(), _lock_file=None, user_ids={})
 
 
 def insert_row(tx: Transaction, table: Table, row: Mapping[str, object]) -> int:

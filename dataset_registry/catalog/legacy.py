@@ -99,8 +99,9 @@ def undigested(tx: Transaction) -> Iterator[tuple[int, list[Entry]]]:
 
 def set_manifest(tx: Transaction, version_id: int, manifest: Manifest) -> None:
     """Fill in the digests of a version and its pages. The pages' borders depend on names alone: they stay."""
-    for stored, computed in zip(manifests.load(tx, version_id).index, manifest.index, strict=True):
-        for page, filled in zip(manifests.pages_of(tx, stored), computed.pages or (), strict=True):
+    before = manifests.StoredManifest(tx, version_id)
+    for stored, computed in zip(before.manifest.index, manifest.index, strict=True):
+        for page, filled in zip(before.pages(stored), computed.pages or (), strict=True):
             tx.execute(update(manifest_pages).where(manifest_pages.c.id == page.id).values(digest=filled.digest))
         tx.execute(
             update(manifest_index_pages).where(manifest_index_pages.c.id == stored.id).values(digest=computed.digest)

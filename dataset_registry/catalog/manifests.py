@@ -1,6 +1,7 @@
 """Manifest pages as rows: loading what an operation needs of them, storing what is new, dropping what nobody names."""
 
 import json
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from sqlalchemy import ColumnElement, Row, Select, Table, and_, bindparam, delete, exists, insert, select
@@ -17,7 +18,7 @@ from dataset_registry.catalog.tables import (
     schemas,
     version_index_pages,
 )
-from dataset_registry.model.manifest import ComponentKey, Entry, IndexPage, Manifest, Page
+from dataset_registry.model.manifest import ComponentKey, Entry, IndexPage, Manifest, Page, sort_key
 from dataset_registry.model.records import ComponentRecord
 from dataset_registry.model.schema import ComponentSchema
 
@@ -63,21 +64,48 @@ _ENTRIES = (
 )
 
 
-def load(tx: Transaction, version_id: int) -> Manifest:
-    """A version's manifest down to its index pages; `pages_of` and `entries_of` load what is below."""
-    return Manifest(
-        tuple(IndexPage(_last(row), row[1], row[2], row[0]) for row in tx.execute(_INDEX, {"version": version_id}))
-    )
+class StoredManifest:
+    """A version's manifest, of which each page is loaded when it is first looked into, and then kept.
+
+    Pages are found by the last key below them, so looking up a component costs three statements however many there are.
+    """
+
+    def __init__(self, tx: Transaction, version_id: int) -> None:
+        self._tx = tx
+        rows = tx.execute(_INDEX, {"version": version_id})
+        self.manifest = Manifest(tuple(IndexPage(_last(row), row[1], row[2], row[0]) for row in rows))
+        self._pages: dict[int | None, tuple[Page, ...]] = {}
+        self._entries: dict[int | None, tuple[Entry, ...]] = {}
+
+    def pages(self, index: IndexPage) -> tuple[Page, ...]:
+        """The pages below an index page."""
+        if index.id not in self._pages:
+            rows = self._tx.execute(_PAGES, {"page": index.id})
+            self._pages[index.id] = tuple(Page(_last(row), row[1], row[2], row[0]) for row in rows)
+        return self._pages[index.id]
+
+    def entries(self, page: Page) -> tuple[Entry, ...]:
+        """The entries of a page, in order."""
+        if page.id not in self._entries:
+            self._entries[page.id] = tuple(map(_entry, self._tx.execute(_ENTRIES, {"page": page.id})))
+        return self._entries[page.id]
+
+    def named(self, name: str) -> Iterator[Entry]:
+        """The entries of a component, of every index."""
+        first = sort_key((name, 0))
+        for index in self.manifest.index[_reaching(self.manifest.index, first) :]:
+            pages = self.pages(index)
+            for page in pages[_reaching(pages, first) :]:
+                for entry in self.entries(page):
+                    if entry.name == name:
+                        yield entry
+                if sort_key(page.last) > (first[0], 1 << 62):
+                    return
 
 
-def pages_of(tx: Transaction, index: IndexPage) -> tuple[Page, ...]:
-    """The pages below an index page."""
-    return tuple(Page(_last(row), row[1], row[2], row[0]) for row in tx.execute(_PAGES, {"page": index.id}))
-
-
-def entries_of(tx: Transaction, page: Page) -> tuple[Entry, ...]:
-    """The entries of a page, in order."""
-    return tuple(map(_entry, tx.execute(_ENTRIES, {"page": page.id})))
+def _reaching(pages: Sequence[Page | IndexPage], key: tuple[bytes, int]) -> int:
+    """The position of the first page whose last key is not before `key`."""
+    return bisect_left(pages, key, key=lambda page: sort_key(page.last))
 
 
 def store(tx: Transaction, version_id: int, manifest: Manifest) -> None:
@@ -199,42 +227,23 @@ def components(tx: Transaction, version_id: int, names: Sequence[str] | None = N
     return map(_component, tx.execute(query))
 
 
-_VERSION_ENTRIES = (
-    select(
-        _FILES.c.component_name,
-        _FILES.c.component_index,
-        _FILES.c.component_type,
-        files.c.content_hash,
-        _FILES.c.metadata,
-        _FILES.c.file_id,
-        _FILES.c.schema_id,
-        _FILES.c.format,
-    )
-    .join(files, files.c.id == _FILES.c.file_id)
-    .where(_FILES.c.version_id == bindparam("version"))
-)
-_NAMED_ENTRIES = _VERSION_ENTRIES.where(_FILES.c.component_name.in_(bindparam("names", expanding=True)))
-
-
-def entries_named(tx: Transaction, version_id: int, names: Sequence[str]) -> list[Entry]:
-    """All entries of a version under these names, of every index."""
-    found: list[Entry] = []
-    for start in range(0, len(names), 500):
-        rows = tx.execute(_NAMED_ENTRIES, {"version": version_id, "names": names[start : start + 500]})
-        found += map(_entry, rows)
-    return found
-
-
-def entries(tx: Transaction, version_id: int, keys: Sequence[ComponentKey]) -> dict[ComponentKey, Entry]:
-    """The entries of a version under these keys, those that exist."""
-    wanted = set(keys)
-    named = entries_named(tx, version_id, sorted({name for name, _ in wanted}))
-    return {entry.key: entry for entry in named if entry.key in wanted}
-
-
 def entries_all(tx: Transaction, version_id: int) -> list[Entry]:
     """Every entry of a version."""
-    return list(map(_entry, tx.execute(_VERSION_ENTRIES, {"version": version_id})))
+    query = (
+        select(
+            _FILES.c.component_name,
+            _FILES.c.component_index,
+            _FILES.c.component_type,
+            files.c.content_hash,
+            _FILES.c.metadata,
+            _FILES.c.file_id,
+            _FILES.c.schema_id,
+            _FILES.c.format,
+        )
+        .join(files, files.c.id == _FILES.c.file_id)
+        .where(_FILES.c.version_id == version_id)
+    )
+    return list(map(_entry, tx.execute(query)))
 
 
 def changed_entries(tx: Transaction, before: int, after: int) -> tuple[list[Entry], list[Entry]]:

@@ -43,14 +43,13 @@ def find(tx: Transaction, dataset_id: int, name: str) -> PointerRecord | None:
     return PointerRecord(*row) if row else None
 
 
-def locked(tx: Transaction, dataset_id: int, name: str) -> PointerRecord | None:
-    """The branch or tag of this name, which nobody else moves or deletes until the transaction ends.
+def lock(tx: Transaction, dataset_id: int, name: str) -> None:
+    """Keep everybody else from moving or deleting a branch or tag until the transaction ends.
 
-    The lock is taken by itself first: what is read after it is what it protects.
+    A statement of its own: what is read after it is what it protects. SQLite's writer is alone anyway.
     """
     if tx.dialect.name != "sqlite":
         tx.execute(_LOCK, {"dataset": dataset_id, "name": name})
-    return find(tx, dataset_id, name)
 
 
 def all_of(tx: Transaction, dataset_id: int, *, tags: bool | None = None) -> list[PointerRecord]:

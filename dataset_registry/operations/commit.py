@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 from dataset_registry.catalog import Transaction, datasets, files, manifests, pointers, productions, versions
 from dataset_registry.errors import BranchMoved, CommitConflict, InputError, NotAdopted, NotFound, RetryLater
-from dataset_registry.model.manifest import EMPTY, ComponentKey, Entry, Manifest, canonical_json, rewrite
+from dataset_registry.model.manifest import ComponentKey, Entry, Manifest, build, canonical_json, rewrite
 from dataset_registry.model.names import pointer_name
 from dataset_registry.model.records import CommitResult, ComponentRecord, DatasetRecord, Provenance, VersionRecord
 from dataset_registry.operations import find
@@ -53,14 +53,14 @@ class Change:
 class CommitOptions:
     """How a commit is made.
 
-    `base` is the id of the version the writer looked at, None when the branch had none: a component that changed on
-    the branch since then is a conflict, unless `overwrite`. `fallback` is the branch whose head a branch that does not
+    `base` is the version the writer looked at (see `head`): a component that changed on the branch since then is a
+    conflict, unless `overwrite`. `fallback` is the branch whose head a branch that does not
     exist yet starts from. `parents` (refs, the branch's own head first) make a merge.
     """
 
     branch: str = find.MAIN
     message: str | None = None
-    base: int | None = None
+    base: VersionRecord | None = None
     overwrite: bool = False
     fallback: str | None = None
     parents: Sequence[str] = ()
@@ -82,8 +82,8 @@ class _BytesGone(Exception):
     """A hold ran out, or known content was collected before we held it: store the bytes again."""
 
 
-def head(access: Access, dataset: DatasetRecord, branch: str, fallback: str | None = None) -> int | None:
-    """The id of the version that a commit to the branch would start from now: the base of a draft."""
+def head(access: Access, dataset: DatasetRecord, branch: str, fallback: str | None = None) -> VersionRecord | None:
+    """The version that a commit to the branch would start from now: the base of a draft."""
     with access.catalog.read() as tx:
         authorize(access, tx, "write", dataset.id)
         return _start_of(tx, dataset, branch, fallback)[0]
@@ -159,18 +159,21 @@ def _commit(
 ) -> CommitResult:
     """The transaction. The pointer row is locked first: everything after it sees a branch that stands still."""
     authorize(access, tx, "write", dataset.id)
-    start_id, pointer_exists = _start_of(tx, dataset, options.branch, options.fallback, lock=True)
-    start = _locked_version(tx, start_id)
+    start, pointer_exists = _start_of(tx, dataset, options.branch, options.fallback, lock=True)
     parents = _parents(tx, dataset, options, start)
-    edits = _edits(tx, dataset, change, options, start)
-    before = manifests.load(tx, start.id) if start else EMPTY
-    after = rewrite(before, edits, partial(manifests.pages_of, tx), partial(manifests.entries_of, tx))
+    before = manifests.StoredManifest(tx, start.id) if start else None
+    edits = _edits(dataset, change, options, start, before)
+    if start is not None and before is not None:
+        if not options.overwrite and (options.base is None or options.base.id != start.id):
+            _refuse_conflicts(tx, dataset, edits, options, start, before)
+        after = rewrite(before.manifest, edits, before.pages, before.entries)
+    else:
+        after = build(entry for entry in edits.values() if entry is not None)
     if holds and not files.release(tx, holds):
         raise _BytesGone
     user_id = access.user_id(tx)
-    unchanged = start is not None and after.digest == before.digest and len(parents) < 2
-    if unchanged:
-        assert start is not None
+    unchanged = start is not None and after.digest == start.digest and len(parents) < 2
+    if start is not None and unchanged:
         files.discard(tx, list(keys.values()))  # somebody stored the same content between our hold and now
         version, new_bytes = start, 0
         written = manifests.components(tx, start.id, sorted({name for name, _ in change.put}))
@@ -195,7 +198,7 @@ def _commit(
         if pointer_exists:
             pointers.move(tx, dataset.id, options.branch, version.id)
         else:
-            pointers.create(tx, dataset.id, options.branch, version.id, is_tag=False, base=start_id)
+            pointers.create(tx, dataset.id, options.branch, version.id, is_tag=False, base=start.id if start else None)
     if options.provenance is not None or not unchanged:
         provenance = options.provenance or Provenance()
         productions.record(
@@ -218,21 +221,28 @@ def _commit(
 
 def _start_of(
     tx: Transaction, dataset: DatasetRecord, branch: str, fallback: str | None, *, lock: bool = False
-) -> tuple[int | None, bool]:
+) -> tuple[VersionRecord | None, bool]:
     """The version a commit to the branch starts from, and whether the branch exists.
 
-    The first commit of a dataset makes its branch; later a new branch is made on purpose, or starts from `fallback`.
+    With `lock` the branch stands still until the transaction ends, and the version and its pages cannot go. The first
+    commit of a dataset makes its branch; later a new branch is made on purpose, or starts from `fallback`.
     """
-    look = pointers.locked if lock else pointers.find
-    pointer = look(tx, dataset.id, branch)
-    if pointer is not None:
-        if pointer.is_tag:
+    for name in (branch, fallback):
+        if name is None:
+            continue
+        if lock:
+            pointers.lock(tx, dataset.id, name)
+        found = versions.head(tx, dataset.id, name)
+        if found is None:
+            continue
+        version, is_tag = found
+        if is_tag:
             raise InputError(
-                f"{branch!r} is a tag of {dataset.name}, and tags do not move. Commit to a branch.", branch=branch
+                f"{name!r} is a tag of {dataset.name}, and tags do not move. Commit to a branch.", branch=name
             )
-        return pointer.version_id, True
-    if fallback is not None and (source := look(tx, dataset.id, fallback)) is not None:
-        return source.version_id, False
+        if lock and not versions.share(tx, [version.id]):
+            raise RetryLater("The head of the branch was deleted while this commit began. Try again.")
+        return version, name == branch
     if datasets.version_count(tx, dataset.id) == 0:
         return None, False
     names = ", ".join(p.name for p in pointers.all_of(tx, dataset.id, tags=False))
@@ -242,16 +252,6 @@ def _start_of(
         dataset=dataset.name,
         branch=branch,
     )
-
-
-def _locked_version(tx: Transaction, version_id: int | None) -> VersionRecord | None:
-    """The version, share-locked: its pages cannot go while this commit reuses them."""
-    if version_id is None:
-        return None
-    version = versions.by_id(tx, version_id) if versions.share(tx, [version_id]) else None
-    if version is None:
-        raise RetryLater("The head of the branch was deleted while this commit began. Try again.")
-    return version
 
 
 def _parents(
@@ -275,9 +275,13 @@ def _parents(
 
 
 def _edits(
-    tx: Transaction, dataset: DatasetRecord, change: Change, options: CommitOptions, start: VersionRecord | None
+    dataset: DatasetRecord,
+    change: Change,
+    options: CommitOptions,
+    start: VersionRecord | None,
+    before: manifests.StoredManifest | None,
 ) -> dict[ComponentKey, Entry | None]:
-    """The change as edits of the manifest of `start`. Raises `CommitConflict`, `NotFound`, `NotAdopted`."""
+    """The change as edits of the manifest of `start`. Raises `NotFound`, `NotAdopted`."""
     if start is not None and start.digest is None:
         raise NotAdopted(
             f"{dataset.name} comes from a legacy catalog, and its files are not in the store yet: it can be read, not "
@@ -285,43 +289,38 @@ def _edits(
             dataset=dataset.name,
         )
     edits: dict[ComponentKey, Entry | None] = {}
-    named = [*change.replaced, *change.removed]
-    for entry in manifests.entries_named(tx, start.id, named) if start and named else ():
-        indexes = change.removed.get(entry.name)
-        if entry.name in change.replaced or indexes is None or entry.index in indexes:
-            edits[entry.key] = None
-    for name, indexes in change.removed.items():
-        there = {key[1] for key in edits if key[0] == name}
-        if not there or (indexes is not None and not indexes <= there):
-            wanted = f" with index {min(indexes - there)}" if indexes else ""
+    for name in [*change.replaced, *change.removed]:
+        indexes = None if name in change.replaced else change.removed[name]
+        there = [entry.key for entry in before.named(name)] if before else []
+        gone = there if indexes is None else [key for key in there if key[1] in indexes]
+        if name in change.removed and len(gone) < (1 if indexes is None else len(indexes)):
+            wanted = f" with index {min(indexes - {key[1] for key in gone})}" if indexes else ""
             raise NotFound(
                 f"{dataset.name} has no component {name!r}{wanted} on {options.branch!r} that could be removed.",
                 component=name,
             )
-    edits.update(
-        (
-            key,
-            Entry(
-                *key,
-                c.type,
-                c.staged.content_hash,
-                c.staged.format,
-                canonical_json(dict(c.metadata)) if c.metadata else None,
-            ),
-        )
-        for key, c in change.put.items()
-    )
-    if not options.overwrite and start is not None and options.base != start.id:
-        _refuse_conflicts(tx, dataset, list(edits), options, start)
+        edits.update((key, None) for key in gone)
+    for key, component in change.put.items():
+        metadata = canonical_json(dict(component.metadata)) if component.metadata else None
+        edits[key] = Entry(*key, component.type, component.staged.content_hash, component.staged.format, metadata)
     return edits
 
 
 def _refuse_conflicts(
-    tx: Transaction, dataset: DatasetRecord, keys: list[ComponentKey], options: CommitOptions, start: VersionRecord
+    tx: Transaction,
+    dataset: DatasetRecord,
+    edits: Mapping[ComponentKey, Entry | None],
+    options: CommitOptions,
+    start: VersionRecord,
+    before: manifests.StoredManifest,
 ) -> None:
-    now = manifests.entries(tx, start.id, keys)
-    base = manifests.entries(tx, options.base, keys) if options.base is not None else {}
-    changed = sorted({key[0] for key in keys if now.get(key) != base.get(key)})
+    """Raise `CommitConflict` when a component that this commit writes changed since its base."""
+    base = manifests.StoredManifest(tx, options.base.id) if options.base else None
+    changed = [
+        name
+        for name in sorted({key[0] for key in edits})
+        if list(before.named(name)) != (list(base.named(name)) if base else [])
+    ]
     if changed:
         raise CommitConflict(
             f"{', '.join(map(repr, changed[:10]))} of {dataset.name} changed on {options.branch!r} since this commit began "

@@ -93,7 +93,9 @@ def list_all(access: Access, dataset: DatasetRecord, *, tags: bool) -> list[Poin
 
 
 def _get(tx: Transaction, dataset: DatasetRecord, name: str, *, lock: bool = False) -> PointerRecord:
-    found = (pointers.locked if lock else pointers.find)(tx, dataset.id, name)
+    if lock:
+        pointers.lock(tx, dataset.id, name)
+    found = pointers.find(tx, dataset.id, name)
     if found is None:
         names = ", ".join(pointer.name for pointer in pointers.all_of(tx, dataset.id))
         raise NotFound(f"{dataset.name} has no branch or tag {name!r}; it has: {names or 'none yet'}.", name=name)
