@@ -267,6 +267,14 @@ class Draft:
             self.add(name, value, index=index)
         self._change.replaced.add(name)
 
+    def clear(self) -> None:
+        """Start from nothing: the version has only what this draft adds."""
+        self._change.everything = True
+
+    def clear_partition(self, key: str) -> None:
+        """Let a partition have only what this draft adds to it (see `dataset_registry.model.partitions`)."""
+        self._change.partitions.add(component_name(key))
+
     def remove(self, name: str, *, index: int | None = None) -> None:
         """Remove a component, all of its indexes or one. Raises `NotFound` at the commit when it is not there."""
         name = component_name(name)

@@ -133,7 +133,8 @@ class Version:
 
     def lazy(self, component: Components = None) -> "polars.LazyFrame":
         """A polars LazyFrame over the stored Parquet files, read where they are and only as far as needed."""
-        return frames.scan_polars(read.parquet_paths(self._access, self.record, _names(component)))
+        paths, alike = read.parquet_files(self._access, self.record, _names(component))
+        return frames.scan_polars(paths, alike=alike)
 
     def scan(self, component: Components = None) -> "pyarrow.dataset.Dataset":
         """A lazy Arrow dataset over the stored Parquet files; nothing is copied."""
@@ -143,7 +144,8 @@ class Version:
         self, component: Components = None, *, connection: "duckdb.DuckDBPyConnection | None" = None
     ) -> "duckdb.DuckDBPyRelation":
         """A DuckDB relation over the stored Parquet files, on `connection` or DuckDB's default one."""
-        return frames.scan_duckdb(read.parquet_paths(self._access, self.record, _names(component)), connection)
+        paths, alike = read.parquet_files(self._access, self.record, _names(component))
+        return frames.scan_duckdb(paths, connection, alike=alike)
 
     # --- bytes -----------------------------------------------------------------------------------------------------
 

@@ -35,8 +35,10 @@ def postgresql() -> Iterator[str]:
     data = root / "data"
     try:
         subprocess.run(
-            [_POSTGRES / "initdb", "-D", data, "-U", "owner", "--auth=scram-sha-256", f"--pwfile={root / 'password'}"]
-            + ["--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"],
+            [
+                *(_POSTGRES / "initdb", "-D", data, "-U", "owner", "--auth=scram-sha-256"),
+                *(f"--pwfile={root / 'password'}", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"),
+            ],
             check=True,
             capture_output=True,
             cwd=root,

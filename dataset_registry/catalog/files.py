@@ -54,15 +54,18 @@ def get_many(tx: Transaction, ids: Iterable[int]) -> dict[int, FileRecord]:
     return {row.id: _record(row, row.file_path if row.storage_type == "filesystem" else None) for row in rows}
 
 
-def parts_of(tx: Transaction, file_id: int) -> list[tuple[FileRecord, int]]:
-    """The parts of a table in order, each with its number of rows."""
-    query = (
-        select(*_COLUMNS, file_parts.c.row_count)
-        .join(file_parts, file_parts.c.part_id == files.c.id)
-        .where(file_parts.c.file_id == file_id)
-        .order_by(file_parts.c.position)
-    )
-    return [(_record(row), row.row_count) for row in tx.execute(query)]
+def objects_of(tx: Transaction, ids: Sequence[int]) -> dict[int, list[FileRecord]]:
+    """What to read for each file: itself, or the parts of a table in order. Files that are gone are missing."""
+    found: dict[int, list[FileRecord]] = {}
+    parts = select(*_COLUMNS, file_parts.c.file_id).join(file_parts, file_parts.c.part_id == files.c.id)
+    for start in range(0, len(ids), 500):
+        known = get_many(tx, ids[start : start + 500])
+        tables = [file.id for file in known.values() if file.form == "parts"]
+        found.update((file.id, []) if file.form == "parts" else (file.id, [file]) for file in known.values())
+        rows = parts.where(file_parts.c.file_id.in_(tables)).order_by(file_parts.c.file_id, file_parts.c.position)
+        for row in tx.execute(rows) if tables else ():
+            found[row.file_id].append(_record(row))
+    return found
 
 
 def legacy_bytes(tx: Transaction, file_id: int) -> bytes:

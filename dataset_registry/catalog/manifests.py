@@ -3,8 +3,9 @@
 import json
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
 
-from sqlalchemy import ColumnElement, Row, Select, Table, and_, bindparam, delete, exists, insert, select
+from sqlalchemy import ColumnElement, Row, Select, Table, and_, bindparam, delete, exists, func, insert, select
 
 from dataset_registry.catalog.engine import Transaction, insert_row
 from dataset_registry.catalog.tables import (
@@ -92,15 +93,19 @@ class StoredManifest:
 
     def named(self, name: str) -> Iterator[Entry]:
         """The entries of a component, of every index."""
+        return takewhile(lambda entry: entry.name == name, self.since(name))
+
+    def prefixed(self, prefix: str) -> Iterator[Entry]:
+        """The entries whose names start with `prefix`."""
+        return takewhile(lambda entry: entry.name.startswith(prefix), self.since(prefix))
+
+    def since(self, name: str) -> Iterator[Entry]:
+        """The entries from this name on, in order; all of them from the empty name on."""
         first = sort_key((name, 0))
         for index in self.manifest.index[_reaching(self.manifest.index, first) :]:
             pages = self.pages(index)
             for page in pages[_reaching(pages, first) :]:
-                for entry in self.entries(page):
-                    if entry.name == name:
-                        yield entry
-                if sort_key(page.last) > (first[0], 1 << 62):
-                    return
+                yield from (entry for entry in self.entries(page) if sort_key(entry.key) >= first)
 
 
 def _reaching(pages: Sequence[Page | IndexPage], key: tuple[bytes, int]) -> int:
@@ -293,6 +298,12 @@ def schemas_of(
     )
     for name, index, _, snapshot, statistics in tx.execute(query):
         yield name, index, ComponentSchema.from_json(snapshot, statistics or ())
+
+
+def schema_count(tx: Transaction, version_id: int, names: Sequence[str]) -> int:
+    """How many different schemas components have."""
+    query = select(func.count(_FILES.c.schema_id.distinct())).where(_FILES.c.version_id == version_id, *_among(names))
+    return int(tx.execute(query).scalar_one())
 
 
 def _among(names: Sequence[str] | None) -> list[ColumnElement[bool]]:

@@ -6,6 +6,9 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
+from dataset_registry.model.manifest import Entry, canonical_json, entries_digest
+from dataset_registry.model.schema import ComponentSchema
+
 FileForm = Literal["whole", "parts"]
 """How a file's bytes are kept: one object, or an ordered list of files that is one table."""
 
@@ -133,7 +136,8 @@ class Production:
 class CommitResult:
     """What a commit did: the version the branch now names, and what it cost.
 
-    `new_bytes` were stored by this commit, `total_bytes` is what it handed in.
+    `new_bytes` were stored by this commit, `total_bytes` is what it handed in. `written` are the components that it set
+    and `schemas` what was captured of them, by (name, index).
     """
 
     version: VersionRecord
@@ -141,6 +145,22 @@ class CommitResult:
     new_bytes: int
     total_bytes: int
     written: tuple[ComponentRecord, ...] = ()
+    schemas: Mapping[tuple[str, int], ComponentSchema] = field(default_factory=dict)
+
+    @property
+    def digest_written(self) -> str:
+        """The digest that a version of just the written components would have: the data version of a partition."""
+        return entries_digest(
+            Entry(
+                c.name,
+                c.index,
+                c.type,
+                c.content_hash or "",
+                c.format,
+                canonical_json(dict(c.metadata)) if c.metadata else None,
+            )
+            for c in self.written
+        )
 
 
 @dataclass(frozen=True, slots=True)

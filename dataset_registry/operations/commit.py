@@ -5,7 +5,8 @@ leaves garbage that a collection finds, never a version with a hole.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from uuid import UUID, uuid4
@@ -14,6 +15,7 @@ from dataset_registry.catalog import Transaction, datasets, files, manifests, po
 from dataset_registry.errors import BranchMoved, CommitConflict, InputError, NotAdopted, NotFound, RetryLater
 from dataset_registry.model.manifest import ComponentKey, Entry, Manifest, build, canonical_json, rewrite
 from dataset_registry.model.names import pointer_name
+from dataset_registry.model.partitions import belongs
 from dataset_registry.model.records import CommitResult, ComponentRecord, DatasetRecord, Provenance, VersionRecord
 from dataset_registry.operations import find
 from dataset_registry.operations.access import Access, authorize
@@ -38,15 +40,21 @@ class Change:
     """What a commit does to the components of the version before it.
 
     `put` sets by (name, index); names in `replaced` lose every index that is not put; `removed` are names that go whole, or
-    one index of them.
+    one index of them. `partitions` lose everything that is not put; `everything` clears the whole version first.
     """
 
     put: dict[ComponentKey, StagedComponent] = field(default_factory=dict)
     replaced: set[str] = field(default_factory=set)
     removed: dict[str, set[int] | None] = field(default_factory=dict)
+    partitions: set[str] = field(default_factory=set)
+    everything: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.put or self.removed)
+        return bool(self.put or self.removed or self.partitions or self.everything)
+
+    def names(self) -> set[str]:
+        """The names of the components that it sets."""
+        return {name for name, _ in self.put}
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +184,7 @@ def _commit(
     if start is not None and unchanged:
         files.discard(tx, list(keys.values()))  # somebody stored the same content between our hold and now
         version, new_bytes = start, 0
-        written = manifests.components(tx, start.id, sorted({name for name, _ in change.put}))
+        written = manifests.components(tx, start.id, sorted(change.names()))
         if not pointer_exists:
             pointers.create(tx, dataset.id, options.branch, start.id, is_tag=False, base=start.id)
     else:
@@ -216,6 +224,7 @@ def _commit(
         new_bytes,
         _total(change),
         tuple(component for component in written if (component.name, component.index) in change.put),
+        {key: component.staged.schema for key, component in change.put.items() if component.staged.schema},
     )
 
 
@@ -289,11 +298,12 @@ def _edits(
             dataset=dataset.name,
         )
     edits: dict[ComponentKey, Entry | None] = {}
-    for name in [*change.replaced, *change.removed]:
-        indexes = None if name in change.replaced else change.removed[name]
+    if before is not None:
+        edits.update((entry.key, None) for entry in _cleared(change, before))
+    for name, indexes in change.removed.items():
         there = [entry.key for entry in before.named(name)] if before else []
         gone = there if indexes is None else [key for key in there if key[1] in indexes]
-        if name in change.removed and len(gone) < (1 if indexes is None else len(indexes)):
+        if len(gone) < (1 if indexes is None else len(indexes)):
             wanted = f" with index {min(indexes - {key[1] for key in gone})}" if indexes else ""
             raise NotFound(
                 f"{dataset.name} has no component {name!r}{wanted} on {options.branch!r} that could be removed.",
@@ -304,6 +314,19 @@ def _edits(
         metadata = canonical_json(dict(component.metadata)) if component.metadata else None
         edits[key] = Entry(*key, component.type, component.staged.content_hash, component.staged.format, metadata)
     return edits
+
+
+def _cleared(change: Change, before: manifests.StoredManifest) -> Iterator[Entry]:
+    """The entries that make room for what the change sets."""
+    if change.everything:
+        yield from before.since("")
+        return
+    for name in change.replaced:
+        yield from before.named(name)
+    for key in change.partitions:
+        yield from before.named(key)
+        inside = before.prefixed(f"{key}/")
+        yield from (entry for entry in inside if belongs(entry.name, json.loads(entry.metadata or "{}"), key))
 
 
 def _refuse_conflicts(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from shutil import copyfileobj
 from typing import BinaryIO
@@ -58,19 +59,17 @@ def component(access: Access, version: VersionRecord, name: str | None, index: i
 def open_bytes(access: Access, version: VersionRecord, name: str | None, index: int = 0) -> BinaryIO:
     """A stream over a component's bytes. Raises `InputError` for a table of several parts."""
     found = component(access, version, name, index)
-    file, parts = _located(access, version, found)
-    if parts is not None:
-        if len(parts) > 1:
-            raise InputError(
-                f"{found.name!r} is a table in {len(parts)} Parquet files: read it with to_arrow(), or its parts from uris()."
-            )
-        file = parts[0]
-    return _open(access, file)
+    (objects,) = _objects(access, version, [found])
+    if len(objects) > 1:
+        raise InputError(
+            f"{found.name!r} is a table in {len(objects)} Parquet files: read it with to_arrow(), or its parts from uris()."
+        )
+    return _open(access, objects[0])
 
 
 def paths(access: Access, version: VersionRecord, found: Sequence[ComponentRecord]) -> list[Path]:
     """Local, read-only files with the bytes of components, a table's parts in order. Nothing is copied in a folder store."""
-    return [access.store.fetch(_key(file)) for c in found for file in _objects(access, version, c)]
+    return [access.store.fetch(_key(file)) for objects in _objects(access, version, found) for file in objects]
 
 
 def uris(access: Access, version: VersionRecord, name: str | None) -> list[str]:
@@ -78,7 +77,7 @@ def uris(access: Access, version: VersionRecord, name: str | None) -> list[str]:
     found = components(access, version, None if name is None else [name])
     if name is not None and not found:
         component(access, version, name)
-    return [access.store.uri(_key(file)) for c in found for file in _objects(access, version, c)]
+    return [access.store.uri(_key(file)) for objects in _objects(access, version, found) for file in objects]
 
 
 def table(
@@ -110,11 +109,13 @@ def scan(access: Access, version: VersionRecord, names: Sequence[str] | None) ->
     return _scan(access, version, _tables(access, version, names))
 
 
-def parquet_paths(access: Access, version: VersionRecord, names: Sequence[str] | None) -> list[Path]:
-    """The stored Parquet files behind components, in order. Raises `InputError` for other formats."""
+def parquet_files(access: Access, version: VersionRecord, names: Sequence[str] | None) -> tuple[list[Path], bool]:
+    """The stored Parquet files behind components, in order, and whether all have the same columns.
+
+    Raises `InputError` for other formats.
+    """
     found = _tables(access, version, names)
-    _refuse_other_formats(version, found)
-    return paths(access, version, found)
+    return _files(access, version, found), _alike(access, version, found)
 
 
 def checkout(access: Access, version: VersionRecord, folder: Path, names: Sequence[str] | None) -> list[Path]:
@@ -123,10 +124,11 @@ def checkout(access: Access, version: VersionRecord, folder: Path, names: Sequen
     A file that exists already is not overwritten. Raises `InputError`, `StorageError`.
     """
     found = components(access, version, names)
-    targets = [folder / _file_name(c, i) for c in found for i, _ in enumerate(_objects(access, version, c))]
+    objects = _objects(access, version, found)
+    targets = [folder / _file_name(c, i) for c, files in zip(found, objects, strict=True) for i in range(len(files))]
     if taken := [target for target in targets if target.exists()]:
         raise InputError(f"{taken[0]} exists already. Check out into an empty folder.", path=str(taken[0]))
-    sources = (file for c in found for file in _objects(access, version, c))
+    sources = chain.from_iterable(objects)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for source, target in zip(sources, targets, strict=True):
@@ -142,20 +144,13 @@ def checkout(access: Access, version: VersionRecord, folder: Path, names: Sequen
 # --- from components to bytes --------------------------------------------------------------------------------------
 
 
-def _located(
-    access: Access, version: VersionRecord, found: ComponentRecord
-) -> tuple[FileRecord, list[FileRecord] | None]:
-    """The file of a component, and its parts when it is a table."""
+def _objects(access: Access, version: VersionRecord, found: Sequence[ComponentRecord]) -> list[list[FileRecord]]:
+    """For each component the files to read: one, or the parts of a table in order."""
     with access.catalog.read() as tx:
-        file = files.get_many(tx, [found.file_id]).get(found.file_id)
-        if file is None:
-            raise NotFound(f"{_address(version)} was deleted while it was read.", version=version.number)
-        return file, [part for part, _ in files.parts_of(tx, file.id)] if file.form == "parts" else None
-
-
-def _objects(access: Access, version: VersionRecord, found: ComponentRecord) -> list[FileRecord]:
-    file, parts = _located(access, version, found)
-    return [file] if parts is None else parts
+        known = files.objects_of(tx, [c.file_id for c in found])
+    if any(c.file_id not in known for c in found):
+        raise NotFound(f"{_address(version)} was deleted while it was read.", version=version.number)
+    return [known[c.file_id] for c in found]
 
 
 def _key(file: FileRecord) -> str:
@@ -186,8 +181,19 @@ def _local(access: Access, version: VersionRecord, found: ComponentRecord) -> Pa
 
 
 def _scan(access: Access, version: VersionRecord, found: Sequence[ComponentRecord]) -> ds.Dataset:
+    return parquet.scan(_files(access, version, found), alike=_alike(access, version, found))
+
+
+def _files(access: Access, version: VersionRecord, found: Sequence[ComponentRecord]) -> list[Path]:
     _refuse_other_formats(version, found)
-    return parquet.scan(paths(access, version, found))
+    return paths(access, version, found)
+
+
+def _alike(access: Access, version: VersionRecord, found: Sequence[ComponentRecord]) -> bool:
+    if len(found) == 1:
+        return True
+    with access.catalog.read() as tx:
+        return manifests.schema_count(tx, version.id, sorted({c.name for c in found})) <= 1
 
 
 def _refuse_other_formats(version: VersionRecord, found: Sequence[ComponentRecord]) -> None:

@@ -29,20 +29,24 @@ def to_polars(table: pa.Table) -> "polars.DataFrame":
     return frame
 
 
-def scan_polars(paths: Sequence[Path]) -> "polars.LazyFrame":
-    """A LazyFrame over Parquet files, in order."""
-    frame: polars.LazyFrame = _polars().scan_parquet(list(paths), glob=False)
+def scan_polars(paths: Sequence[Path], *, alike: bool = True) -> "polars.LazyFrame":
+    """A LazyFrame over Parquet files, in order; those that are not `alike` are brought to common columns."""
+    library = _polars()
+    if alike:
+        frame: polars.LazyFrame = library.scan_parquet(list(paths), glob=False)
+    else:
+        frame = library.concat([library.scan_parquet(path, glob=False) for path in paths], how="diagonal_relaxed")
     return frame
 
 
 def scan_duckdb(
-    paths: Sequence[Path], connection: "duckdb.DuckDBPyConnection | None" = None
+    paths: Sequence[Path], connection: "duckdb.DuckDBPyConnection | None" = None, *, alike: bool = True
 ) -> "duckdb.DuckDBPyRelation":
-    """A DuckDB relation over Parquet files, in order."""
+    """A DuckDB relation over Parquet files, in order; those that are not `alike` are brought to common columns."""
     import duckdb
 
-    query = f"FROM read_parquet([{', '.join(literal(str(path)) for path in paths)}])"
-    return (connection or duckdb).sql(query)
+    listed = ", ".join(literal(str(path)) for path in paths)
+    return (connection or duckdb).sql(f"FROM read_parquet([{listed}], union_by_name = {not alike})")
 
 
 def _polars() -> Any:

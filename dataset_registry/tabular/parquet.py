@@ -79,9 +79,15 @@ def _row_groups(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(pending).combine_chunks()
 
 
-def scan(paths: Sequence[Path]) -> ds.Dataset:
-    """A lazy Arrow dataset over the parts of a table, in order; nothing is copied or read yet."""
-    return ds.dataset([str(path) for path in paths], format="parquet")
+def scan(paths: Sequence[Path], *, alike: bool = True) -> ds.Dataset:
+    """A lazy Arrow dataset over Parquet files, in order; nothing is copied or read yet.
+
+    Files that are not `alike` are brought to common columns: a missing one is null, a narrower type is widened.
+    """
+    schema = None
+    if not alike:
+        schema = pa.unify_schemas([pq.read_schema(path) for path in paths], promote_options="permissive")
+    return ds.dataset([str(path) for path in paths], format="parquet", schema=schema)
 
 
 def capture(path: Path) -> TableSchema:

@@ -1,0 +1,13 @@
+"""Dagster on the registry: a resource, an IO manager, schedules. Knows Dagster and the registry's public surface."""
+
+from dagster._core.libraries import DagsterLibraryRegistry
+
+import dataset_registry
+from dataset_registry.dagster_io.io_manager import DatasetRegistryIOManager
+from dataset_registry.dagster_io.metadata import describe_assets
+from dataset_registry.dagster_io.resource import DatasetRegistryResource
+from dataset_registry.dagster_io.schedules import build_tag_schedule
+
+__all__ = ["DatasetRegistryIOManager", "DatasetRegistryResource", "build_tag_schedule", "describe_assets"]
+
+DagsterLibraryRegistry.register("dataset-registry", dataset_registry.__version__, is_dagster_package=False)

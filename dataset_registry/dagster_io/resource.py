@@ -1,0 +1,49 @@
+"""The registry as a Dagster resource: where it is, who writes, and which branch a run is on."""
+
+import os
+from collections.abc import Mapping
+from functools import cache
+
+import dagster as dg
+from pydantic import Field
+
+from dataset_registry.registry import Registry
+
+BRANCH_TAG = "dataset_registry/branch"
+"""The run tag that puts a run on a branch, before anything else does."""
+
+BRANCH_VARIABLE = "DATASET_REGISTRY_BRANCH"
+"""The environment variable that names the branch where neither a run tag nor the resource does."""
+
+
+class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """A registry, and the branch that runs write to and read from.
+
+    The branch is the run tag `dataset_registry/branch`, else this resource's `branch`, else the environment variable
+    `DATASET_REGISTRY_BRANCH`, else `main`. A dataset that does not have the branch is read from `fallback_branch`, and
+    its first write on the branch starts there.
+    """
+
+    path: str | None = Field(
+        default=None, description="The folder of an embedded registry (SQLite and files), made on first use."
+    )
+    catalog: str | None = Field(default=None, description="The URL of the catalog, such as postgresql+psycopg://…")
+    store: str | None = Field(default=None, description="The store, with `catalog`: a folder or a file:// URL.")
+    actor: str | None = Field(default=None, description="Who commits; the operating system's user when not given.")
+    branch: str | None = Field(default=None, description="The branch to write to and to read from.")
+    fallback_branch: str = Field(default="main", description="What is read where a dataset does not have the branch.")
+
+    @property
+    def registry(self) -> Registry:
+        """The registry, opened once in a process. Raises `CatalogOutdated`, `InputError`."""
+        return _open(self.path, self.catalog, self.store, self.actor)
+
+    def branch_of(self, run_tags: Mapping[str, str] | None = None) -> str:
+        """The branch of a run with these tags."""
+        tags = run_tags or {}
+        return tags.get(BRANCH_TAG) or self.branch or os.environ.get(BRANCH_VARIABLE) or self.fallback_branch
+
+
+@cache
+def _open(path: str | None, catalog: str | None, store: str | None, actor: str | None) -> Registry:
+    return Registry.open(path, catalog=catalog, store=store, actor=actor)

@@ -1,0 +1,107 @@
+"""Scheduled tags: a job that names the heads of datasets for ever, on a schedule."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+
+import dagster as dg
+
+from dataset_registry.dagster_io.resource import DatasetRegistryResource
+from dataset_registry.dataset import Dataset
+from dataset_registry.errors import NotFound, TagImmutable
+from dataset_registry.model.names import pointer_name
+
+
+class TagConfig(dg.Config):
+    """When the job was due, in ISO 8601; empty for a run that was launched by hand, which is due now."""
+
+    tick: str = ""
+
+
+def build_tag_schedule(
+    *,
+    name: str = "registry_tags",
+    cron_schedule: str = "0 6 * * *",
+    datasets: Sequence[str] = ("*",),
+    branch: str = "main",
+    template: str = "nightly-{date}",
+    execution_timezone: str | None = None,
+    default_status: dg.DefaultScheduleStatus = dg.DefaultScheduleStatus.STOPPED,
+    resource_key: str = "registry",
+) -> dg.ScheduleDefinition:
+    """A schedule whose job tags the heads of datasets on a branch.
+
+    `datasets` are patterns of names (`raw/*`). `template` may use `{date}`, `{time}`, `{branch}` and must give a
+    name. A tick that runs twice tags once, even when the branch moved in between. A name that an earlier tick, or
+    somebody else, gave to another version gets the version's number behind it (`nightly-2026-11-24.v7`).
+    """
+    _expand(
+        template, branch, datetime.now(UTC)
+    )  # a bad template is an error where it is written, not at 6 in the morning
+
+    @dg.op(name=f"{name}_op", required_resource_keys={resource_key})
+    def tag_heads(context: dg.OpExecutionContext, config: TagConfig) -> dict[str, str]:
+        resource: DatasetRegistryResource = getattr(context.resources, resource_key)
+        tick = datetime.fromisoformat(config.tick) if config.tick else datetime.now(UTC)
+        wanted = _expand(template, branch, tick)
+        chosen = [d for d in resource.registry.datasets() if any(fnmatchcase(d.name, pattern) for pattern in datasets)]
+        tagged = {}
+        for dataset in chosen:
+            made = _tag(dataset, branch, wanted, tick)
+            if made is None:
+                context.log.info(f"{dataset.name} has no branch {branch}: not tagged")
+                continue
+            tag, is_new = made
+            tagged[dataset.name] = tag
+            context.log.info(f"{dataset.name}@{tag} {'made' if is_new else 'was there already'}")
+        context.add_output_metadata({"registry/tag": wanted, "registry/tagged": len(tagged)})
+        return tagged
+
+    @dg.job(name=f"{name}_job", description=f"Tags the heads of {', '.join(datasets)} on {branch}.")
+    def tag_job() -> None:
+        tag_heads()
+
+    @dg.schedule(
+        name=name,
+        job=tag_job,
+        cron_schedule=cron_schedule,
+        execution_timezone=execution_timezone,
+        default_status=default_status,
+        description=f"Tags the heads of {', '.join(datasets)} on {branch} as {template}.",
+    )
+    def tag_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        tick = context.scheduled_execution_time
+        return dg.RunRequest(
+            run_key=f"{name}:{tick.isoformat()}",
+            run_config=dg.RunConfig(ops={f"{name}_op": TagConfig(tick=tick.isoformat())}),
+            tags={"dataset_registry/tag": _expand(template, branch, tick)},
+        )
+
+    return tag_schedule
+
+
+def _expand(template: str, branch: str, moment: datetime) -> str:
+    return pointer_name(template.format(date=f"{moment:%Y-%m-%d}", time=f"{moment:%H%M}", branch=branch))
+
+
+def _tag(dataset: Dataset, branch: str, wanted: str, tick: datetime) -> tuple[str, bool] | None:
+    """Tag the head of a branch; the tag's name and whether it is new, None when the dataset lacks the branch.
+
+    A tag of the wanted name that is not older than the tick was made by this tick; an older one is somebody else's.
+    """
+    try:
+        head = dataset.version(branch)
+    except NotFound:
+        return None
+    tags = {tag.name: tag for tag in dataset.tags()}
+    for name in (wanted, f"{wanted}.v{head.number}"):
+        at = tags.get(name)
+        if at is not None and (at.version_id == head.id or at.updated_at >= tick):
+            return name, False
+        if at is None:
+            try:
+                dataset.create_tag(name, f"v{head.number}")
+            except TagImmutable:  # a deleted tag had this name
+                continue
+            return name, True
+    return f"{wanted}.v{head.number}", False
