@@ -16,7 +16,7 @@ $(READY): requirements/dev.txt requirements/uv.txt pyproject.toml
 	@touch $(READY)
 
 demo: $(READY)  ## materialize the example pipeline on real data and show what the registry kept
-	$(BIN)/python -m dagster_assets.demo
+	@$(BIN)/python -W "ignore:Parameter" -m dagster_assets.demo
 
 test: $(READY)  ## the whole suite, on SQLite and on a real PostgreSQL
 	$(BIN)/python -m pytest

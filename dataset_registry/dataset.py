@@ -7,7 +7,7 @@ from typing import Any
 
 from dataset_registry.errors import InputError
 from dataset_registry.model.names import component_name
-from dataset_registry.model.records import CommitResult, DatasetRecord, PointerRecord, Provenance
+from dataset_registry.model.records import CommitResult, DatasetRecord, NewDataset, PointerRecord, Provenance
 from dataset_registry.operations import commit as commits
 from dataset_registry.operations import datasets, diff, find, history, refs
 from dataset_registry.operations.access import Access
@@ -61,14 +61,8 @@ class Dataset:
         somebody else committed to the same components in the meantime, instead of raising `CommitConflict`.
         `fallback` names the branch whose head `branch` starts from when the dataset does not have it yet.
         """
-        draft = Draft(
-            self,
-            branch,
-            message=message,
-            parents=parents,
-            overwrite=overwrite,
-            fallback=fallback,
-            provenance=provenance,
+        draft = self.draft(
+            branch, message=message, parents=parents, overwrite=overwrite, fallback=fallback, provenance=provenance
         )
         with draft:
             for name, value in components.items():
@@ -87,7 +81,8 @@ class Dataset:
     ) -> "Draft":
         """Collect changes of components and commit them together on a clean exit of `with`; nothing on an exception."""
         return Draft(
-            self,
+            self._access,
+            self.record,
             branch,
             message=message,
             parents=parents,
@@ -193,24 +188,25 @@ class Draft:
 
     def __init__(
         self,
-        dataset: Dataset,
+        access: Access,
+        dataset: DatasetRecord | NewDataset,
         branch: str,
         *,
-        message: str | None,
-        parents: Sequence[str],
-        overwrite: bool,
-        fallback: str | None,
-        provenance: Provenance | None,
+        message: str | None = None,
+        parents: Sequence[str] = (),
+        overwrite: bool = False,
+        fallback: str | None = None,
+        provenance: Provenance | None = None,
     ) -> None:
+        self._access = access
         self._dataset = dataset
-        self._access = dataset._access
         self._change = commits.Change()
         self._result: CommitResult | None = None
         self.provenance = provenance
         self._options = commits.CommitOptions(
             branch=branch,
             message=message,
-            base=commits.head(self._access, dataset.record, branch, fallback),
+            base=commits.head(access, dataset, branch, fallback),
             overwrite=overwrite,
             fallback=fallback,
             parents=parents,
@@ -229,7 +225,7 @@ class Draft:
             self._spool = None
             if kind is None:
                 options = replace(self._options, provenance=self.provenance)
-                self._result = commits.commit(self._access, self._dataset.record, self._change, options)
+                self._result = commits.commit(self._access, self._dataset, self._change, options)
 
     def add(
         self,

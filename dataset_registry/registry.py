@@ -4,9 +4,10 @@ import getpass
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from dataset_registry.catalog import Catalog
-from dataset_registry.dataset import Dataset
+from dataset_registry.dataset import Dataset, Draft
 from dataset_registry.errors import InputError
 from dataset_registry.model.names import split_address
 from dataset_registry.model.records import FileRecord, RegistryBranch
@@ -86,6 +87,13 @@ class Registry:
     def datasets(self, *, prefix: str = "") -> list[Dataset]:
         """The datasets whose name starts with `prefix`, by name."""
         return [Dataset(self._access, record) for record in datasets.list_all(self._access, prefix)]
+
+    def draft(self, name: str, branch: str = find.MAIN, *, description: str | None = None, **options: Any) -> Draft:
+        """A draft of a dataset that is made with it when there is none of this name yet; `options` as in `Dataset.draft`.
+
+        A commit that fails leaves no dataset behind. Raises `InvalidName`.
+        """
+        return Draft(self._access, datasets.find_or_new(self._access, name, description), branch, **options)
 
     def version(self, address: str) -> Version:
         """The version at an address such as `raw/flights@main~2`; without `@`, the head of `main`."""

@@ -7,7 +7,7 @@ from sqlalchemy import Row, bindparam, delete, func, select, update
 from dataset_registry.catalog.engine import Transaction, insert_row
 from dataset_registry.catalog.tables import dataset_pointers, dataset_versions, datasets, retired_tags, users
 from dataset_registry.errors import NotFound
-from dataset_registry.model.records import DatasetRecord
+from dataset_registry.model.records import DatasetRecord, NewDataset
 
 _SELECT = select(
     datasets.c.id, datasets.c.name, datasets.c.description, datasets.c.created_at, users.c.username
@@ -39,6 +39,12 @@ def all_of(tx: Transaction, prefix: str) -> Iterator[DatasetRecord]:
 def create(tx: Transaction, name: str, description: str | None, user_id: int) -> int:
     """Insert a dataset; its id. The caller has seen that the name is free."""
     return insert_row(tx, datasets, {"name": name, "description": description, "created_by": user_id})
+
+
+def find_or_create(tx: Transaction, wanted: NewDataset, user_id: int) -> DatasetRecord:
+    """The dataset of this name, made if there is none."""
+    found = find(tx, wanted.name)
+    return found or get(tx, create(tx, wanted.name, wanted.description, user_id))
 
 
 def change(tx: Transaction, dataset_id: int, *, name: str, description: str | None) -> None:

@@ -11,10 +11,9 @@ from pydantic import Field
 from dataset_registry.dagster_io import handlers, metadata, partitions
 from dataset_registry.dagster_io.resource import DatasetRegistryResource
 from dataset_registry.dataset import Dataset, Draft
-from dataset_registry.errors import AlreadyExists, InputError, NotFound, UnsupportedType
+from dataset_registry.errors import InputError, NotFound, UnsupportedType
 from dataset_registry.model.partitions import belongs, component_of, local_name
-from dataset_registry.model.records import ComponentRecord, InputVersion, Provenance
-from dataset_registry.registry import Registry
+from dataset_registry.model.records import CommitResult, ComponentRecord, InputVersion, Provenance
 from dataset_registry.version import Version
 
 PARTITION_EXPRESSION = "partition_expr"
@@ -48,10 +47,12 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
         step = _step(context)
         branch = self.registry.branch_of(step.run_tags if step else None)
         keys = list(context.asset_partition_keys) if context.has_asset_partitions else []
-        dataset = _get_or_create(self.registry.registry, self._dataset_of(context), context)
+        name = self._dataset_of(context)
         provenance = _provenance(context, step, keys)
-        draft = dataset.draft(
+        draft = self.registry.registry.draft(
+            name,
             branch,
+            description=_description(context),
             message=_message(context, keys),
             overwrite=True,
             fallback=self.registry.fallback_branch,
@@ -60,9 +61,9 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
         with draft:
             self._fill(draft, context, keys, obj)
         result = draft.result
-        self._report(context, step, dataset, draft, branch=branch, keys=keys, inputs=provenance.inputs)
+        self._report(context, step, result, branch=branch, keys=keys, inputs=provenance.inputs)
         context.log.info(
-            f"{dataset.name}@v{result.version.number} on {branch}: "
+            f"{name}@v{result.version.number} on {branch}: "
             + (
                 "unchanged, no new version"
                 if result.unchanged
@@ -90,16 +91,15 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
         self,
         context: dg.OutputContext,
         step: Any,
-        dataset: Dataset,
-        draft: Draft,
+        result: CommitResult,
         *,
         branch: str,
         keys: Sequence[str],
         inputs: Sequence[InputVersion],
     ) -> None:
-        result = draft.result
         changes = {}
         if not result.unchanged and result.version.parents:
+            dataset = self.registry.registry.dataset(result.version.dataset)
             changes = dataset.diff(f"v{result.version.parents[0]}", f"v{result.version.number}").schema
         context.add_output_metadata(
             metadata.materialization(
@@ -204,17 +204,6 @@ def _components(value: Any) -> dict[str | None, Any]:
     if not value:
         raise InputError("The asset returned an empty dict. Return at least one component.")
     return {str(name): part for name, part in value.items()}
-
-
-def _get_or_create(registry: Registry, name: str, context: dg.OutputContext) -> Dataset:
-    try:
-        return registry.dataset(name)
-    except NotFound:
-        pass
-    try:
-        return registry.create_dataset(name, description=_description(context))
-    except AlreadyExists:  # another step was first
-        return registry.dataset(name)
 
 
 def _description(context: dg.OutputContext) -> str | None:

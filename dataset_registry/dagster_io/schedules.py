@@ -39,23 +39,22 @@ def build_tag_schedule(
         template, branch, datetime.now(UTC)
     )  # a bad template is an error where it is written, not at 6 in the morning
 
-    @dg.op(name=f"{name}_op", required_resource_keys={resource_key})
-    def tag_heads(context: dg.OpExecutionContext, config: TagConfig) -> dict[str, str]:
+    @dg.op(name=f"{name}_op", required_resource_keys={resource_key}, out=dg.Out(dg.Nothing))
+    def tag_heads(context: dg.OpExecutionContext, config: TagConfig) -> None:
         resource: DatasetRegistryResource = getattr(context.resources, resource_key)
         tick = datetime.fromisoformat(config.tick) if config.tick else datetime.now(UTC)
         wanted = _expand(template, branch, tick)
         chosen = [d for d in resource.registry.datasets() if any(fnmatchcase(d.name, pattern) for pattern in datasets)]
-        tagged = {}
+        tagged = 0
         for dataset in chosen:
             made = _tag(dataset, branch, wanted, tick)
             if made is None:
                 context.log.info(f"{dataset.name} has no branch {branch}: not tagged")
                 continue
             tag, is_new = made
-            tagged[dataset.name] = tag
+            tagged += 1
             context.log.info(f"{dataset.name}@{tag} {'made' if is_new else 'was there already'}")
-        context.add_output_metadata({"registry/tag": wanted, "registry/tagged": len(tagged)})
-        return tagged
+        context.add_output_metadata({"registry/tag": wanted, "registry/tagged": tagged})
 
     @dg.job(name=f"{name}_job", description=f"Tags the heads of {', '.join(datasets)} on {branch}.")
     def tag_job() -> None:

@@ -25,6 +25,14 @@ class DatasetRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class NewDataset:
+    """A dataset that is made together with its first version, so that a commit that fails leaves none behind."""
+
+    name: str
+    description: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class VersionRecord:
     """A version, immutable. `parents` and `number` are numbers within the dataset; the first parent leads.
 

@@ -16,7 +16,14 @@ from dataset_registry.errors import BranchMoved, CommitConflict, InputError, Not
 from dataset_registry.model.manifest import ComponentKey, Entry, Manifest, build, canonical_json, rewrite
 from dataset_registry.model.names import pointer_name
 from dataset_registry.model.partitions import belongs
-from dataset_registry.model.records import CommitResult, ComponentRecord, DatasetRecord, Provenance, VersionRecord
+from dataset_registry.model.records import (
+    CommitResult,
+    ComponentRecord,
+    DatasetRecord,
+    NewDataset,
+    Provenance,
+    VersionRecord,
+)
 from dataset_registry.operations import find
 from dataset_registry.operations.access import Access, authorize
 from dataset_registry.operations.stage import Staged
@@ -90,14 +97,18 @@ class _BytesGone(Exception):
     """A hold ran out, or known content was collected before we held it: store the bytes again."""
 
 
-def head(access: Access, dataset: DatasetRecord, branch: str, fallback: str | None = None) -> VersionRecord | None:
+def head(
+    access: Access, dataset: DatasetRecord | NewDataset, branch: str, fallback: str | None = None
+) -> VersionRecord | None:
     """The version that a commit to the branch would start from now: the base of a draft."""
+    if isinstance(dataset, NewDataset):
+        return None
     with access.catalog.read() as tx:
         authorize(access, tx, "write", dataset.id)
         return _start_of(tx, dataset, branch, fallback)[0]
 
 
-def commit(access: Access, dataset: DatasetRecord, change: Change, options: CommitOptions) -> CommitResult:
+def commit(access: Access, dataset: DatasetRecord | NewDataset, change: Change, options: CommitOptions) -> CommitResult:
     """Make a version of `change` on a branch, or find that nothing changed.
 
     Raises `CommitConflict`, `BranchMoved`, `NotFound` (branch, removed component), `InputError` (nothing to commit).
@@ -123,7 +134,7 @@ def commit(access: Access, dataset: DatasetRecord, change: Change, options: Comm
 
 
 def _store_bytes(
-    access: Access, dataset: DatasetRecord, change: Change, *, careful: bool
+    access: Access, dataset: DatasetRecord | NewDataset, change: Change, *, careful: bool
 ) -> tuple[list[UUID], dict[str, str]]:
     """Hold every content and put what is not stored yet; the holds, and the keys of what was put.
 
@@ -136,14 +147,15 @@ def _store_bytes(
         wanted.update((file.content_hash, file) for file in component.staged.spooled)
         if component.staged.parts is not None:
             tables.add(component.staged.content_hash)
+    dataset_id = dataset.id if isinstance(dataset, DatasetRecord) else None
     with access.catalog.read() as tx:
-        authorize(access, tx, "write", dataset.id)
+        authorize(access, tx, "write", dataset_id)
         known = files.find_many(tx, [*wanted, *tables])
     if not careful and wanted.keys() <= known.keys():
         return [], {}
 
     def hold(tx: Transaction) -> tuple[list[UUID], dict[str, str]]:
-        authorize(access, tx, "write", dataset.id)
+        authorize(access, tx, "write", dataset_id)
         known = files.find_many(tx, [*wanted, *tables])
         keys = {content_hash: new_key(content_hash) for content_hash in wanted if content_hash not in known}
         holds = files.hold(tx, {content_hash: keys.get(content_hash) for content_hash in (*wanted, *tables)})
@@ -157,7 +169,7 @@ def _store_bytes(
 
 def _commit(
     access: Access,
-    dataset: DatasetRecord,
+    target: DatasetRecord | NewDataset,
     change: Change,
     options: CommitOptions,
     uuid: UUID,
@@ -166,6 +178,8 @@ def _commit(
     tx: Transaction,
 ) -> CommitResult:
     """The transaction. The pointer row is locked first: everything after it sees a branch that stands still."""
+    user_id = access.user_id(tx)
+    dataset = datasets.find_or_create(tx, target, user_id) if isinstance(target, NewDataset) else target
     authorize(access, tx, "write", dataset.id)
     start, pointer_exists = _start_of(tx, dataset, options.branch, options.fallback, lock=True)
     parents = _parents(tx, dataset, options, start)
@@ -179,7 +193,6 @@ def _commit(
         after = build(entry for entry in edits.values() if entry is not None)
     if holds and not files.release(tx, holds):
         raise _BytesGone
-    user_id = access.user_id(tx)
     unchanged = start is not None and after.digest == start.digest and len(parents) < 2
     if start is not None and unchanged:
         files.discard(tx, list(keys.values()))  # somebody stored the same content between our hold and now

@@ -3,7 +3,7 @@
 from dataset_registry.catalog import Transaction, datasets, manifests, pointers, versions
 from dataset_registry.errors import AlreadyExists, InUse, NotFound
 from dataset_registry.model import names
-from dataset_registry.model.records import DatasetRecord
+from dataset_registry.model.records import DatasetRecord, NewDataset
 from dataset_registry.operations import find
 from dataset_registry.operations.access import Access, authorize
 
@@ -18,6 +18,14 @@ def create(access: Access, name: str, description: str | None) -> DatasetRecord:
         return datasets.get(tx, datasets.create(tx, name, description, access.user_id(tx)))
 
     return access.catalog.write(work)
+
+
+def find_or_new(access: Access, name: str, description: str | None) -> DatasetRecord | NewDataset:
+    """The dataset of this name, or what a first commit makes of it. Raises `InvalidName`."""
+    name = names.dataset_name(name)
+    with access.catalog.read() as tx:
+        authorize(access, tx, "read")
+        return datasets.find(tx, name) or NewDataset(name, description)
 
 
 def get(access: Access, name: str) -> DatasetRecord:

@@ -5,10 +5,7 @@ from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from shutil import copyfileobj
-from typing import BinaryIO
-
-import pyarrow as pa
-import pyarrow.dataset as ds
+from typing import TYPE_CHECKING, BinaryIO
 
 from dataset_registry.catalog import files, manifests
 from dataset_registry.errors import InputError, NotFound, StorageError
@@ -17,6 +14,10 @@ from dataset_registry.model.records import ComponentRecord, FileRecord, VersionR
 from dataset_registry.model.schema import ComponentSchema, Schema
 from dataset_registry.operations.access import Access, authorize
 from dataset_registry.tabular import arrow, capture, formats, parquet
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.dataset as ds
 
 
 def components(access: Access, version: VersionRecord, names: Sequence[str] | None = None) -> list[ComponentRecord]:
@@ -86,25 +87,26 @@ def table(
     names: Sequence[str] | None,
     *,
     columns: Sequence[str] | None = None,
-    filter: ds.Expression | None = None,
+    filter: "ds.Expression | None" = None,
     sheet: str | None = None,
-) -> pa.Table:
+) -> "pa.Table":
     """Components as one Arrow table, in order of name and index, with the types their writer had.
 
     `names` None means the whole version when all its tables have the same columns. Raises `InputError`.
     """
     found = _tables(access, version, names)
     if all(c.format == "parquet" for c in found):
-        result = _scan(access, version, found).to_table(columns=list(columns) if columns else None, filter=filter)
+        source = _scan(access, version, found)
     else:
-        read = [capture.read(_local(access, version, c), c.format, c.metadata.get("encoding"), sheet) for c in found]
-        dataset = ds.dataset(pa.concat_tables(read, promote_options="permissive"))
-        result = dataset.to_table(columns=list(columns) if columns else None, filter=filter)
+        source = capture.dataset(
+            [(_local(access, version, c), c.format, c.metadata.get("encoding")) for c in found], sheet
+        )
+    result = source.to_table(columns=list(columns) if columns else None, filter=filter)
     captured = _captured(access, version, found)
     return arrow.with_user_types(result, captured.tables[0] if captured else None)
 
 
-def scan(access: Access, version: VersionRecord, names: Sequence[str] | None) -> ds.Dataset:
+def scan(access: Access, version: VersionRecord, names: Sequence[str] | None) -> "ds.Dataset":
     """A lazy Arrow dataset over the stored Parquet files; nothing is copied. Raises `InputError` for other formats."""
     return _scan(access, version, _tables(access, version, names))
 
@@ -180,7 +182,7 @@ def _local(access: Access, version: VersionRecord, found: ComponentRecord) -> Pa
     return path
 
 
-def _scan(access: Access, version: VersionRecord, found: Sequence[ComponentRecord]) -> ds.Dataset:
+def _scan(access: Access, version: VersionRecord, found: Sequence[ComponentRecord]) -> "ds.Dataset":
     return parquet.scan(_files(access, version, found), alike=_alike(access, version, found))
 
 

@@ -1,12 +1,14 @@
 """Capturing schemas: what columns, what rows, what values a file has, read the way its format wants."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
 from dataset_registry.errors import InputError, RegistryError, UnreadableFile
 from dataset_registry.model.schema import ColumnStatistics, ComponentSchema, TableSchema
@@ -44,11 +46,19 @@ def capture(path: Path, format: str, encoding: str | None = None) -> ComponentSc
         return ComponentSchema(format, (TableSchema(None, columns, facts[0], statistics),))
 
 
+def dataset(sources: Sequence[tuple[Path, str, str | None]], sheet: str | None = None) -> ds.Dataset:
+    """Files (path, format, encoding) as one Arrow dataset in memory, with the columns of all of them. As `read`."""
+    tables = [read(path, format, encoding, sheet) for path, format, encoding in sources]
+    return ds.dataset(pa.concat_tables(tables, promote_options="permissive"))
+
+
 def read(path: Path, format: str, encoding: str | None = None, sheet: str | None = None) -> pa.Table:
-    """A CSV, JSON or Excel file as an Arrow table with the types that were captured.
+    """A file as an Arrow table with the types that were captured.
 
     `sheet` is due when a spreadsheet has several. Raises `UnreadableFile`, `InputError`.
     """
+    if format == "parquet":
+        return parquet.scan([path]).to_table()
     if format == "excel":
         sheets = read_sheets(path)
         if sheet is None and len(sheets) > 1:

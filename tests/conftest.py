@@ -1,0 +1,105 @@
+"""Fixtures: real registries, on SQLite and on PostgreSQL, each test its own; the servers are shared by a session."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+
+import psycopg
+import pytest
+
+from dataset_registry import Dataset, Registry
+from dataset_registry.catalog import Catalog, migrate
+from tests import servers
+
+DATABASES = ("sqlite", "postgresql")
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> Iterator[str]:
+    """A PostgreSQL server of this session, with a database `template_registry` that has a catalog."""
+    with servers.postgresql() as url:
+        migrate.upgrade(Catalog(_database(url, "template_registry", None)))
+        yield url
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite catalog to copy: migrating anew would take longer than most tests."""
+    path = tmp_path_factory.mktemp("template") / "catalog.sqlite"
+    catalog = Catalog(f"sqlite:///{path}")
+    catalog.ready()
+    catalog.close()
+    return path
+
+
+@pytest.fixture(params=DATABASES)
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database without tables, on each kind of database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'empty.sqlite'}"
+    return _database(request.getfixturevalue("postgresql_url"), f"empty_{next(_numbers)}", None)
+
+
+@pytest.fixture(params=DATABASES)
+def catalog_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a catalog at the newest revision, on each kind of database."""
+    return _catalog(request, request.param, tmp_path)
+
+
+@pytest.fixture
+def sqlite_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a SQLite catalog at the newest revision, for what has nothing to do with the database."""
+    return _catalog(request, "sqlite", tmp_path)
+
+
+@pytest.fixture
+def registry(catalog_url: str, tmp_path: Path) -> Iterator[Registry]:
+    """An empty registry, on each kind of database, with a folder for a store."""
+    with Registry.open(catalog=catalog_url, store=str(tmp_path / "store"), actor="alice") as opened:
+        yield opened
+
+
+@pytest.fixture
+def embedded(sqlite_url: str, tmp_path: Path) -> Iterator[Registry]:
+    """An empty registry on SQLite."""
+    with Registry.open(catalog=sqlite_url, store=str(tmp_path / "store"), actor="alice") as opened:
+        yield opened
+
+
+@pytest.fixture
+def flights(registry: Registry) -> Dataset:
+    """An empty dataset, on each kind of database."""
+    return registry.create_dataset("raw/flights")
+
+
+@pytest.fixture
+def rows(registry: Registry) -> Callable[..., SimpleNamespace]:
+    """How many rows each table of the registry's catalog has: `rows().files`; to see that nothing was left behind."""
+    from sqlalchemy import func, select
+
+    from dataset_registry.catalog.tables import metadata
+
+    def count_rows() -> SimpleNamespace:
+        with registry._access.catalog.read() as tx:
+            return SimpleNamespace(
+                **{t.name: tx.execute(select(func.count()).select_from(t)).scalar() for t in metadata.tables.values()}
+            )
+
+    return count_rows
+
+
+def _catalog(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> str:
+    if kind == "sqlite":
+        path = tmp_path / "catalog.sqlite"
+        shutil.copy(request.getfixturevalue("sqlite_template"), path)
+        return f"sqlite:///{path}"
+    return _database(request.getfixturevalue("postgresql_url"), f"registry_{next(_numbers)}", "template_registry")
+
+
+def _database(url: str, name: str, template: str | None) -> str:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
+    return url.rpartition("/")[0].replace("postgresql://", "postgresql+psycopg://") + f"/{name}"
