@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from time import sleep
 from types import SimpleNamespace
 
 import psycopg
@@ -21,7 +22,9 @@ _numbers = count(1)
 def postgresql_url() -> Iterator[str]:
     """A PostgreSQL server of this session, with a database `template_registry` that has a catalog."""
     with servers.postgresql() as url:
-        migrate.upgrade(Catalog(_database(url, "template_registry", None)))
+        template = Catalog(_database(url, "template_registry", None))
+        migrate.upgrade(template)
+        template.close()
         yield url
 
 
@@ -101,5 +104,10 @@ def _catalog(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> str:
 
 def _database(url: str, name: str, template: str | None) -> str:
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
+        for _ in range(100):  # a template is free only once the server has seen its last connection go
+            try:
+                connection.execute(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
+                break
+            except psycopg.errors.ObjectInUse:
+                sleep(0.05)
     return url.rpartition("/")[0].replace("postgresql://", "postgresql+psycopg://") + f"/{name}"

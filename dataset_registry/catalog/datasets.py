@@ -26,7 +26,7 @@ def get(tx: Transaction, dataset_id: int) -> DatasetRecord:
     """The dataset with this id. Raises `NotFound` when it was deleted."""
     row = tx.execute(_BY_ID, {"id": dataset_id}).one_or_none()
     if row is None:
-        raise NotFound("This dataset was deleted. Open it again by name to see whether another took its place.")
+        raise _deleted()
     return _record(row)
 
 
@@ -72,8 +72,14 @@ _NEXT = (
 
 
 def next_number(tx: Transaction, dataset_id: int) -> int:
-    """Take the next version number. Holds the dataset's row until the end: call it just before the version row."""
-    return int(tx.execute(_NEXT, {"dataset": dataset_id}).scalar_one())
+    """Take the next version number. Holds the dataset's row until the end: call it just before the version row.
+
+    Raises `NotFound` when the dataset was deleted.
+    """
+    number = tx.execute(_NEXT, {"dataset": dataset_id}).scalar()
+    if number is None:
+        raise _deleted()
+    return int(number)
 
 
 def find_user(tx: Transaction, username: str) -> int | None:
@@ -105,6 +111,10 @@ _COUNT = select(func.count()).select_from(dataset_versions).where(dataset_versio
 def version_count(tx: Transaction, dataset_id: int) -> int:
     """How many versions a dataset has now."""
     return int(tx.execute(_COUNT, {"dataset": dataset_id}).scalar_one())
+
+
+def _deleted() -> NotFound:
+    return NotFound("This dataset was deleted. Open it again by name to see whether another took its place.")
 
 
 def _record(row: Row) -> DatasetRecord:  # type: ignore[type-arg]

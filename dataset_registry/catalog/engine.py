@@ -14,6 +14,7 @@ from pathlib import Path
 from random import random
 from time import sleep
 from typing import Any, TextIO, TypeVar
+from weakref import WeakSet
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, exc, insert, text
 from sqlalchemy.engine import URL, make_url
@@ -61,6 +62,7 @@ class Catalog:
         self._lock_file: TextIO | None = None
         self.user_ids: dict[str, int] = {}
         """Ids of users that are committed: they never change."""
+        _open_catalogs.add(self)
 
     @property
     def address(self) -> str:
@@ -80,6 +82,15 @@ class Catalog:
         if self._lock_file is not None:
             self._lock_file.close()
             self._lock_file = None
+
+    def forget_connections(self) -> None:
+        """After a fork, in the child: what is open belongs to the parent, the locks too."""
+        for name in ("reader", "writer"):
+            if (engine := self.__dict__.pop(name, None)) is not None:
+                engine.dispose(close=False)
+        if self._lock_file is not None:
+            self._lock_file.close()
+        self._lock, self._lock_file = threading.Lock(), None
 
     @cached_property
     def reader(self) -> Engine:
@@ -188,15 +199,14 @@ class Catalog:
             engine = create_engine(self.url, connect_args={"timeout": 30, "check_same_thread": False})
             event.listen(engine, "connect", _configure_sqlite)
             event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
-        pid = os.getpid()
-        event.listen(engine, "checkout", lambda connection, record, proxy: _same_process(pid, record, proxy))
         return engine
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"schema": self.schema, "url": self.url, "is_sqlite": self.is_sqlite}
+    def __reduce__(self) -> tuple[type["Catalog"], tuple[str]]:
+        url = self.url.update_query_dict({"schema": self.schema}) if self.schema != SCHEMA else self.url
+        return Catalog, (url.render_as_string(hide_password=False),)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock(), _lock_file=None, user_ids={})
+
+_open_catalogs: "WeakSet[Catalog]" = WeakSet()
 
 
 def insert_row(tx: Transaction, table: Table, row: Mapping[str, object]) -> int:
@@ -236,8 +246,10 @@ def _configure_sqlite(connection: Any, record: object) -> None:
     cursor.close()
 
 
-def _same_process(pid: int, record: Any, proxy: Any) -> None:
-    """Connections do not survive a fork: let the pool open a new one in the child."""
-    if os.getpid() != pid:
-        record.dbapi_connection = proxy.dbapi_connection = None
-        raise exc.DisconnectionError("this connection belongs to the parent process")
+def _after_fork() -> None:
+    for catalog in _open_catalogs:
+        catalog.forget_connections()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -116,7 +116,8 @@ def branch_everywhere(tx: Transaction, name: str, source: str) -> int:
     ).where(_P.c.pointer_name == source, ~_P.c.is_tag)
     columns = ["dataset_id", "pointer_name", "dataset_version_id", "is_tag", "base_version_id"]
     tx.execute(insert(registry_branches), {"name": name, "source": source})
-    return tx.execute(insert(_P).from_select(columns, rows)).rowcount
+    tx.execute(insert(_P).from_select(columns, rows))
+    return count(tx, name)
 
 
 def registry_branch(tx: Transaction, name: str) -> RegistryBranch | None:

@@ -1,7 +1,7 @@
 """Branches and tags: of one dataset, and branches over all of them."""
 
 from dataset_registry.catalog import Transaction, pointers, versions
-from dataset_registry.errors import AlreadyExists, BranchMoved, NotFound, RetryLater, TagImmutable
+from dataset_registry.errors import AlreadyExists, BranchMoved, NotFound, TagImmutable
 from dataset_registry.model.names import pointer_name
 from dataset_registry.model.records import DatasetRecord, PointerRecord, RegistryBranch
 from dataset_registry.operations import find
@@ -34,7 +34,7 @@ def create(access: Access, dataset: DatasetRecord, name: str, ref: str, *, is_ta
                 name=name,
             )
         if not versions.share(tx, [version.id]):
-            raise RetryLater(f"v{version.number} of {dataset.name} was deleted meanwhile. Try again.")
+            raise NotFound(f"v{version.number} of {dataset.name} was deleted meanwhile.", version=version.number)
         pointers.create(tx, dataset.id, name, version.id, is_tag=is_tag)
         made = pointers.find(tx, dataset.id, name)
         assert made is not None, "inserted in this transaction"
@@ -64,7 +64,7 @@ def move(access: Access, dataset: DatasetRecord, name: str, ref: str, *, expect:
             )
         version = find.version(tx, dataset, ref)
         if not versions.share(tx, [version.id]):
-            raise RetryLater(f"v{version.number} of {dataset.name} was deleted meanwhile. Try again.")
+            raise NotFound(f"v{version.number} of {dataset.name} was deleted meanwhile.", version=version.number)
         pointers.move(tx, dataset.id, name, version.id)
         return _get(tx, dataset, name)
 

@@ -1,10 +1,12 @@
 """A store in memory, for tests and for trying things out: it ends with the process."""
 
 import threading
+import weakref
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from shutil import rmtree
+from tempfile import mkdtemp
 from time import time
 from typing import BinaryIO
 
@@ -19,8 +21,9 @@ class MemoryStore:
         self.location = "memory"
         self._objects: dict[str, tuple[bytes, float]] = {}
         self._lock = threading.Lock()
-        self._scratch = TemporaryDirectory(prefix="dataset-registry-", ignore_cleanup_errors=True)
-        self.spool_folder = Path(self._scratch.name) / "spool"
+        self._scratch = Path(mkdtemp(prefix="dataset-registry-"))
+        weakref.finalize(self, rmtree, self._scratch, ignore_errors=True)
+        self.spool_folder = self._scratch / "spool"
 
     def put(self, key: str, source: Path | bytes) -> None:
         if not KEY.fullmatch(key):
@@ -32,7 +35,7 @@ class MemoryStore:
             self._objects[key] = (data, time())
 
     def fetch(self, key: str) -> Path:
-        copy = Path(self._scratch.name) / key
+        copy = self._scratch / key
         data = self._bytes(key)
         with self._lock:
             if not copy.exists():
@@ -53,7 +56,7 @@ class MemoryStore:
     def delete(self, key: str) -> None:
         with self._lock:
             self._objects.pop(key, None)
-            (Path(self._scratch.name) / key).unlink(missing_ok=True)
+            (self._scratch / key).unlink(missing_ok=True)
 
     def list(self) -> Iterator[StoredObject]:
         for key, (data, modified) in list(self._objects.items()):
