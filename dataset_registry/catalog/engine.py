@@ -7,7 +7,7 @@ SQLite: WAL, `synchronous=FULL`, foreign keys on, one engine for reads (deferred
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -214,6 +214,14 @@ def insert_row(tx: Transaction, table: Table, row: Mapping[str, object]) -> int:
     key = tx.execute(insert(table), row).inserted_primary_key
     assert key is not None, "every table that is inserted into this way has an id"
     return int(key[0])
+
+
+def insert_rows(tx: Transaction, table: Table, columns: Sequence[str], rows: Sequence[tuple[object, ...]]) -> None:
+    """Insert many rows of plain values, straight through the driver: its executemany is most of a large commit."""
+    if rows:
+        mark = "?" if tx.dialect.name == "sqlite" else "%s"
+        values = ", ".join([mark] * len(columns))
+        tx.exec_driver_sql(f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({values})", list(rows))
 
 
 class _Interrupted(Exception):

@@ -5,9 +5,9 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 
-from sqlalchemy import ColumnElement, Row, Select, Table, and_, bindparam, delete, exists, func, insert, select
+from sqlalchemy import ColumnElement, Row, Select, Table, and_, bindparam, delete, exists, func, select
 
-from dataset_registry.catalog.engine import Transaction, insert_row
+from dataset_registry.catalog.engine import Transaction, insert_row, insert_rows
 from dataset_registry.catalog.tables import (
     dataset_version_files,
     file_captures,
@@ -125,39 +125,39 @@ def store(tx: Transaction, version_id: int, manifest: Manifest) -> None:
             continue
         page_ids = [page.id if page.id is not None else _store_page(tx, page) for page in index.pages or ()]
         index_id = _insert_page(tx, manifest_index_pages, index)
-        tx.execute(
-            insert(manifest_index_entries),
-            [{"index_page_id": index_id, "position": i, "page_id": page_id} for i, page_id in enumerate(page_ids)],
+        insert_rows(
+            tx,
+            manifest_index_entries,
+            ("index_page_id", "position", "page_id"),
+            [(index_id, i, page_id) for i, page_id in enumerate(page_ids)],
         )
         index_ids.append(index_id)
-    if index_ids:
-        tx.execute(
-            insert(version_index_pages),
-            [
-                {"version_id": version_id, "position": i, "index_page_id": page_id}
-                for i, page_id in enumerate(index_ids)
-            ],
-        )
+    insert_rows(
+        tx,
+        version_index_pages,
+        ("version_id", "position", "index_page_id"),
+        [(version_id, i, page_id) for i, page_id in enumerate(index_ids)],
+    )
+
+
+_ENTRY_FIELDS = (
+    "page_id",
+    "component_name",
+    "component_index",
+    "component_type",
+    "file_id",
+    "schema_id",
+    "format",
+    "metadata",
+)
 
 
 def _store_page(tx: Transaction, page: Page) -> int:
     page_id = _insert_page(tx, manifest_pages, page)
-    tx.execute(
-        insert(manifest_entries),
-        [
-            {
-                "page_id": page_id,
-                "component_name": entry.name,
-                "component_index": entry.index,
-                "component_type": entry.type,
-                "file_id": entry.file_id,
-                "schema_id": entry.schema_id,
-                "format": entry.format,
-                "metadata": entry.metadata,
-            }
-            for entry in page.entries or ()
-        ],
-    )
+    rows = [
+        (page_id, e.name, e.index, e.type, e.file_id, e.schema_id, e.format, e.metadata) for e in page.entries or ()
+    ]
+    insert_rows(tx, manifest_entries, _ENTRY_FIELDS, rows)
     return page_id
 
 

@@ -37,7 +37,8 @@ metadata = MetaData(
 )
 
 _NOW = text("CURRENT_TIMESTAMP")
-# `sqlite_autoincrement`: an id that was given once is never given again.
+# `sqlite_autoincrement`: an id that was given once is never given again. `sqlite_with_rowid=False`: the rows of a page
+# lie together, and a new page dirties one tree instead of two.
 
 users = Table(
     "users",
@@ -163,9 +164,17 @@ manifest_entries = Table(
     Column("component_index", Integer, primary_key=True),
     Column("component_type", String(50), nullable=False),
     Column("file_id", Id, ForeignKey(files.c.id), nullable=False, index=True),
-    Column("schema_id", Id, ForeignKey(schemas.c.id), index=True),
+    Column("schema_id", Id, ForeignKey(schemas.c.id)),
     Column("format", String(50), nullable=False),
     Column("metadata", Text),  # canonical JSON; text, because the digest is over it
+    # Most entries of a dataset of plain files have none: they need no place in the index.
+    Index(
+        "idx_manifest_entries_schema_id",
+        "schema_id",
+        sqlite_where=text("schema_id IS NOT NULL"),
+        postgresql_where=text("schema_id IS NOT NULL"),
+    ),
+    sqlite_with_rowid=False,
 )
 
 manifest_index_pages = Table("manifest_index_pages", metadata, *_page_columns(), sqlite_autoincrement=True)
@@ -176,6 +185,7 @@ manifest_index_entries = Table(
     Column("index_page_id", Id, ForeignKey(manifest_index_pages.c.id), primary_key=True),
     Column("position", Integer, primary_key=True),
     Column("page_id", Id, ForeignKey(manifest_pages.c.id), nullable=False, index=True),
+    sqlite_with_rowid=False,
 )
 
 version_index_pages = Table(
@@ -184,6 +194,7 @@ version_index_pages = Table(
     Column("version_id", Id, ForeignKey(dataset_versions.c.id), primary_key=True),
     Column("position", Integer, primary_key=True),
     Column("index_page_id", Id, ForeignKey(manifest_index_pages.c.id), nullable=False, index=True),
+    sqlite_with_rowid=False,
 )
 
 dataset_pointers = Table(

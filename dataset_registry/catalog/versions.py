@@ -18,7 +18,7 @@ from dataset_registry.catalog.tables import (
     version_parents,
 )
 from dataset_registry.model.history import Node
-from dataset_registry.model.records import DatasetRecord, VersionRecord
+from dataset_registry.model.records import DatasetRecord, Head, VersionRecord
 
 _V = dataset_versions
 _parent = dataset_versions.alias("parent")
@@ -56,7 +56,7 @@ _BY_DIGEST = (
     .limit(64)
 )
 _HEAD = (
-    _SELECT.add_columns(dataset_pointers.c.is_tag)
+    select(_V.c.id, _V.c.version_number, _V.c.depth, _V.c.digest, dataset_pointers.c.is_tag)
     .join(dataset_pointers, dataset_pointers.c.dataset_version_id == _V.c.id)
     .where(dataset_pointers.c.dataset_id == bindparam("dataset"), dataset_pointers.c.pointer_name == bindparam("name"))
 )
@@ -68,10 +68,10 @@ def by_id(tx: Transaction, version_id: int) -> VersionRecord | None:
     return _one(tx, _BY_ID, {"id": version_id})
 
 
-def head(tx: Transaction, dataset_id: int, name: str) -> tuple[VersionRecord, bool] | None:
-    """The version that a branch or tag names, and whether it is a tag."""
+def head(tx: Transaction, dataset_id: int, name: str) -> Head | None:
+    """The version that a branch or tag names."""
     row = tx.execute(_HEAD, {"dataset": dataset_id, "name": name}).one_or_none()
-    return (_records(tx, [row])[0], row.is_tag) if row else None
+    return Head(*row) if row else None
 
 
 def by_number(tx: Transaction, dataset_id: int, number: int) -> VersionRecord | None:
@@ -144,7 +144,7 @@ def insert_version(
     dataset: DatasetRecord,
     number: int,
     digest: str,
-    parents: Sequence[VersionRecord],
+    parents: Sequence[Head],
     message: str | None,
     author: tuple[int, str],
     component_count: int,

@@ -13,7 +13,7 @@ Format `manifest/1` (pinned by test vectors in tests/model/test_manifest.py; doc
 import hashlib
 import json
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, NoReturn, TypeVar
 
@@ -137,13 +137,13 @@ def rewrite(
     def upto(last: ComponentKey, *, final: bool) -> int:
         return len(ordered) if final else bisect_right(order, sort_key(last))
 
-    def accept_page(page: Page) -> None:
-        if run := pages.push(page):
+    def accept_page(page: Page, *, inner: bool = False) -> None:
+        if run := pages.push(page, inner=inner):
             index.append(_index_page(run))
 
-    def accept_entries(run: Sequence[Entry]) -> None:
+    def accept_entries(run: Sequence[Entry], inner: Container[ComponentKey] = ()) -> None:
         for entry in run:
-            if cut := entries.push(entry):
+            if cut := entries.push(entry, inner=entry.key in inner):
                 accept_page(_page(cut))
 
     for i, old_index in enumerate(manifest.index):
@@ -153,13 +153,15 @@ def rewrite(
             continue
         old_pages = old_index.pages or load_pages(old_index)
         for j, old_page in enumerate(old_pages):
-            until = upto(old_page.last, final=last_index and j == len(old_pages) - 1)
+            last_page = j == len(old_pages) - 1
+            until = upto(old_page.last, final=last_index and last_page)
             if until == done and not entries.pending:
-                accept_page(old_page)
+                accept_page(old_page, inner=not last_page)
                 continue
             changed = {key: edits[key] for key in ordered[done:until]}
             done = until
-            accept_entries(_apply(old_page.entries or load_entries(old_page), changed))
+            old_entries = old_page.entries or load_entries(old_page)
+            accept_entries(_apply(old_entries, changed), {entry.key for entry in old_entries[:-1]})
     if done < len(ordered):  # only an empty manifest has no last page to take the rest
         accept_entries(_apply((), {key: edits[key] for key in ordered[done:]}))
     if entries.pending:
@@ -177,9 +179,10 @@ class _Cutter(Generic[_Item]):
         self._salt = salt
         self.pending: list[_Item] = []
 
-    def push(self, item: _Item) -> Sequence[_Item] | None:
+    def push(self, item: _Item, *, inner: bool = False) -> Sequence[_Item] | None:
+        """Add an item; the run that ends with it, if it ends one. `inner` items lay inside a run before: no borders."""
         self.pending.append(item)
-        if len(self.pending) >= LARGEST_PAGE or is_border(self._key(item), self._salt):
+        if len(self.pending) >= LARGEST_PAGE or (not inner and is_border(self._key(item), self._salt)):
             return self.take()
         return None
 
@@ -224,12 +227,16 @@ def entries_digest(entries: Iterable[Entry]) -> str:
     return build(entries).digest
 
 
+_TAGGED = {
+    kind: hashlib.sha256(f"dataset_registry {FORMAT} {kind}\0".encode())
+    for kind in ("entry", "page", "index", "version")
+}
+
+
 def _hash(kind: str, *parts: bytes) -> bytes:
     """SHA-256 over a tag and length-prefixed parts, so that no two lists of parts share an encoding."""
-    hasher = hashlib.sha256(f"dataset_registry {FORMAT} {kind}\0".encode())
-    for part in parts:
-        hasher.update(len(part).to_bytes(8, "big"))
-        hasher.update(part)
+    hasher = _TAGGED[kind].copy()
+    hasher.update(b"".join([piece for part in parts for piece in (len(part).to_bytes(8, "big"), part)]))
     return hasher.digest()
 
 

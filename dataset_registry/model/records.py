@@ -55,6 +55,17 @@ class VersionRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Head:
+    """Where a branch or tag stands: what a commit needs to know of the version before it."""
+
+    id: int
+    number: int
+    depth: int
+    digest: str | None
+    is_tag: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class FileRecord:
     """A stored file. `object_key` is where its bytes are; a legacy file has `legacy_path` or inline bytes instead."""
 

@@ -20,9 +20,9 @@ from dataset_registry.model.records import (
     CommitResult,
     ComponentRecord,
     DatasetRecord,
+    Head,
     NewDataset,
     Provenance,
-    VersionRecord,
 )
 from dataset_registry.operations import find
 from dataset_registry.operations.access import Access, authorize
@@ -75,7 +75,7 @@ class CommitOptions:
 
     branch: str = find.MAIN
     message: str | None = None
-    base: VersionRecord | None = None
+    base: Head | None = None
     overwrite: bool = False
     fallback: str | None = None
     parents: Sequence[str] = ()
@@ -97,9 +97,7 @@ class _BytesGone(Exception):
     """A hold ran out, or known content was collected before we held it: store the bytes again."""
 
 
-def head(
-    access: Access, dataset: DatasetRecord | NewDataset, branch: str, fallback: str | None = None
-) -> VersionRecord | None:
+def head(access: Access, dataset: DatasetRecord | NewDataset, branch: str, fallback: str | None = None) -> Head | None:
     """The version that a commit to the branch would start from now: the base of a draft."""
     if isinstance(dataset, NewDataset):
         return None
@@ -196,7 +194,9 @@ def _commit(
     unchanged = start is not None and after.digest == start.digest and len(parents) < 2
     if start is not None and unchanged:
         files.discard(tx, list(keys.values()))  # somebody stored the same content between our hold and now
-        version, new_bytes = start, 0
+        found = versions.by_id(tx, start.id)
+        assert found is not None, "the head is locked"
+        version, new_bytes = found, 0
         written = manifests.components(tx, start.id, sorted(change.names()))
         if not pointer_exists:
             pointers.create(tx, dataset.id, options.branch, start.id, is_tag=False, base=start.id)
@@ -243,7 +243,7 @@ def _commit(
 
 def _start_of(
     tx: Transaction, dataset: DatasetRecord, branch: str, fallback: str | None, *, lock: bool = False
-) -> tuple[VersionRecord | None, bool]:
+) -> tuple[Head | None, bool]:
     """The version a commit to the branch starts from, and whether the branch exists.
 
     With `lock` the branch stands still until the transaction ends, and the version and its pages cannot go. The first
@@ -257,14 +257,13 @@ def _start_of(
         found = versions.head(tx, dataset.id, name)
         if found is None:
             continue
-        version, is_tag = found
-        if is_tag:
+        if found.is_tag:
             raise InputError(
                 f"{name!r} is a tag of {dataset.name}, and tags do not move. Commit to a branch.", branch=name
             )
-        if lock and not versions.share(tx, [version.id]):
+        if lock and not versions.share(tx, [found.id]):
             raise RetryLater("The head of the branch was deleted while this commit began. Try again.")
-        return version, name == branch
+        return found, name == branch
     if datasets.version_count(tx, dataset.id) == 0:
         return None, False
     names = ", ".join(p.name for p in pointers.all_of(tx, dataset.id, tags=False))
@@ -276,12 +275,11 @@ def _start_of(
     )
 
 
-def _parents(
-    tx: Transaction, dataset: DatasetRecord, options: CommitOptions, start: VersionRecord | None
-) -> list[VersionRecord]:
+def _parents(tx: Transaction, dataset: DatasetRecord, options: CommitOptions, start: Head | None) -> list[Head]:
     if not options.parents:
         return [start] if start else []
-    parents = [find.version(tx, dataset, ref) for ref in options.parents]
+    found = [find.version(tx, dataset, ref) for ref in options.parents]
+    parents = [Head(version.id, version.number, version.depth, version.digest) for version in found]
     if start is None or parents[0].id != start.id:
         at = f"v{start.number}" if start else "nothing yet"
         raise BranchMoved(
@@ -300,7 +298,7 @@ def _edits(
     dataset: DatasetRecord,
     change: Change,
     options: CommitOptions,
-    start: VersionRecord | None,
+    start: Head | None,
     before: manifests.StoredManifest | None,
 ) -> dict[ComponentKey, Entry | None]:
     """The change as edits of the manifest of `start`. Raises `NotFound`, `NotAdopted`."""
@@ -347,7 +345,7 @@ def _refuse_conflicts(
     dataset: DatasetRecord,
     edits: Mapping[ComponentKey, Entry | None],
     options: CommitOptions,
-    start: VersionRecord,
+    start: Head,
     before: manifests.StoredManifest,
 ) -> None:
     """Raise `CommitConflict` when a component that this commit writes changed since its base."""

@@ -140,15 +140,24 @@ def create_tables() -> None:
         sa.Column("format", sa.String(50), nullable=False),
         sa.Column("metadata", sa.Text),
         sa.PrimaryKeyConstraint("page_id", "component_name", "component_index", name="pk_manifest_entries"),
+        sqlite_with_rowid=False,
     )
     op.create_index("idx_manifest_entries_file_id", "manifest_entries", ["file_id"])
-    op.create_index("idx_manifest_entries_schema_id", "manifest_entries", ["schema_id"])
+    has_schema = sa.text("schema_id IS NOT NULL")
+    op.create_index(
+        "idx_manifest_entries_schema_id",
+        "manifest_entries",
+        ["schema_id"],
+        sqlite_where=has_schema,
+        postgresql_where=has_schema,
+    )
     op.create_table(
         "manifest_index_entries",
         reference("manifest_index_entries", "index_page_id", "manifest_index_pages"),
         sa.Column("position", sa.Integer),
         reference("manifest_index_entries", "page_id", "manifest_pages"),
         sa.PrimaryKeyConstraint("index_page_id", "position", name="pk_manifest_index_entries"),
+        sqlite_with_rowid=False,
     )
     op.create_index("idx_manifest_index_entries_page_id", "manifest_index_entries", ["page_id"])
     op.create_table(
@@ -157,6 +166,7 @@ def create_tables() -> None:
         sa.Column("position", sa.Integer),
         reference("version_index_pages", "index_page_id", "manifest_index_pages"),
         sa.PrimaryKeyConstraint("version_id", "position", name="pk_version_index_pages"),
+        sqlite_with_rowid=False,
     )
     op.create_index("idx_version_index_pages_index_page_id", "version_index_pages", ["index_page_id"])
 
