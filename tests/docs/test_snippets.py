@@ -1,0 +1,77 @@
+"""Every snippet of the documentation runs, and prints what it says."""
+
+import os
+import re
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+WITH_PYTHON = [page for page in PAGES if "```python" in page.read_text()]
+WITH_CONSOLE = [page for page in PAGES if "```console" in page.read_text()]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def says(printed: str, expected: str) -> bool:
+    """Whether the output has the expected lines, in order; `…` stands for anything."""
+    pattern = ".*".join(
+        ".*".join(re.escape(piece) for piece in line.split("…")) for line in expected.strip().splitlines()
+    )
+    return re.search(pattern, printed, flags=re.DOTALL) is not None
+
+
+@pytest.mark.filterwarnings("ignore::Warning")
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=name)
+def test_the_python_of_a_page_runs_from_top_to_bottom(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "docs"}
+    if page.name == "operations.md":
+        url = request.getfixturevalue("sqlite_url")
+        names["CATALOG"] = url
+        page_text = page.read_text()
+        assert 'store="/srv/registry"' in page_text
+    printed = StringIO()
+    with redirect_stdout(printed):
+        for block in blocks(page, "python"):
+            exec(compile(block.replace("/srv/registry", str(tmp_path / "srv")), name(page), "exec"), names)
+    if page.name == "README.md":
+        expected = blocks(page, "text")[-1]
+        assert says(printed.getvalue(), expected), printed.getvalue()
+
+
+@pytest.mark.parametrize("page", WITH_CONSOLE, ids=name)
+def test_the_commands_of_a_page_print_what_it_says(page: Path, tmp_path: Path) -> None:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    for block in blocks(page, "console"):
+        for command, expected in re.findall(r"^\$ (.*)\n((?:[^$].*\n)*)", block, flags=re.MULTILINE):
+            done = subprocess.run(
+                command,
+                shell=True,
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                check=False,
+                env={**os.environ, "PATH": path},
+            )
+            assert done.returncode == 0, done.stderr
+            assert says(done.stdout, expected), f"{command}\n{done.stdout}\nis not\n{expected}"
+
+
+def test_the_pages_link_to_what_is_there() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{name(page)} links to {target}"
