@@ -49,7 +49,11 @@ class Registry:
                 "store='folder')."
             )
         opened = Catalog(catalog)
-        opened.ready()
+        try:
+            opened.ready()
+        except BaseException:
+            opened.close()
+            raise
         return cls(Access(opened, open_store(store) if isinstance(store, str) else store, actor or _user()))
 
     @property

@@ -67,7 +67,8 @@ class Catalog:
     @property
     def address(self) -> str:
         """The URL without its password."""
-        return self.url.render_as_string()
+        url = self.url if self.schema == SCHEMA else self.url.update_query_dict({"schema": self.schema})
+        return url.render_as_string()
 
     @property
     def path(self) -> Path:
@@ -189,7 +190,7 @@ class Catalog:
             engine = create_engine(
                 self.url,
                 connect_args={
-                    "options": f"-csearch_path={self.schema} -ctimezone=UTC",
+                    "options": f"-csearch_path={_option(self.schema)} -ctimezone=UTC",
                     "application_name": "dataset_registry",
                 },
                 pool_size=8,
@@ -222,6 +223,12 @@ def insert_rows(tx: Transaction, table: Table, columns: Sequence[str], rows: Seq
         mark = "?" if tx.dialect.name == "sqlite" else "%s"
         values = ", ".join([mark] * len(columns))
         tx.exec_driver_sql(f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({values})", list(rows))
+
+
+def _option(schema: str) -> str:
+    """A schema's name as an identifier, escaped for libpq's options."""
+    quoted = '"' + schema.replace('"', '""') + '"'
+    return quoted.replace("\\", "\\\\").replace(" ", "\\ ")
 
 
 class _Interrupted(Exception):

@@ -9,6 +9,7 @@ from sqlalchemy import Row, bindparam, delete, insert, select, update
 from dataset_registry.catalog.engine import Transaction, insert_row
 from dataset_registry.catalog.tables import file_captures, file_info, file_parts, files, schemas, trash, uploads
 from dataset_registry.catalog.types import utc_now
+from dataset_registry.errors import CorruptionError
 from dataset_registry.model.records import FileRecord
 
 HOLD_SECONDS = 3600
@@ -51,7 +52,7 @@ def find_many(tx: Transaction, hashes: Sequence[str]) -> dict[str, FileRecord]:
 def get_many(tx: Transaction, ids: Iterable[int]) -> dict[int, FileRecord]:
     """Files by id, those that exist."""
     rows = tx.execute(_BY_IDS, {"ids": list(ids)})
-    return {row.id: _record(row, row.file_path if row.storage_type == "filesystem" else None) for row in rows}
+    return {row.id: _record(row, row.file_path) for row in rows}
 
 
 def objects_of(tx: Transaction, ids: Sequence[int]) -> dict[int, list[FileRecord]]:
@@ -71,7 +72,9 @@ def objects_of(tx: Transaction, ids: Sequence[int]) -> dict[int, list[FileRecord
 def legacy_bytes(tx: Transaction, file_id: int) -> bytes:
     """The inline bytes of a legacy file."""
     data = tx.execute(select(files.c.file_data).where(files.c.id == file_id)).scalar()
-    return bytes(data or b"")
+    if data is None:
+        raise CorruptionError(f"The legacy file {file_id} has neither bytes in the catalog nor a path.", file=file_id)
+    return bytes(data)
 
 
 def with_prefix(tx: Transaction, prefix: str, limit: int = 2) -> list[FileRecord]:

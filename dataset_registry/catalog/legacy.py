@@ -72,13 +72,16 @@ def collapse(tx: Transaction, duplicate: int, kept: int) -> None:
     tx.execute(delete(files).where(files.c.id == duplicate))
 
 
-def describe(tx: Transaction, file_id: int, format: str, schema: ComponentSchema | None) -> None:
-    """Record what a file's bytes are, and let the components that name it know."""
+def describe(tx: Transaction, file_id: int, format: str, schema: ComponentSchema | None, *, capture_of: int) -> None:
+    """Let the components that name a legacy file know what it is; what was captured belongs to the file it becomes.
+
+    Before `collapse`: components that named the other file already stay as they are, their digests cover their format.
+    """
     schema_id = None
     if schema is not None:
         snapshot = schema.to_json()
         schema_id = file_rows.schema_id(tx, hashlib.sha256(canonical_json(snapshot).encode()).hexdigest(), snapshot)
-        file_rows.record_captures(tx, [(file_id, format, schema_id, schema.statistics_to_json())])
+        file_rows.record_captures(tx, [(capture_of, format, schema_id, schema.statistics_to_json())])
     tx.execute(update(files).where(files.c.id == file_id).values(file_type=format))
     tx.execute(
         update(manifest_entries).where(manifest_entries.c.file_id == file_id).values(format=format, schema_id=schema_id)

@@ -60,13 +60,23 @@ def _migration(catalog: Catalog) -> Iterator[tuple[Connection, Config]]:
             # does the setting take effect.
             raw.execute("PRAGMA foreign_keys=OFF")  # type: ignore[union-attr]
         try:
+            connection.begin()  # before Alembic looks: it commits every step of its own where it finds no transaction
             if not catalog.is_sqlite:
                 connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('dataset_registry migration'))"))
                 connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{catalog.schema}"'))
             config = Config()
             config.set_main_option("script_location", str(scripts()).replace("%", "%%"))
             config.attributes["connection"] = connection
+            given = _last_ids(connection) if catalog.is_sqlite else {}
             yield connection, config
+            for table, last in given.items():
+                if catalog.has_table(connection, table) and _last_ids(connection).get(table, 0) < last:
+                    # A table that was rebuilt forgot the ids of rows that are gone.
+                    connection.execute(text("DELETE FROM sqlite_sequence WHERE name = :name"), {"name": table})
+                    connection.execute(
+                        text("INSERT INTO sqlite_sequence (name, seq) VALUES (:name, :last)"),
+                        {"name": table, "last": last},
+                    )
             if catalog.is_sqlite and (broken := connection.execute(text("PRAGMA foreign_key_check")).all()):
                 raise CorruptionError(
                     f"Rows name rows that do not exist: {broken[:5]}. The catalog was left as it was."
@@ -76,3 +86,10 @@ def _migration(catalog: Catalog) -> Iterator[tuple[Connection, Config]]:
             connection.rollback()
             if catalog.is_sqlite:
                 raw.execute("PRAGMA foreign_keys=ON")  # type: ignore[union-attr]
+
+
+def _last_ids(connection: Connection) -> dict[str, int]:
+    """The last id that SQLite gave in each table that never gives one again."""
+    if connection.execute(text("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_sequence'")).scalar() is None:
+        return {}
+    return {row[0]: row[1] for row in connection.execute(text("SELECT name, seq FROM sqlite_sequence"))}

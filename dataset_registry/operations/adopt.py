@@ -69,7 +69,7 @@ def _adopt_file(access: Access, spool: Spool, file: legacy.LegacyFile, spooled: 
     new, holds = access.catalog.write(hold)
     if new:
         access.store.put(key, spooled.source)
-    format = formats.format_of(None, _file_name(file), spool.start(spooled))
+    format = _format(file, spool.start(spooled))
     try:
         schema = capture.capture(spool.path(spooled), format)
     except RegistryError:
@@ -79,23 +79,25 @@ def _adopt_file(access: Access, spool: Spool, file: legacy.LegacyFile, spooled: 
         files.release(tx, list(holds.values()))
         known = files.find(tx, spooled.content_hash)
         if known is not None:
+            legacy.describe(tx, file.id, format if schema else formats.BINARY, schema, capture_of=known.id)
             legacy.collapse(tx, file.id, known.id)
             if new:
                 files.discard(tx, [key])
         else:
             legacy.adopt(tx, file.id, spooled.content_hash, spooled.size, key)
-        target = known.id if known else file.id
-        legacy.describe(tx, target, format if schema else formats.BINARY, schema)
+            legacy.describe(tx, file.id, format if schema else formats.BINARY, schema, capture_of=file.id)
         return known is not None
 
     return access.catalog.write(work)
 
 
-def _file_name(file: legacy.LegacyFile) -> str | None:
-    """What tells the format of a legacy file: its path, or a name made of its declared type (`csv`, `text/csv`)."""
-    if file.path is not None:
-        return file.path
-    return f"file.{file.format.rpartition('/')[2].lower()}" if file.format else None
+def _format(file: legacy.LegacyFile, start: bytes) -> str:
+    """What a legacy file is: by its path, else by its declared type (`csv`, `text/csv; charset=utf-8`), else its bytes."""
+    declared = (file.format or "").partition(";")[0].strip().lower().rpartition("/")[2]
+    for name in (file.path, f"file.{declared}" if declared else None):
+        if name and (found := formats.format_of(None, name, start)) != formats.BINARY:
+            return found
+    return formats.format_of(None, None, start)
 
 
 def _digest_versions(tx: Transaction) -> Iterator[int]:

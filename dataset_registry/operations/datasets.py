@@ -30,9 +30,9 @@ def find_or_new(access: Access, name: str, description: str | None) -> DatasetRe
 
 def get(access: Access, name: str) -> DatasetRecord:
     """The dataset of this name. Raises `NotFound`."""
-    name = names.dataset_name(name)
     with access.catalog.read() as tx:
-        found = find.dataset(tx, name)
+        # A name from a legacy catalog keeps to none of our rules.
+        found = datasets.find(tx, name) or find.dataset(tx, names.dataset_name(name))
         authorize(access, tx, "read", found.id)
         return found
 

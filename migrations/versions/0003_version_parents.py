@@ -8,7 +8,7 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    with op.batch_alter_table("dataset_versions") as batch:
+    with op.batch_alter_table("dataset_versions", table_kwargs={"sqlite_autoincrement": True}) as batch:
         batch.add_column(sa.Column("parent_version_id", sa.Integer))
         batch.add_column(sa.Column("message", sa.Text))
         batch.add_column(sa.Column("overlay_file_id", sa.Integer))
@@ -29,7 +29,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    with op.batch_alter_table("dataset_versions") as batch:
+    with op.batch_alter_table("dataset_versions", table_kwargs={"sqlite_autoincrement": True}) as batch:
         batch.drop_constraint("fk_dataset_versions_parent_version_id", type_="foreignkey")
         batch.drop_constraint("fk_dataset_versions_overlay_file_id", type_="foreignkey")
         batch.drop_index("idx_dataset_versions_parent")

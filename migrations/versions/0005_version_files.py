@@ -35,9 +35,8 @@ def upgrade() -> None:
         SELECT id, file_id, 'data', 'data', 0 FROM dataset_versions
         """
     )
-    with op.batch_alter_table("dataset_versions") as batch:
-        batch.drop_constraint("fk_dataset_versions_file_id", type_="foreignkey")
-        batch.drop_column("file_id")
+    with op.batch_alter_table("dataset_versions", table_kwargs={"sqlite_autoincrement": True}) as batch:
+        batch.drop_column("file_id")  # and its foreign key with it, whatever the existing catalog calls that
 
 
 def downgrade() -> None:
@@ -51,6 +50,7 @@ def downgrade() -> None:
                 LEFT JOIN dataset_version_files f ON f.version_id = v.id
                 GROUP BY d.name, v.version_number, v.id
                 HAVING count(f.file_id) <> 1 OR min(f.component_name) <> 'data' OR min(f.component_type) <> 'data'
+                    OR min(f.component_index) <> 0 OR count(f.metadata) > 0
                 ORDER BY d.name, v.version_number
                 """
             )
@@ -63,13 +63,13 @@ def downgrade() -> None:
             f"Revision 0004 keeps one file per version, named 'data'; this would lose components of {len(lost)} versions: "
             f"{named}. Delete those versions, or stay at revision 0005."
         )
-    with op.batch_alter_table("dataset_versions") as batch:
+    with op.batch_alter_table("dataset_versions", table_kwargs={"sqlite_autoincrement": True}) as batch:
         batch.add_column(sa.Column("file_id", sa.Integer))
     op.execute(
         "UPDATE dataset_versions SET file_id = "
         "(SELECT f.file_id FROM dataset_version_files f WHERE f.version_id = dataset_versions.id)"
     )
-    with op.batch_alter_table("dataset_versions") as batch:
+    with op.batch_alter_table("dataset_versions", table_kwargs={"sqlite_autoincrement": True}) as batch:
         batch.alter_column("file_id", existing_type=sa.Integer, nullable=False)
         batch.create_foreign_key("fk_dataset_versions_file_id", "files", ["file_id"], ["id"])
     op.drop_table("dataset_version_files")

@@ -18,6 +18,12 @@ SQLITE = [
     """,
     # INSERT OR REPLACE would get around the two other triggers.
     """
+    CREATE TRIGGER tags_are_not_overwritten BEFORE UPDATE ON dataset_pointers
+    WHEN EXISTS (SELECT 1 FROM dataset_pointers p WHERE p.is_tag AND p.id <> OLD.id AND (
+        p.id = NEW.id OR (p.dataset_id = NEW.dataset_id AND p.pointer_name = NEW.pointer_name)))
+    BEGIN SELECT RAISE(ABORT, 'tags are immutable'); END
+    """,
+    """
     CREATE TRIGGER tags_are_not_replaced BEFORE INSERT ON dataset_pointers
     WHEN EXISTS (SELECT 1 FROM dataset_pointers p WHERE p.is_tag AND (
         p.id = NEW.id OR (p.dataset_id = NEW.dataset_id AND p.pointer_name = NEW.pointer_name)))
@@ -36,7 +42,7 @@ SQLITE = [
 
 POSTGRESQL = [
     """
-    CREATE FUNCTION guard_tags() RETURNS trigger LANGUAGE plpgsql AS $$
+    CREATE FUNCTION guard_tags() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
     BEGIN
         IF TG_OP = 'TRUNCATE' THEN
             RAISE EXCEPTION 'tags are immutable';
@@ -127,7 +133,13 @@ def create_tag_triggers() -> None:
 
 def drop_tag_triggers() -> None:
     if op.get_bind().dialect.name == "sqlite":
-        for name in ("tags_do_not_move", "tags_are_not_replaced", "tags_are_not_reused", "tags_retire"):
+        for name in (
+            "tags_do_not_move",
+            "tags_are_not_overwritten",
+            "tags_are_not_replaced",
+            "tags_are_not_reused",
+            "tags_retire",
+        ):
             op.execute(f"DROP TRIGGER {name}")
     else:
         op.execute("DROP TRIGGER guard_tags ON dataset_pointers")

@@ -62,7 +62,7 @@ def upgrade() -> None:
     create_tables()
     op.drop_table("dataset_schema_versions")
     op.drop_table("dataset_version_files")
-    with op.batch_alter_table("dataset_versions") as batch:
+    with op.batch_alter_table("dataset_versions", table_kwargs={"sqlite_autoincrement": True}) as batch:
         batch.add_column(sa.Column("uuid", sa.Uuid))
         batch.add_column(sa.Column("depth", sa.Integer, nullable=False, server_default=sa.text("0")))
         batch.add_column(sa.Column("digest", sa.CHAR(64)))
@@ -70,12 +70,15 @@ def upgrade() -> None:
         batch.create_unique_constraint("uq_dataset_versions_uuid", ["uuid"])
         batch.create_index("idx_dataset_versions_digest", ["dataset_id", "digest"])
         batch.create_index("idx_dataset_versions_overlay_file_id", ["overlay_file_id"])
-    with op.batch_alter_table("files") as batch:
+    with op.batch_alter_table("files", table_kwargs={"sqlite_autoincrement": True}) as batch:
         batch.drop_column("reference_count")
         batch.add_column(sa.Column("form", sa.String(20), nullable=False, server_default=sa.text("'whole'")))
         batch.add_column(sa.Column("object_key", sa.String(97)))
         batch.create_unique_constraint("uq_files_object_key", ["object_key"])
-    op.execute("UPDATE files SET object_key = file_path, file_path = NULL WHERE storage_type = 'store'")
+    op.execute(
+        "UPDATE files SET object_key = file_path, file_path = NULL WHERE storage_type = 'store' AND content_hash IS NOT NULL"
+    )
+    op.execute("UPDATE files SET storage_type = 'filesystem' WHERE content_hash IS NULL AND file_path IS NOT NULL")
     write_manifests(versions, schemas)
     for name, query in VIEWS.items():
         op.execute(f"CREATE VIEW {name} AS {query}")
@@ -181,7 +184,7 @@ def read_versions() -> dict[int, tuple[int | None, list[Any]]]:
                    f.content_hash, f.file_type
             FROM dataset_version_files c JOIN files f ON f.id = c.file_id
             """
-        ).columns(sa.column("version_id", sa.Integer), sa.column("metadata", JSON))
+        ).columns(version_id=sa.Integer, metadata=JSON)
     ):
         components[row.version_id].append(row)
     rows = op.get_bind().execute(
@@ -210,6 +213,7 @@ def write_manifests(
         for name in (
             "dataset_versions",
             "schemas",
+            "file_captures",
             "manifest_pages",
             "manifest_entries",
             "manifest_index_pages",
@@ -219,6 +223,7 @@ def write_manifests(
     }
     depths: dict[int, int] = {}
     schema_ids: dict[str, int] = {}
+    kept: set[tuple[int, str]] = set()
 
     def schema_id(value: dict[str, Any]) -> int:
         digest = hashlib.sha256(canonical_json(value).encode()).hexdigest()
@@ -241,7 +246,22 @@ def write_manifests(
         captured: dict[tuple[str, int], int] = {}
         for snapshot in schemas.get(version, ()):
             named = snapshot.pop("components", [["data", 0]])
-            captured.update({(name, index): schema_id(snapshot) for name, index in named})
+            for name, index, *statistics in named:
+                captured[name, index] = schema_id(snapshot)
+                found = next(
+                    ((r.file_id, r.file_type) for r in rows if (r.component_name, r.component_index) == (name, index)),
+                    None,
+                )
+                if found and statistics and statistics[0] is not None and found not in kept:
+                    kept.add(found)
+                    connection.execute(
+                        sa.insert(table["file_captures"]).values(
+                            file_id=found[0],
+                            format=found[1],
+                            schema_id=captured[name, index],
+                            statistics_json=statistics[0],
+                        )
+                    )
         hashed = all(row.content_hash for row in rows)
         manifest = build(
             Entry(
@@ -250,7 +270,11 @@ def write_manifests(
                 row.component_type,
                 row.content_hash or "",
                 row.file_type or "binary",
-                canonical_json(row.metadata) if row.metadata else None,
+                row.metadata
+                if isinstance(row.metadata, str)
+                else canonical_json(row.metadata)
+                if row.metadata
+                else None,
                 row.file_id,
                 captured.get((row.component_name, row.component_index)),
             )
@@ -310,13 +334,23 @@ def downgrade() -> None:
         WHERE f.form <> 'whole' ORDER BY d.name, v.version_number
         """,
     )
+    refuse(
+        "a format of its own for a component whose file has another",
+        """
+        SELECT DISTINCT d.name, v.version_number FROM dataset_version_files c JOIN files f ON f.id = c.file_id
+        JOIN dataset_versions v ON v.id = c.version_id JOIN datasets d ON d.id = v.dataset_id
+        WHERE c.format <> COALESCE(f.file_type, 'binary') ORDER BY d.name, v.version_number
+        """,
+    )
     components = connection.execute(
         sa.text(
             """
-            SELECT version_id, file_id, component_type, component_name, component_index, metadata, schema_id
-            FROM dataset_version_files
+            SELECT c.version_id, c.file_id, c.component_type, c.component_name, c.component_index, c.metadata,
+                   c.schema_id, s.statistics_json
+            FROM dataset_version_files c
+            LEFT JOIN file_captures s ON s.file_id = c.file_id AND s.format = c.format
             """
-        ).columns(sa.column("version_id", sa.Integer), sa.column("file_id", sa.Integer))
+        ).columns(statistics_json=JSON)
     ).all()
     snapshots = {
         row.id: row.schema_json
@@ -328,7 +362,7 @@ def downgrade() -> None:
     }
     for view in reversed(VIEWS):
         op.execute(f"DROP VIEW {view}")
-    with op.batch_alter_table("dataset_versions") as batch:
+    with op.batch_alter_table("dataset_versions", table_kwargs={"sqlite_autoincrement": True}) as batch:
         batch.drop_constraint("uq_dataset_versions_uuid", type_="unique")
         batch.drop_index("idx_dataset_versions_digest")
         batch.drop_index("idx_dataset_versions_overlay_file_id")
@@ -346,8 +380,9 @@ def downgrade() -> None:
         "schemas",
     ):
         op.drop_table(table)
+    op.execute("DELETE FROM files WHERE form <> 'whole'")  # tables that no version names; their parts stay
     op.execute("UPDATE files SET file_path = object_key WHERE storage_type = 'store'")
-    with op.batch_alter_table("files") as batch:
+    with op.batch_alter_table("files", table_kwargs={"sqlite_autoincrement": True}) as batch:
         batch.drop_constraint("uq_files_object_key", type_="unique")
         batch.drop_column("object_key")
         batch.drop_column("form")
@@ -363,6 +398,13 @@ def refuse(what: str, query: str) -> None:
             f"Revision 0007 has no place for {what}; this would lose those of {len(lost)} versions: {named}. "
             "Delete those versions, or stay at revision 0008."
         )
+
+
+def exact(metadata: str) -> Any:
+    """Metadata as JSON; as the text it is where it has floats: JSONB changes `1e22` and `-0.0`, and digests with them."""
+    floats: list[str] = []
+    value = json.loads(metadata, parse_float=floats.append)
+    return metadata if floats else value
 
 
 def recreate_version_files(components: list[Any], snapshots: dict[int, Any]) -> None:
@@ -390,10 +432,13 @@ def recreate_version_files(components: list[Any], snapshots: dict[int, Any]) -> 
     captured: dict[tuple[int, int], list[list[Any]]] = defaultdict(list)
     rows = []
     for row in components:
-        rows.append({**row._mapping, "metadata": sa.null() if row.metadata is None else json.loads(row.metadata)})
+        rows.append({**row._mapping, "metadata": sa.null() if row.metadata is None else exact(row.metadata)})
         rows[-1].pop("schema_id")
+        rows[-1].pop("statistics_json")
         if row.schema_id is not None:
-            captured[row.version_id, row.schema_id].append([row.component_name, row.component_index])
+            captured[row.version_id, row.schema_id].append(
+                [row.component_name, row.component_index, row.statistics_json]
+            )
     if rows:
         op.bulk_insert(version_files, rows)
     if captured:

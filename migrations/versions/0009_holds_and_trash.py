@@ -35,7 +35,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("name", name="uq_registry_branches_name"),
         sa.PrimaryKeyConstraint("id", name="pk_registry_branches"),
     )
-    with op.batch_alter_table("datasets") as batch:
+    with op.batch_alter_table("datasets", table_kwargs={"sqlite_autoincrement": True}) as batch:
         batch.add_column(sa.Column("created_by", sa.Integer))
         batch.add_column(sa.Column("last_version_number", sa.Integer, nullable=False, server_default=sa.text("0")))
         batch.create_foreign_key("fk_datasets_created_by", "users", ["created_by"], ["id"])
@@ -52,7 +52,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    with op.batch_alter_table("datasets") as batch:
+    with op.batch_alter_table("datasets", table_kwargs={"sqlite_autoincrement": True}) as batch:
         batch.drop_constraint("fk_datasets_created_by", type_="foreignkey")
         batch.drop_column("last_version_number")
         batch.drop_column("created_by")
