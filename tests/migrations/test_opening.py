@@ -71,17 +71,23 @@ def test_a_catalog_newer_than_the_package_says_to_install_the_newer_version(cata
     assert support.snapshot(catalog) == before
 
 
+@pytest.mark.parametrize("empty_url", ["postgresql"], indirect=True)
 def test_the_command_in_the_message_is_about_the_schema_that_was_opened(catalog: Catalog, tmp_path: Path) -> None:
-    if catalog.is_sqlite:
-        pytest.skip("SQLite has one schema")
     with pytest.raises(CatalogOutdated, match=r"schema=team_a"):
         _open(catalog, tmp_path, "?schema=team_a")
 
 
-@pytest.mark.parametrize("schema", ["dataset_registry", "public", "Team A"])
+@pytest.mark.parametrize(
+    ("empty_url", "schema"),
+    [
+        ("sqlite", "dataset_registry"),
+        ("postgresql", "dataset_registry"),
+        ("postgresql", "public"),
+        ("postgresql", "Team A"),
+    ],
+    indirect=["empty_url"],
+)
 def test_tables_of_dagster_in_the_same_database_do_not_matter(catalog: Catalog, tmp_path: Path, schema: str) -> None:
-    if catalog.is_sqlite and schema != "dataset_registry":
-        pytest.skip("SQLite has one schema")
     prefix = "" if catalog.is_sqlite else "public."
     support.execute(catalog, f"CREATE TABLE {prefix}alembic_version (version_num VARCHAR(32) PRIMARY KEY)")
     support.execute(catalog, f"INSERT INTO {prefix}alembic_version VALUES ('7e2f3204cf8e')")

@@ -59,6 +59,11 @@ def tagged_catalog(request: pytest.FixtureRequest, new_url: Callable[[str], str]
     catalog.close()
 
 
+ON_POSTGRESQL = pytest.mark.parametrize(
+    "tagged_catalog", [("postgresql", "0006"), ("postgresql", HEAD)], indirect=True, scope="module", ids=str
+)
+
+
 @pytest.fixture
 def tagged(tagged_catalog: Catalog) -> Iterator[Tagged]:
     """Every test in a transaction that is rolled back."""
@@ -163,9 +168,8 @@ def test_a_branch_that_takes_the_name_or_the_id_of_a_tag_fails(tagged: Tagged) -
 @pytest.mark.parametrize(
     "statement", ["TRUNCATE dataset_pointers", "TRUNCATE datasets CASCADE", "TRUNCATE users CASCADE"]
 )
+@ON_POSTGRESQL
 def test_truncating_fails_on_postgresql(tagged: Tagged, statement: str) -> None:
-    if tagged.catalog.is_sqlite:
-        pytest.skip("SQLite has no TRUNCATE")
     tagged.refuses(statement)
     tagged.refuses(f"{statement.replace(' CASCADE', '')} RESTART IDENTITY CASCADE")
     assert tagged.pointers() == AT_FIRST
@@ -203,9 +207,8 @@ def test_a_client_with_settings_of_its_own_gets_around_nothing(tagged_catalog: C
         session.rollback()
 
 
+@ON_POSTGRESQL
 def test_the_triggers_work_whatever_the_search_path_of_a_session_is(tagged_catalog: Catalog) -> None:
-    if tagged_catalog.is_sqlite:
-        pytest.skip("SQLite has one schema")
     url = tagged_catalog.url.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(url) as session:
         session.execute("CREATE TABLE public.retired_tags (dataset_id int, pointer_name text)")  # rolled back below
