@@ -7,6 +7,7 @@ from typing import Any
 
 from dataset_registry.errors import InputError
 from dataset_registry.model.names import component_name
+from dataset_registry.model.partitions import partition_key
 from dataset_registry.model.records import CommitResult, DatasetRecord, NewDataset, PointerRecord, Provenance
 from dataset_registry.operations import commit as commits
 from dataset_registry.operations import datasets, diff, find, history, refs
@@ -269,7 +270,7 @@ class Draft:
 
     def clear_partition(self, key: str) -> None:
         """Let a partition have only what this draft adds to it (see `dataset_registry.model.partitions`)."""
-        self._change.partitions.add(component_name(key))
+        self._change.partitions.add(partition_key(key))
 
     def remove(self, name: str, *, index: int | None = None) -> None:
         """Remove a component, all of its indexes or one. Raises `NotFound` at the commit when it is not there."""

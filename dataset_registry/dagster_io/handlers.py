@@ -22,6 +22,11 @@ def _path(version: Version, names: Sequence[str]) -> Path:
     return paths[0]
 
 
+def _bytes(version: Version, names: Sequence[str]) -> bytes:
+    with version.open(names[0] if len(names) == 1 else None) as stream:
+        return stream.read()
+
+
 _LOADERS: Mapping[str, Load] = {
     "pyarrow.lib.Table": lambda version, names: version.to_arrow(names),
     "pyarrow.lib.RecordBatchReader": lambda version, names: version.scan(names).scanner().to_reader(),
@@ -32,14 +37,16 @@ _LOADERS: Mapping[str, Load] = {
     "duckdb.DuckDBPyRelation": lambda version, names: version.to_duckdb(names),
     "pathlib.Path": _path,
     "dataset_registry.version.Version": lambda version, names: version,
-    "builtins.bytes": lambda version, names: version.open(names[0]).read(),
+    "builtins.bytes": _bytes,
 }
 """By the type's full name, so that a library is imported only when an asset asks for it. Public names are resolved."""
 
 
 def loader(kind: Any) -> Load:
     """How to load a value of the annotated type; an Arrow table when nothing is annotated. Raises `UnsupportedType`."""
-    if kind in (None, Any, typing.Any) or kind is type(None):
+    if typing.get_origin(kind) in (list, Sequence):  # a fan-in: Dagster asks once for each of the upstreams
+        kind = next(iter(typing.get_args(kind)), None)
+    if kind in (None, Any, list, type(None)) or kind is typing.List:  # noqa: UP006 - what Dagster makes of `list`
         return _default
     name = f"{getattr(kind, '__module__', '')}.{getattr(kind, '__qualname__', kind)}"
     for known, load in _LOADERS.items():

@@ -12,7 +12,7 @@ from dataset_registry.dagster_io import handlers, metadata, partitions
 from dataset_registry.dagster_io.resource import DatasetRegistryResource
 from dataset_registry.dataset import Dataset, Draft
 from dataset_registry.errors import InputError, NotFound, UnsupportedType
-from dataset_registry.model.partitions import belongs, component_of, local_name
+from dataset_registry.model.partitions import METADATA_KEY, component_of, local_name, partition_key
 from dataset_registry.model.records import CommitResult, ComponentRecord, InputVersion, Provenance
 from dataset_registry.version import Version
 
@@ -46,7 +46,7 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
             )
         step = _step(context)
         branch = self.registry.branch_of(step.run_tags if step else None)
-        keys = list(context.asset_partition_keys) if context.has_asset_partitions else []
+        keys = _keys(context)
         name = self._dataset_of(context)
         provenance = _provenance(context, step, keys)
         draft = self.registry.registry.draft(
@@ -81,9 +81,10 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
         if len(keys) > 1:
             expression = context.definition_metadata.get(PARTITION_EXPRESSION)
             values = partitions.split(obj, keys, context.asset_partitions_def, expression)
-        for key in sorted(values):
+        for raw in sorted(values):
+            key = partition_key(raw)
             draft.clear_partition(key)
-            for name, value in _components(values[key]).items():
+            for name, value in _components(values[raw]).items():
                 component, facts = component_of(key, name)
                 draft.add(component, value, metadata=facts)
 
@@ -102,10 +103,17 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
             dataset = self.registry.registry.dataset(result.version.dataset)
             changes = dataset.diff(f"v{result.version.parents[0]}", f"v{result.version.number}").schema
         context.add_output_metadata(
-            metadata.materialization(
-                result, branch=branch, inputs=inputs, schema_changes=changes, partitioned=len(keys) == 1
-            )
+            metadata.materialization(result, branch=branch, inputs=inputs, schema_changes=changes, partitions=keys)
         )
+        rows = metadata.partition_rows(result, [partition_key(key) for key in keys])
+        if len(keys) == 1 and rows:
+            context.add_output_metadata({"dagster/partition_row_count": next(iter(rows.values()))})
+        elif step is not None and context.has_asset_key:
+            for key in keys:
+                if (count := rows.get(partition_key(key))) is not None:
+                    step.add_asset_metadata(
+                        {"dagster/partition_row_count": count}, asset_key=context.asset_key, partition_key=key
+                    )
         if step is None or not context.has_asset_key or step.has_data_version(context.asset_key):
             return
         # For partitions the digest of their own entries: another partition's write must not make a downstream stale.
@@ -119,17 +127,24 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
         step = _step(context)
         branch = self.registry.branch_of(step.run_tags if step else None)
         name = self._dataset_of(context)
-        dataset = self.registry.registry.dataset(name)
+        kind = _annotated(context)
+        keys = _keys(context)
         asked = (context.definition_metadata or {}).get(metadata.REF_KEY)
-        version, fallback = self._version(dataset, branch if asked is None else str(asked), pinned=asked is not None)
-        keys = sorted(context.asset_partition_keys) if context.has_asset_partitions else []
+        ref = branch if asked is None else str(asked)
+        try:
+            dataset = self.registry.registry.dataset(name)
+            version, fallback = self._version(dataset, ref, pinned=asked is not None)
+        except NotFound:
+            if context.has_asset_partitions and _may_miss(context) and handlers.mapping_value(kind)[0]:
+                return {}
+            raise
         if step is not None:
             _reads.setdefault(step, []).append(
                 InputVersion(
                     dataset=dataset.name,
                     version=version.number,
                     digest=version.digest,
-                    ref=branch if asked is None else str(asked),
+                    ref=ref,
                     components=tuple(keys),
                     fallback=fallback,
                     label=context.name if context.has_input_name else None,
@@ -137,8 +152,9 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
             )
         where = f" (read from {fallback}, which {name} has instead)" if fallback else ""
         context.log.info(f"Loading {version}{where}")
-        kind = context.dagster_type.typing_type
-        return _load_partitions(context, version, keys, kind) if keys else _load_whole(version, kind)
+        if context.has_asset_partitions:
+            return _load_partitions(version, keys, kind, may_miss=_may_miss(context))
+        return _load_whole(version, kind)
 
     def _version(self, dataset: Dataset, ref: str, *, pinned: bool) -> tuple[Version, str | None]:
         """The version of a ref, and the branch that it was read from instead when the dataset lacks the one asked for."""
@@ -168,33 +184,54 @@ def _load_whole(version: Version, kind: Any) -> Any:
     names = list(dict.fromkeys(component.name for component in version.components))
     if as_mapping:
         return {name: load(version, [name]) for name in names}
-    if len(names) > 1 and "data" in names:
-        names = ["data"]
+    if len(names) > 1 and kind not in (Version, Path, bytes) and len(version.schema.distinct()) != 1:
+        raise InputError(
+            f"{version} has several components, and they are not alike: {', '.join(names[:10])}. Annotate the input as "
+            "dict[str, …] to load each by its name.",
+        )
     return load(version, names)
 
 
-def _load_partitions(context: dg.InputContext, version: Version, keys: Sequence[str], kind: Any) -> Any:
-    found = {key: _of_partition(version.components, key) for key in keys}
-    missing = [key for key, components in found.items() if not components]
-    if missing and not (context.definition_metadata or {}).get(ALLOW_MISSING):
+def _load_partitions(version: Version, keys: Sequence[str], kind: Any, *, may_miss: bool) -> Any:
+    wanted = {key: partition_key(key) for key in keys}
+    by_partition: dict[str, list[ComponentRecord]] = {partition: [] for partition in wanted.values()}
+    for component in version.components:
+        owner = str(component.metadata.get(METADATA_KEY, component.name))
+        if owner in by_partition:
+            by_partition[owner].append(component)
+    missing = [key for key, partition in wanted.items() if not by_partition[partition]]
+    as_mapping, inner = handlers.mapping_value(kind)
+    found = {key: by_partition[partition] for key, partition in wanted.items() if by_partition[partition]}
+    if (missing and not may_miss) or (not found and not as_mapping):
+        listed = ", ".join(missing[:10]) + (" …" if len(missing) > 10 else "") if missing else "that the input asks for"
         raise NotFound(
-            f"{version} has no partition {', '.join(missing[:10])}{' …' if len(missing) > 10 else ''}. Materialize it first, or "
-            f'load what there is with metadata={{"{ALLOW_MISSING}": True}} on the input.',
+            f"{version} has no partition {listed}. Materialize it first, or load what there is with "
+            f'metadata={{"{ALLOW_MISSING}": True}} on the input.',
             partitions=missing,
         )
-    as_mapping, inner = handlers.mapping_value(kind)
     load = handlers.loader(inner)
     if not as_mapping:
         return load(version, [c.name for components in found.values() for c in components])
-    if len(keys) > 1:
-        return {key: load(version, [c.name for c in components]) for key, components in found.items() if components}
-    return {local_name(c.name, key): load(version, [c.name]) for key, components in found.items() for c in components}
+    if len(keys) != 1:
+        return {key: load(version, [c.name for c in components]) for key, components in found.items()}
+    return {local_name(c.name, wanted[keys[0]]): load(version, [c.name]) for c in found.get(keys[0], [])}
 
 
-def _of_partition(components: Sequence[ComponentRecord], key: str) -> list[ComponentRecord]:
-    return [
-        c for c in components if (c.name == key or c.name.startswith(f"{key}/")) and belongs(c.name, c.metadata, key)
-    ]
+def _keys(context: dg.OutputContext | dg.InputContext) -> list[str]:
+    """The partitions of an output or an input, in order; Dagster hands them over in none."""
+    return sorted(context.asset_partition_keys) if context.has_asset_partitions else []
+
+
+def _may_miss(context: dg.InputContext) -> bool:
+    return bool((context.definition_metadata or {}).get(ALLOW_MISSING))
+
+
+def _annotated(context: dg.InputContext) -> Any:
+    """The annotated type of an input, None when there is none (as in a unit test's context)."""
+    try:
+        return context.dagster_type.typing_type
+    except dg.DagsterInvariantViolationError:
+        return None
 
 
 def _components(value: Any) -> dict[str | None, Any]:

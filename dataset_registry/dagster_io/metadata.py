@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from dataset_registry.dagster_io.resource import DatasetRegistryResource
+from dataset_registry.model.partitions import belongs
 from dataset_registry.model.records import CommitResult, InputVersion
 from dataset_registry.model.schema import Column, ComponentSchema, SchemaDiff, TableSchema
 
@@ -19,12 +20,16 @@ def dataset_name(key: dg.AssetKey, metadata: Any = None) -> str:
     return str(getattr(named, "value", named)) if named else "/".join(key.path)
 
 
-def describe_assets(assets: Sequence[Any], *, registry: DatasetRegistryResource) -> list[Any]:
-    """The same assets with the registry's `dagster/uri` and `dagster/table_name` on their definitions, for the sidebar."""
-    location = registry.store or registry.path or ""
+def describe_assets(assets: Sequence[Any], *, registry: DatasetRegistryResource, prefix: str = "") -> list[Any]:
+    """The same assets with the registry's `dagster/uri` and `dagster/table_name` on their definitions, for the sidebar.
+
+    `prefix` is the IO manager's, when it has one.
+    """
+    given = registry.store or registry.path or ""
+    location = (given.get_value() if isinstance(given, dg.EnvVar) else given) or ""
 
     def describe(spec: dg.AssetSpec) -> dg.AssetSpec:
-        name = dataset_name(spec.key, spec.metadata)
+        name = prefix + dataset_name(spec.key, spec.metadata)
         return spec.merge_attributes(
             metadata={
                 "dagster/table_name": name,
@@ -42,7 +47,7 @@ def materialization(
     branch: str,
     inputs: Sequence[InputVersion],
     schema_changes: dict[str, SchemaDiff],
-    partitioned: bool,
+    partitions: Sequence[str],
 ) -> dict[str, Any]:
     """The metadata of one materialization. The plain `dagster/…` keys are those that the UI knows."""
     version = result.version
@@ -59,8 +64,8 @@ def materialization(
         "registry/schema_changes": _changes(schema_changes),
         "dagster/size_bytes": result.total_bytes,
     }
-    if rows:
-        found["dagster/partition_row_count" if partitioned else "dagster/row_count"] = sum(rows)
+    if rows and not partitions:
+        found["dagster/row_count"] = sum(rows)
     if (columns := _columns(list(result.schemas.values()))) is not None:
         found["dagster/column_schema"] = columns
     if inputs:
@@ -77,6 +82,21 @@ def materialization(
                 for read in inputs
             ]
         )
+    return found
+
+
+def partition_rows(result: CommitResult, keys: Sequence[str]) -> dict[str, int]:
+    """How many rows each partition of a materialization has, where that is known."""
+    facts = {(c.name, c.index): c.metadata for c in result.written}
+    found: dict[str, int] = {}
+    for key in keys:
+        counts = [
+            schema.rows
+            for component, schema in result.schemas.items()
+            if belongs(component[0], facts.get(component, {}), key) and schema.rows is not None
+        ]
+        if counts:
+            found[key] = sum(counts)
     return found
 
 

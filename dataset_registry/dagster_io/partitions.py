@@ -1,6 +1,7 @@
 """One value for several partitions: a table is split by the asset's `partition_expr`, a mapping is taken by its keys."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import date, datetime
 from typing import Any
 
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dataset_registry.errors import InputError
-from dataset_registry.tabular.arrow import is_table, reader_of
+from dataset_registry.tabular.arrow import is_table, plain_table
 
 
 def split(value: Any, keys: Sequence[str], partitions: dg.PartitionsDefinition, expression: Any) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def split(value: Any, keys: Sequence[str], partitions: dg.PartitionsDefinition, 
             'with metadata={"partition_expr": "column"} on the asset, or return a dict with one value for each of '
             "context.partition_keys."
         )
-    table = reader_of(value).read_all()
+    table = plain_table(value)
     parts = {key: table.filter(_mask(table, key, partitions, expression)) for key in keys}
     found = sum(part.num_rows for part in parts.values())
     if found != table.num_rows:
@@ -48,10 +49,11 @@ def split(value: Any, keys: Sequence[str], partitions: dg.PartitionsDefinition, 
 def _mask(table: pa.Table, key: str, partitions: dg.PartitionsDefinition, expression: Any) -> pa.ChunkedArray:
     """Which rows are of a partition."""
     if isinstance(partitions, dg.MultiPartitionsDefinition):
-        if not isinstance(expression, Mapping):
+        dimensions = {dimension.name for dimension in partitions.partitions_defs}
+        if not isinstance(expression, Mapping) or set(expression) != dimensions:
             raise InputError(
-                "The partition_expr of a multi-partitioned asset is a dict from dimension to column, such as "
-                '{"date": "day", "region": "region"}.'
+                "The partition_expr of a multi-partitioned asset is a dict from each dimension "
+                f"({', '.join(sorted(dimensions))}) to its column, not {expression!r}."
             )
         keys = partitions.get_partition_key_from_str(key).keys_by_dimension
         masks = [
@@ -69,21 +71,32 @@ def _mask(table: pa.Table, key: str, partitions: dg.PartitionsDefinition, expres
         )
     column = table[expression]
     if isinstance(partitions, dg.TimeWindowPartitionsDefinition):
+        column = _moments(column, expression)
         window = partitions.time_window_for_partition_key(key)
         start, end = (_moment(moment, column.type) for moment in (window.start, window.end))
         return pc.and_kleene(pc.greater_equal(column, start), pc.less(column, end))
     return pc.equal(column.cast(pa.string()), key)
 
 
+def _moments(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """A column of moments as one that has an order in time. Raises `InputError` for other columns."""
+    if pa.types.is_date(column.type) or pa.types.is_timestamp(column.type):
+        return column
+    if pa.types.is_string(column.type):
+        for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC")):
+            with suppress(pa.ArrowInvalid):
+                return column.cast(kind)
+    raise InputError(
+        f"A partition_expr over time needs a column of dates, timestamps or ISO 8601 texts; {name!r} is {column.type}.",
+        column=name,
+    )
+
+
 def _moment(moment: datetime, kind: pa.DataType) -> pa.Scalar:
     """The edge of a time window, in the type of the column it is compared with."""
     if pa.types.is_date(kind):
         return pa.scalar(date(moment.year, moment.month, moment.day), kind)
-    if pa.types.is_timestamp(kind):
-        return pa.scalar(moment if kind.tz else moment.replace(tzinfo=None), kind)
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return pa.scalar(moment.replace(tzinfo=None).isoformat(sep=" ").removesuffix(" 00:00:00"), kind)
-    raise InputError(f"A partition_expr over time needs a column of dates, timestamps or ISO texts, not of {kind}.")
+    return pa.scalar(moment if kind.tz else moment.replace(tzinfo=None), kind)
 
 
 def _listed(what: str, keys: set[str]) -> str:

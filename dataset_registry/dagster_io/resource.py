@@ -19,9 +19,9 @@ BRANCH_VARIABLE = "DATASET_REGISTRY_BRANCH"
 class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """A registry, and the branch that runs write to and read from.
 
-    The branch is the run tag `dataset_registry/branch`, else this resource's `branch`, else the environment variable
-    `DATASET_REGISTRY_BRANCH`, else `main`. A dataset that does not have the branch is read from `fallback_branch`, and
-    its first write on the branch starts there.
+    The branch is the run tag `dataset_registry/branch`, else this resource's `branch`, else the environment's
+    `DATASET_REGISTRY_BRANCH`, else `fallback_branch` (`main`). A dataset that does not have the branch is read from the
+    fallback branch, and its first write on the branch starts there.
     """
 
     path: str | None = Field(

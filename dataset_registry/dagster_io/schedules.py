@@ -8,7 +8,7 @@ import dagster as dg
 
 from dataset_registry.dagster_io.resource import DatasetRegistryResource
 from dataset_registry.dataset import Dataset
-from dataset_registry.errors import NotFound, TagImmutable
+from dataset_registry.errors import AlreadyExists, InputError, NotFound, TagImmutable
 from dataset_registry.model.names import pointer_name
 
 
@@ -49,7 +49,9 @@ def build_tag_schedule(
         for dataset in chosen:
             made = _tag(dataset, branch, wanted, tick)
             if made is None:
-                context.log.info(f"{dataset.name} has no branch {branch}: not tagged")
+                context.log.warning(
+                    f"{dataset.name} is not tagged: it has no branch {branch}, or no free name like {wanted}"
+                )
                 continue
             tag, is_new = made
             tagged += 1
@@ -80,11 +82,20 @@ def build_tag_schedule(
 
 
 def _expand(template: str, branch: str, moment: datetime) -> str:
-    return pointer_name(template.format(date=f"{moment:%Y-%m-%d}", time=f"{moment:%H%M}", branch=branch))
+    """The name of a tag. Raises `InputError` for a template that cannot be filled in."""
+    try:
+        name = template.format(date=f"{moment:%Y-%m-%d}", time=f"{moment:%H%M}", branch=branch)
+    except (KeyError, ValueError, IndexError) as error:
+        raise InputError(
+            f"The template {template!r} cannot be filled in ({error!r}): it may use {{date}}, {{time}} and {{branch}}."
+        ) from error
+    return pointer_name(name)
 
 
 def _tag(dataset: Dataset, branch: str, wanted: str, tick: datetime) -> tuple[str, bool] | None:
-    """Tag the head of a branch; the tag's name and whether it is new, None when the dataset lacks the branch.
+    """Tag the head of a branch; the tag's name and whether it is new.
+
+    None when the dataset lacks the branch, or when a branch or a deleted tag had every name that was to be had.
 
     A tag of the wanted name that is not older than the tick was made by this tick; an older one is somebody else's.
     """
@@ -100,7 +111,7 @@ def _tag(dataset: Dataset, branch: str, wanted: str, tick: datetime) -> tuple[st
         if at is None:
             try:
                 dataset.create_tag(name, f"v{head.number}")
-            except TagImmutable:  # a deleted tag had this name
+            except (TagImmutable, AlreadyExists):
                 continue
             return name, True
-    return f"{wanted}.v{head.number}", False
+    return None

@@ -9,13 +9,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from uuid import UUID, uuid4
 
 from dataset_registry.catalog import Transaction, datasets, files, manifests, pointers, productions, versions
 from dataset_registry.errors import BranchMoved, CommitConflict, InputError, NotAdopted, NotFound, RetryLater
 from dataset_registry.model.manifest import ComponentKey, Entry, Manifest, build, canonical_json, rewrite
 from dataset_registry.model.names import pointer_name
-from dataset_registry.model.partitions import belongs
+from dataset_registry.model.partitions import belongs, prefix
 from dataset_registry.model.records import (
     CommitResult,
     ComponentRecord,
@@ -247,7 +248,8 @@ def _start_of(
     """The version a commit to the branch starts from, and whether the branch exists.
 
     With `lock` the branch stands still until the transaction ends, and the version and its pages cannot go. The first
-    commit of a dataset makes its branch; later a new branch is made on purpose, or starts from `fallback`.
+    commit of a dataset makes its branch; later a new branch is made on purpose, or starts from `fallback` (from nothing
+    when the dataset has neither).
     """
     for name in (branch, fallback):
         if name is None:
@@ -264,7 +266,7 @@ def _start_of(
         if lock and not versions.share(tx, [found.id]):
             raise RetryLater("The head of the branch was deleted while this commit began. Try again.")
         return found, name == branch
-    if datasets.version_count(tx, dataset.id) == 0:
+    if fallback is not None or datasets.version_count(tx, dataset.id) == 0:
         return None, False
     names = ", ".join(p.name for p in pointers.all_of(tx, dataset.id, tags=False))
     raise NotFound(
@@ -335,8 +337,7 @@ def _cleared(change: Change, before: manifests.StoredManifest) -> Iterator[Entry
     for name in change.replaced:
         yield from before.named(name)
     for key in change.partitions:
-        yield from before.named(key)
-        inside = before.prefixed(f"{key}/")
+        inside = chain(before.named(key), before.prefixed(prefix(key)))
         yield from (entry for entry in inside if belongs(entry.name, json.loads(entry.metadata or "{}"), key))
 
 

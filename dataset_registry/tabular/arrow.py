@@ -14,6 +14,7 @@ from math import isfinite
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dataset_registry.errors import UnsupportedType
 from dataset_registry.model.schema import Column, TableSchema
@@ -31,8 +32,10 @@ def reader_of(value: Any) -> pa.RecordBatchReader:
             return value
         if _is_lazy_frame(value):
             return _lazy_frame_reader(value)
-        if type(value).__module__.startswith("pandas."):
-            return pa.Table.from_pandas(value).to_reader()
+        if _library(value) == "pandas":
+            # A range with a name is content; the plain 0, 1, 2 … is none.
+            named_range = type(value.index).__name__ == "RangeIndex" and value.index.name is not None
+            return pa.Table.from_pandas(value, preserve_index=True if named_range else None).to_reader()
         return pa.RecordBatchReader.from_stream(value)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
         raise UnsupportedType(
@@ -41,7 +44,12 @@ def reader_of(value: Any) -> pa.RecordBatchReader:
 
 
 def _is_lazy_frame(value: object) -> bool:
-    return type(value).__name__ == "LazyFrame" and type(value).__module__.startswith("polars.")
+    return type(value).__name__ == "LazyFrame" and _library(value) == "polars"
+
+
+def _library(value: object) -> str:
+    """The library that a value's type is of, which is not imported for asking."""
+    return type(value).__module__.partition(".")[0]
 
 
 def _lazy_frame_reader(frame: Any) -> pa.RecordBatchReader:
@@ -106,15 +114,39 @@ def _item(kind: pa.DataType) -> pa.Field:
     return pa.field("element", plain_type(kind.value_type), kind.value_field.nullable)
 
 
-def plain_batches(reader: pa.RecordBatchReader, schema: pa.Schema) -> Iterator[pa.Table]:
-    """The stream with plain types. Raises `UnsupportedType` where a value does not fit."""
+def plain_batches(
+    reader: pa.RecordBatchReader, schema: pa.Schema, categories: dict[str, pa.Array] | None = None
+) -> Iterator[pa.Table]:
+    """The stream with plain types. Raises `UnsupportedType` where a value does not fit.
+
+    `categories` collects the values of dictionaries, in their order, which plain types have no place for.
+    """
     for batch in reader:
+        if categories is not None:
+            _collect_categories(batch, categories)
         try:
             yield to_schema(pa.Table.from_batches([batch]), schema)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise UnsupportedType(
                 f"The table's values do not fit its types: {error}. Convert the column first."
             ) from error
+
+
+_MOST_CATEGORIES = 1000
+
+
+def _collect_categories(batch: pa.RecordBatch, categories: dict[str, pa.Array]) -> None:
+    """Remember the dictionaries of the first batch, small ones only."""
+    for field, column in zip(batch.schema, batch.columns, strict=True):
+        if pa.types.is_dictionary(field.type) and len(column.dictionary) <= _MOST_CATEGORIES:
+            categories.setdefault(field.name, column.dictionary.cast(plain_type(field.type.value_type)))
+
+
+def plain_table(value: Any) -> pa.Table:
+    """A whole table with plain types. Raises `UnsupportedType`."""
+    reader = reader_of(value)
+    schema = plain_schema(reader.schema)
+    return pa.concat_tables([schema.empty_table(), *plain_batches(reader, schema)])
 
 
 def to_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -155,11 +187,11 @@ def _column(field: pa.Field) -> Column:
     return Column(field.name, str(kind), field.nullable, fields)
 
 
-def user_types(schema: pa.Schema) -> str | None:
+def user_types(schema: pa.Schema, categories: Mapping[str, pa.Array]) -> str | None:
     """What the writer's schema says beyond plain types, base64, to be given back on reading; None when nothing."""
     keeps_index = _has_index(schema.metadata)
     fields = [
-        pa.field(field.name, _user_type(field.type), field.nullable)
+        pa.field(field.name, _user_type(field.type), field.nullable, _packed(categories.get(field.name)))
         for field in schema
         if pa.types.is_dictionary(field.type)
     ]
@@ -171,6 +203,24 @@ def user_types(schema: pa.Schema) -> str | None:
 
 def _user_type(kind: pa.DataType) -> pa.DataType:
     return pa.dictionary(kind.index_type, plain_type(kind.value_type), kind.ordered)
+
+
+def _packed(values: pa.Array | None) -> dict[bytes, bytes] | None:
+    """Categories as metadata of a field: an Arrow stream of one column."""
+    if values is None:
+        return None
+    sink = pa.BufferOutputStream()
+    batch = pa.record_batch([values], names=["categories"])
+    with pa.ipc.new_stream(sink, batch.schema) as stream:
+        stream.write_batch(batch)
+    return {b"categories": base64.b64encode(sink.getvalue().to_pybytes())}
+
+
+def _unpacked(field: pa.Field) -> pa.Array | None:
+    packed = (field.metadata or {}).get(b"categories")
+    if packed is None:
+        return None
+    return pa.ipc.open_stream(base64.b64decode(packed)).read_all().column(0).combine_chunks()
 
 
 def _has_index(metadata: Mapping[bytes, bytes] | None) -> bool:
@@ -189,9 +239,20 @@ def with_user_types(table: pa.Table, schema: TableSchema | None) -> pa.Table:
     for field in kept:
         position = table.schema.get_field_index(field.name)
         if position >= 0:
-            decoded = table.column(position).dictionary_encode().cast(field.type)
-            table = table.set_column(position, field, decoded)
+            table = table.set_column(position, field.remove_metadata(), _encoded(table.column(position), field))
     return table.replace_schema_metadata(kept.metadata)
+
+
+def _encoded(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+    """A column as the dictionary its writer had: the same categories in the same order, later ones behind them."""
+    known = _unpacked(field)
+    if known is None:
+        return column.dictionary_encode().cast(field.type)
+    values = column.combine_chunks()
+    new = values.filter(pc.and_(pc.is_valid(values), pc.invert(pc.is_in(values, known)))).unique()
+    categories = pa.concat_arrays([known, new])
+    indices = pc.index_in(values, categories).cast(field.type.index_type)
+    return pa.chunked_array([pa.DictionaryArray.from_arrays(indices, categories, ordered=field.type.ordered)])
 
 
 def scalar(value: Any) -> Any:

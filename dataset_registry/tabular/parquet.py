@@ -32,7 +32,8 @@ def write_parts(reader: pa.RecordBatchReader, write_part: WritePart) -> tuple[li
     Holds one row group in memory. Raises `UnsupportedType`.
     """
     schema = plain_schema(reader.schema)
-    groups = _row_groups(plain_batches(reader, schema))
+    categories: dict[str, pa.Array] = {}
+    groups = _row_groups(plain_batches(reader, schema, categories))
     facts = _Facts()
     rows: list[int] = []
     pending = next(groups, schema.empty_table())
@@ -41,7 +42,9 @@ def write_parts(reader: pa.RecordBatchReader, write_part: WritePart) -> tuple[li
         path = write_part(partial(_write_part, schema, first, groups, rows))
         facts.add(pq.read_metadata(path))
         pending = next(groups, None)
-    return rows, TableSchema(None, columns_of(schema), sum(rows), facts.statistics(), user_types(reader.schema))
+    return rows, TableSchema(
+        None, columns_of(schema), sum(rows), facts.statistics(), user_types(reader.schema, categories)
+    )
 
 
 def _write_part(schema: pa.Schema, first: pa.Table, more: Iterator[pa.Table], rows: list[int], sink: BinaryIO) -> None:

@@ -195,11 +195,11 @@ def test_a_partition_of_several_components_shrinks_and_leaves_its_neighbours_alo
         return next(values)
 
     expected = [
-        ("red", ["red/deep/z", "red/x", "red/y"]),
-        ("green", ["green/x", "green/y", "red/deep/z", "red/x", "red/y"]),
-        ("red", ["green/x", "green/y", "red/x"]),
-        ("red", ["green/x", "green/y", "red"]),
-        ("red", ["green/x", "green/y", "red/w"]),
+        ("red", ["red//deep/z", "red//x", "red//y"]),
+        ("green", ["green//x", "green//y", "red//deep/z", "red//x", "red//y"]),
+        ("red", ["green//x", "green//y", "red//x"]),
+        ("red", ["green//x", "green//y", "red"]),
+        ("red", ["green//x", "green//y", "red//w"]),
     ]
     for key, names in expected:
         world.materialize([source], partition=key)
@@ -252,7 +252,7 @@ def test_a_single_run_over_dicts_of_components(world: World) -> None:
     one = pa.table({"n": [1]})
     source = returning(lambda context: {key: {"x": one, "y": one} for key in context.partition_keys})
     world.materialize([source], span=("red", "green"))
-    assert components(world) == ["green/x", "green/y", "red/x", "red/y"]
+    assert components(world) == ["green//x", "green//y", "red//x", "red//y"]
 
 
 DAY_VALUES = [date(2024, 1, day) for day in (1, 2, 2, 3)]
@@ -398,7 +398,7 @@ def test_a_partition_expr_that_is_no_column_is_a_clear_error(world: World) -> No
 
 def test_a_column_that_is_no_time_cannot_split_into_days(world: World) -> None:
     source = returning(pa.table({"day": [1.5]}), DAYS, metadata={"partition_expr": "day"})
-    with refused(InputError, "dates, timestamps or ISO texts, not of double"):
+    with refused(InputError, "dates, timestamps or ISO 8601 texts; .day. is double"):
         world.materialize([source], span=("2024-01-01", "2024-01-02"))
 
 

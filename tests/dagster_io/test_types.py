@@ -344,7 +344,7 @@ def test_different_tables_are_not_silently_mixed_into_one(world: World) -> None:
 # --- errors --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [set, list[pa.Table], Optional[pa.Table], ds.FileSystemDataset])  # noqa: UP045
+@pytest.mark.parametrize("kind", [set, Optional[pa.Table], ds.FileSystemDataset])  # noqa: UP045
 def test_an_unsupported_annotation_is_an_error_that_lists_what_can_be_loaded(world: World, kind: Any) -> None:
     with refused(UnsupportedType, r"cannot be loaded as .*pyarrow\.Table.*polars\.LazyFrame.*dict\[str"):
         world.received(TABLE, kind)
