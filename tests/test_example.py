@@ -183,6 +183,7 @@ def test_the_ui_shows_version_branch_schema_rows_and_inputs(webserver: str) -> N
     columns = {c["name"]: c["type"] for c in entries["dagster/column_schema"]["schema"]["columns"]}
     assert columns["scheduled_departure"] == "timestamp[us]"
     assert len(columns) == 11
+    assert "dagster/column_lineage" in entries
     (read,) = (json.loads(record) for record in entries["registry/inputs"]["table"]["records"])
     assert (read["input"], read["ref"]) == ("raw/flights@v1", "main")
 

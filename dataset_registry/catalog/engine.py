@@ -16,7 +16,7 @@ from time import sleep
 from typing import Any, TextIO, TypeVar
 from weakref import WeakSet
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, exc, insert, text
+from sqlalchemy import Connection, Engine, Integer, Table, create_engine, event, exc, insert, text
 from sqlalchemy.engine import URL, make_url
 
 from dataset_registry.errors import CatalogOutdated, InputError, RetryLater, StorageError
@@ -95,7 +95,10 @@ class Catalog:
 
     @cached_property
     def reader(self) -> Engine:
-        return self._engine("BEGIN") if self.is_sqlite else self.writer
+        if self.is_sqlite:
+            return self._engine("BEGIN")
+        # READ COMMITTED has no snapshot that outlives a statement: reads lose nothing without BEGIN and ROLLBACK.
+        return self.writer.execution_options(isolation_level="AUTOCOMMIT")
 
     @cached_property
     def writer(self) -> Engine:
@@ -218,11 +221,18 @@ def insert_row(tx: Transaction, table: Table, row: Mapping[str, object]) -> int:
 
 
 def insert_rows(tx: Transaction, table: Table, columns: Sequence[str], rows: Sequence[tuple[object, ...]]) -> None:
-    """Insert many rows of plain values, straight through the driver: its executemany is most of a large commit."""
-    if rows:
-        mark = "?" if tx.dialect.name == "sqlite" else "%s"
-        values = ", ".join([mark] * len(columns))
-        tx.exec_driver_sql(f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({values})", list(rows))
+    """Insert many rows of plain values (texts and integers), straight through the driver.
+
+    SQLite's executemany and PostgreSQL's unnest: what lies between them and us is most of a large commit.
+    """
+    if not rows:
+        return
+    into = f"INSERT INTO {table.name} ({', '.join(columns)})"
+    if tx.dialect.name == "sqlite":
+        tx.exec_driver_sql(f"{into} VALUES ({', '.join('?' * len(columns))})", list(rows))
+        return
+    arrays = ", ".join(f"%s::{'int' if isinstance(table.c[name].type, Integer) else 'text'}[]" for name in columns)
+    tx.exec_driver_sql(f"{into} SELECT * FROM unnest({arrays})", tuple(map(list, zip(*rows, strict=True))))
 
 
 def _option(schema: str) -> str:

@@ -68,9 +68,12 @@ def by_id(tx: Transaction, version_id: int) -> VersionRecord | None:
     return _one(tx, _BY_ID, {"id": version_id})
 
 
-def head(tx: Transaction, dataset_id: int, name: str) -> Head | None:
-    """The version that a branch or tag names."""
-    row = tx.execute(_HEAD, {"dataset": dataset_id, "name": name}).one_or_none()
+_LOCKED_HEAD = _HEAD.with_for_update(read=True, key_share=True, of=_V)
+
+
+def head(tx: Transaction, dataset_id: int, name: str, *, share: bool = False) -> Head | None:
+    """The version that a branch or tag names; with `share` it is kept from being deleted, as by `share`."""
+    row = tx.execute(_LOCKED_HEAD if share else _HEAD, {"dataset": dataset_id, "name": name}).one_or_none()
     return Head(*row) if row else None
 
 

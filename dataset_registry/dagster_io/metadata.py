@@ -123,7 +123,8 @@ def _columns(schemas: Sequence[ComponentSchema]) -> dg.TableSchema | None:
 
 def _column(column: Column, table: TableSchema) -> dg.TableColumn:
     facts = table.statistics.get(column.name)
-    known = [] if facts is None or facts.min is None else [f"from {facts.min} to {facts.max}"]
+    ranged = facts is not None and facts.min is not None and column.type != "bool"
+    known = [f"from {facts.min} to {facts.max}"] if facts is not None and ranged else []
     if facts is not None and facts.null_count:
         known.append(f"{facts.null_count} nulls")
     return dg.TableColumn(

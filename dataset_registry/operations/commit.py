@@ -256,15 +256,13 @@ def _start_of(
             continue
         if lock:
             pointers.lock(tx, dataset.id, name)
-        found = versions.head(tx, dataset.id, name)
+        found = versions.head(tx, dataset.id, name, share=lock)
         if found is None:
             continue
         if found.is_tag:
             raise InputError(
                 f"{name!r} is a tag of {dataset.name}, and tags do not move. Commit to a branch.", branch=name
             )
-        if lock and not versions.share(tx, [found.id]):
-            raise RetryLater("The head of the branch was deleted while this commit began. Try again.")
         return found, name == branch
     if fallback is not None or datasets.version_count(tx, dataset.id) == 0:
         return None, False
