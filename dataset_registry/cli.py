@@ -1,6 +1,7 @@
 """The command line: reads its options, calls one function, prints. Nothing here decides anything."""
 
 import os
+from contextlib import closing
 from typing import Annotated
 
 import typer
@@ -34,7 +35,8 @@ def root() -> None:
 @db.command()
 def current(catalog: CatalogOption) -> None:
     """Print the revision that the catalog has."""
-    typer.echo(Catalog(catalog).revision() or "no tables yet")
+    with closing(Catalog(catalog)) as opened:
+        typer.echo(opened.revision() or "no tables yet")
 
 
 @db.command()
@@ -45,10 +47,10 @@ def upgrade(
     """Create the catalog's tables, or bring them to the newest revision, in one transaction."""
     from dataset_registry.catalog import migrate
 
-    opened = Catalog(catalog)
-    before = opened.revision()
-    migrate.upgrade(opened, revision)
-    typer.echo(f"{opened.address}: {before or 'no tables'} -> {opened.revision()}")
+    with closing(Catalog(catalog)) as opened:
+        before = opened.revision()
+        migrate.upgrade(opened, revision)
+        typer.echo(f"{opened.address}: {before or 'no tables'} -> {opened.revision()}")
 
 
 @db.command()
@@ -59,10 +61,10 @@ def downgrade(
     """Take the tables back to an older revision. Refuses, naming the rows, where that would lose data."""
     from dataset_registry.catalog import migrate
 
-    opened = Catalog(catalog)
-    before = opened.revision()
-    migrate.downgrade(opened, revision)
-    typer.echo(f"{opened.address}: {before or 'no tables'} -> {opened.revision() or 'no tables'}")
+    with closing(Catalog(catalog)) as opened:
+        before = opened.revision()
+        migrate.downgrade(opened, revision)
+        typer.echo(f"{opened.address}: {before or 'no tables'} -> {opened.revision() or 'no tables'}")
 
 
 @db.command()
@@ -70,9 +72,9 @@ def check(catalog: CatalogOption) -> None:
     """Compare the database with the tables that this package expects (`alembic check`)."""
     from dataset_registry.catalog import migrate
 
-    opened = Catalog(catalog)
-    migrate.check(opened)
-    typer.echo(f"{opened.address}: revision {opened.revision()}, as this package expects it")
+    with closing(Catalog(catalog)) as opened:
+        migrate.check(opened)
+        typer.echo(f"{opened.address}: revision {opened.revision()}, as this package expects it")
 
 
 def main() -> None:

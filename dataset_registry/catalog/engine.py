@@ -13,8 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from random import random
 from time import sleep
-from typing import Any, TextIO, TypeVar
-from weakref import WeakSet
+from typing import Any, TypeVar
+from weakref import WeakSet, finalize
 
 from sqlalchemy import Connection, Engine, Integer, Table, create_engine, event, exc, insert, text
 from sqlalchemy.engine import URL, make_url
@@ -59,7 +59,8 @@ class Catalog:
         self.url: URL = parsed.difference_update_query(["schema"])
         self.is_sqlite = parsed.drivername == "sqlite"
         self._lock = threading.Lock()
-        self._lock_file: TextIO | None = None
+        self._lock_file: finalize[..., Catalog] | None = None
+        self._lock_descriptor = -1
         self.user_ids: dict[str, int] = {}
         """Ids of users that are committed: they never change."""
         _open_catalogs.add(self)
@@ -80,18 +81,20 @@ class Catalog:
         for name in ("reader", "writer"):
             if (engine := self.__dict__.pop(name, None)) is not None:
                 engine.dispose()
-        if self._lock_file is not None:
-            self._lock_file.close()
-            self._lock_file = None
+        self._close_lock_file()
 
     def forget_connections(self) -> None:
         """After a fork, in the child: what is open belongs to the parent, the locks too."""
         for name in ("reader", "writer"):
             if (engine := self.__dict__.pop(name, None)) is not None:
                 engine.dispose(close=False)
+        self._close_lock_file()
+        self._lock = threading.Lock()
+
+    def _close_lock_file(self) -> None:
         if self._lock_file is not None:
-            self._lock_file.close()
-        self._lock, self._lock_file = threading.Lock(), None
+            self._lock_file()
+            self._lock_file = None
 
     @cached_property
     def reader(self) -> Engine:
@@ -154,15 +157,19 @@ class Catalog:
                 wanted=HEAD,
             )
         if not self.is_sqlite:
-            raise CatalogOutdated(
-                f"The catalog {self.address} has {f'revision {found}' if found else 'no tables yet'}, this package "
-                f"needs {HEAD}. Run: dataset-registry db upgrade --catalog '{self.address}'",
-                found=found,
-                wanted=HEAD,
-            )
+            raise self.outdated(found)
         from dataset_registry.catalog.migrate import upgrade
 
         upgrade(self)
+
+    def outdated(self, found: str | None) -> CatalogOutdated:
+        """The error for a catalog that has another revision than this package wants; it names the command."""
+        return CatalogOutdated(
+            f"The catalog {self.address} has {f'revision {found}' if found else 'no tables yet'}, this package "
+            f"needs {HEAD}. Run: dataset-registry db upgrade --catalog '{self.address}'",
+            found=found,
+            wanted=HEAD,
+        )
 
     def has_table(self, tx: Transaction, name: str) -> bool:
         """Whether the catalog's schema has a table of this name."""
@@ -179,14 +186,15 @@ class Catalog:
             yield
             return
         with self._lock:
-            if self._lock_file is None:
+            if self._lock_file is None:  # kept open: opening it would be a good part of a small commit
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._lock_file = open(f"{self.path}.lock", "a")  # noqa: SIM115 - kept open: opening costs a commit's share
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+                self._lock_descriptor = os.open(f"{self.path}.lock", os.O_CREAT | os.O_RDWR, 0o644)
+                self._lock_file = finalize(self, os.close, self._lock_descriptor)
+            fcntl.flock(self._lock_descriptor, fcntl.LOCK_EX)
             try:
                 yield
             finally:
-                fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+                fcntl.flock(self._lock_descriptor, fcntl.LOCK_UN)
 
     def _engine(self, begin: str) -> Engine:
         if not self.is_sqlite:
