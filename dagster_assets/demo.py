@@ -18,6 +18,7 @@ from dagster_assets.reports import punctuality
 from dataset_registry import Registry, Version
 
 BRANCH = "late-after-30"
+QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
 console = Console(width=int(os.environ.get("COLUMNS", "118")), highlight=False)
 
 
@@ -54,7 +55,7 @@ def tell(instance: dg.DagsterInstance) -> None:
         instance,
         [carrier_delays.key, punctuality.key],
         tags={"dataset_registry/branch": BRANCH},
-        config=dg.RunConfig(ops={carrier_delays.op.name: DelayConfig(late_after_minutes=30)}),
+        ops={carrier_delays.op.name: {"config": DelayConfig(late_after_minutes=30).model_dump()}},
     )
     console.print(summary([run]))
 
@@ -85,11 +86,13 @@ def materialize(
     keys: Sequence[dg.AssetKey],
     *,
     tags: dict[str, str] | None = None,
-    config: Any = None,
+    ops: dict[str, Any] | None = None,
 ) -> dg.ExecuteInProcessResult:
     """Materialize assets in this process."""
     job = defs.resolve_implicit_global_asset_job_def()
-    return job.execute_in_process(instance=instance, asset_selection=list(keys), tags=tags, run_config=config)
+    return job.execute_in_process(
+        instance=instance, asset_selection=list(keys), tags=tags, run_config={"ops": ops or {}, **QUIET}
+    )
 
 
 def summary(runs: Sequence[dg.ExecuteInProcessResult]) -> str:
@@ -125,7 +128,7 @@ def tags(instance: dg.DagsterInstance) -> None:
         (request,) = nightly_tags.evaluate_tick(context).run_requests or ()
     job = defs.resolve_job_def(nightly_tags.job.name)
     for run in ("tick", "the same tick again"):
-        job.execute_in_process(instance=instance, run_config=request.run_config, tags=request.tags)
+        job.execute_in_process(instance=instance, run_config={**request.run_config, **QUIET}, tags=request.tags)
         made = [tag.name for dataset in registry.registry.datasets() for tag in dataset.tags()]
         console.print(f"{run}: {len(made)} datasets have the tag [bold]{', '.join(sorted(set(made)))}[/]")
 
