@@ -12,6 +12,7 @@ from dataset_registry.model.records import CommitResult, DatasetRecord, NewDatas
 from dataset_registry.operations import commit as commits
 from dataset_registry.operations import datasets, diff, find, history, refs
 from dataset_registry.operations.access import Access
+from dataset_registry.operations.change import Change, staged_component
 from dataset_registry.operations.stage import stage
 from dataset_registry.store import Spool
 from dataset_registry.version import Version
@@ -201,7 +202,7 @@ class Draft:
     ) -> None:
         self._access = access
         self._dataset = dataset
-        self._change = commits.Change()
+        self._change = Change()
         self._result: CommitResult | None = None
         self.provenance = provenance
         self._options = commits.CommitOptions(
@@ -250,7 +251,7 @@ class Draft:
         name = component_name(name)
         staged = stage(self._access, self._spool, value, name=name, format=format, encoding=encoding)
         facts = {**(metadata or {}), **({"encoding": encoding} if encoding else {})}
-        self._change.put[name, index] = commits.staged_component(staged, type, facts)
+        self._change.put[name, index] = staged_component(staged, type, facts)
         self._change.removed.pop(name, None)
 
     def replace(self, name: str, values: Sequence[Any]) -> None:

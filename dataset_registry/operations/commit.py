@@ -5,18 +5,15 @@ leaves garbage that a collection finds, never a version with a hole.
 """
 
 import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
 from uuid import UUID, uuid4
 
 from dataset_registry.catalog import Transaction, datasets, files, manifests, pointers, productions, versions
 from dataset_registry.errors import BranchMoved, CommitConflict, InputError, NotAdopted, NotFound, RetryLater
 from dataset_registry.model.manifest import ComponentKey, Entry, Manifest, build, canonical_json, rewrite
 from dataset_registry.model.names import pointer_name
-from dataset_registry.model.partitions import belongs, prefix
 from dataset_registry.model.records import (
     CommitResult,
     ComponentRecord,
@@ -27,42 +24,8 @@ from dataset_registry.model.records import (
 )
 from dataset_registry.operations import find
 from dataset_registry.operations.access import Access, authorize
-from dataset_registry.operations.stage import Staged
+from dataset_registry.operations.change import OVERLAY, Change, edits_of
 from dataset_registry.store import Spooled, new_key
-
-OVERLAY = "overlay"
-COMPONENT_TYPES = ("data", "metadata", "schema", OVERLAY)
-
-
-@dataclass(frozen=True, slots=True)
-class StagedComponent:
-    """A component to set: its content and what the manifest says of it."""
-
-    staged: Staged
-    type: str = "data"
-    metadata: Mapping[str, object] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Change:
-    """What a commit does to the components of the version before it.
-
-    `put` sets by (name, index); names in `replaced` lose every index that is not put; `removed` are names that go whole, or
-    one index of them. `partitions` lose everything that is not put; `everything` clears the whole version first.
-    """
-
-    put: dict[ComponentKey, StagedComponent] = field(default_factory=dict)
-    replaced: set[str] = field(default_factory=set)
-    removed: dict[str, set[int] | None] = field(default_factory=dict)
-    partitions: set[str] = field(default_factory=set)
-    everything: bool = False
-
-    def __bool__(self) -> bool:
-        return bool(self.put or self.removed or self.partitions or self.everything)
-
-    def names(self) -> set[str]:
-        """The names of the components that it sets."""
-        return {name for name, _ in self.put}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +44,6 @@ class CommitOptions:
     fallback: str | None = None
     parents: Sequence[str] = ()
     provenance: Provenance | None = None
-
-
-def staged_component(staged: Staged, type: str, metadata: Mapping[str, object]) -> StagedComponent:
-    """A component to set. Raises `InputError` for an unknown type or metadata that JSON cannot hold."""
-    if type not in COMPONENT_TYPES:
-        raise InputError(f"{type!r} is not a type of component. Use one of: {', '.join(COMPONENT_TYPES)}.", type=type)
-    try:
-        canonical_json(dict(metadata))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"The metadata of a component must be a JSON object: {error}.") from error
-    return StagedComponent(staged, type, metadata)
 
 
 class _BytesGone(Exception):
@@ -181,9 +133,15 @@ def _commit(
     dataset = datasets.find_or_create(tx, target, user_id) if isinstance(target, NewDataset) else target
     authorize(access, tx, "write", dataset.id)
     start, pointer_exists = _start_of(tx, dataset, options.branch, options.fallback, lock=True)
+    if start is not None and start.digest is None:
+        raise NotAdopted(
+            f"{dataset.name} comes from a legacy catalog, and its files are not in the store yet: it can be read, not "
+            "written. Run: registry.adopt()",
+            dataset=dataset.name,
+        )
     parents = _parents(tx, dataset, options, start)
     before = manifests.StoredManifest(tx, start.id) if start else None
-    edits = _edits(dataset, change, options, start, before)
+    edits = edits_of(change, before, f"{dataset.name}@{options.branch}")
     if start is not None and before is not None:
         if not options.overwrite and (options.base is None or options.base.id != start.id):
             _refuse_conflicts(tx, dataset, edits, options, start, before)
@@ -292,51 +250,6 @@ def _parents(tx: Transaction, dataset: DatasetRecord, options: CommitOptions, st
     if not versions.share(tx, [parent.id for parent in parents]):
         raise RetryLater("A parent was deleted while this commit began. Try again.")
     return parents
-
-
-def _edits(
-    dataset: DatasetRecord,
-    change: Change,
-    options: CommitOptions,
-    start: Head | None,
-    before: manifests.StoredManifest | None,
-) -> dict[ComponentKey, Entry | None]:
-    """The change as edits of the manifest of `start`. Raises `NotFound`, `NotAdopted`."""
-    if start is not None and start.digest is None:
-        raise NotAdopted(
-            f"{dataset.name} comes from a legacy catalog, and its files are not in the store yet: it can be read, not "
-            "written. Run: registry.adopt()",
-            dataset=dataset.name,
-        )
-    edits: dict[ComponentKey, Entry | None] = {}
-    if before is not None:
-        edits.update((entry.key, None) for entry in _cleared(change, before))
-    for name, indexes in change.removed.items():
-        there = [entry.key for entry in before.named(name)] if before else []
-        gone = there if indexes is None else [key for key in there if key[1] in indexes]
-        if len(gone) < (1 if indexes is None else len(indexes)):
-            wanted = f" with index {min(indexes - {key[1] for key in gone})}" if indexes else ""
-            raise NotFound(
-                f"{dataset.name} has no component {name!r}{wanted} on {options.branch!r} that could be removed.",
-                component=name,
-            )
-        edits.update((key, None) for key in gone)
-    for key, component in change.put.items():
-        metadata = canonical_json(dict(component.metadata)) if component.metadata else None
-        edits[key] = Entry(*key, component.type, component.staged.content_hash, component.staged.format, metadata)
-    return edits
-
-
-def _cleared(change: Change, before: manifests.StoredManifest) -> Iterator[Entry]:
-    """The entries that make room for what the change sets."""
-    if change.everything:
-        yield from before.since("")
-        return
-    for name in change.replaced:
-        yield from before.named(name)
-    for key in change.partitions:
-        inside = chain(before.named(key), before.prefixed(prefix(key)))
-        yield from (entry for entry in inside if belongs(entry.name, json.loads(entry.metadata or "{}"), key))
 
 
 def _refuse_conflicts(

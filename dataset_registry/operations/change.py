@@ -1,0 +1,90 @@
+"""What a commit does to the components of the version before it, and what that means for its manifest."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+
+from dataset_registry.catalog.manifests import StoredManifest
+from dataset_registry.errors import InputError, NotFound
+from dataset_registry.model.manifest import ComponentKey, Entry, canonical_json
+from dataset_registry.model.partitions import belongs, prefix
+from dataset_registry.operations.stage import Staged
+
+OVERLAY = "overlay"
+COMPONENT_TYPES = ("data", "metadata", "schema", OVERLAY)
+
+
+@dataclass(frozen=True, slots=True)
+class StagedComponent:
+    """A component to set: its content and what the manifest says of it."""
+
+    staged: Staged
+    type: str = "data"
+    metadata: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Change:
+    """What a commit does to the components of the version before it.
+
+    `put` sets by (name, index); names in `replaced` lose every index that is not put; `removed` are names that go whole, or
+    one index of them. `partitions` lose everything that is not put; `everything` clears the whole version first.
+    """
+
+    put: dict[ComponentKey, StagedComponent] = field(default_factory=dict)
+    replaced: set[str] = field(default_factory=set)
+    removed: dict[str, set[int] | None] = field(default_factory=dict)
+    partitions: set[str] = field(default_factory=set)
+    everything: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.put or self.removed or self.partitions or self.everything)
+
+    def names(self) -> set[str]:
+        """The names of the components that it sets."""
+        return {name for name, _ in self.put}
+
+
+def staged_component(staged: Staged, type: str, metadata: Mapping[str, object]) -> StagedComponent:
+    """A component to set. Raises `InputError` for an unknown type or metadata that JSON cannot hold."""
+    if type not in COMPONENT_TYPES:
+        raise InputError(f"{type!r} is not a type of component. Use one of: {', '.join(COMPONENT_TYPES)}.", type=type)
+    try:
+        canonical_json(dict(metadata))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"The metadata of a component must be a JSON object: {error}.") from error
+    return StagedComponent(staged, type, metadata)
+
+
+def edits_of(change: Change, before: StoredManifest | None, where: str) -> dict[ComponentKey, Entry | None]:
+    """The change as edits of the manifest it starts from. Raises `NotFound`; `where` is what the message calls that."""
+    edits: dict[ComponentKey, Entry | None] = {}
+    if before is not None:
+        edits.update((entry.key, None) for entry in _cleared(change, before))
+    for name, indexes in change.removed.items():
+        there = [entry.key for entry in before.named(name)] if before else []
+        gone = there if indexes is None else [key for key in there if key[1] in indexes]
+        if len(gone) < (1 if indexes is None else len(indexes)):
+            wanted = f" with index {min(indexes - {key[1] for key in gone})}" if indexes else ""
+            raise NotFound(
+                f"{where} has no component {name!r}{wanted} that could be removed.",
+                component=name,
+            )
+        edits.update((key, None) for key in gone)
+    for key, component in change.put.items():
+        metadata = canonical_json(dict(component.metadata)) if component.metadata else None
+        edits[key] = Entry(*key, component.type, component.staged.content_hash, component.staged.format, metadata)
+    return edits
+
+
+def _cleared(change: Change, before: StoredManifest) -> Iterator[Entry]:
+    """The entries that make room for what the change sets."""
+    if change.everything:
+        yield from before.since("")
+        return
+    for name in change.replaced:
+        yield from before.named(name)
+    for key in change.partitions:
+        inside = chain(before.named(key), before.prefixed(prefix(key)))
+        yield from (entry for entry in inside if belongs(entry.name, json.loads(entry.metadata or "{}"), key))
