@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any
 
 from dataset_registry.errors import InputError
-from dataset_registry.model.names import component_name
+from dataset_registry.model.names import component_name, pointer_name
 from dataset_registry.model.partitions import partition_key
 from dataset_registry.model.records import CommitResult, DatasetRecord, NewDataset, PointerRecord, Provenance
 from dataset_registry.operations import commit as commits
@@ -200,6 +200,8 @@ class Draft:
         fallback: str | None = None,
         provenance: Provenance | None = None,
     ) -> None:
+        branch = pointer_name(branch)
+        fallback = pointer_name(fallback) if fallback is not None else None
         self._access = access
         self._dataset = dataset
         self._change = Change()
@@ -216,6 +218,8 @@ class Draft:
         self._spool: Spool | None = None
 
     def __enter__(self) -> "Draft":
+        if self._result is not None:
+            raise InputError("This draft was committed. Start another one with dataset.draft().")
         self._spool = Spool(self._access.store.spool_folder).__enter__()
         return self
 
@@ -249,10 +253,11 @@ class Draft:
         if self._spool is None:
             raise InputError("A draft takes changes inside its with block only: with dataset.draft() as draft: …")
         name = component_name(name)
+        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < 1 << 31:
+            raise InputError(f"The index of a component is 0, 1, 2 …, not {index!r}.", index=index)
         staged = stage(self._access, self._spool, value, name=name, format=format, encoding=encoding)
-        facts = {**(metadata or {}), **({"encoding": encoding} if encoding else {})}
-        self._change.put[name, index] = staged_component(staged, type, facts)
-        self._change.removed.pop(name, None)
+        self._change.put[name, index] = staged_component(staged, type, metadata or {})
+        self._change.add_back(name, index)
 
     def replace(self, name: str, values: Sequence[Any]) -> None:
         """Set a component to these values, indexed 0, 1, 2 …; other indexes of the name go."""
@@ -261,6 +266,7 @@ class Draft:
             raise InputError(
                 f"There is nothing to set {name!r} to; remove it with draft.remove({name!r}).", component=name
             )
+        self._change.forget(name)
         for index, value in enumerate(values):
             self.add(name, value, index=index)
         self._change.replaced.add(name)
@@ -276,12 +282,7 @@ class Draft:
     def remove(self, name: str, *, index: int | None = None) -> None:
         """Remove a component, all of its indexes or one. Raises `NotFound` at the commit when it is not there."""
         name = component_name(name)
-        for key in [key for key in self._change.put if key[0] == name and index in (None, key[1])]:
-            del self._change.put[key]
-        if index is None:
-            self._change.removed[name] = None
-        elif (indexes := self._change.removed.setdefault(name, set())) is not None:
-            indexes.add(index)
+        self._change.remove(name, index)
 
     @property
     def result(self) -> CommitResult:

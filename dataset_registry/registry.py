@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from dataset_registry.catalog import Catalog
+from dataset_registry.catalog import Catalog, sqlite_url
 from dataset_registry.dataset import Dataset, Draft
 from dataset_registry.errors import InputError
 from dataset_registry.model.names import split_address
@@ -41,7 +41,7 @@ class Registry:
         """
         if folder is not None:
             root = Path(folder).expanduser().absolute()
-            catalog = catalog or f"sqlite:///{root / 'catalog.sqlite'}"
+            catalog = catalog or sqlite_url(root / "catalog.sqlite")
             store = store or str(root)
         if catalog is None or store is None:
             raise InputError(

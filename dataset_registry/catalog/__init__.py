@@ -1,5 +1,5 @@
 """Where facts live: rows in, model values out. The only home of SQLAlchemy; knows nothing of bytes beyond their digest."""
 
-from dataset_registry.catalog.engine import Catalog, Transaction
+from dataset_registry.catalog.engine import Catalog, Transaction, sqlite_url
 
-__all__ = ["Catalog", "Transaction"]
+__all__ = ["Catalog", "Transaction", "sqlite_url"]

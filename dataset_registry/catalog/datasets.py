@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from sqlalchemy import Row, bindparam, delete, func, select, update
 
 from dataset_registry.catalog.engine import Transaction, insert_row
-from dataset_registry.catalog.tables import dataset_pointers, dataset_versions, datasets, retired_tags, users
+from dataset_registry.catalog.tables import dataset_versions, datasets, retired_tags, users
 from dataset_registry.errors import NotFound
 from dataset_registry.model.records import DatasetRecord, NewDataset
 
@@ -32,8 +32,8 @@ def get(tx: Transaction, dataset_id: int) -> DatasetRecord:
 
 def all_of(tx: Transaction, prefix: str) -> Iterator[DatasetRecord]:
     """Datasets whose name starts with `prefix`, by name."""
-    query = _SELECT.where(datasets.c.name.startswith(prefix, autoescape=True)) if prefix else _SELECT
-    return map(_record, tx.execute(query.order_by(datasets.c.name)))
+    query = _SELECT.where(func.substr(datasets.c.name, 1, len(prefix)) == prefix) if prefix else _SELECT
+    return iter(sorted(map(_record, tx.execute(query)), key=lambda record: record.name))
 
 
 def create(tx: Transaction, name: str, description: str | None, user_id: int) -> int:
@@ -90,19 +90,6 @@ def find_user(tx: Transaction, username: str) -> int | None:
 def create_user(tx: Transaction, username: str) -> int:
     """Insert a user; the id."""
     return insert_row(tx, users, {"username": username})
-
-
-def heads(tx: Transaction, branch: str, prefix: str) -> list[tuple[int, str, int]]:
-    """Dataset id, name and version number of every dataset under `prefix` that has the branch, by name."""
-    query = (
-        select(datasets.c.id, datasets.c.name, dataset_versions.c.version_number)
-        .join(dataset_pointers, dataset_pointers.c.dataset_id == datasets.c.id)
-        .join(dataset_versions, dataset_versions.c.id == dataset_pointers.c.dataset_version_id)
-        .where(dataset_pointers.c.pointer_name == branch, ~dataset_pointers.c.is_tag)
-        .where(datasets.c.name.startswith(prefix, autoescape=True))
-        .order_by(datasets.c.name)
-    )
-    return [(row[0], row[1], row[2]) for row in tx.execute(query)]
 
 
 _COUNT = select(func.count()).select_from(dataset_versions).where(dataset_versions.c.dataset_id == bindparam("dataset"))

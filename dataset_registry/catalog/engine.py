@@ -14,6 +14,7 @@ from pathlib import Path
 from random import random
 from time import sleep
 from typing import Any, TypeVar
+from urllib.parse import quote
 from weakref import WeakSet, finalize
 
 from sqlalchemy import Connection, Engine, Integer, Table, create_engine, event, exc, insert, text
@@ -42,6 +43,11 @@ _ATTEMPTS = 8
 _Result = TypeVar("_Result")
 
 
+def sqlite_url(path: Path) -> str:
+    """The URL of a catalog in a file, whatever characters its name has."""
+    return "sqlite:///" + quote(str(path), safe="/ ")
+
+
 class Catalog:
     """A catalog by its URL: `sqlite:///…/catalog.sqlite` or `postgresql+psycopg://…`. Connects on first use."""
 
@@ -55,12 +61,15 @@ class Catalog:
                 "sqlite:///registry/catalog.sqlite or postgresql+psycopg://user:password@host/database.",
                 url=parsed.render_as_string(),
             )
+        if parsed.drivername == "sqlite" and not parsed.database:
+            raise InputError("A catalog in SQLite needs a file: sqlite:///folder/catalog.sqlite.", url=url)
         self.schema = str(parsed.query.get("schema", SCHEMA))
         self.url: URL = parsed.difference_update_query(["schema"])
         self.is_sqlite = parsed.drivername == "sqlite"
         self._lock = threading.Lock()
         self._lock_file: finalize[..., Catalog] | None = None
         self._lock_descriptor = -1
+        self._sqlite_connections: set[Any] = set()
         self.user_ids: dict[str, int] = {}
         """Ids of users that are committed: they never change."""
         _open_catalogs.add(self)
@@ -81,13 +90,17 @@ class Catalog:
         for name in ("reader", "writer"):
             if (engine := self.__dict__.pop(name, None)) is not None:
                 engine.dispose()
-        self._close_lock_file()
+        with self._lock:  # not under the feet of a thread that writes
+            self._close_lock_file()
 
     def forget_connections(self) -> None:
         """After a fork, in the child: what is open belongs to the parent, the locks too."""
         for name in ("reader", "writer"):
             if (engine := self.__dict__.pop(name, None)) is not None:
                 engine.dispose(close=False)
+        for connection in list(self._sqlite_connections):
+            connection.close()  # SQLite keeps its locks per process: one that stays open would answer for the parent's
+        self._sqlite_connections.clear()
         self._close_lock_file()
         self._lock = threading.Lock()
 
@@ -210,6 +223,8 @@ class Catalog:
         else:
             engine = create_engine(self.url, connect_args={"timeout": 30, "check_same_thread": False})
             event.listen(engine, "connect", _configure_sqlite)
+            event.listen(engine, "connect", lambda connection, record: self._sqlite_connections.add(connection))
+            event.listen(engine, "close", lambda connection, record: self._sqlite_connections.discard(connection))
             event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
         return engine
 
@@ -260,12 +275,23 @@ def _translated(address: str) -> Iterator[None]:
         yield
     except exc.IntegrityError:
         raise
+    except exc.TimeoutError as error:
+        raise RetryLater(f"All connections to the catalog {address} are in use. Try again.") from error
     except exc.DBAPIError as error:
         reason = str(error.orig)
         if getattr(error.orig, "sqlstate", None) in ("40P01", "40001"):
             raise _Interrupted from error
         if "disk is full" in reason or "readonly database" in reason or "disk I/O error" in reason:
             raise StorageError(f"The catalog {address} cannot be written: {reason}. Nothing was committed.") from error
+        if isinstance(error, exc.DataError):
+            raise InputError(
+                f"The database does not take a value of this call: {reason.strip()}. Shorten or mend it."
+            ) from error
+        state = getattr(error.orig, "sqlstate", None) or ""
+        if state.startswith(("28", "3D", "42")) or "password authentication failed" in reason:
+            raise InputError(
+                f"The catalog {address} cannot be opened: {reason.strip()}. Mend its URL or its grants."
+            ) from error
         if isinstance(error, exc.OperationalError):
             raise RetryLater(f"The catalog {address} cannot be used now: {reason.strip()}. Try again.") from error
         raise

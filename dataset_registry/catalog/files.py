@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Row, bindparam, delete, insert, select, update
+from sqlalchemy import Row, bindparam, delete, insert, select
 
 from dataset_registry.catalog.engine import Transaction, insert_row
 from dataset_registry.catalog.tables import file_captures, file_info, file_parts, files, schemas, trash, uploads
@@ -152,17 +152,13 @@ def hold(tx: Transaction, wanted: Mapping[str, str | None]) -> dict[str, UUID]:
     return holds
 
 
-def renew(tx: Transaction, holds: Iterable[UUID]) -> None:
-    """Let holds last again as long as at first: the heartbeat of a long upload."""
-    tx.execute(update(uploads).where(uploads.c.id.in_(list(holds))).values(expires_at=utc_now(HOLD_SECONDS)))
-
-
 _RELEASE = delete(uploads).where(uploads.c.id.in_(bindparam("ids", expanding=True)))
 
 
 def release(tx: Transaction, holds: Sequence[UUID]) -> bool:
     """Drop holds; False when one was gone already, and so the bytes it held may be."""
-    return tx.execute(_RELEASE, {"ids": holds}).rowcount == len(holds)
+    gone = (tx.execute(_RELEASE, {"ids": holds[i : i + 500]}).rowcount for i in range(0, len(holds), 500))
+    return sum(gone) == len(holds)
 
 
 def discard(tx: Transaction, keys: Sequence[str]) -> None:

@@ -37,6 +37,12 @@ def waiting(tx: Transaction) -> list[LegacyFile]:
     return [LegacyFile(row[0], row[1], row[2]) for row in tx.execute(query.order_by(files.c.id))]
 
 
+def is_waiting(tx: Transaction, file_id: int) -> bool:
+    """Whether a file still is to be adopted; if so, nobody else adopts it until the transaction ends."""
+    query = select(files.c.id).where(files.c.id == file_id, files.c.content_hash.is_(None)).with_for_update()
+    return tx.execute(query).first() is not None
+
+
 def adopt(tx: Transaction, file_id: int, content_hash: str, size: int, key: str) -> None:
     """Say that a file's bytes are in the store now, and nowhere else."""
     tx.execute(

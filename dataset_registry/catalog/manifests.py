@@ -5,7 +5,22 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 
-from sqlalchemy import ColumnElement, Row, Select, Table, and_, bindparam, delete, exists, func, select
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    Table,
+    Text,
+    and_,
+    bindparam,
+    cast,
+    delete,
+    exists,
+    func,
+    literal,
+    select,
+)
+from sqlalchemy.dialects.postgresql import JSONB
 
 from dataset_registry.catalog.engine import Transaction, insert_row, insert_rows
 from dataset_registry.catalog.tables import (
@@ -226,7 +241,7 @@ def components(tx: Transaction, version_id: int, names: Sequence[str] | None = N
             _FILES.c.metadata,
         )
         .join(files, files.c.id == _FILES.c.file_id)
-        .where(_FILES.c.version_id == version_id, *_among(names))
+        .where(_FILES.c.version_id == version_id, *_among(tx, names))
         .order_by(_FILES.c.component_name, _FILES.c.component_index)
     )
     return map(_component, tx.execute(query))
@@ -293,7 +308,7 @@ def schemas_of(
         .outerjoin(
             file_captures, and_(file_captures.c.file_id == _FILES.c.file_id, file_captures.c.format == _FILES.c.format)
         )
-        .where(_FILES.c.version_id == version_id, *_among(names))
+        .where(_FILES.c.version_id == version_id, *_among(tx, names))
         .order_by(_FILES.c.component_name, _FILES.c.component_index)
     )
     for name, index, _, snapshot, statistics in tx.execute(query):
@@ -302,12 +317,28 @@ def schemas_of(
 
 def schema_count(tx: Transaction, version_id: int, names: Sequence[str]) -> int:
     """How many different schemas components have."""
-    query = select(func.count(_FILES.c.schema_id.distinct())).where(_FILES.c.version_id == version_id, *_among(names))
+    query = select(func.count(_FILES.c.schema_id.distinct())).where(
+        _FILES.c.version_id == version_id, *_among(tx, names)
+    )
     return int(tx.execute(query).scalar_one())
 
 
-def _among(names: Sequence[str] | None) -> list[ColumnElement[bool]]:
-    return [] if names is None else [_FILES.c.component_name.in_(names)]
+def _among(tx: Transaction, names: Sequence[str] | None) -> list[ColumnElement[bool]]:
+    """The condition that a component has one of these names; many are one parameter, as JSON."""
+    if names is None:
+        return []
+    if len(names) <= _FEW:
+        return [_FILES.c.component_name.in_(names)]
+    listed = json.dumps(list(names))
+    values = (
+        func.json_each(listed).table_valued("value")
+        if tx.dialect.name == "sqlite"
+        else func.jsonb_array_elements_text(cast(literal(listed, Text), JSONB)).table_valued("value")
+    )
+    return [_FILES.c.component_name.in_(select(values.c.value))]
+
+
+_FEW = 500
 
 
 def _last(row: Row) -> ComponentKey:  # type: ignore[type-arg]

@@ -55,9 +55,11 @@ def record(
         )
 
 
-def input_id(tx: Transaction, dataset: str, number: int) -> int | None:
-    """The row id of a version by its dataset's name and its number."""
+def input_id(tx: Transaction, dataset: str, number: int, digest: str | None) -> int | None:
+    """The row id of a version that was read, None when it is gone: its dataset may be another one by now."""
     query = select(dataset_versions.c.id).join(datasets, datasets.c.id == dataset_versions.c.dataset_id)
+    if digest is not None:
+        query = query.where(dataset_versions.c.digest == digest)
     return tx.execute(query.where(datasets.c.name == dataset, dataset_versions.c.version_number == number)).scalar()
 
 

@@ -217,11 +217,6 @@ def _index_page(pages: Sequence[Page]) -> IndexPage:
     return IndexPage(pages[-1].last, digest, sum(page.count for page in pages), pages=tuple(pages))
 
 
-def page_digest(entries: Sequence[Entry]) -> str:
-    """The digest of a page with these entries, in order (what `verify` and adoption recompute)."""
-    return _page(entries).digest
-
-
 def entries_digest(entries: Iterable[Entry]) -> str:
     """The version digest that a manifest of just these entries would have: the data version of a partition."""
     return build(entries).digest

@@ -11,7 +11,7 @@ from pathlib import Path
 from uuid import UUID
 
 from dataset_registry.catalog import Transaction, files, legacy
-from dataset_registry.errors import RegistryError
+from dataset_registry.errors import RegistryError, RetryLater
 from dataset_registry.model.manifest import build
 from dataset_registry.operations.access import Access, authorize
 from dataset_registry.store import Spool, Spooled, new_key
@@ -58,8 +58,21 @@ def _spool(access: Access, spool: Spool, file: legacy.LegacyFile) -> Spooled:
         return spool.copy(BytesIO(files.legacy_bytes(tx, file.id)))
 
 
+class _HoldGone(Exception):
+    """The hold ran out, and so the stored bytes may be gone: store them again."""
+
+
 def _adopt_file(access: Access, spool: Spool, file: legacy.LegacyFile, spooled: Spooled) -> bool:
     """Store one legacy file under the write protocol; True when its content was known, and the row is gone."""
+    for _ in range(4):
+        try:
+            return _try_adopting(access, spool, file, spooled)
+        except _HoldGone:
+            continue
+    raise RetryLater("The bytes of a legacy file were collected again and again while it was adopted. Try again.")
+
+
+def _try_adopting(access: Access, spool: Spool, file: legacy.LegacyFile, spooled: Spooled) -> bool:
     key = new_key(spooled.content_hash)
 
     def hold(tx: Transaction) -> tuple[bool, dict[str, UUID]]:
@@ -76,7 +89,11 @@ def _adopt_file(access: Access, spool: Spool, file: legacy.LegacyFile, spooled: 
         schema = None  # it is what it is: kept as bytes, not refused
 
     def work(tx: Transaction) -> bool:
-        files.release(tx, list(holds.values()))
+        if not files.release(tx, list(holds.values())):
+            raise _HoldGone
+        if not legacy.is_waiting(tx, file.id):  # somebody else adopted it meanwhile
+            files.discard(tx, [key] if new else [])
+            return True
         known = files.find(tx, spooled.content_hash)
         if known is not None:
             legacy.describe(tx, file.id, format if schema else formats.BINARY, schema, capture_of=known.id)

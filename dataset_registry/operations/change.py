@@ -30,6 +30,7 @@ class Change:
 
     `put` sets by (name, index); names in `replaced` lose every index that is not put; `removed` are names that go whole, or
     one index of them. `partitions` lose everything that is not put; `everything` clears the whole version first.
+    `cleared` are components that were set and then removed again: they go, whether they were there before or not.
     """
 
     put: dict[ComponentKey, StagedComponent] = field(default_factory=dict)
@@ -37,9 +38,41 @@ class Change:
     removed: dict[str, set[int] | None] = field(default_factory=dict)
     partitions: set[str] = field(default_factory=set)
     everything: bool = False
+    cleared: set[tuple[str, int | None]] = field(default_factory=set)
 
     def __bool__(self) -> bool:
-        return bool(self.put or self.removed or self.partitions or self.everything)
+        return bool(self.put or self.removed or self.cleared or self.partitions or self.everything)
+
+    def add_back(self, name: str, index: int) -> None:
+        """A component is set after it was removed in the same draft: the others that were removed stay so."""
+        if name not in self.removed:
+            return
+        indexes = self.removed[name]
+        if indexes is None:
+            del self.removed[name]
+            self.replaced.add(name)
+        else:
+            indexes.discard(index)
+            if not indexes:
+                del self.removed[name]
+
+    def remove(self, name: str, index: int | None) -> None:
+        """Remove a component, all of its indexes or one; what this draft had set of it is forgotten."""
+        keys = [key for key in self.put if key[0] == name and index in (None, key[1])]
+        for key in keys:
+            del self.put[key]
+        if keys:  # it may be there before, or not: the draft knew it, so its removal is no mistake
+            self.cleared.update([(name, index)] if index is not None else [(name, None)])
+        elif index is None:
+            self.removed[name] = None
+        elif (indexes := self.removed.setdefault(name, set())) is not None:
+            indexes.add(index)
+
+    def forget(self, name: str) -> None:
+        """Take back whatever this draft said of a component."""
+        for key in [key for key in self.put if key[0] == name]:
+            del self.put[key]
+        self.removed.pop(name, None)
 
     def names(self) -> set[str]:
         """The names of the components that it sets."""
@@ -85,6 +118,8 @@ def _cleared(change: Change, before: StoredManifest) -> Iterator[Entry]:
         return
     for name in change.replaced:
         yield from before.named(name)
+    for name, index in change.cleared:
+        yield from (entry for entry in before.named(name) if index in (None, entry.index))
     for key in change.partitions:
         inside = chain(before.named(key), before.prefixed(prefix(key)))
         yield from (entry for entry in inside if belongs(entry.name, json.loads(entry.metadata or "{}"), key))

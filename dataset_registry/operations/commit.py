@@ -5,7 +5,7 @@ leaves garbage that a collection finds, never a version with a hole.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from uuid import UUID, uuid4
@@ -21,6 +21,7 @@ from dataset_registry.model.records import (
     Head,
     NewDataset,
     Provenance,
+    VersionRecord,
 )
 from dataset_registry.operations import find
 from dataset_registry.operations.access import Access, authorize
@@ -78,9 +79,10 @@ def commit(access: Access, dataset: DatasetRecord | NewDataset, change: Change, 
             # The connection may have broken after the commit: the version is there then, under our own id.
             with access.catalog.read() as tx:
                 made = versions.by_uuid(tx, uuid)
-            if made is None:
-                raise
-            return CommitResult(made, unchanged=False, new_bytes=0, total_bytes=_total(change))
+                if made is None:
+                    raise
+                written = list(manifests.components(tx, made.id, sorted(change.names())))
+            return _result(change, made, written, unchanged=False, new_bytes=0)
     raise RetryLater("The bytes of this commit were collected again and again while it was made. Try again.")
 
 
@@ -188,8 +190,14 @@ def _commit(
             unchanged=unchanged,
             user_id=user_id,
             provenance=provenance,
-            input_ids=[productions.input_id(tx, read.dataset, read.version) for read in provenance.inputs],
+            input_ids=[productions.input_id(tx, read.dataset, read.version, read.digest) for read in provenance.inputs],
         )
+    return _result(change, version, written, unchanged=unchanged, new_bytes=new_bytes)
+
+
+def _result(
+    change: Change, version: VersionRecord, written: Iterable[ComponentRecord], *, unchanged: bool, new_bytes: int
+) -> CommitResult:
     return CommitResult(
         version,
         unchanged,

@@ -45,13 +45,6 @@ def list_all(access: Access, prefix: str) -> list[DatasetRecord]:
         return list(datasets.all_of(tx, prefix))
 
 
-def refresh(access: Access, dataset: DatasetRecord) -> DatasetRecord:
-    """The dataset as it is now. Raises `NotFound` when it was deleted."""
-    with access.catalog.read() as tx:
-        authorize(access, tx, "read", dataset.id)
-        return datasets.get(tx, dataset.id)
-
-
 def update(access: Access, dataset: DatasetRecord, *, name: str | None, description: str | None) -> DatasetRecord:
     """Change a dataset's name or description, those that are given. Raises `InvalidName`, `AlreadyExists`."""
     new_name = names.dataset_name(name) if name is not None else None

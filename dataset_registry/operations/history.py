@@ -3,6 +3,7 @@
 from itertools import islice
 
 from dataset_registry.catalog import productions, versions
+from dataset_registry.errors import InputError
 from dataset_registry.model import history
 from dataset_registry.model.records import DatasetRecord, Production, VersionRecord
 from dataset_registry.operations import find
@@ -18,6 +19,8 @@ def version(access: Access, dataset: DatasetRecord, ref: str) -> VersionRecord:
 
 def log(access: Access, dataset: DatasetRecord, ref: str, limit: int | None) -> list[VersionRecord]:
     """The version a ref names and everything it came from, newest first, at most `limit` of them."""
+    if limit is not None and limit < 0:
+        raise InputError(f"A limit is 0 or more, not {limit}.", limit=limit)
     with access.catalog.read() as tx:
         authorize(access, tx, "read", dataset.id)
         start = find.version(tx, dataset, ref)

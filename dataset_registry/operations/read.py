@@ -1,15 +1,19 @@
 """Reading what a version holds: components, schema, bytes, tables, files in a folder."""
 
+import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from io import BytesIO
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePath
 from shutil import copyfileobj
 from typing import TYPE_CHECKING, BinaryIO
+from uuid import uuid4
 
 from dataset_registry.catalog import files, manifests
 from dataset_registry.errors import InputError, NotFound, StorageError
 from dataset_registry.model.manifest import component_label
+from dataset_registry.model.names import component_name
 from dataset_registry.model.records import ComponentRecord, FileRecord, VersionRecord
 from dataset_registry.model.schema import ComponentSchema, Schema
 from dataset_registry.operations.access import Access, authorize
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 
 def components(access: Access, version: VersionRecord, names: Sequence[str] | None = None) -> list[ComponentRecord]:
     """The components of a version in order; only those of `names` when given."""
+    names = None if names is None else [component_name(name) for name in names]
     with access.catalog.read() as tx:
         authorize(access, tx, "read", version.dataset_id)
         return list(manifests.components(tx, version.id, names))
@@ -39,6 +44,7 @@ def schema(access: Access, version: VersionRecord) -> Schema:
 
 def component(access: Access, version: VersionRecord, name: str | None, index: int = 0) -> ComponentRecord:
     """One component; without a name, the only one or the one called `data`. Raises `NotFound`, `InputError`."""
+    name = None if name is None else component_name(name)
     found = components(access, version, None if name is None else [name])
     if name is None:
         found = [c for c in found if c.name == "data"] or found
@@ -98,10 +104,8 @@ def table(
     if all(c.format == "parquet" for c in found):
         source = _scan(access, version, found)
     else:
-        source = capture.dataset(
-            [(_local(access, version, c), c.format, c.metadata.get("encoding")) for c in found], sheet
-        )
-    result = source.to_table(columns=list(columns) if columns else None, filter=filter)
+        source = capture.dataset([(paths(access, version, [c]), c.format) for c in found], sheet)
+    result = source.to_table(columns=list(columns) if columns is not None else None, filter=filter)
     captured = _captured(access, version, found)
     return arrow.with_user_types(result, captured.tables[0] if captured else None)
 
@@ -127,17 +131,23 @@ def checkout(access: Access, version: VersionRecord, folder: Path, names: Sequen
     """
     found = components(access, version, names)
     objects = _objects(access, version, found)
-    targets = [folder / _file_name(c, i) for c, files in zip(found, objects, strict=True) for i in range(len(files))]
+    targets = [
+        folder / name
+        for name in _file_names([(c, i) for c, f in zip(found, objects, strict=True) for i in range(len(f))])
+    ]
     if taken := [target for target in targets if target.exists()]:
         raise InputError(f"{taken[0]} exists already. Check out into an empty folder.", path=str(taken[0]))
     sources = chain.from_iterable(objects)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for source, target in zip(sources, targets, strict=True):
-            partial = target.with_name(target.name + ".partial")
-            with _open(access, source) as stream, partial.open("wb") as output:
-                copyfileobj(stream, output, 1 << 20)
-            partial.rename(target)
+            partial = target.with_name(f".{uuid4().hex}.partial")
+            try:
+                with _open(access, source) as stream, partial.open("xb") as output:
+                    copyfileobj(stream, output, 1 << 20)
+                partial.rename(target)
+            finally:
+                partial.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(f"{folder} cannot be written: {error.strerror or error}.") from error
     return targets
@@ -177,11 +187,6 @@ def _open(access: Access, file: FileRecord) -> BinaryIO:
         return BytesIO(files.legacy_bytes(tx, file.id))
 
 
-def _local(access: Access, version: VersionRecord, found: ComponentRecord) -> Path:
-    (path,) = paths(access, version, [found])
-    return path
-
-
 def _scan(access: Access, version: VersionRecord, found: Sequence[ComponentRecord]) -> "ds.Dataset":
     return parquet.scan(_files(access, version, found), alike=_alike(access, version, found))
 
@@ -207,12 +212,13 @@ def _refuse_other_formats(version: VersionRecord, found: Sequence[ComponentRecor
 
 
 def _tables(access: Access, version: VersionRecord, names: Sequence[str] | None) -> list[ComponentRecord]:
+    names = None if names is None else [component_name(name) for name in names]
     found = components(access, version, names)
     if names is not None and (missing := [name for name in names if name not in {c.name for c in found}]):
         component(access, version, missing[0])
     if names is None and any(c.name == "data" for c in found):
         found = [c for c in found if c.name == "data"]
-    tabular = [c for c in found if c.format in formats.TABULAR]
+    tabular = [c for c in found if formats.kind_of(c.format) in formats.TABULAR]
     if not tabular:
         listed = _listed(found)
         raise InputError(
@@ -234,13 +240,30 @@ def _captured(access: Access, version: VersionRecord, found: Sequence[ComponentR
         return next((s for _, _, s in manifests.schemas_of(tx, version.id, [found[0].name])), None)
 
 
-def _file_name(found: ComponentRecord, part: int) -> str:
-    """A file name for a component: its own name made safe, its index and part, its format."""
+def _file_names(files: Sequence[tuple[ComponentRecord, int]]) -> list[str]:
+    """A file name for each part of components; where two would be the same, a piece of the component's hash tells them apart."""
+    names = [_file_name(component, part) for component, part in files]
+    counts = Counter(name.casefold() for name in names)
+    return [
+        name if counts[name.casefold()] == 1 else _file_name(component, part, mark=True)
+        for name, (component, part) in zip(names, files, strict=True)
+    ]
+
+
+def _file_name(found: ComponentRecord, part: int, *, mark: bool = False) -> str:
+    """The component's own name made safe and short, its index and part, its format."""
     safe = "".join(character if character.isalnum() or character in "._+=-" else "_" for character in found.name)
-    suffix = {"parquet": ".parquet", "csv": ".csv", "json": ".json", "excel": ".xlsx"}.get(found.format, "")
+    suffix = {"parquet": ".parquet", "csv": ".csv", "json": ".json", "excel": ".xlsx"}.get(
+        formats.kind_of(found.format), ""
+    )
+    if found.format == "excel" and PurePath(safe).suffix.lower() in (".xls", ".xlsm", ".xlsb", ".ods"):
+        suffix = PurePath(safe).suffix
     stem = safe.removesuffix(suffix).lstrip(".") or "component"
+    while len(stem.encode()) > 200:
+        stem = stem[:-1]
     numbers = "".join(f"-{number}" for number in (found.index, part) if number)
-    return f"{stem}{numbers}{suffix}"
+    told = hashlib.sha256(f"{found.name}\0{found.index}\0{part}".encode()).hexdigest()[:8] if mark else ""
+    return f"{stem}{numbers}{'~' + told if told else ''}{suffix}"
 
 
 def _listed(found: Sequence[ComponentRecord]) -> str:

@@ -48,6 +48,7 @@ def move(access: Access, dataset: DatasetRecord, name: str, ref: str, *, expect:
 
     Raises `NotFound`, `TagImmutable`, `BranchMoved`.
     """
+    name = pointer_name(name)
 
     def work(tx: Transaction) -> PointerRecord:
         authorize(access, tx, "write", dataset.id)
@@ -73,6 +74,7 @@ def move(access: Access, dataset: DatasetRecord, name: str, ref: str, *, expect:
 
 def delete(access: Access, dataset: DatasetRecord, name: str, *, is_tag: bool) -> None:
     """Delete a branch or a tag; the versions stay. Raises `NotFound`."""
+    name = pointer_name(name)
 
     def work(tx: Transaction) -> None:
         authorize(access, tx, "write", dataset.id)
@@ -110,7 +112,7 @@ def create_everywhere(access: Access, name: str, source: str) -> int:
 
     Raises `InvalidName`, `AlreadyExists`, `NotFound` (no dataset has `source`).
     """
-    name = pointer_name(name)
+    name, source = pointer_name(name), pointer_name(source)
 
     def work(tx: Transaction) -> int:
         authorize(access, tx, "write")

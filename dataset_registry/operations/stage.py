@@ -79,11 +79,10 @@ def _binary(stream: BinaryIO) -> BinaryIO:
 def _stage_file(
     access: Access, spool: Spool, spooled: Spooled, name: str | None, format: str | None, encoding: str | None
 ) -> Staged:
-    kind = formats.format_of(format, name, spool.start(spooled))
+    kind = formats.with_encoding(formats.format_of(format, name, spool.start(spooled)), encoding)
     schema = None
     if kind != formats.BINARY:
-        known = _captured(access, spooled.content_hash, kind) if encoding is None else None
-        schema = known or capture.capture(spool.path(spooled), kind, encoding)
+        schema = _captured(access, spooled.content_hash, kind) or capture.capture(spool.path(spooled), kind)
     return Staged(spooled.content_hash, spooled.size, kind, schema, (spooled,))
 
 

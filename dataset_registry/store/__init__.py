@@ -1,5 +1,7 @@
 """Where bytes live: spools, hashes and keeps objects. Knows digests and keys, never datasets, versions or formats."""
 
+from urllib.parse import unquote
+
 from dataset_registry.errors import StorageError
 from dataset_registry.store.folder import FolderStore
 from dataset_registry.store.memory import MemoryStore
@@ -18,7 +20,7 @@ def open_store(location: str) -> Store:
     if not separator:
         return FolderStore(location)
     if scheme == "file":
-        return FolderStore(rest)
+        return FolderStore(unquote(rest))
     raise StorageError(
         f"No store of the kind {scheme!r} can be opened: give a folder or a file:// URL.", location=location
     )

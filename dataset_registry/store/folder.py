@@ -20,23 +20,33 @@ class FolderStore:
         self.location = str(self._root)
         self.spool_folder = self._root / "spool"
         self._objects = self._root / "objects"
+        self._durable: set[Path] = set()
 
     def put(self, key: str, source: Path | bytes) -> None:
         target = self._path(key)
         try:
-            fresh_shard = not target.parent.exists()
-            target.parent.mkdir(parents=True, exist_ok=True)
+            self._make_durable(target.parent)
             if isinstance(source, bytes):
                 self._write(source, target)
             else:
                 self._link(source, target)
             _sync(target.parent)
-            if fresh_shard:
-                _sync(self._objects)
         except FileExistsError as error:
             raise StorageError(f"The key {key} exists already; keys are never reused. Try again.", key=key) from error
         except OSError as error:
             raise storage_error(error, f"The store at {self._root} refused to write") from error
+
+    def _make_durable(self, shard: Path) -> None:
+        """Make the folder of an object, and sync the folders above it, once in the life of this store.
+
+        Also when it exists already: who made it may not have come to syncing it.
+        """
+        if shard in self._durable:
+            return
+        shard.mkdir(parents=True, exist_ok=True)
+        _sync(self._objects)
+        _sync(self._root)
+        self._durable.add(shard)
 
     def _write(self, data: bytes, target: Path) -> None:
         """A small object: written aside, synced, then linked into place whole."""
@@ -45,7 +55,9 @@ class FolderStore:
         descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
         try:
             with os.fdopen(descriptor, "wb", buffering=0) as stream:
-                stream.write(data)
+                rest = memoryview(data)
+                while rest:  # a disk that is nearly full takes a part of it
+                    rest = rest[stream.write(rest) :]
                 os.fsync(descriptor)
             if target.exists():
                 raise FileExistsError(target)

@@ -33,14 +33,20 @@ def reader_of(value: Any) -> pa.RecordBatchReader:
         if _is_lazy_frame(value):
             return _lazy_frame_reader(value)
         if _library(value) == "pandas":
-            # A range with a name is content; the plain 0, 1, 2 … is none.
-            named_range = type(value.index).__name__ == "RangeIndex" and value.index.name is not None
-            return pa.Table.from_pandas(value, preserve_index=True if named_range else None).to_reader()
+            return pa.Table.from_pandas(value, preserve_index=_keeps_index(value)).to_reader()
         return pa.RecordBatchReader.from_stream(value)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+    except (pa.ArrowException, ValueError, OverflowError, AttributeError) as error:
         raise UnsupportedType(
             f"This {type(value).__name__} cannot become an Arrow table: {error}. Convert the column it names to one type."
         ) from error
+
+
+def _keeps_index(frame: Any) -> bool | None:
+    """Whether the index of a pandas frame is content: the plain 0, 1, 2 … without a name is none."""
+    index: Any = getattr(frame, "index", None)
+    if type(index).__name__ != "RangeIndex":
+        return None
+    return True if index.name is not None or (index.start, index.step) != (0, 1) else None
 
 
 def _is_lazy_frame(value: object) -> bool:
@@ -121,7 +127,7 @@ def plain_batches(
 
     `categories` collects the values of dictionaries, in their order, which plain types have no place for.
     """
-    for batch in reader:
+    for batch in (piece for whole in reader for piece in _pieces(whole)):
         if categories is not None:
             _collect_categories(batch, categories)
         try:
@@ -130,6 +136,15 @@ def plain_batches(
             raise UnsupportedType(
                 f"The table's values do not fit its types: {error}. Convert the column first."
             ) from error
+
+
+_PIECE_ROWS = 1 << 18
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """A batch in pieces: polars hands over whole columns, and plain texts hold 2 GB each."""
+    for start in range(0, max(batch.num_rows, 1), _PIECE_ROWS):
+        yield batch.slice(start, _PIECE_ROWS)
 
 
 _MOST_CATEGORIES = 1000
@@ -239,7 +254,8 @@ def with_user_types(table: pa.Table, schema: TableSchema | None) -> pa.Table:
     for field in kept:
         position = table.schema.get_field_index(field.name)
         if position >= 0:
-            table = table.set_column(position, field.remove_metadata(), _encoded(table.column(position), field))
+            column = _encoded(table.column(position), field)
+            table = table.set_column(position, pa.field(field.name, column.type, field.nullable), column)
     return table.replace_schema_metadata(kept.metadata)
 
 
@@ -247,12 +263,19 @@ def _encoded(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
     """A column as the dictionary its writer had: the same categories in the same order, later ones behind them."""
     known = _unpacked(field)
     if known is None:
-        return column.dictionary_encode().cast(field.type)
+        return column.dictionary_encode()
     values = column.combine_chunks()
     new = values.filter(pc.and_(pc.is_valid(values), pc.invert(pc.is_in(values, known)))).unique()
     categories = pa.concat_arrays([known, new])
-    indices = pc.index_in(values, categories).cast(field.type.index_type)
+    indices = pc.index_in(values, categories)
+    if len(categories) < 1 << (
+        field.type.index_type.bit_width - 1
+    ):  # else later parts brought more than the writer had
+        indices = indices.cast(field.type.index_type)
     return pa.chunked_array([pa.DictionaryArray.from_arrays(indices, categories, ordered=field.type.ordered)])
+
+
+_LONGEST_BOUND = 256
 
 
 def scalar(value: Any) -> Any:
@@ -261,8 +284,10 @@ def scalar(value: Any) -> Any:
     None for what has no such form (bytes, infinities).
     """
     match value:
-        case bool() | int() | str():
+        case bool() | int():
             return value
+        case str():  # a bound that is a whole text says nothing, and PostgreSQL keeps no NUL
+            return value if len(value) <= _LONGEST_BOUND and "\0" not in value else None
         case float():
             return value + 0.0 if isfinite(value) else None  # Parquet's bounds say -0.0 for 0.0
         case datetime() | date() | time():

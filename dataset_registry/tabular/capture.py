@@ -12,20 +12,20 @@ import pyarrow.dataset as ds
 
 from dataset_registry.errors import InputError, RegistryError, UnreadableFile
 from dataset_registry.model.schema import ColumnStatistics, ComponentSchema, TableSchema
-from dataset_registry.tabular import parquet
+from dataset_registry.tabular import formats, parquet, spreadsheets
 from dataset_registry.tabular.arrow import columns_of, scalar
-from dataset_registry.tabular.formats import BINARY
 from dataset_registry.tabular.sandbox import identifier, literal, sandbox
 
+MOST_COLUMNS = 4096
 _DELIMITERS = ",;\t|"
 
 
-def capture(path: Path, format: str, encoding: str | None = None) -> ComponentSchema | None:
+def capture(path: Path, format: str) -> ComponentSchema | None:
     """The schema of the file at `path` (a spool or an object, see `sandbox`), None for plain bytes.
 
-    `encoding` is that of a CSV file, UTF-8 when None. Raises `UnreadableFile` for bytes that are not of the format.
+    Raises `UnreadableFile` for bytes that are not of the format.
     """
-    if format == BINARY:
+    if format == formats.BINARY:
         return None
     if path.stat().st_size == 0:
         raise UnreadableFile(
@@ -35,9 +35,11 @@ def capture(path: Path, format: str, encoding: str | None = None) -> ComponentSc
     if format == "parquet":
         return ComponentSchema(format, (parquet.capture(path),))
     if format == "excel":
-        return ComponentSchema(format, tuple(_capture_arrow(name, table) for name, table in read_sheets(path).items()))
+        return ComponentSchema(
+            format, tuple(_capture_arrow(name, table) for name, table in spreadsheets.read(path).items())
+        )
     with sandbox(path) as connection:
-        relation, facts = _typed(connection, path, format, encoding)
+        relation, facts = _typed(connection, path, format)
         statistics = {
             name: ColumnStatistics(facts[0] - facts[1 + 3 * i], scalar(facts[2 + 3 * i]), scalar(facts[3 + 3 * i]))
             for i, name in enumerate(relation.columns)
@@ -46,21 +48,28 @@ def capture(path: Path, format: str, encoding: str | None = None) -> ComponentSc
         return ComponentSchema(format, (TableSchema(None, columns, facts[0], statistics),))
 
 
-def dataset(sources: Sequence[tuple[Path, str, str | None]], sheet: str | None = None) -> ds.Dataset:
-    """Files (path, format, encoding) as one Arrow dataset in memory, with the columns of all of them. As `read`."""
-    tables = [read(path, format, encoding, sheet) for path, format, encoding in sources]
-    return ds.dataset(pa.concat_tables(tables, promote_options="permissive"))
+def dataset(sources: Sequence[tuple[Sequence[Path], str]], sheet: str | None = None) -> ds.Dataset:
+    """Files (paths, format) as one Arrow dataset in memory, with the columns of all of them.
+
+    Only a Parquet table has several paths, its parts. Raises `UnreadableFile`, `InputError`.
+    """
+    tables = [
+        parquet.scan(paths).to_table() if format == "parquet" else read(paths[0], format, sheet)
+        for paths, format in sources
+    ]
+    try:
+        return ds.dataset(pa.concat_tables(tables, promote_options="permissive"))
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise InputError(f"These tables cannot become one: {error}. Read them one by one.") from error
 
 
-def read(path: Path, format: str, encoding: str | None = None, sheet: str | None = None) -> pa.Table:
+def read(path: Path, format: str, sheet: str | None = None) -> pa.Table:
     """A file as an Arrow table with the types that were captured.
 
     `sheet` is due when a spreadsheet has several. Raises `UnreadableFile`, `InputError`.
     """
-    if format == "parquet":
-        return parquet.scan([path]).to_table()
     if format == "excel":
-        sheets = read_sheets(path)
+        sheets = spreadsheets.read(path)
         if sheet is None and len(sheets) > 1:
             raise InputError(
                 f"The spreadsheet has several sheets: {', '.join(sheets)}. Say which: sheet={min(sheets)!r}."
@@ -68,10 +77,10 @@ def read(path: Path, format: str, encoding: str | None = None, sheet: str | None
         if sheet is not None and sheet not in sheets:
             raise InputError(f"The spreadsheet has no sheet {sheet!r}, but: {', '.join(sheets)}.", sheet=sheet)
         return sheets[sheet] if sheet is not None else next(iter(sheets.values()))
-    if format == BINARY:
+    if format == formats.BINARY:
         raise InputError("This component is plain bytes, not a table: use open() or checkout() instead of to_arrow().")
     with sandbox(path) as connection:
-        return _typed(connection, path, format, encoding)[0].to_arrow_table()
+        return _typed(connection, path, format)[0].to_arrow_table()
 
 
 def _arrow_schema(relation: duckdb.DuckDBPyRelation) -> pa.Schema:
@@ -79,27 +88,35 @@ def _arrow_schema(relation: duckdb.DuckDBPyRelation) -> pa.Schema:
 
 
 def _typed(
-    connection: duckdb.DuckDBPyConnection, path: Path, format: str, encoding: str | None
+    connection: duckdb.DuckDBPyConnection, path: Path, format: str
 ) -> tuple[duckdb.DuckDBPyRelation, tuple[Any, ...]]:
     """The file as a relation whose types hold for all rows, and one pass of facts over them: the number of rows, then
     per column the values that are not null, the smallest and the largest."""
-    options = f", skip=0, encoding={literal(encoding or 'utf-8')}" if format == "csv" else ""
-    function = "read_csv" if format == "csv" else "read_json"
+    kind, encoding = formats.kind_of(format), formats.encoding_of(format)
+    options = f", skip=0, comment='', encoding={literal(encoding or 'utf-8')}" if kind == "csv" else ""
+    function = "read_csv" if kind == "csv" else "read_json"
     source = f"{function}({literal(str(path))}{options}"
     try:
         try:
             relation = connection.sql(f"FROM {source})")
-            _refuse_ragged(connection, relation, source, format)
+            _refuse_ragged(connection, relation, source, kind)
             return relation, _facts(relation)
-        except duckdb.ConversionException:
+        except (duckdb.ConversionException, duckdb.InvalidInputException) as error:
+            if kind == "csv" and not isinstance(error, duckdb.ConversionException):
+                raise
             # Types come from a sample; a later value contradicts them. Look at everything.
             relation = connection.sql(f"FROM {source}, sample_size=-1)")
             return relation, _facts(relation)
     except duckdb.Error as error:
-        raise _unreadable(error, format, encoding) from error
+        raise _unreadable(error, kind, encoding) from error
 
 
 def _facts(relation: duckdb.DuckDBPyRelation) -> tuple[Any, ...]:
+    if len(relation.columns) > MOST_COLUMNS:
+        raise UnreadableFile(
+            f"The file has {len(relation.columns):,} columns, and a table has at most {MOST_COLUMNS:,} here. Is its delimiter "
+            "what it seems to be? Commit it with format='binary' to keep it as it is."
+        )
     wanted = ["count(*)"]
     for name, kind in zip(relation.columns, relation.types, strict=True):
         column = identifier(name)
@@ -140,28 +157,6 @@ def _unreadable(error: duckdb.Error, format: str, encoding: str | None) -> Regis
         f"The {format} file cannot be read as a table ({reason}{wrong}). Mend it, or commit it with format='binary' to keep "
         "it as it is."
     )
-
-
-def read_sheets(path: Path) -> dict[str, pa.Table]:
-    """Every sheet of a spreadsheet by name. Needs the extra `excel`. Raises `UnreadableFile`."""
-    try:
-        import fastexcel
-    except ImportError as error:
-        raise InputError(
-            "Reading spreadsheets needs the extra 'excel': pip install 'dataset-registry[excel]'."
-        ) from error
-    try:
-        book = fastexcel.read_excel(str(path))
-        # All rows decide a column's type: by default late texts in a column of numbers silently become null.
-        return {
-            name: pa.Table.from_batches([book.load_sheet(name, schema_sample_rows=None).to_arrow()])
-            for name in book.sheet_names
-        }
-    except fastexcel.FastExcelError as error:
-        raise UnreadableFile(
-            f"This is not a spreadsheet that can be read ({str(error).splitlines()[0]}). Save it as .xlsx again, or commit "
-            "it with format='binary'."
-        ) from error
 
 
 def _capture_arrow(name: str, table: pa.Table) -> TableSchema:

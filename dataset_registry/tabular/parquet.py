@@ -103,6 +103,11 @@ def capture(path: Path) -> TableSchema:
             "Deliver it again, or commit it with format='binary'."
         ) from error
     with file:
+        names = file.schema_arrow.names
+        if len(set(names)) < len(names):
+            raise UnreadableFile(
+                "Columns of this Parquet file have the same name. Rename them, or commit it with format='binary'."
+            )
         facts = _Facts()
         facts.add(file.metadata)
         return TableSchema(None, columns_of(file.schema_arrow), file.metadata.num_rows, facts.statistics())
@@ -132,9 +137,9 @@ class _Facts:
                     known["nulls"] = None
                 else:
                     known["nulls"] += statistics.null_count
-                if statistics is not None and statistics.has_min_max:
-                    known["low"].append(statistics.min)
-                    known["high"].append(statistics.max)
+                if (bounds := _bounds(statistics)) is not None:
+                    known["low"].append(bounds[0])
+                    known["high"].append(bounds[1])
                 elif statistics is None or statistics.null_count != row_group.num_rows:
                     known["bounds"] = False  # a group whose bounds are not known: neither are the column's
 
@@ -147,6 +152,14 @@ class _Facts:
             )
             for name, facts in self._columns.items()
         }
+
+
+def _bounds(statistics: Any) -> tuple[Any, Any] | None:
+    """The smallest and largest value, None where the footer has none, or Python has no such value (the year 10,000)."""
+    try:
+        return (statistics.min, statistics.max) if statistics is not None and statistics.has_min_max else None
+    except (OverflowError, ValueError, UnicodeDecodeError):
+        return None
 
 
 def _first_line(error: BaseException) -> str:

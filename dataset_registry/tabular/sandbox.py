@@ -21,6 +21,7 @@ def sandbox(path: Path | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
             ("allow_community_extensions", "false"),
             ("python_enable_replacements", "false"),
             ("enable_progress_bar", "false"),
+            ("memory_limit", "'4GB'"),
             ("TimeZone", "'UTC'"),
             ("allowed_paths", f"[{literal(str(path))}]" if path else "[]"),
             ("enable_external_access", "false"),

@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
+from io import BytesIO, FileIO
 from pathlib import Path
 
 import pytest
@@ -124,8 +124,19 @@ def test_a_store_that_cannot_be_written_says_what_to_do(tmp_path: Path, monkeypa
         store.put(KEY, b"content")
     monkeypatch.undo()
     assert list(store.list()) == []
-    assert list((tmp_path / "s" / "spool").iterdir()) == []
+    assert [path for path in (tmp_path / "s").rglob("*") if path.is_file()] == []
     store.put(KEY, b"content")
+
+
+def test_a_disk_that_takes_a_part_at_a_time_gets_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(FileIO):
+        def write(self, data: object) -> int:
+            return super().write(memoryview(data)[:7])  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "fdopen", lambda descriptor, *_, **__: Slow(descriptor, "wb"))
+    store = FolderStore(tmp_path)
+    store.put(KEY, b"content longer than seven bytes")
+    assert content(store, KEY) == b"content longer than seven bytes"
 
 
 def test_a_location_opens_its_kind_of_store(tmp_path: Path) -> None:

@@ -169,6 +169,33 @@ def test_deletions_that_share_pages_leave_none_behind(registry: Registry, rows: 
         assert getattr(after, table) == getattr(before, table), table
 
 
+def test_what_a_forked_child_commits_outlives_the_parents_closing(
+    embedded: Registry, sqlite_url: str, tmp_path: Path
+) -> None:
+    """SQLite keeps locks per process: a handle inherited and left open made the child's own locks void."""
+    dataset = embedded.create_dataset("d")
+    dataset.commit({"a": b"1"})
+    context = multiprocessing.get_context("fork")
+    first, closed, done = context.Event(), context.Event(), context.Event()
+
+    def child() -> None:
+        dataset.commit({"a": b"2"})
+        first.set()
+        closed.wait(30)
+        dataset.commit({"a": b"3"})
+        done.set()
+
+    process = context.Process(target=child)
+    process.start()
+    assert first.wait(30)
+    embedded.close()
+    closed.set()
+    assert done.wait(30)
+    with Registry.open(catalog=sqlite_url, store=str(tmp_path / "store")) as other:
+        assert other.dataset("d").version().number == 3
+    process.join(30)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
 def test_a_forked_child_opens_connections_of_its_own(registry: Registry) -> None:
     dataset = registry.create_dataset("d")

@@ -3,9 +3,11 @@
 import hashlib
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dataset_registry.model import manifest as manifests
 from dataset_registry.model.manifest import (
     EMPTY,
     LARGEST_PAGE,
@@ -129,6 +131,17 @@ def test_a_rewritten_manifest_is_the_one_built_from_nothing(
         assert manifest.count == len(content)
         assert [i.digest for i in manifest.index] == [i.digest for i in expected.index]
         manifest = expected  # `edit` keeps the loaded pages only: go on with the whole
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(changes, min_size=1, max_size=6), st.integers(0, 300))
+def test_a_rewritten_manifest_of_many_small_pages_is_the_one_built_from_nothing(
+    edits: list[dict[tuple[str, int], int | None]], filler: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:  # so small that edits cross pages and index pages
+        patch.setattr(manifests, "MEAN_PAGE", 4)
+        patch.setattr(manifests, "LARGEST_PAGE", 8)
+        test_a_rewritten_manifest_is_the_one_built_from_nothing.hypothesis.inner_test(edits, filler)  # type: ignore[attr-defined]
 
 
 def test_replacing_one_of_a_hundred_thousand_loads_one_page_and_one_index_page() -> None:

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
-from dataset_registry import Dataset, Provenance, Registry
-from dataset_registry.catalog import Transaction, files
+from dataset_registry import Dataset, Draft, Provenance, Registry
+from dataset_registry.catalog import Transaction, files, manifests
 from dataset_registry.errors import (
     BranchMoved,
     CommitConflict,
@@ -355,6 +355,79 @@ def test_a_store_that_fails_leaves_no_version(flights: Dataset, rows: Rows, monk
     after.uploads = before.uploads  # the hold runs out by itself
     assert after == before
     assert content(flights) == {("a", 0): b"1"}
+
+
+STEPS: dict[str, tuple[Callable[[Draft], object], dict[tuple[str, int], bytes]]] = {
+    "remove, add": (lambda d: (d.remove("x"), d.add("x", b"n")), {("x", 0): b"n"}),
+    "remove one, add another": (
+        lambda d: (d.remove("x", index=2), d.add("x", b"n")),
+        {("x", 0): b"n", ("x", 1): b"1"},
+    ),
+    "remove one, add it back": (
+        lambda d: (d.remove("x", index=2), d.add("x", b"n", index=2)),
+        {("x", 0): b"0", ("x", 1): b"1", ("x", 2): b"n"},
+    ),
+    "replace twice": (lambda d: (d.replace("x", [b"a", b"b", b"c"]), d.replace("x", [b"d"])), {("x", 0): b"d"}),
+    "replace after remove": (lambda d: (d.remove("x"), d.replace("x", [b"d"])), {("x", 0): b"d"}),
+    "add, remove": (
+        lambda d: (d.add("y", b"n"), d.remove("y"), d.add("z", b"z")),
+        {("x", 0): b"0", ("x", 1): b"1", ("x", 2): b"2", ("z", 0): b"z"},
+    ),
+    "add over, remove": (lambda d: (d.add("x", b"n"), d.remove("x"), d.add("z", b"z")), {("z", 0): b"z"}),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_what_a_draft_says_last_is_what_it_means(flights: Dataset, name: str) -> None:
+    steps, expected = STEPS[name]
+    flights.commit({"x": [b"0", b"1", b"2"]})
+    with flights.draft() as draft:
+        steps(draft)
+    assert content(flights) == expected
+
+
+@pytest.mark.parametrize("index", [-1, True, 1 << 31, "0", 1.0])
+def test_an_index_is_a_small_whole_number(flights: Dataset, index: object) -> None:
+    with pytest.raises(InputError, match="index"), flights.draft() as draft:
+        draft.add("x", b"1", index=index)  # type: ignore[arg-type]
+
+
+def test_a_draft_commits_once(flights: Dataset) -> None:
+    draft = flights.draft()
+    with draft:
+        draft.add("x", b"1")
+    with pytest.raises(InputError, match="was committed"), draft:
+        draft.add("x", b"2")
+
+
+def test_names_that_look_alike_are_one(flights: Dataset) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    flights.commit({decomposed: b"1"}, branch=decomposed)
+    assert [branch.name for branch in flights.branches()] == [composed]
+    with flights.version(decomposed).open(decomposed) as stream:
+        assert stream.read() == b"1"
+    flights.move_branch(decomposed, "v1")
+    flights.commit({"a": b"1"}, branch="other", fallback=decomposed)
+    flights.delete_branch(decomposed)
+
+
+def test_a_text_that_the_database_does_not_take_is_said_so(flights: Dataset, registry: Registry) -> None:
+    long = Provenance(run_id="x" * 300)
+    if "postgresql" in registry.location:  # SQLite takes it
+        with pytest.raises(InputError, match="Shorten"):
+            flights.commit({"a": b"1"}, provenance=long)
+    table = pa.table({"s": ["a\0b", "z" * 5000]})
+    assert flights.commit({"t": table}).schema.tables()["t"].statistics["s"].max is None
+    assert flights.version().to_arrow("t") == table
+
+
+def test_many_components_are_asked_for_at_once(registry: Registry) -> None:
+    dataset = registry.create_dataset("many")
+    dataset.commit({"a": pa.table({"x": [1]}), "b": pa.table({"x": [2]})})
+    names = ["a", "b"]
+    with registry._access.catalog.read() as tx:
+        found = list(manifests.schemas_of(tx, dataset.version().id, [*names, *(f"c{i}" for i in range(70_000))]))
+    assert [name for name, _, _ in found] == names
 
 
 def test_numbers_are_not_given_again_after_a_deletion(flights: Dataset) -> None:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dataset_registry import Dataset, Registry
+from dataset_registry import Dataset, InputVersion, Provenance, Registry
 from dataset_registry.errors import AlreadyExists, InUse, InvalidName, InvalidRef, NotFound
 
 Rows = Callable[[], SimpleNamespace]
@@ -29,6 +29,24 @@ def test_a_prefix_is_taken_literally(registry: Registry) -> None:
     registry.create_dataset("a_b/x")
     registry.create_dataset("aXb/x")
     assert [d.name for d in registry.datasets(prefix="a_b/")] == ["a_b/x"]
+
+
+def test_a_prefix_knows_capital_letters(registry: Registry) -> None:
+    for name in ("raw/x", "RAW/y", "Raw"):
+        registry.create_dataset(name)
+    assert [d.name for d in registry.datasets(prefix="raw/")] == ["raw/x"]
+    assert [d.name for d in registry.datasets()] == ["RAW/y", "Raw", "raw/x"]
+
+
+def test_lineage_is_not_taken_over_by_another_dataset_of_the_same_name(registry: Registry) -> None:
+    source = registry.create_dataset("in")
+    source.commit({"a": b"1"})
+    read = InputVersion("in", 1, source.version().digest, "main")
+    source.rename("renamed")
+    other = registry.create_dataset("in")
+    other.commit({"a": b"other"})
+    registry.create_dataset("out").commit({"b": b"2"}, provenance=Provenance(inputs=(read,)))
+    assert other.version().consumers == []
 
 
 def test_a_dataset_is_described_and_renamed(flights: Dataset, registry: Registry) -> None:
@@ -119,8 +137,6 @@ def test_a_version_of_three_files_deleted_lowers_each_count(flights: Dataset, re
 
 
 def test_lineage_outlives_the_version_it_names(registry: Registry) -> None:
-    from dataset_registry import InputVersion, Provenance
-
     source = registry.create_dataset("source")
     source.commit({"a": b"1"})
     made_from = InputVersion("source", 1, source.version().digest, "main")

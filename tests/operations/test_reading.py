@@ -180,6 +180,37 @@ def test_plain_files_are_opened_and_checked_out(dataset: Dataset, tmp_path: Path
         version.checkout(tmp_path / "out")
 
 
+def test_no_two_components_are_checked_out_as_one_file(dataset: Dataset, tmp_path: Path) -> None:
+    components = {"a/b": b"1", "a_b": b"2", "A_B": b"3", "c": [b"4", b"5"], "c-1": b"6", "x" * 400: b"7", "...": b"8"}
+    version = dataset.commit(components)
+    paths = version.checkout(tmp_path / "out")
+    assert len(set(paths)) == len(list((tmp_path / "out").iterdir())) == 8
+    assert sorted(path.read_bytes() for path in paths) == [str(n).encode() for n in range(1, 9)]
+
+
+def test_parts_with_categories_of_their_own_are_read_together(dataset: Dataset) -> None:
+    """Each part's categories fit the writer's index type, all of them together do not."""
+    frames = [pd.DataFrame({"c": pd.Categorical([f"{p}{i}" for i in range(100)])}) for p in "ab"]
+    read = dataset.commit({"1": frames[0], "2": frames[1]}).to_pandas()
+    assert read["c"].astype(str).tolist() == [f"{p}{i}" for p in "ab" for i in range(100)]
+
+
+def test_tables_that_cannot_become_one_are_said_so(dataset: Dataset, tmp_path: Path) -> None:
+    for name, text in (("1.csv", "a\n1\n"), ("2.csv", "a\nx\n")):
+        (tmp_path / name).write_text(text)
+    version = dataset.commit({"one": tmp_path / "1.csv", "two": tmp_path / "2.csv"})
+    with pytest.raises(InputError, match="cannot become one"):
+        version.to_arrow(["one", "two"])
+
+
+def test_a_registry_may_be_in_a_folder_of_any_name(tmp_path: Path) -> None:
+    for name in ("reg?x=1", "a b%20c", "ü#1"):
+        with Registry.open(tmp_path / name) as registry:
+            registry.create_dataset("d").commit({"a": b"1"})
+        assert {path.name for path in (tmp_path / name).iterdir()} >= {"catalog.sqlite", "objects"}
+    assert len(list(tmp_path.iterdir())) == 3
+
+
 def test_components_that_are_not_there_are_named(dataset: Dataset) -> None:
     version = dataset.commit({"a": b"1", "b": b"2"})
     with pytest.raises(NotFound, match="it has: 'a', 'b'"):

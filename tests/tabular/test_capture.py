@@ -78,6 +78,53 @@ def test_a_value_late_in_a_csv_decides_the_type_too(capture: Callable[..., Table
     assert dataset.version().to_arrow()["a"][-1].as_py() == "late"
 
 
+def test_no_row_of_a_csv_is_taken_for_a_comment(capture: Callable[..., TableSchema]) -> None:
+    assert capture("f.csv", "a,b\n1,2\n#3,4\n5,6\n").rows == 3
+
+
+def test_a_key_late_in_a_json_file_is_a_column(capture: Callable[..., TableSchema]) -> None:
+    table = capture("f.json", '{"a": 1}\n' * 30_000 + '{"a": 2, "new": 5}\n')
+    assert types(table) == {"a": "int64", "new": "int64"}
+    assert table.rows == 30_001
+
+
+def test_what_was_read_in_one_encoding_is_not_known_in_another(dataset: Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "f.csv"
+    path.write_bytes("n\u00e4me\nx\n".encode())
+    with dataset.draft() as draft:
+        draft.add("data", path, encoding="latin-1")
+    assert [c.name for c in dataset.version().schema.columns] == ["n\u00c3\u00a4me"]
+    dataset.commit({"data": path})
+    assert (
+        [c.name for c in dataset.version().schema.columns] == dataset.version().to_arrow().column_names == ["n\u00e4me"]
+    )
+
+
+def test_moments_beyond_pythons_last_year_are_kept(dataset: Dataset, tmp_path: Path) -> None:
+    table = pa.table({"d": pa.array([0, 4_000_000], pa.int32()).cast(pa.date32()), "n": [1, 2]})
+    version = dataset.commit({"data": table})
+    assert version.schema.tables()["data"].statistics["d"] == ColumnStatistics(0, None, None)
+    pq.write_table(table, tmp_path / "f.parquet")
+    assert dataset.commit({"file": tmp_path / "f.parquet"}).schema.tables()["file"].statistics["n"].max == 2
+
+
+def test_a_spreadsheet_with_one_cell_far_out_is_refused_and_the_process_lives(dataset: Dataset, tmp_path: Path) -> None:
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    book.active["A1"] = "here"  # type: ignore[index]
+    book.active["XFD1048576"] = "there"  # type: ignore[index]
+    book.save(tmp_path / "bomb.xlsx")
+    with pytest.raises(UnreadableFile, match=r"1,048,576 rows and 16,384 columns.*format='binary'"):
+        dataset.commit({"data": tmp_path / "bomb.xlsx"})
+
+
+def test_a_file_of_too_many_columns_is_refused_soon(dataset: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "f.csv").write_text(",".join(f"c{i}" for i in range(5000)) + "\n")
+    with pytest.raises(UnreadableFile, match="5,000 columns"):
+        dataset.commit({"data": tmp_path / "f.csv"})
+
+
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
 def test_a_csv_in_another_encoding_is_read_when_it_is_named(
     capture: Callable[..., TableSchema], dataset: Dataset, encoding: str
@@ -88,7 +135,7 @@ def test_a_csv_in_another_encoding_is_read_when_it_is_named(
     table = capture("f.csv", content, encoding=encoding)
     assert table.statistics["city"].min == "Köln"
     assert dataset.version().to_arrow().to_pylist() == [{"name": "Jörg", "city": "Köln"}]
-    assert dataset.version().components[0].metadata == {"encoding": encoding}
+    assert dataset.version().components[0].format == f"csv; charset={encoding}"
 
 
 def test_json_is_captured_with_nested_types(capture: Callable[..., TableSchema]) -> None:
