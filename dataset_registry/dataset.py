@@ -256,8 +256,7 @@ class Draft:
         if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < 1 << 31:
             raise InputError(f"The index of a component is 0, 1, 2 …, not {index!r}.", index=index)
         staged = stage(self._access, self._spool, value, name=name, format=format, encoding=encoding)
-        self._change.put[name, index] = staged_component(staged, type, metadata or {})
-        self._change.add_back(name, index)
+        self._change.add(name, index, staged_component(staged, type, metadata or {}))
 
     def replace(self, name: str, values: Sequence[Any]) -> None:
         """Set a component to these values, indexed 0, 1, 2 …; other indexes of the name go."""

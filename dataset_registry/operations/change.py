@@ -1,7 +1,7 @@
 """What a commit does to the components of the version before it, and what that means for its manifest."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -39,12 +39,15 @@ class Change:
     partitions: set[str] = field(default_factory=set)
     everything: bool = False
     cleared: set[tuple[str, int | None]] = field(default_factory=set)
+    _indexes: dict[str, set[int]] = field(default_factory=dict)  # of each name in `put`: a commit may set 100,000
 
     def __bool__(self) -> bool:
         return bool(self.put or self.removed or self.cleared or self.partitions or self.everything)
 
-    def add_back(self, name: str, index: int) -> None:
-        """A component is set after it was removed in the same draft: the others that were removed stay so."""
+    def add(self, name: str, index: int, component: StagedComponent) -> None:
+        """Set a component. Where it was removed in the same draft, the others that were removed with it stay so."""
+        self.put[name, index] = component
+        self._indexes.setdefault(name, {index}).add(index)
         if name not in self.removed:
             return
         indexes = self.removed[name]
@@ -58,10 +61,10 @@ class Change:
 
     def remove(self, name: str, index: int | None) -> None:
         """Remove a component, all of its indexes or one; what this draft had set of it is forgotten."""
-        keys = [key for key in self.put if key[0] == name and index in (None, key[1])]
-        for key in keys:
-            del self.put[key]
-        if keys:  # it may be there before, or not: the draft knew it, so its removal is no mistake
+        known = list(self._indexes.get(name, ()))
+        if self._drop(
+            name, [i for i in known if index in (None, i)]
+        ):  # it may be there before, or not: the draft knew it, so its removal is no mistake
             self.cleared.update([(name, index)] if index is not None else [(name, None)])
         elif index is None:
             self.removed[name] = None
@@ -70,9 +73,15 @@ class Change:
 
     def forget(self, name: str) -> None:
         """Take back whatever this draft said of a component."""
-        for key in [key for key in self.put if key[0] == name]:
-            del self.put[key]
+        self._drop(name, list(self._indexes.get(name, ())))
         self.removed.pop(name, None)
+
+    def _drop(self, name: str, indexes: Sequence[int]) -> bool:
+        """Take back what was set under these indexes; whether that was anything."""
+        for index in indexes:
+            del self.put[name, index]
+            self._indexes[name].discard(index)
+        return bool(indexes)
 
     def names(self) -> set[str]:
         """The names of the components that it sets."""
