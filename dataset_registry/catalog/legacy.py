@@ -103,7 +103,7 @@ def undigested(tx: Transaction) -> Iterator[tuple[int, list[Entry]]]:
     )
     query = select(dataset_versions.c.id).where(dataset_versions.c.digest.is_(None), ~unhashed)
     for version_id in list(tx.execute(query.order_by(dataset_versions.c.id)).scalars()):
-        yield version_id, manifests.entries_all(tx, version_id)
+        yield version_id, list(manifests.StoredManifest(tx, version_id).since(""))
 
 
 def set_manifest(tx: Transaction, version_id: int, manifest: Manifest) -> None:

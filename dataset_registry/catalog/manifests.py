@@ -247,25 +247,6 @@ def components(tx: Transaction, version_id: int, names: Sequence[str] | None = N
     return map(_component, tx.execute(query))
 
 
-def entries_all(tx: Transaction, version_id: int) -> list[Entry]:
-    """Every entry of a version."""
-    query = (
-        select(
-            _FILES.c.component_name,
-            _FILES.c.component_index,
-            _FILES.c.component_type,
-            files.c.content_hash,
-            _FILES.c.metadata,
-            _FILES.c.file_id,
-            _FILES.c.schema_id,
-            _FILES.c.format,
-        )
-        .join(files, files.c.id == _FILES.c.file_id)
-        .where(_FILES.c.version_id == version_id)
-    )
-    return list(map(_entry, tx.execute(query)))
-
-
 def changed_entries(tx: Transaction, before: int, after: int) -> tuple[list[Entry], list[Entry]]:
     """The entries of two versions that are on pages which the other one has not: every difference is among them."""
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, bindparam, delete, exists, func, insert, or_, select, update
+from sqlalchemy import Row, bindparam, delete, exists, insert, or_, select, update
 
 from dataset_registry.catalog.engine import Transaction
 from dataset_registry.catalog.tables import (
@@ -242,11 +242,6 @@ def unlink(tx: Transaction, dataset_id: int) -> None:
     mine = select(_V.c.id).where(_V.c.dataset_id == dataset_id)
     tx.execute(delete(version_parents).where(version_parents.c.version_id.in_(mine)))
     tx.execute(update(_V).where(_V.c.dataset_id == dataset_id).values(parent_version_id=None))
-
-
-def count(tx: Transaction) -> int:
-    """How many versions the catalog has."""
-    return int(tx.execute(select(func.count()).select_from(_V)).scalar_one())
 
 
 def _one(tx: Transaction, query: Any, parameters: dict[str, object]) -> VersionRecord | None:
