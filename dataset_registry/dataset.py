@@ -220,18 +220,18 @@ class Draft:
     def __enter__(self) -> "Draft":
         if self._result is not None:
             raise InputError("This draft was committed. Start another one with dataset.draft().")
-        self._spool = Spool(self._access.store.spool_folder).__enter__()
+        self._spool = Spool(self._access.store.scratch).__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._spool is not None, "entered"
-        with self._spool:
+        with self._spool as spool:
             self._spool = None
             if kind is None:
                 options = replace(self._options, provenance=self.provenance)
-                self._result = commits.commit(self._access, self._dataset, self._change, options)
+                self._result = commits.commit(self._access, spool, self._dataset, self._change, options)
 
     def add(
         self,

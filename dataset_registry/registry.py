@@ -14,7 +14,7 @@ from dataset_registry.model.records import FileRecord, RegistryBranch
 from dataset_registry.operations import adopt as adoption
 from dataset_registry.operations import datasets, find, refs, stored
 from dataset_registry.operations.access import Access
-from dataset_registry.store import Store, open_store
+from dataset_registry.store import Compression, LocalCopies, Store, open_store
 from dataset_registry.version import Version
 
 
@@ -32,11 +32,15 @@ class Registry:
         catalog: str | None = None,
         store: str | Store | None = None,
         actor: str | None = None,
+        compression: Compression | None = None,
     ) -> "Registry":
         """Open a registry: in a folder (SQLite and files, made on first use), or by the URLs of its catalog and store.
 
-        `catalog` is `sqlite:///…` or `postgresql+psycopg://…`, `store` a folder or a `file://` URL, `actor` who commits
-        (the operating system's user when None). Raises `CatalogOutdated` for a PostgreSQL catalog that needs
+        `catalog` is `sqlite:///…` or `postgresql+psycopg://…`; `store` a folder, a `file://` URL, `s3://bucket/prefix`,
+        `gs://…` or `az://…`; `actor` who commits (the operating system's user when None). `compression="zstd"` compresses
+        new CSV and JSON files where that pays; readers see the content either way.
+
+        Raises `CatalogOutdated` for a PostgreSQL catalog that needs
         `dataset-registry db upgrade`, `InputError`.
         """
         if folder is not None:
@@ -54,7 +58,8 @@ class Registry:
         except BaseException:
             opened.close()
             raise
-        return cls(Access(opened, open_store(store) if isinstance(store, str) else store, actor or _user()))
+        kept = open_store(store) if isinstance(store, str) else store
+        return cls(Access(opened, kept, LocalCopies(kept), actor or _user(), compression))
 
     @property
     def actor(self) -> str:
@@ -67,8 +72,12 @@ class Registry:
         return f"{self._access.catalog.address} + {self._access.store.location}"
 
     def close(self) -> None:
-        """Give back database connections. The registry connects again when it is used again."""
+        """Give back database connections, and local copies of remote files: their paths are good until here.
+
+        The registry connects again when it is used again.
+        """
         self._access.catalog.close()
+        self._access.copies.close()
 
     def __enter__(self) -> "Registry":
         return self

@@ -6,6 +6,7 @@ from itertools import count
 from pathlib import Path
 from time import sleep
 from types import SimpleNamespace
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -26,6 +27,20 @@ def postgresql_url() -> Iterator[str]:
         migrate.upgrade(template)
         template.close()
         yield url
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """An S3 server of this session: the URL of its bucket."""
+    with servers.s3() as url:
+        yield url
+
+
+@pytest.fixture
+def s3_url(s3_server: str, tmp_path: Path) -> str:
+    """The URL of an empty store in an S3 bucket, with a cache of its own."""
+    bucket, _, options = s3_server.partition("?")
+    return f"{bucket}/registry-{uuid4().hex}?{options}&cache={tmp_path / 'cache'}"
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Real servers for the tests, from wheels: started once a session, on 127.0.0.1, in folders of their own."""
 
+import json
 import os
 import secrets
 import shutil
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlencode
 
 import psycopg
 
@@ -74,6 +76,61 @@ def postgresql(*, durable: bool = False) -> Iterator[str]:
         shutil.rmtree(root, ignore_errors=True)
 
 
+@contextmanager
+def s3() -> Iterator[str]:
+    """An S3 server (SeaweedFS); the URL of a store in its bucket `blobs`, with all that it takes to reach it."""
+    root = Path(tempfile.mkdtemp(prefix="registry-s3-", dir="/tmp"))
+    actions = ["Admin", "Read", "Write", "List", "Tagging"]
+    keys = [{"accessKey": "testkey", "secretKey": "testsecret"}]
+    config = {"identities": [{"name": "admin", "credentials": keys, "actions": actions}]}
+    (root / "s3.json").write_text(json.dumps(config))
+    services = ("master", "volume", "filer", "s3", "admin")
+    ports = {f"{service}.port{kind}": free_port() for service in services for kind in ("", ".grpc")}
+    with (root / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [
+                *(Path(sys.executable).parent / "weed", "-logtostderr=true", "mini", "-dir", root, "-ip=127.0.0.1"),
+                *("-ip.bind=127.0.0.1", "-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0"),
+                *("-master.telemetry=false", f"-s3.config={root / 's3.json'}", "-bucket=blobs"),
+                *(f"-{name}={port}" for name, port in ports.items()),
+                *(f"-debug.port={free_port()}", f"-filer.localSocket={root / 'filer.sock'}"),
+            ],
+            stdout=log,
+            stderr=log,
+            cwd=root,
+        )
+    options = {
+        "endpoint": f"http://127.0.0.1:{ports['s3.port']}",
+        "region": "us-east-1",
+        "access_key_id": "testkey",
+        "secret_access_key": "testsecret",
+    }
+    try:
+        _wait_for_put(options, server, root / "log")
+        yield f"s3://blobs?{urlencode(options)}"
+    finally:
+        server.kill()
+        server.wait(30)
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _wait_for_put(options: dict[str, str], server: "subprocess.Popen[bytes]", log: Path) -> None:
+    import obstore
+    from obstore.exceptions import BaseError
+    from obstore.store import S3Store
+
+    client = S3Store("blobs", config=options, client_options={"allow_http": True}, retry_config={"max_retries": 0})  # type: ignore[arg-type]
+    for _ in range(600):
+        try:
+            obstore.put(client, "ready", b"ready")
+            return
+        except BaseError:
+            if server.poll() is not None:
+                break
+            time.sleep(0.05)
+    raise RuntimeError(f"SeaweedFS did not start: {log.read_text()[-4000:]}")
+
+
 def free_port() -> int:
     """A TCP port of 127.0.0.1 that was free a moment ago."""
     with socket.socket() as probe:
@@ -94,6 +151,6 @@ def _wait(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
 
 
 if __name__ == "__main__":  # for trying things out by hand: prints the URL, runs until stopped
-    with postgresql() as address:
+    with (s3 if "s3" in sys.argv else postgresql)() as address:
         print(address, flush=True)
         sys.stdin.read()

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Row, bindparam, delete, insert, select
+from sqlalchemy import Row, bindparam, delete, insert, select, update
 
 from dataset_registry.catalog.engine import Transaction, insert_row
 from dataset_registry.catalog.tables import file_captures, file_info, file_parts, files, schemas, trash, uploads
 from dataset_registry.catalog.types import utc_now
 from dataset_registry.errors import CorruptionError
-from dataset_registry.model.records import FileRecord
+from dataset_registry.model.records import FileRecord, StoredBytes
 
 HOLD_SECONDS = 3600
 """How long a hold lasts without a heartbeat."""
@@ -24,24 +24,28 @@ _COLUMNS = (
     files.c.file_type,
     files.c.compression_type,
     files.c.created_at,
+    files.c.stored_size,
+    files.c.damage,
 )
-_BY_HASH = select(*_COLUMNS).where(files.c.content_hash == bindparam("hash"))
+_BY_HASH = select(*_COLUMNS).where(files.c.content_hash == bindparam("hash"), files.c.damage.is_(None))
 _BY_IDS = select(*_COLUMNS, files.c.file_path, files.c.storage_type).where(
     files.c.id.in_(bindparam("ids", expanding=True))
 )
 
 
 def find(tx: Transaction, content_hash: str) -> FileRecord | None:
-    """The file with this content, None when nothing has it."""
+    """The file with this content, None when nothing has it undamaged."""
     row = tx.execute(_BY_HASH, {"hash": content_hash}).one_or_none()
     return _record(row) if row else None
 
 
-_BY_HASHES = select(*_COLUMNS).where(files.c.content_hash.in_(bindparam("hashes", expanding=True)))
+_BY_HASHES = select(*_COLUMNS).where(
+    files.c.content_hash.in_(bindparam("hashes", expanding=True)), files.c.damage.is_(None)
+)
 
 
 def find_many(tx: Transaction, hashes: Sequence[str]) -> dict[str, FileRecord]:
-    """The files with these contents, by hash."""
+    """The files with these contents, by hash; those whose bytes are damaged are as good as absent."""
     found: dict[str, FileRecord] = {}
     for start in range(0, len(hashes), 500):
         rows = tx.execute(_BY_HASHES, {"hashes": hashes[start : start + 500]})
@@ -161,6 +165,14 @@ def release(tx: Transaction, holds: Sequence[UUID]) -> bool:
     return sum(gone) == len(holds)
 
 
+_RENEW = update(uploads).where(uploads.c.id == bindparam("hold")).values(expires_at=utc_now(HOLD_SECONDS))
+
+
+def renew(tx: Transaction, holds: Sequence[UUID]) -> None:
+    """Let holds last as long again from now on."""
+    tx.execute(_RENEW, [{"hold": hold} for hold in sorted(holds)])
+
+
 def discard(tx: Transaction, keys: Sequence[str]) -> None:
     """Put objects that no row names into the trash; their bytes go with the next collection."""
     if keys:
@@ -170,25 +182,59 @@ def discard(tx: Transaction, keys: Sequence[str]) -> None:
 _ADD = insert(files).returning(files.c.id, sort_by_parameter_order=True)
 
 
-def add_whole(tx: Transaction, rows: Sequence[tuple[str, int, str, str]]) -> dict[str, int]:
-    """Insert stored files (hash, size, key, format); their ids by hash.
+def add_whole(tx: Transaction, rows: Sequence[tuple[str, int, str, StoredBytes]]) -> dict[str, int]:
+    """Insert stored files (hash, size, format, what was put); their ids by hash. Damaged ones with these contents heal.
 
-    The caller has seen, in this transaction, that nothing has these contents.
+    The caller has seen, in this transaction, that nothing has these contents undamaged.
     """
     if not rows:
         return {}
+    healed = heal(tx, {content_hash: stored for content_hash, _, _, stored in rows})
     values = [
         {
             "storage_type": "store",
             "file_type": format,
             "file_size": size,
             "content_hash": content_hash,
-            "object_key": key,
             "form": "whole",
+            **_kept(stored, size),
         }
-        for content_hash, size, key, format in rows
+        for content_hash, size, format, stored in rows
+        if content_hash not in healed
     ]
-    return dict(zip((row[0] for row in rows), tx.execute(_ADD, values).scalars(), strict=True))
+    if values:
+        ids = tx.execute(_ADD, values).scalars()
+        healed.update(zip((str(value["content_hash"]) for value in values), ids, strict=True))
+    return healed
+
+
+def _kept(stored: StoredBytes, size: int) -> dict[str, object]:
+    return {
+        "object_key": stored.key,
+        "compression_type": stored.compression,
+        "stored_size": stored.size if stored.size != size else None,
+    }
+
+
+_DAMAGED = (
+    select(files.c.id, files.c.content_hash, files.c.object_key, files.c.file_size)
+    .where(files.c.content_hash.in_(bindparam("hashes", expanding=True)), files.c.damage.is_not(None))
+    .order_by(files.c.id)
+    .with_for_update()
+)
+
+
+def heal(tx: Transaction, stored: Mapping[str, StoredBytes]) -> dict[str, int]:
+    """Give damaged files the bytes that were just stored; their ids by hash. What they had goes into the trash."""
+    healed: dict[str, int] = {}
+    hashes = list(stored)
+    for start in range(0, len(hashes), 500):
+        for file_id, content_hash, key, size in tx.execute(_DAMAGED, {"hashes": hashes[start : start + 500]}).all():
+            kept = _kept(stored[content_hash], size)
+            tx.execute(update(files).where(files.c.id == file_id).values(damage=None, **kept))
+            discard(tx, [key] if key else [])
+            healed[content_hash] = file_id
+    return healed
 
 
 def add_table(tx: Transaction, content_hash: str, size: int, format: str, parts: Sequence[tuple[int, int]]) -> int:
@@ -222,6 +268,8 @@ def _record(row: Row, legacy_path: str | None = None, count: int | None = None) 
         format=row.file_type,
         compression_type=row.compression_type,
         created_at=row.created_at,
+        stored_size=0 if row.form == "parts" else row.file_size if row.stored_size is None else row.stored_size,
+        damage=row.damage,
         reference_count=count,
         legacy_path=legacy_path,
     )

@@ -19,6 +19,7 @@ from dataset_registry.catalog.tables import (
     permissions,
 )
 from dataset_registry.model.manifest import Entry, Manifest, canonical_json
+from dataset_registry.model.records import StoredBytes
 from dataset_registry.model.schema import ComponentSchema
 
 
@@ -43,7 +44,7 @@ def is_waiting(tx: Transaction, file_id: int) -> bool:
     return tx.execute(query).first() is not None
 
 
-def adopt(tx: Transaction, file_id: int, content_hash: str, size: int, key: str) -> None:
+def adopt(tx: Transaction, file_id: int, content_hash: str, size: int, stored: StoredBytes) -> None:
     """Say that a file's bytes are in the store now, and nowhere else."""
     tx.execute(
         update(files)
@@ -51,7 +52,9 @@ def adopt(tx: Transaction, file_id: int, content_hash: str, size: int, key: str)
         .values(
             content_hash=content_hash,
             file_size=size,
-            object_key=key,
+            object_key=stored.key,
+            compression_type=stored.compression,
+            stored_size=stored.size if stored.size != size else None,
             storage_type="store",
             file_data=None,
             file_path=None,

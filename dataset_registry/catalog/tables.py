@@ -79,6 +79,8 @@ files = Table(
     Column("metadata", Json),
     Column("form", String(20), nullable=False, server_default=text("'whole'")),
     Column("object_key", String(97), unique=True),
+    Column("stored_size", BigInteger),  # bytes of the object, where it is compressed
+    Column("damage", Text),  # what a verification found: bytes that are missing or wrong are not live
     Index("idx_files_content_hash", "content_hash", unique=True),
     sqlite_autoincrement=True,
 )
@@ -297,6 +299,15 @@ production_inputs = Table(
     Column("fallback", String(255)),
     Column("components", Json, nullable=False),
     Column("version_id", Id, ForeignKey(dataset_versions.c.id, ondelete="SET NULL"), index=True),
+)
+
+# What runs read and may still be reading: an expiry leaves it alone.
+version_reads = Table(
+    "version_reads",
+    metadata,
+    Column("run_id", String(255), primary_key=True),
+    Column("version_id", Id, ForeignKey(dataset_versions.c.id), primary_key=True, index=True),
+    Column("read_at", Timestamp, nullable=False, default=utc_now(), server_default=_NOW),
 )
 
 # Views, created by the migrations and described here for queries; `alembic check` does not look at them.

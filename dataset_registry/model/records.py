@@ -67,7 +67,11 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """A stored file. `object_key` is where its bytes are; a legacy file has `legacy_path` or inline bytes instead."""
+    """A stored file. `object_key` is where its bytes are; a legacy file has `legacy_path` or inline bytes instead.
+
+    `size` is that of the content, `stored_size` that of the object: less where it is compressed, 0 for a table, whose parts
+    are files of their own. `damage` is what a verification found wrong with the bytes, None for nothing.
+    """
 
     id: int
     content_hash: str | None
@@ -77,8 +81,19 @@ class FileRecord:
     format: str | None
     compression_type: str | None
     created_at: datetime
+    stored_size: int
+    damage: str | None = None
     reference_count: int | None = None
     legacy_path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBytes:
+    """An object as it was put: its key, its size in bytes, and how it is compressed."""
+
+    key: str
+    size: int
+    compression: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

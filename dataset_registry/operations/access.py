@@ -4,18 +4,23 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dataset_registry.catalog import Catalog, Transaction, datasets
-from dataset_registry.store import Store
+from dataset_registry.store import Compression, LocalCopies, Store
 
 Permission = Literal["read", "write", "admin"]
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """An actor before a registry: what every operation takes first."""
+    """An actor before a registry: what every operation takes first.
+
+    `copies` are local files with what the store has; `compression` is what new CSV and JSON files are compressed with.
+    """
 
     catalog: Catalog
     store: Store
+    copies: LocalCopies
     actor: str
+    compression: Compression | None = None
 
     def user_id(self, tx: Transaction) -> int:
         """The actor's row, made on first sight."""

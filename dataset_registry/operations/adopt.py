@@ -6,15 +6,17 @@ can be stopped and repeated at any time, and everything stays readable meanwhile
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
-from uuid import UUID
 
 from dataset_registry.catalog import Transaction, files, legacy
 from dataset_registry.errors import RegistryError, RetryLater
 from dataset_registry.model.manifest import build
+from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.operations.access import Access, authorize
-from dataset_registry.store import Spool, Spooled, new_key
+from dataset_registry.operations.put import BytesGone, Held, put
+from dataset_registry.store import Spool, Spooled
 from dataset_registry.tabular import capture, formats
 
 
@@ -37,7 +39,7 @@ def adopt(access: Access) -> Adoption:
         authorize(access, tx, "admin")
         waiting = legacy.waiting(tx)
     for file in waiting:
-        with Spool(access.store.spool_folder) as spool:
+        with Spool(access.store.scratch) as spool:
             try:
                 spooled = _spool(access, spool, file)
             except (OSError, RegistryError) as error:
@@ -53,59 +55,53 @@ def adopt(access: Access) -> Adoption:
 
 def _spool(access: Access, spool: Spool, file: legacy.LegacyFile) -> Spooled:
     if file.path is not None:
-        return spool.copy(Path(file.path))
+        return spool.share(Path(file.path))
     with access.catalog.read() as tx:
         return spool.copy(BytesIO(files.legacy_bytes(tx, file.id)))
 
 
-class _HoldGone(Exception):
-    """The hold ran out, and so the stored bytes may be gone: store them again."""
-
-
 def _adopt_file(access: Access, spool: Spool, file: legacy.LegacyFile, spooled: Spooled) -> bool:
     """Store one legacy file under the write protocol; True when its content was known, and the row is gone."""
-    for _ in range(4):
-        try:
-            return _try_adopting(access, spool, file, spooled)
-        except _HoldGone:
-            continue
-    raise RetryLater("The bytes of a legacy file were collected again and again while it was adopted. Try again.")
-
-
-def _try_adopting(access: Access, spool: Spool, file: legacy.LegacyFile, spooled: Spooled) -> bool:
-    key = new_key(spooled.content_hash)
-
-    def hold(tx: Transaction) -> tuple[bool, dict[str, UUID]]:
-        known = files.find(tx, spooled.content_hash)
-        return known is None, files.hold(tx, {spooled.content_hash: None if known else key})
-
-    new, holds = access.catalog.write(hold)
-    if new:
-        access.store.put(key, spooled.source)
     format = _format(file, spool.start(spooled))
     try:
         schema = capture.capture(spool.path(spooled), format)
     except RegistryError:
-        schema = None  # it is what it is: kept as bytes, not refused
+        format, schema = formats.BINARY, None  # it is what it is: kept as bytes, not refused
+    for _ in range(4):
+        held = put(access, spool, {spooled.content_hash: (spooled, format)})
+        try:
+            return access.catalog.write(partial(_name, file, spooled, format, schema, held))
+        except BytesGone:
+            continue
+    raise RetryLater("The bytes of a legacy file were collected again and again while it was adopted. Try again.")
 
-    def work(tx: Transaction) -> bool:
-        if not files.release(tx, list(holds.values())):
-            raise _HoldGone
-        if not legacy.is_waiting(tx, file.id):  # somebody else adopted it meanwhile
-            files.discard(tx, [key] if new else [])
-            return True
-        known = files.find(tx, spooled.content_hash)
-        if known is not None:
-            legacy.describe(tx, file.id, format if schema else formats.BINARY, schema, capture_of=known.id)
-            legacy.collapse(tx, file.id, known.id)
-            if new:
-                files.discard(tx, [key])
-        else:
-            legacy.adopt(tx, file.id, spooled.content_hash, spooled.size, key)
-            legacy.describe(tx, file.id, format if schema else formats.BINARY, schema, capture_of=file.id)
-        return known is not None
 
-    return access.catalog.write(work)
+def _name(
+    file: legacy.LegacyFile,
+    spooled: Spooled,
+    format: str,
+    schema: ComponentSchema | None,
+    held: Held,
+    tx: Transaction,
+) -> bool:
+    """The transaction that lets a legacy row name the stored bytes, or the file that has them already."""
+    held.release(tx)
+    if not legacy.is_waiting(tx, file.id):  # somebody else adopted it meanwhile
+        held.discard(tx)
+        return True
+    known = files.find(tx, spooled.content_hash)
+    if known is None and spooled.content_hash not in held.stored:
+        raise BytesGone
+    if known is not None:
+        held.discard(tx)
+    kept = known.id if known else files.heal(tx, held.stored).get(spooled.content_hash)
+    if kept is None:
+        legacy.adopt(tx, file.id, spooled.content_hash, spooled.size, held.stored[spooled.content_hash])
+        legacy.describe(tx, file.id, format, schema, capture_of=file.id)
+        return False
+    legacy.describe(tx, file.id, format, schema, capture_of=kept)
+    legacy.collapse(tx, file.id, kept)
+    return True
 
 
 def _format(file: legacy.LegacyFile, start: bytes) -> str:

@@ -26,7 +26,8 @@ from dataset_registry.model.records import (
 from dataset_registry.operations import find
 from dataset_registry.operations.access import Access, authorize
 from dataset_registry.operations.change import OVERLAY, Change, edits_of
-from dataset_registry.store import Spooled, new_key
+from dataset_registry.operations.put import BytesGone, Held, put
+from dataset_registry.store import Spool
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +48,6 @@ class CommitOptions:
     provenance: Provenance | None = None
 
 
-class _BytesGone(Exception):
-    """A hold ran out, or known content was collected before we held it: store the bytes again."""
-
-
 def head(access: Access, dataset: DatasetRecord | NewDataset, branch: str, fallback: str | None = None) -> Head | None:
     """The version that a commit to the branch would start from now: the base of a draft."""
     if isinstance(dataset, NewDataset):
@@ -60,8 +57,10 @@ def head(access: Access, dataset: DatasetRecord | NewDataset, branch: str, fallb
         return _start_of(tx, dataset, branch, fallback)[0]
 
 
-def commit(access: Access, dataset: DatasetRecord | NewDataset, change: Change, options: CommitOptions) -> CommitResult:
-    """Make a version of `change` on a branch, or find that nothing changed.
+def commit(
+    access: Access, spool: Spool, dataset: DatasetRecord | NewDataset, change: Change, options: CommitOptions
+) -> CommitResult:
+    """Make a version of `change`, whose content is in `spool`, on a branch; or find that nothing changed.
 
     Raises `CommitConflict`, `BranchMoved`, `NotFound` (branch, removed component), `InputError` (nothing to commit).
     """
@@ -70,10 +69,10 @@ def commit(access: Access, dataset: DatasetRecord | NewDataset, change: Change, 
         raise InputError("There is nothing to commit: add, replace or remove a component first.", dataset=dataset.name)
     uuid = uuid4()
     for attempt in range(4):
-        holds, keys = _store_bytes(access, dataset, change, careful=attempt > 0)
+        held = _put(access, spool, dataset, change, careful=attempt > 0)
         try:
-            return access.catalog.write(partial(_commit, access, dataset, change, options, uuid, holds, keys))
-        except _BytesGone:
+            return access.catalog.write(partial(_commit, access, dataset, change, options, uuid, held))
+        except BytesGone:
             continue
         except RetryLater:
             # The connection may have broken after the commit: the version is there then, under our own id.
@@ -86,38 +85,17 @@ def commit(access: Access, dataset: DatasetRecord | NewDataset, change: Change, 
     raise RetryLater("The bytes of this commit were collected again and again while it was made. Try again.")
 
 
-def _store_bytes(
-    access: Access, dataset: DatasetRecord | NewDataset, change: Change, *, careful: bool
-) -> tuple[list[UUID], dict[str, str]]:
-    """Hold every content and put what is not stored yet; the holds, and the keys of what was put.
-
-    When everything is stored already nothing is held: should a collection take it before the commit's transaction
-    finds it, that transaction says so, and the second, `careful` time, which holds everything, still has the bytes.
-    """
-    wanted: dict[str, Spooled] = {}
-    tables: set[str] = set()
-    for component in change.put.values():
-        wanted.update((file.content_hash, file) for file in component.staged.spooled)
-        if component.staged.parts is not None:
-            tables.add(component.staged.content_hash)
-    dataset_id = dataset.id if isinstance(dataset, DatasetRecord) else None
-    with access.catalog.read() as tx:
-        authorize(access, tx, "write", dataset_id)
-        known = files.find_many(tx, [*wanted, *tables])
-    if not careful and wanted.keys() <= known.keys():
-        return [], {}
-
-    def hold(tx: Transaction) -> tuple[list[UUID], dict[str, str]]:
-        authorize(access, tx, "write", dataset_id)
-        known = files.find_many(tx, [*wanted, *tables])
-        keys = {content_hash: new_key(content_hash) for content_hash in wanted if content_hash not in known}
-        holds = files.hold(tx, {content_hash: keys.get(content_hash) for content_hash in (*wanted, *tables)})
-        return list(holds.values()), keys
-
-    holds, keys = access.catalog.write(hold)
-    for content_hash, key in keys.items():
-        access.store.put(key, wanted[content_hash].source)
-    return holds, keys
+def _put(access: Access, spool: Spool, dataset: DatasetRecord | NewDataset, change: Change, *, careful: bool) -> Held:
+    """Steps 2 and 3: hold every content, put what is not stored yet."""
+    staged = [component.staged for component in change.put.values()]
+    return put(
+        access,
+        spool,
+        {file.content_hash: (file, s.format) for s in staged for file in s.spooled},
+        tables={s.content_hash for s in staged if s.parts is not None},
+        dataset_id=dataset.id if isinstance(dataset, DatasetRecord) else None,
+        careful=careful,
+    )
 
 
 def _commit(
@@ -126,8 +104,7 @@ def _commit(
     change: Change,
     options: CommitOptions,
     uuid: UUID,
-    holds: Sequence[UUID],
-    keys: Mapping[str, str],
+    held: Held,
     tx: Transaction,
 ) -> CommitResult:
     """The transaction. The pointer row is locked first: everything after it sees a branch that stands still."""
@@ -150,11 +127,10 @@ def _commit(
         after = rewrite(before.manifest, edits, before.pages, before.entries)
     else:
         after = build(entry for entry in edits.values() if entry is not None)
-    if holds and not files.release(tx, holds):
-        raise _BytesGone
+    held.release(tx)
     unchanged = start is not None and after.digest == start.digest and len(parents) < 2
     if start is not None and unchanged:
-        files.discard(tx, list(keys.values()))  # somebody stored the same content between our hold and now
+        held.discard(tx)  # somebody stored the same content between our hold and now
         found = versions.by_id(tx, start.id)
         assert found is not None, "the head is locked"
         version, new_bytes = found, 0
@@ -162,7 +138,7 @@ def _commit(
         if not pointer_exists:
             pointers.create(tx, dataset.id, options.branch, start.id, is_tag=False, base=start.id)
     else:
-        resolved, new_bytes = _add_files(tx, change, keys)
+        resolved, new_bytes = _add_files(tx, change, held)
         version = versions.insert_version(
             tx,
             uuid=uuid,
@@ -294,7 +270,7 @@ class _Resolved:
     schemas: dict[ComponentKey, int]
 
 
-def _add_files(tx: Transaction, change: Change, keys: Mapping[str, str]) -> tuple[_Resolved, int]:
+def _add_files(tx: Transaction, change: Change, held: Held) -> tuple[_Resolved, int]:
     """Insert the file rows that are missing, in the order of their hashes, with what was captured of them.
 
     Also counts the bytes that are new. Keys that turn out not to be needed go to the trash.
@@ -307,11 +283,11 @@ def _add_files(tx: Transaction, change: Change, keys: Mapping[str, str]) -> tupl
     tables = {s.content_hash: s for s in staged if s.parts is not None}
     known = files.find_many(tx, [*whole, *tables])
     new = sorted(content_hash for content_hash in whole if content_hash not in known)
-    if lost := [content_hash for content_hash in new if content_hash not in keys]:
-        raise _BytesGone(lost)
-    files.discard(tx, [key for content_hash, key in keys.items() if content_hash in known])
+    if lost := [content_hash for content_hash in new if content_hash not in held.stored]:
+        raise BytesGone(lost)
+    held.discard(tx, known.keys())
     ids = {content_hash: file.id for content_hash, file in known.items()}
-    ids |= files.add_whole(tx, [(h, whole[h], keys[h], formats[h]) for h in new])
+    ids |= files.add_whole(tx, [(h, whole[h], formats[h], held.stored[h]) for h in new])
     for content_hash in sorted(tables.keys() - known.keys()):
         table = tables[content_hash]
         ids[content_hash] = files.add_table(

@@ -2,16 +2,17 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from itertools import chain
 from pathlib import Path, PurePath
 from shutil import copyfileobj
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from uuid import uuid4
 
 from dataset_registry.catalog import files, manifests
-from dataset_registry.errors import InputError, NotFound, StorageError
+from dataset_registry.errors import CorruptionError, InputError, NotFound, StorageError
 from dataset_registry.model.manifest import component_label
 from dataset_registry.model.names import component_name
 from dataset_registry.model.records import ComponentRecord, FileRecord, VersionRecord
@@ -22,6 +23,8 @@ from dataset_registry.tabular import arrow, capture, formats, parquet
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.dataset as ds
+
+_Result = TypeVar("_Result")
 
 
 def components(access: Access, version: VersionRecord, names: Sequence[str] | None = None) -> list[ComponentRecord]:
@@ -71,12 +74,18 @@ def open_bytes(access: Access, version: VersionRecord, name: str | None, index: 
         raise InputError(
             f"{found.name!r} is a table in {len(objects)} Parquet files: read it with to_arrow(), or its parts from uris()."
         )
-    return _open(access, objects[0])
+    return _open(access, version, objects[0])
 
 
 def paths(access: Access, version: VersionRecord, found: Sequence[ComponentRecord]) -> list[Path]:
     """Local, read-only files with the bytes of components, a table's parts in order. Nothing is copied in a folder store."""
-    return [access.store.fetch(_key(file)) for objects in _objects(access, version, found) for file in objects]
+    stored = [file for objects in _objects(access, version, found) for file in objects]
+
+    def fetch(file: FileRecord) -> Path:
+        return _read(access, version, file, lambda f: access.copies.fetch(_key(f), f.compression_type))
+
+    with ThreadPoolExecutor(access.store.transfers, "dataset-registry-fetch") as pool:
+        return list(pool.map(fetch, stored) if len(stored) > 1 else map(fetch, stored))
 
 
 def uris(access: Access, version: VersionRecord, name: str | None) -> list[str]:
@@ -84,7 +93,8 @@ def uris(access: Access, version: VersionRecord, name: str | None) -> list[str]:
     found = components(access, version, None if name is None else [name])
     if name is not None and not found:
         component(access, version, name)
-    return [access.store.uri(_key(file)) for objects in _objects(access, version, found) for file in objects]
+    stored = [file for objects in _objects(access, version, found) for file in objects]
+    return [access.copies.uri(_key(file), file.compression_type) for file in stored]
 
 
 def table(
@@ -143,7 +153,7 @@ def checkout(access: Access, version: VersionRecord, folder: Path, names: Sequen
         for source, target in zip(sources, targets, strict=True):
             partial = target.with_name(f".{uuid4().hex}.partial")
             try:
-                with _open(access, source) as stream, partial.open("xb") as output:
+                with _open(access, version, source) as stream, partial.open("xb") as output:
                     copyfileobj(stream, output, 1 << 20)
                 partial.rename(target)
             finally:
@@ -161,11 +171,17 @@ def _objects(access: Access, version: VersionRecord, found: Sequence[ComponentRe
     with access.catalog.read() as tx:
         known = files.objects_of(tx, [c.file_id for c in found])
     if any(c.file_id not in known for c in found):
-        raise NotFound(f"{_address(version)} was deleted while it was read.", version=version.number)
+        raise _deleted(version)
     return [known[c.file_id] for c in found]
 
 
 def _key(file: FileRecord) -> str:
+    if file.damage is not None:
+        raise CorruptionError(
+            f"The file {(file.content_hash or '')[:12]} is in quarantine: {file.damage}. Restore its object from a backup of "
+            "the store and run: dataset-registry verify --repair. Or commit the same content again: that heals it.",
+            hash=file.content_hash,
+        )
     if file.object_key is None:
         raise InputError(
             "This version comes from a legacy catalog, and its bytes are not in the store yet: open() and checkout() read "
@@ -174,10 +190,29 @@ def _key(file: FileRecord) -> str:
     return file.object_key
 
 
-def _open(access: Access, file: FileRecord) -> BinaryIO:
+def _read(access: Access, version: VersionRecord, file: FileRecord, read: Callable[[FileRecord], _Result]) -> _Result:
+    """Read a stored file. When its bytes are gone the catalog is asked again: the version may have been deleted and its
+    files collected in the meantime, or the file may have been healed."""
+    try:
+        return read(file)
+    except CorruptionError:
+        with access.catalog.read() as tx:
+            now = files.get_many(tx, [file.id]).get(file.id)
+        if now is None:
+            raise _deleted(version) from None
+        if now.object_key == file.object_key:
+            raise
+        return read(now)
+
+
+def _deleted(version: VersionRecord) -> NotFound:
+    return NotFound(f"{_address(version)} was deleted while it was read.", version=version.number)
+
+
+def _open(access: Access, version: VersionRecord, file: FileRecord) -> BinaryIO:
     """A stream over a stored file, or over a legacy one where it still is."""
     if file.object_key is not None:
-        return access.store.open(file.object_key)
+        return _read(access, version, file, lambda f: access.copies.open(_key(f), f.compression_type))
     if file.legacy_path is not None:
         try:
             return Path(file.legacy_path).open("rb")

@@ -3,16 +3,33 @@
 from urllib.parse import unquote
 
 from dataset_registry.errors import StorageError
+from dataset_registry.store.compression import Compression, compress
 from dataset_registry.store.folder import FolderStore
+from dataset_registry.store.local import LocalCopies
 from dataset_registry.store.memory import MemoryStore
+from dataset_registry.store.objects import SCHEMES, ObjectStore
 from dataset_registry.store.protocol import Store, StoredObject, new_key
 from dataset_registry.store.spool import Spool, Spooled
 
-__all__ = ["FolderStore", "MemoryStore", "Spool", "Spooled", "Store", "StoredObject", "new_key", "open_store"]
+__all__ = [
+    "Compression",
+    "FolderStore",
+    "LocalCopies",
+    "MemoryStore",
+    "ObjectStore",
+    "Spool",
+    "Spooled",
+    "Store",
+    "StoredObject",
+    "compress",
+    "new_key",
+    "open_store",
+]
 
 
 def open_store(location: str) -> Store:
-    """The store at a location: a folder (a path or a `file://` URL), made on first use.
+    """The store at a location: a folder (a path or a `file://` URL), made on first use, or `s3://bucket/prefix`, `gs://…`,
+    `az://…` with options after a `?` (see `ObjectStore`).
 
     Raises `StorageError` for a kind of store that this version does not have.
     """
@@ -21,6 +38,9 @@ def open_store(location: str) -> Store:
         return FolderStore(location)
     if scheme == "file":
         return FolderStore(unquote(rest))
+    if scheme in SCHEMES:
+        return ObjectStore(location)
     raise StorageError(
-        f"No store of the kind {scheme!r} can be opened: give a folder or a file:// URL.", location=location
+        f"No store of the kind {scheme!r} can be opened: give a folder, a file:// URL or s3://bucket/prefix.",
+        location=location,
     )

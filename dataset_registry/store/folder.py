@@ -4,32 +4,55 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from time import time
 from typing import BinaryIO
 
-from dataset_registry.errors import CorruptionError, StorageError
-from dataset_registry.store.protocol import KEY, StoredObject
-from dataset_registry.store.spool import storage_error
+from dataset_registry.errors import StorageError
+from dataset_registry.store.protocol import KEY, Store, StoredObject, checked_key, missing
+from dataset_registry.store.spool import SPOOL, storage_error, tidy
 
 
 class FolderStore:
     """Objects under `objects/<first two digits>/<key>`, read-only, spooled beside them under `spool/`."""
 
+    transfers = 4
+
     def __init__(self, location: str | Path) -> None:
         self._root = Path(location).expanduser().absolute()
         self.location = str(self._root)
-        self.spool_folder = self._root / "spool"
+        self.scratch = self._root
+        self._spool = self._root / SPOOL
         self._objects = self._root / "objects"
         self._durable: set[Path] = set()
 
     def put(self, key: str, source: Path | bytes) -> None:
-        target = self._path(key)
-        try:
-            self._make_durable(target.parent)
+        with self._placing(key) as target:
             if isinstance(source, bytes):
                 self._write(source, target)
             else:
                 self._link(source, target)
+
+    def take(self, key: str, source: Store, source_key: str) -> bool:
+        if not isinstance(source, FolderStore):
+            return False
+        with self._placing(key) as target:
+            try:
+                os.link(source.path(source_key), target)
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                return False
+        return True
+
+    @contextmanager
+    def _placing(self, key: str) -> Iterator[Path]:
+        """The frame of what puts an object into place: its folder before, the syncing after, errors as ours."""
+        target = self._path(key)
+        try:
+            self._make_durable(target.parent)
+            yield target
             _sync(target.parent)
         except FileExistsError as error:
             raise StorageError(f"The key {key} exists already; keys are never reused. Try again.", key=key) from error
@@ -50,8 +73,8 @@ class FolderStore:
 
     def _write(self, data: bytes, target: Path) -> None:
         """A small object: written aside, synced, then linked into place whole."""
-        self.spool_folder.mkdir(exist_ok=True)
-        aside = self.spool_folder / target.name
+        self._spool.mkdir(exist_ok=True)
+        aside = self._spool / target.name
         descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
         try:
             with os.fdopen(descriptor, "wb", buffering=0) as stream:
@@ -69,23 +92,31 @@ class FolderStore:
     def _link(self, source: Path, target: Path) -> None:
         """A spooled file: a link makes the object appear whole or not at all, refuses a key that exists, and leaves the
         file in place for a retry without a second copy of the bytes."""
-        source.chmod(0o444)
+        if (
+            source.stat().st_mode & 0o222
+        ):  # one that nobody may write to is a link to somebody's own, and stays as it is
+            source.chmod(0o444)
         _sync(source)
         try:
             os.link(source, target)
         except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
+            if error.errno not in _NO_LINKS:
                 raise
             _copy(source, target)
 
-    def fetch(self, key: str) -> Path:
+    def path(self, key: str) -> Path:
         path = self._path(key)
         if not path.exists():
-            raise _missing(key, self.location)
+            raise missing(key, self.location)
         return path
 
     def open(self, key: str) -> BinaryIO:
-        return self.fetch(key).open("rb")
+        try:
+            return self._path(key).open("rb")
+        except FileNotFoundError as error:
+            raise missing(key, self.location) from error
+        except OSError as error:
+            raise storage_error(error, f"The object {key} in {self._root} cannot be read") from error
 
     def size(self, key: str) -> int | None:
         try:
@@ -97,22 +128,43 @@ class FolderStore:
         return self._path(key).as_uri()
 
     def delete(self, key: str) -> None:
-        self._path(key).unlink(missing_ok=True)
+        try:
+            self._path(key).unlink(missing_ok=True)
+        except OSError as error:
+            raise storage_error(error, f"The store at {self._root} refused to delete") from error
 
     def list(self) -> Iterator[StoredObject]:
+        for entry in self._entries():
+            if KEY.fullmatch(entry.name):
+                try:
+                    facts = entry.stat()
+                except FileNotFoundError:
+                    continue
+                yield StoredObject(entry.name, facts.st_size, facts.st_mtime)
+
+    def tidy(self, older_than: float) -> int:
+        freed = tidy(self.scratch, older_than)
+        loose = [Path(entry) for entry in self._entries() if entry.name.endswith(".partial")]
+        loose += [path for path in self._spool.glob("*") if KEY.fullmatch(path.name)]
+        for path in loose:
+            try:
+                facts = path.stat()
+                if time() - facts.st_mtime >= older_than:
+                    path.unlink()
+                    freed += facts.st_size
+            except FileNotFoundError:
+                continue
+        return freed
+
+    def _entries(self) -> "Iterator[os.DirEntry[str]]":
         for shard in sorted(self._objects.glob("[0-9a-f][0-9a-f]")):
-            for entry in os.scandir(shard):
-                if KEY.fullmatch(entry.name):
-                    try:
-                        facts = entry.stat()
-                    except FileNotFoundError:
-                        continue
-                    yield StoredObject(entry.name, facts.st_size, facts.st_mtime)
+            yield from os.scandir(shard)
 
     def _path(self, key: str) -> Path:
-        if not KEY.fullmatch(key):
-            raise CorruptionError(f"{key!r} is not a key of this store.", key=key)
-        return self._objects / key[:2] / key
+        return self._objects / checked_key(key)[:2] / key
+
+
+_NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -120,10 +172,13 @@ def _copy(source: Path, target: Path) -> None:
     partial = target.with_name(f"{target.name}.partial")
     if target.exists():
         raise FileExistsError(target)
-    shutil.copyfile(source, partial)
-    partial.chmod(0o444)
-    _sync(partial)
-    partial.rename(target)
+    try:
+        shutil.copyfile(source, partial)
+        partial.chmod(0o444)
+        _sync(partial)
+        partial.rename(target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
@@ -133,11 +188,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _missing(key: str, location: str) -> CorruptionError:
-    return CorruptionError(
-        f"The object {key} is missing from the store at {location}, though the catalog names it. "
-        "Restore it from a backup of the store.",
-        key=key,
-    )

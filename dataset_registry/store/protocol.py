@@ -7,13 +7,31 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 from uuid import uuid4
 
+from dataset_registry.errors import CorruptionError
+
 KEY = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{32}")
 
 
 def new_key(content_hash: str) -> str:
     """A physical key for these bytes: `<sha256>.<uuid>`, never reused, so that whoever sleeps through a collection
-    can only ever touch a key that is already dead."""
+    can only ever touch a key that is already dead. The hash is that of the content, also where it is compressed."""
     return f"{content_hash}.{uuid4().hex}"
+
+
+def checked_key(key: str) -> str:
+    """The key, if it is one. Raises `CorruptionError`: whatever else the catalog says must not become a path."""
+    if not KEY.fullmatch(key):
+        raise CorruptionError(f"{key!r} is not a key of this store.", key=key)
+    return key
+
+
+def missing(key: str, location: str) -> CorruptionError:
+    """The error for a key that the store does not have."""
+    return CorruptionError(
+        f"The object {key} is missing from the store at {location}, though the catalog names it. Restore it from a backup "
+        "of the store, or run: dataset-registry verify",
+        key=key,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +47,27 @@ class Store(Protocol):
     """Immutable objects under keys of the form `<sha256>.<uuid>`."""
 
     location: str
-    spool_folder: Path
-    """Where files are spooled before they are put: on the store's own file system where it has one."""
+    scratch: Path
+    """A folder for spools and local copies: on the store's own file system where it has one."""
+    transfers: int
+    """How many objects are worth moving at once."""
 
     def put(self, key: str, source: Path | bytes) -> None:
         """Keep the bytes of `source` (a file, or the bytes themselves), durably, before returning.
 
         A file stays where it is and must not be written to afterwards. A reader sees the whole object or none; a
-        crash leaves none. Raises `StorageError` when the key exists (keys are never reused) or the store refuses.
+        crash leaves none. Keys are made up anew for every put (`new_key`): a store that sees at no cost that one exists
+        raises `StorageError`. Raises `StorageError` when the store refuses, `RetryLater` when it does not answer.
         """
 
-    def fetch(self, key: str) -> Path:
-        """A local, read-only file with the object's bytes: the object itself in a folder, else a cached copy.
+    def take(self, key: str, source: "Store", source_key: str) -> bool:
+        """Keep an object of another store under a key of this one without its bytes passing through here.
+
+        False, and nothing done, where that cannot be: the stores are of different kinds or in different places.
+        """
+
+    def path(self, key: str) -> Path | None:
+        """The object as a local, read-only file, None for a store that has no such files.
 
         Raises `CorruptionError` when the key is absent.
         """
@@ -59,3 +86,7 @@ class Store(Protocol):
 
     def list(self) -> Iterator[StoredObject]:
         """Every object of ours, in no order. What was put or deleted meanwhile may or may not appear."""
+
+    def tidy(self, older_than: float) -> int:
+        """Remove what writers that died left behind outside the objects, when it is this many seconds old; how many
+        bytes that was."""

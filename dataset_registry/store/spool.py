@@ -1,16 +1,23 @@
 """Spooling: bytes of any origin become a private file whose digest is known, hashed while they are copied."""
 
+import errno
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from shutil import rmtree
 from types import TracebackType
 from typing import BinaryIO
 
 from dataset_registry.errors import StorageError
+from dataset_registry.store.private import PrivateFolder, abandoned
 
+SPOOL = "spool"
+"""The folder of spools in a store's scratch."""
+
+_PREFIX = "spool-"
 _BLOCK = 1 << 20
 _SMALL = 1 << 16
 """Content up to this many bytes stays in memory: a file of its own would cost more than all the rest of a commit."""
@@ -28,10 +35,11 @@ class Spooled:
 class Spool:
     """A private place that lives until the commit it serves is acknowledged: a retry may need the bytes again."""
 
-    def __init__(self, folder: Path) -> None:
-        self._parent = folder
-        self._folder: TemporaryDirectory[str] | None = None
+    def __init__(self, scratch: Path) -> None:
+        self._parent = scratch / SPOOL
+        self._folder: PrivateFolder | None = None
         self._count = 0
+        self._lock = threading.Lock()
 
     def __enter__(self) -> "Spool":
         return self
@@ -40,7 +48,24 @@ class Spool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._folder is not None:
-            self._folder.cleanup()
+            self._folder.close()
+
+    def share(self, source: Path) -> Spooled:
+        """Spool a file without copying it where that is safe: as a clone where the file system has clones, as a link when
+        nobody may write to the file. Else as `copy` does. Raises `StorageError` when the disk refuses."""
+        try:
+            path = self._fresh()
+            if not _clone(source, path):
+                if source.stat().st_mode & 0o222:
+                    return self.copy(source)
+                os.link(source, path)
+        except OSError as error:
+            if error.errno in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
+                return self.copy(source)
+            raise storage_error(error, "The data could not be spooled") from error
+        with path.open("rb", buffering=0) as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            return Spooled(digest, stream.tell(), path)
 
     def copy(self, source: Path | BinaryIO) -> Spooled:
         """Spool a file or a stream, hashing it on the way. Raises `StorageError` when the disk refuses."""
@@ -86,11 +111,20 @@ class Spool:
             return stream.read(16)
 
     def _fresh(self) -> Path:
-        if self._folder is None:
-            self._parent.mkdir(parents=True, exist_ok=True)
-            self._folder = TemporaryDirectory(dir=self._parent, prefix="spool-", ignore_cleanup_errors=True)
-        self._count += 1
-        return Path(self._folder.name) / str(self._count)
+        with self._lock:
+            if self._folder is None:
+                self._folder = PrivateFolder(self._parent, _PREFIX)
+            self._count += 1
+            return self._folder.path / str(self._count)
+
+
+def tidy(scratch: Path, older_than: float) -> int:
+    """Remove the spools of processes that died, at least `older_than` seconds old; how many bytes that was."""
+    freed = 0
+    for folder in abandoned(scratch / SPOOL, _PREFIX, older_than):
+        freed += sum(path.stat().st_size for path in folder.iterdir())
+        rmtree(folder, ignore_errors=True)
+    return freed
 
 
 class _HashingWriter:
@@ -129,6 +163,21 @@ class _HashingWriter:
 
     def seekable(self) -> bool:
         return False
+
+
+def _clone(source: Path, target: Path) -> bool:
+    """Make `target` a copy-on-write clone of `source` (Linux's FICLONE: btrfs, XFS); False where that does not exist."""
+    try:
+        from fcntl import ioctl
+    except ImportError:
+        return False
+    with source.open("rb") as original, target.open("xb") as clone:
+        try:
+            ioctl(clone.fileno(), 0x40049409, original.fileno())
+        except OSError:
+            target.unlink()
+            return False
+    return True
 
 
 def _pump(read: Iterable[bytes], source: BinaryIO, target: BinaryIO) -> None:

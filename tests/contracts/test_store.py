@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO, FileIO
 from pathlib import Path
@@ -10,17 +9,30 @@ from pathlib import Path
 import pytest
 
 from dataset_registry.errors import CorruptionError, StorageError
-from dataset_registry.store import FolderStore, MemoryStore, Spool, Store, new_key, open_store
+from dataset_registry.store import (
+    FolderStore,
+    LocalCopies,
+    MemoryStore,
+    ObjectStore,
+    Spool,
+    Store,
+    compress,
+    new_key,
+    open_store,
+)
 
-STORES: dict[str, Callable[[Path], Store]] = {
-    "folder": lambda path: FolderStore(path / "s"),
-    "memory": lambda path: MemoryStore(),
-}
 
-
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=["folder", "memory", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return STORES[request.param](tmp_path)
+    if request.param == "s3":
+        return ObjectStore(request.getfixturevalue("s3_url"))
+    return MemoryStore() if request.param == "memory" else FolderStore(tmp_path / "s")
+
+
+@pytest.fixture(params=["folder", "memory"])
+def looking_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """A store that sees at no cost whether a key exists."""
+    return MemoryStore() if request.param == "memory" else FolderStore(tmp_path / "s")
 
 
 @pytest.fixture(params=["bytes", "file"])
@@ -43,24 +55,58 @@ KEY = new_key(hashlib.sha256(b"content").hexdigest())
 def test_what_was_put_is_there_whole_in_every_way_to_read_it(store: Store, source: Path | bytes) -> None:
     store.put(KEY, source)
     assert content(store, KEY) == b"content"
-    assert store.fetch(KEY).read_bytes() == b"content"
+    copies = LocalCopies(store)
+    assert copies.fetch(KEY).read_bytes() == b"content"
+    copies.close()
     assert store.size(KEY) == 7
     assert [(found.key, found.size) for found in store.list()] == [(KEY, 7)]
-    assert Path(store.uri(KEY).removeprefix("file://")).read_bytes() == b"content"
+    assert store.uri(KEY).endswith(KEY)
 
 
-def test_a_key_is_never_put_twice(store: Store, source: Path | bytes) -> None:
-    store.put(KEY, source)
+def test_a_key_is_never_put_twice(looking_store: Store, source: Path | bytes) -> None:
+    looking_store.put(KEY, source)
     with pytest.raises(StorageError, match="never reused"):
-        store.put(KEY, b"other")
-    assert content(store, KEY) == b"content"
+        looking_store.put(KEY, b"other")
+    assert content(looking_store, KEY) == b"content"
 
 
 def test_an_absent_key_says_that_the_object_is_missing(store: Store) -> None:
     assert store.size(KEY) is None
-    for read in (store.open, store.fetch):
+    copies = LocalCopies(store)
+    for read in (store.open, copies.fetch, copies.open):
         with pytest.raises(CorruptionError, match="missing"):
             read(KEY)
+
+
+def test_a_stream_can_be_moved_about_in(store: Store, tmp_path: Path) -> None:
+    data = os.urandom(20_000_000)  # S3: several parts going in, several pieces coming out
+    (tmp_path / "large").write_bytes(data)
+    key = new_key(hashlib.sha256(data).hexdigest())
+    store.put(key, tmp_path / "large")
+    with store.open(key) as stream:
+        assert stream.read() == data
+        stream.seek(-7, os.SEEK_END)
+        assert stream.read() == data[-7:]
+        stream.seek(9_999_990)
+        assert stream.read(20) == data[9_999_990:10_000_010]
+        assert stream.tell() == 10_000_010
+        stream.seek(5, os.SEEK_CUR)
+        assert stream.read(1) == data[10_000_015:10_000_016]
+
+
+def test_an_object_moves_between_keys_of_like_stores_without_passing_through(store: Store) -> None:
+    store.put(KEY, b"content")
+    other = new_key(KEY[:64])
+    assert store.take(other, store, KEY)
+    store.delete(KEY)
+    assert content(store, other) == b"content"
+
+
+def test_an_object_of_another_kind_of_store_is_not_taken(store: Store, tmp_path: Path) -> None:
+    foreign = MemoryStore() if not isinstance(store, MemoryStore) else FolderStore(tmp_path / "foreign")
+    foreign.put(KEY, b"content")
+    assert not store.take(KEY, foreign, KEY)
+    assert list(store.list()) == []
 
 
 def test_deleting_can_be_repeated(store: Store) -> None:
@@ -79,7 +125,9 @@ def test_what_is_no_key_is_refused(store: Store, key: str) -> None:
 
 def test_stored_files_cannot_be_written_to(store: Store) -> None:
     store.put(KEY, b"content")
-    assert store.fetch(KEY).stat().st_mode & 0o222 == 0
+    copies = LocalCopies(store)
+    assert copies.fetch(KEY).stat().st_mode & 0o222 == 0
+    copies.close()
 
 
 def test_many_threads_put_at_once_and_nothing_is_lost(store: Store) -> None:
@@ -154,7 +202,7 @@ def test_spooling_gives_the_digest_and_the_bytes_of_any_stream(tmp_path: Path, s
         assert (spooled.content_hash, spooled.size) == (hashlib.sha256(content).hexdigest(), size)
         assert spool.path(spooled).read_bytes() == content
         assert spool.start(spooled) == content[:16]
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / "spool").glob("*")) == []
 
 
 def test_a_stream_that_gives_little_at_a_time_is_spooled_whole(tmp_path: Path) -> None:
@@ -165,3 +213,49 @@ def test_a_stream_that_gives_little_at_a_time_is_spooled_whole(tmp_path: Path) -
     content = os.urandom(200_000)
     with Spool(tmp_path) as spool:
         assert spool.copy(Drops(content)).content_hash == hashlib.sha256(content).hexdigest()
+
+
+# --- compression ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [5_000, 3_000_000])
+def test_compressed_content_reads_as_it_was_everywhere(store: Store, tmp_path: Path, size: int) -> None:
+    text = b"".join(f"{i},carrier {i % 7},{i * i}\n".encode() for i in range(size // 15))
+    copies = LocalCopies(store)
+    with Spool(tmp_path / "scratch") as spool:
+        spooled = spool.copy(BytesIO(text))
+        packed = compress(spool, spooled)
+        assert packed is not None
+        assert packed.size < spooled.size / 2
+        key = new_key(spooled.content_hash)
+        store.put(key, packed.source)
+    assert store.size(key) == packed.size
+    assert copies.fetch(key, "zstd").read_bytes() == text
+    with copies.open(key, "zstd") as stream:
+        assert stream.read() == text
+        stream.seek(100)
+        assert stream.read(50) == text[100:150]
+    assert Path(copies.uri(key, "zstd").removeprefix("file://")).read_bytes() == text
+    copies.close()
+
+
+def test_what_does_not_get_smaller_is_not_compressed(tmp_path: Path) -> None:
+    with Spool(tmp_path) as spool:
+        assert compress(spool, spool.copy(BytesIO(os.urandom(100_000)))) is None
+        assert compress(spool, spool.copy(BytesIO(b"a,b\n1,2\n"))) is None
+
+
+def test_a_broken_frame_and_an_unknown_compression_are_damage(store: Store, tmp_path: Path) -> None:
+    with Spool(tmp_path) as spool:
+        packed = compress(spool, spool.copy(BytesIO(b"all the same " * 1000)))
+        assert packed is not None
+        assert isinstance(packed.source, bytes)
+        store.put(KEY, packed.source[:-9])
+    copies = LocalCopies(store)
+    with pytest.raises(CorruptionError, match="damaged"), copies.open(KEY, "zstd") as stream:
+        stream.read()
+    with pytest.raises(CorruptionError):
+        copies.fetch(KEY, "zstd")
+    with pytest.raises(CorruptionError, match="lz4"):
+        copies.open(KEY, "lz4")
+    copies.close()

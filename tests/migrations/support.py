@@ -310,3 +310,6 @@ def populate(catalog: Catalog, revision: str) -> None:
             " VALUES (:id, 0, 'raw/set_00', 1, 'main', '[]', :version)",
             {"id": production, "version": ids[1]},
         )
+    elif revision == "0011":
+        execute(catalog, "UPDATE files SET damage = 'gone' WHERE id = :id", {"id": file})
+        execute(catalog, "INSERT INTO version_reads (run_id, version_id) VALUES ('r1', :version)", {"version": ids[0]})

@@ -1,0 +1,128 @@
+"""Putting bytes into the store under holds: what every operation does before the transaction that names them.
+
+Steps 2 and 3 of docs/design/write-protocol.md. A hold says "I am about to name this content"; a collection leaves what is
+held alone. Long transfers renew their holds, and a process that dies leaves them to run out.
+"""
+
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from dataset_registry.catalog import Transaction, files
+from dataset_registry.errors import RegistryError
+from dataset_registry.model.records import StoredBytes
+from dataset_registry.operations.access import Access, authorize
+from dataset_registry.store import Spool, Spooled, compress, new_key
+from dataset_registry.tabular import formats
+
+_LARGE = 8 << 20
+"""Files above this many bytes move few at a time: each has several pieces of its own on the way."""
+_LARGE_AT_ONCE = 4
+_LONG = 64 << 20
+"""Bytes to move from which on the holds need a heartbeat."""
+
+
+class BytesGone(Exception):
+    """A hold ran out, or known content was collected before it was held: store the bytes again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What is held for a commit, and what of it was put into the store, by content hash."""
+
+    holds: Sequence[UUID] = ()
+    stored: Mapping[str, StoredBytes] = field(default_factory=dict)
+
+    def release(self, tx: Transaction) -> None:
+        """Drop the holds, in the transaction that names what they held. Raises `BytesGone` when one ran out."""
+        if self.holds and not files.release(tx, self.holds):
+            raise BytesGone
+
+    def discard(self, tx: Transaction, hashes: Collection[str] | None = None) -> None:
+        """Give up what was put, all of it or these contents: somebody else has stored the same meanwhile."""
+        files.discard(
+            tx, [s.key for content_hash, s in self.stored.items() if hashes is None or content_hash in hashes]
+        )
+
+
+def put(
+    access: Access,
+    spool: Spool,
+    wanted: Mapping[str, tuple[Spooled, str]],
+    *,
+    tables: Collection[str] = (),
+    dataset_id: int | None = None,
+    careful: bool = True,
+) -> Held:
+    """Hold every content (spooled, with its format) and every table, and put what is not stored yet.
+
+    When everything is stored already nothing is held, unless `careful`: should a collection take it before the
+    transaction finds it, that transaction says so (`BytesGone`), and the second, careful time still has the bytes.
+    """
+    hashes = [*wanted, *tables]
+    with access.catalog.read() as tx:
+        authorize(access, tx, "write", dataset_id)
+        known = files.find_many(tx, hashes)
+    if not careful and wanted.keys() <= known.keys():
+        return Held()
+
+    def hold(tx: Transaction) -> tuple[list[UUID], dict[str, str]]:
+        authorize(access, tx, "write", dataset_id)
+        known = files.find_many(tx, hashes)
+        keys = {content_hash: new_key(content_hash) for content_hash in wanted if content_hash not in known}
+        return list(files.hold(tx, {content_hash: keys.get(content_hash) for content_hash in hashes}).values()), keys
+
+    holds, keys = access.catalog.write(hold)
+    stored: dict[str, StoredBytes] = {}
+
+    def move(item: tuple[str, str]) -> None:
+        content_hash, key = item
+        content, format = wanted[content_hash]
+        packed = compress(spool, content) if access.compression and formats.kind_of(format) in _COMPRESSIBLE else None
+        access.store.put(key, (packed or content).source)
+        stored[content_hash] = (
+            StoredBytes(key, packed.size, access.compression) if packed else StoredBytes(key, content.size)
+        )
+
+    with _kept_alive(access, holds, sum(wanted[content_hash][0].size for content_hash in keys)):
+        small = [item for item in keys.items() if wanted[item[0]][0].size <= _LARGE]
+        large = [item for item in keys.items() if wanted[item[0]][0].size > _LARGE]
+        for items, at_once in ((small, access.store.transfers), (large, min(_LARGE_AT_ONCE, access.store.transfers))):
+            if min(len(items), at_once) <= 1:
+                list(map(move, items))
+                continue
+            with ThreadPoolExecutor(min(at_once, len(items)), "dataset-registry-put") as pool:
+                try:
+                    list(pool.map(move, items))
+                except BaseException:
+                    pool.shutdown(cancel_futures=True)
+                    raise
+    return Held(holds, stored)
+
+
+_COMPRESSIBLE = ("csv", "json")
+
+
+@contextmanager
+def _kept_alive(access: Access, holds: Sequence[UUID], size: int) -> Iterator[None]:
+    """Renew the holds of a long transfer until it is over."""
+    if size < _LONG:
+        yield
+        return
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(files.HOLD_SECONDS / 4):
+            with suppress(RegistryError):  # a hold that did run out is found out by the commit
+                access.catalog.write(lambda tx: files.renew(tx, holds))
+
+    heart = threading.Thread(target=beat, name="dataset-registry-holds", daemon=True)
+    heart.start()
+    try:
+        yield
+    finally:
+        over.set()
+        heart.join()

@@ -1,0 +1,146 @@
+"""Local files with the content of stored objects: the objects themselves where they are plain files, else cached copies.
+
+The cache is shared by the processes of a machine. A copy is made aside, checked against the hash in its key, and
+linked into place; whoever uses it has a link of its own in a private folder, so that no other process can take it away.
+What only the cache itself links to may go when the cache is full, the longest unused first.
+"""
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from shutil import rmtree
+from typing import BinaryIO
+from uuid import uuid4
+
+from dataset_registry.errors import CorruptionError
+from dataset_registry.store.compression import decompressed
+from dataset_registry.store.private import PrivateFolder, abandoned, try_lock
+from dataset_registry.store.protocol import Store, checked_key
+from dataset_registry.store.spool import storage_error
+
+CACHE_BYTES = 10 * 2**30
+"""How much the cache of a store may hold, apart from what is in use."""
+
+_BLOCK = 1 << 20
+
+
+class LocalCopies:
+    """The cache of one store, as one process uses it. What `fetch` gave stays until `close`."""
+
+    def __init__(self, store: Store, limit: int | None = None) -> None:
+        self._store = store
+        self._limit = limit if limit is not None else getattr(store, "cache_bytes", CACHE_BYTES)
+        self._folder = store.scratch / "cache"
+        self._mine: PrivateFolder | None = None
+        self._owner = 0
+        self._unseen = self._limit  # bytes added since the cache was last looked over: at first nobody knows
+        self._lock = threading.Lock()
+        self._making: dict[str, threading.Lock] = {}
+
+    def fetch(self, key: str, compression: str | None = None) -> Path:
+        """A local, read-only file with the content of an object.
+
+        Raises `CorruptionError` when the object is missing or does not have the hash in its key.
+        """
+        if compression is None and (path := self._store.path(key)) is not None:
+            return path
+        mine = self._private() / checked_key(key)
+        shared = self._folder / key[:2] / key
+        with self._one_at_a_time(key):
+            if mine.exists():
+                return mine
+            try:
+                os.link(shared, mine)
+                os.utime(shared)
+            except FileNotFoundError:
+                if not mine.exists():
+                    self._make(key, compression, mine, shared)
+        return mine
+
+    def open(self, key: str, compression: str | None = None) -> BinaryIO:
+        """A stream over the content of an object. Raises `CorruptionError` when it is missing."""
+        return decompressed(self._store.open(key), compression)
+
+    def uri(self, key: str, compression: str | None = None) -> str:
+        """An address of the content: the object's own, or that of a local copy where the object is compressed."""
+        return self._store.uri(key) if compression is None else self.fetch(key, compression).as_uri()
+
+    def close(self) -> None:
+        """Give back the files that `fetch` gave."""
+        with self._lock:
+            if self._mine is not None:
+                self._mine.close()
+                self._mine = None
+
+    def _private(self) -> Path:
+        with self._lock:
+            if self._mine is None or self._owner != os.getpid() or not self._mine.path.exists():
+                self._mine, self._owner = PrivateFolder(self._folder, "in-use-"), os.getpid()
+            return self._mine.path
+
+    @contextmanager
+    def _one_at_a_time(self, key: str) -> Iterator[None]:
+        with self._lock:
+            lock = self._making.setdefault(key, threading.Lock())
+        with lock:
+            yield
+        with self._lock:
+            self._making.pop(key, None)
+
+    def _make(self, key: str, compression: str | None, mine: Path, shared: Path) -> None:
+        partial = mine.with_name(f"{uuid4().hex}.partial")
+        hasher = hashlib.sha256()
+        size = 0
+        try:
+            with self.open(key, compression) as stream, partial.open("xb", buffering=0) as target:
+                while block := stream.read(_BLOCK):
+                    hasher.update(block)
+                    rest = memoryview(block)
+                    while rest:
+                        rest = rest[target.write(rest) :]
+                    size += len(block)
+            if hasher.hexdigest() != key[:64]:
+                raise CorruptionError(
+                    f"The object {key} of the store at {self._store.location} does not have the content it is named after: "
+                    f"its SHA-256 is {hasher.hexdigest()}. Run: dataset-registry verify --deep",
+                    key=key,
+                )
+            partial.chmod(0o444)
+            shared.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):  # somebody else was as fast
+                os.link(partial, shared)
+            partial.rename(mine)
+        except OSError as error:
+            raise storage_error(error, f"A copy for reading could not be kept in {self._folder}") from error
+        finally:
+            partial.unlink(missing_ok=True)
+        self._unseen += size
+        if self._unseen * 20 > self._limit:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Remove copies that nobody uses, the longest unused first, until nine tenths of the limit are left."""
+        self._unseen = 0
+        with (self._folder / ".lock").open("a") as turn:
+            if not try_lock(turn.fileno()):  # somebody else is at it
+                return
+            for folder in abandoned(self._folder, "in-use-"):
+                rmtree(folder, ignore_errors=True)
+            total, idle = 0, []
+            for shard in self._folder.glob("[0-9a-f][0-9a-f]"):
+                for entry in os.scandir(shard):
+                    with suppress(FileNotFoundError):
+                        facts = os.stat(entry.path)  # DirEntry.stat has no link count on every system
+                        total += facts.st_size
+                        if facts.st_nlink == 1:
+                            idle.append((facts.st_mtime, facts.st_size, entry.path))
+            if total <= self._limit:
+                return
+            for _, size, path in sorted(idle):
+                if total <= self._limit * 0.9:
+                    return
+                Path(path).unlink(missing_ok=True)
+                total -= size

@@ -1,0 +1,300 @@
+"""A store in an object store: S3, Google Cloud Storage or Azure, through obstore.
+
+obstore retries with backoff what may be retried (5xx, dropped connections, timeouts of reads), sends a SHA-256 with every
+request that S3 then checks, and streams large files in parts. It does not survive a fork.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from io import BufferedReader, RawIOBase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from urllib.parse import parse_qsl, urlsplit
+
+from dataset_registry.errors import CorruptionError, InputError, RetryLater, StorageError
+from dataset_registry.store.local import CACHE_BYTES
+from dataset_registry.store.protocol import KEY, Store, StoredObject, checked_key, missing
+from dataset_registry.store.spool import tidy
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore as Client
+
+SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl")
+
+_PART = 8 << 20
+_PARTS = 10_000
+"""S3 takes no more parts than this in one upload."""
+_IN_FLIGHT = 3
+"""Parts of one file on their way at once: with `_PART` this bounds the memory of an upload."""
+_COPYABLE = 5 * 2**30
+"""The largest object that S3 copies in one request."""
+_READ = 4 << 20
+
+
+_process: int | None = None
+"""The process that first used obstore: its threads are gone in a forked child, which would wait for them for ever."""
+
+
+class ObjectStore:
+    """Objects under `<prefix>/objects/<first two digits>/<key>` of a bucket.
+
+    `location` is `s3://bucket/prefix`, `gs://…` or `az://…`. What follows a `?` are options of obstore (`endpoint`,
+    `region`, …) and two of ours: `cache`, the folder for local copies and spools (`~/.cache/dataset-registry`), and
+    `cache_bytes`, what it may hold. Credentials come from the environment as every S3 tool reads them, or from `config`.
+    """
+
+    transfers = 16
+
+    def __init__(self, location: str, *, config: Mapping[str, str] | None = None) -> None:
+        parts = urlsplit(location)
+        options = dict(parse_qsl(parts.query))
+        cache = options.pop("cache", "~/.cache/dataset-registry")
+        self.cache_bytes = _bytes(options.pop("cache_bytes", str(CACHE_BYTES)))
+        self.location = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+        if not parts.netloc:
+            raise InputError(f"{location!r} names no bucket: give s3://bucket/prefix.", location=location)
+        self.scratch = Path(cache).expanduser().absolute() / parts.scheme / parts.netloc / parts.path.strip("/")
+        self._prefix = parts.path.strip("/")
+        self._bucket = f"{parts.scheme}://{parts.netloc}"
+        self._arguments = (location, dict(config or {}))
+        self._config = {**options, **(config or {})}
+        self._opened: Client | None = None
+
+    @property
+    def _client(self) -> "Client":
+        global _process
+        if _process not in (None, os.getpid()):
+            raise InputError(
+                f"{self.location} was in use when this process was forked, and its connections do not survive that. Start "
+                "processes with multiprocessing's 'spawn' or 'forkserver'."
+            )
+        if self._opened is None:
+            self._opened, _process = self._open_client(), os.getpid()
+        return self._opened
+
+    def _open_client(self) -> "Client":
+        try:
+            from obstore.exceptions import BaseError
+            from obstore.store import from_url
+        except ImportError as error:
+            raise InputError(
+                f"{self.location} needs a library that is not installed. Run: pip install 'dataset-registry[s3]'"
+            ) from error
+        config: dict[str, Any] = dict(self._config)
+        endpoint = config.get("endpoint") or config.get("aws_endpoint") or os.environ.get("AWS_ENDPOINT_URL") or ""
+        if self._bucket.startswith("s3"):
+            config.setdefault("checksum_algorithm", "SHA256")
+        try:
+            client: Client = cast(Any, from_url)(  # which options there are depends on the URL
+                self._bucket,
+                config=config,
+                client_options={
+                    "allow_http": str(endpoint).startswith("http://"),
+                    "connect_timeout": timedelta(seconds=10),
+                    "read_timeout": timedelta(seconds=60),
+                    "timeout": timedelta(minutes=30),
+                },
+                retry_config={
+                    "max_retries": 8,
+                    "retry_timeout": timedelta(minutes=2),
+                    "backoff": {"init_backoff": timedelta(milliseconds=300)},
+                },
+            )
+        except (BaseError, ValueError, TypeError) as error:
+            raise InputError(f"The store {self.location} cannot be opened: {_reason(error)}.") from error
+        return client
+
+    def put(self, key: str, source: Path | bytes) -> None:
+        import obstore
+
+        size = len(source) if isinstance(source, bytes) else source.stat().st_size
+        whole = size <= _PART
+        with self._errors(key):
+            obstore.put(
+                self._client,
+                self._path(key),
+                source,
+                use_multipart=not whole,
+                chunk_size=max(_PART, -(-size // _PARTS)),
+                max_concurrency=_IN_FLIGHT,
+            )
+            # The server has checked each request's SHA-256; that it put the parts together, only a look can say.
+            kept = size if whole and self._bucket.startswith("s3") else self.size(key)
+        if kept != size:
+            raise StorageError(
+                f"{self.location} kept {kept} bytes of an upload of {size}. Nothing was committed; try again.", key=key
+            )
+
+    def take(self, key: str, source: Store, source_key: str) -> bool:
+        import obstore
+
+        if not isinstance(source, ObjectStore) or (source._bucket, source._config) != (self._bucket, self._config):
+            return False
+        size = source.size(source_key)
+        if size is None:
+            raise missing(source_key, source.location)
+        if size > _COPYABLE:
+            return False
+        with self._errors(key):
+            obstore.copy(self._client, source._path(source_key), self._path(key))
+        return self.size(key) == size
+
+    def path(self, key: str) -> None:
+        checked_key(key)
+
+    def open(self, key: str) -> BinaryIO:
+        return BufferedReader(_Reader(self, key, self._require(key)), _READ)
+
+    def size(self, key: str) -> int | None:
+        import obstore
+
+        try:
+            with self._errors(key):
+                return int(obstore.head(self._client, self._path(key))["size"])
+        except CorruptionError:
+            return None
+
+    def uri(self, key: str) -> str:
+        return f"{self._bucket}/{self._path(key)}"
+
+    def delete(self, key: str) -> None:
+        import obstore
+
+        try:
+            with self._errors(key):
+                obstore.delete(self._client, self._path(key))
+        except CorruptionError:
+            return
+
+    def list(self) -> Iterator[StoredObject]:
+        import obstore
+
+        with self._errors(None):
+            for page in obstore.list(self._client, self._path(None), chunk_size=1000):
+                for found in page:
+                    if KEY.fullmatch(name := found["path"].rpartition("/")[2]):
+                        yield StoredObject(name, found["size"], found["last_modified"].timestamp())
+
+    def tidy(self, older_than: float) -> int:
+        return tidy(self.scratch, older_than)
+
+    def stream(self, key: str, start: int) -> Iterator[bytes]:
+        """The bytes of an object from `start` on, in pieces of a few megabytes."""
+        import obstore
+
+        with self._errors(key):
+            found = obstore.get(self._client, self._path(key), options={"range": {"offset": start}})
+            yield from found.stream(min_chunk_size=_READ)
+
+    def _require(self, key: str) -> int:
+        size = self.size(key)
+        if size is None:
+            raise missing(key, self.location)
+        return size
+
+    def _path(self, key: str | None) -> str:
+        folder = f"{self._prefix}/objects" if self._prefix else "objects"
+        return folder if key is None else f"{folder}/{checked_key(key)[:2]}/{key}"
+
+    @contextmanager
+    def _errors(self, key: str | None) -> Iterator[None]:
+        """obstore's errors as ours."""
+        from obstore import exceptions
+
+        try:
+            yield
+        except (exceptions.NotFoundError, FileNotFoundError) as error:
+            raise missing(key or "", self.location) from error
+        except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
+            raise StorageError(
+                f"{self.location} refused: {_reason(error)}. Check the credentials, and what they may do in the bucket.",
+                key=key,
+            ) from error
+        except exceptions.BaseError as error:
+            raise RetryLater(
+                f"{self.location} did not do it after several attempts: {_reason(error)}. Nothing was committed; try again.",
+                key=key,
+            ) from error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        location, config = self._arguments
+        return _reopen, (location, config)
+
+
+def _reopen(location: str, config: dict[str, str]) -> ObjectStore:
+    return ObjectStore(location, config=config)
+
+
+class _Reader(RawIOBase):
+    """An object as a file: one request streams from where it stands, another one starts when it is moved."""
+
+    def __init__(self, store: ObjectStore, key: str, size: int) -> None:
+        self._store, self._key, self._size = store, key, size
+        self._at = 0
+        self._pieces: Iterator[bytes] | None = None
+        self._piece = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        target = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        if target != self._at:
+            self._at, self._pieces, self._piece = max(0, target), None, memoryview(b"")
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        if self._at >= self._size:
+            return 0
+        if not self._piece:
+            if self._pieces is None:
+                self._pieces = self._store.stream(self._key, self._at)
+            piece = next(self._pieces, None)
+            if piece is None:
+                raise RetryLater(
+                    f"{self._store.location} ended the object {self._key} after {self._at} of {self._size} bytes. Try again.",
+                    key=self._key,
+                )
+            self._piece = memoryview(piece).cast("B")
+        view = memoryview(buffer).cast("B")
+        count = min(len(view), len(self._piece))
+        view[:count] = self._piece[:count]
+        self._piece = self._piece[count:]
+        self._at += count
+        return count
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an error; obstore prints its whole inside after it."""
+    return str(error).strip().split("\n", maxsplit=1)[0].rstrip(".")
+
+
+def _bytes(text: str) -> int:
+    """A number of bytes, also as 500MB or 10GiB."""
+    units = {
+        "KB": 10**3,
+        "MB": 10**6,
+        "GB": 10**9,
+        "TB": 10**12,
+        "KIB": 2**10,
+        "MIB": 2**20,
+        "GIB": 2**30,
+        "TIB": 2**40,
+    }
+    number, unit = text.strip().upper(), 1
+    for suffix, factor in units.items():
+        if number.endswith(suffix):
+            number, unit = number.removesuffix(suffix), factor
+            break
+    try:
+        return int(float(number) * unit)
+    except ValueError:
+        raise InputError(f"{text!r} is no number of bytes: give one like 500MB or 10GiB.") from None
