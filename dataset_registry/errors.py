@@ -74,6 +74,12 @@ class TagImmutable(InputError):
     code = "tag_immutable"
 
 
+class SweepRefused(InputError):
+    """A sweep would remove so much, or so much that is new, that the catalog is more likely to be wrong than the store."""
+
+    code = "sweep_refused"
+
+
 # --- look again, then retry ----------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from random import random
-from time import sleep
+from time import monotonic, sleep
 from typing import Any, TypeVar
 from urllib.parse import quote
 from weakref import WeakSet, finalize
@@ -40,6 +40,8 @@ SCHEMA = "dataset_registry"
 """The PostgreSQL schema of the catalog, apart from Dagster's tables; `?schema=` in the URL names another."""
 
 _ATTEMPTS = 8
+_IDLE = 3.0
+"""Seconds after which a pooled connection is looked at before it is used."""
 _Result = TypeVar("_Result")
 
 
@@ -126,24 +128,53 @@ class Catalog:
         with _translated(self.address), self.reader.connect() as connection:
             yield connection
 
+    @contextmanager
+    def snapshot(self) -> Iterator[Transaction]:
+        """A transaction for reading in which everything stays as it was at its first statement. It keeps no writer out."""
+        # SQLite's readers have one snapshot anyway; READ COMMITTED has one a statement.
+        engine = self.reader if self.is_sqlite else self.writer.execution_options(isolation_level="REPEATABLE READ")
+        with _translated(self.address), engine.connect() as connection:
+            yield connection
+
     def write(self, work: Callable[[Transaction], _Result]) -> _Result:
         """Run `work` in one transaction, and again when somebody got between.
 
         Everything that writes checks before it writes, so an integrity error means that another transaction changed
-        the answer in the meantime: the second run sees the change and says what it means. Deadlocks and serialization
-        failures likewise. Raises `RetryLater` when that goes on.
+        the answer in the meantime: the second run sees the change and says what it means. Deadlocks, serialization
+        failures and connections that break before the commit likewise. Raises `RetryLater` when that goes on, and when
+        a connection breaks during the commit: then nobody knows whether it went through.
         """
         for attempt in range(_ATTEMPTS):
             try:
-                with _translated(self.address), self.queued(), self.writer.begin() as connection:
-                    return work(connection)
+                with _translated(self.address), self.queued():
+                    return self._attempt(work)
             except (exc.IntegrityError, _Interrupted) as error:
                 if attempt == _ATTEMPTS - 1:
                     raise RetryLater(
-                        f"The catalog was changed by others {_ATTEMPTS} times while this was tried. Try again.",
+                        str(error)
+                        if isinstance(error, _Interrupted) and str(error)
+                        else f"The catalog was changed by others {_ATTEMPTS} times while this was tried. Try again.",
                     ) from error
-                sleep(random() * 0.01 * 2**attempt)
+                sleep(random() * 0.02 * 2**attempt)
         raise AssertionError("unreachable")
+
+    def _attempt(self, work: Callable[[Transaction], _Result]) -> _Result:
+        try:
+            connection = self.writer.connect()
+        except exc.OperationalError as error:
+            if self.is_sqlite or not _passing(error):
+                raise
+            raise _Interrupted(_unusable(self.address, error)) from error
+        with connection:
+            try:
+                connection.begin()
+                result = work(connection)
+            except exc.DBAPIError as error:
+                if error.connection_invalidated:
+                    raise _Interrupted(_unusable(self.address, error)) from error
+                raise
+            connection.commit()
+        return result
 
     def revision(self) -> str | None:
         """The revision the catalog has, None for a database without one."""
@@ -220,6 +251,8 @@ class Catalog:
                 pool_size=8,
                 max_overflow=24,
             )
+            event.listen(engine, "checkin", lambda connection, record: record.info.update(used=monotonic()))
+            event.listen(engine, "checkout", _look_at_idle)
         else:
             engine = create_engine(self.url, connect_args={"timeout": 30, "check_same_thread": False})
             event.listen(engine, "connect", _configure_sqlite)
@@ -265,7 +298,27 @@ def _option(schema: str) -> str:
 
 
 class _Interrupted(Exception):
-    """PostgreSQL chose this transaction to give way (40P01, 40001)."""
+    """PostgreSQL chose this transaction to give way (40P01, 40001), or went away before its commit."""
+
+
+def _passing(error: exc.DBAPIError) -> bool:
+    """Whether a server that refuses a connection may take one soon: it is starting, stopping, full, or not there."""
+    state = getattr(error.orig, "sqlstate", None) or ""
+    return not state.startswith(("28", "3D", "42")) and "password authentication failed" not in str(error.orig)
+
+
+def _unusable(address: str, error: exc.DBAPIError) -> str:
+    return f"The catalog {address} cannot be used now: {str(error.orig).strip()}. Try again."
+
+
+def _look_at_idle(connection: Any, record: Any, proxy: object) -> None:
+    """Whether a connection that lay idle is alive still: a server that was restarted has closed it."""
+    if monotonic() - record.info.get("used", monotonic()) > _IDLE:
+        try:
+            connection.execute("SELECT 1")
+            connection.rollback()
+        except Exception as error:
+            raise exc.DisconnectionError from error
 
 
 @contextmanager
@@ -287,13 +340,12 @@ def _translated(address: str) -> Iterator[None]:
             raise InputError(
                 f"The database does not take a value of this call: {reason.strip()}. Shorten or mend it."
             ) from error
-        state = getattr(error.orig, "sqlstate", None) or ""
-        if state.startswith(("28", "3D", "42")) or "password authentication failed" in reason:
+        if not _passing(error):
             raise InputError(
                 f"The catalog {address} cannot be opened: {reason.strip()}. Mend its URL or its grants."
             ) from error
         if isinstance(error, exc.OperationalError):
-            raise RetryLater(f"The catalog {address} cannot be used now: {reason.strip()}. Try again.") from error
+            raise RetryLater(_unusable(address, error)) from error
         raise
 
 

@@ -16,6 +16,7 @@ from dataset_registry.catalog.tables import (
     productions,
     users,
     version_parents,
+    version_reads,
 )
 from dataset_registry.model.history import Node
 from dataset_registry.model.records import DatasetRecord, Head, VersionRecord
@@ -229,6 +230,7 @@ def remove(tx: Transaction, version_ids: Sequence[int]) -> None:
     tx.execute(delete(productions).where(productions.c.version_id.in_(version_ids)))
     tx.execute(update(production_inputs).where(production_inputs.c.version_id.in_(version_ids)).values(version_id=None))
     tx.execute(delete(version_parents).where(version_parents.c.version_id.in_(version_ids)))
+    tx.execute(delete(version_reads).where(version_reads.c.version_id.in_(version_ids)))
     tx.execute(delete(_V).where(_V.c.id.in_(version_ids)))
 
 

@@ -4,7 +4,7 @@ A parent always has a smaller number than its child, so going down the numbers o
 every walk here is one descending scan that stops as soon as it may.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 
@@ -63,3 +63,21 @@ def merge_bases(left: int, right: int, descending: Iterable[Node]) -> list[int]:
         if all(flags & stale for flags in paint.values()):
             break
     return bases
+
+
+def splice(version: int, parents: Mapping[int, tuple[int, ...]], removed: Container[int]) -> tuple[int, ...]:
+    """The parents of a version once others are removed: along every path the nearest that stays, in order, each once.
+
+    `parents` has those of the version and of all that are removed.
+    """
+    found: dict[int, None] = {}
+    seen: set[int] = set()
+    waiting = list(reversed(parents[version]))
+    while waiting:
+        at = waiting.pop()
+        if at not in removed:
+            found[at] = None
+        elif at not in seen:
+            seen.add(at)
+            waiting.extend(reversed(parents[at]))
+    return tuple(found)

@@ -1,0 +1,200 @@
+"""Rows that decide which versions may go: the history with its dates, what runs use, what was made from what; and taking
+versions out of the middle of a history."""
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Integer,
+    Select,
+    cast,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
+
+from dataset_registry.catalog.engine import Transaction
+from dataset_registry.catalog.tables import (
+    dataset_pointers,
+    dataset_versions,
+    file_parts,
+    files,
+    manifest_entries,
+    manifest_index_entries,
+    production_inputs,
+    productions,
+    version_index_pages,
+    version_parents,
+    version_reads,
+)
+from dataset_registry.catalog.types import utc_now
+from dataset_registry.model import history
+
+_V = dataset_versions
+_parent = dataset_versions.alias("parent")
+
+
+@dataclass(frozen=True, slots=True)
+class Dated:
+    """A version with what an expiry looks at; `parents` are numbers."""
+
+    id: int
+    number: int
+    created_at: datetime
+    parents: tuple[int, ...]
+
+
+def dated(tx: Transaction, dataset_id: int) -> list[Dated]:
+    """Every version of a dataset, newest first."""
+    query = (
+        select(_V.c.id, _V.c.version_number, _V.c.ingestion_timestamp, _parent.c.version_number)
+        .outerjoin(_parent, _parent.c.id == _V.c.parent_version_id)
+        .where(_V.c.dataset_id == dataset_id)
+        .order_by(_V.c.version_number.desc())
+    )
+    further = (
+        select(version_parents.c.version_id, _parent.c.version_number)
+        .join(_parent, _parent.c.id == version_parents.c.parent_id)
+        .join(_V, _V.c.id == version_parents.c.version_id)
+        .where(_V.c.dataset_id == dataset_id)
+        .order_by(version_parents.c.version_id, version_parents.c.position)
+    )
+    more: dict[int, list[int]] = defaultdict(list)
+    for version_id, parent in tx.execute(further):
+        more[version_id].append(parent)
+    return [
+        Dated(version_id, number, created_at, (() if first is None else (first,)) + tuple(more[version_id]))
+        for version_id, number, created_at, first in tx.execute(query)
+    ]
+
+
+def in_use(tx: Transaction, runs: Collection[str] | None, seconds: int) -> set[int]:
+    """The ids of versions that runs have read or written: these runs, or without a list all runs of the last `seconds`."""
+    written = select(productions.c.version_id).where(productions.c.run_id.is_not(None))
+    inputs = (
+        select(production_inputs.c.version_id)
+        .join(productions, productions.c.id == production_inputs.c.production_id)
+        .where(productions.c.run_id.is_not(None), production_inputs.c.version_id.is_not(None))
+    )
+    reads = select(version_reads.c.version_id)
+    if runs is None:
+        since = utc_now(-seconds)
+        written, inputs = (query.where(productions.c.created_at >= since) for query in (written, inputs))
+        reads = reads.where(version_reads.c.read_at >= since)
+    else:
+        written, inputs = (query.where(productions.c.run_id.in_(runs)) for query in (written, inputs))
+        reads = reads.where(version_reads.c.run_id.in_(runs))
+    return {version_id for query in (written, inputs, reads) for version_id in tx.execute(query.distinct()).scalars()}
+
+
+def note_read(tx: Transaction, run_id: str, version_id: int) -> None:
+    """Note that a run reads a version, which is not deleted meanwhile."""
+    key = {"run_id": run_id, "version_id": version_id}
+    if not tx.execute(update(version_reads).filter_by(**key).values(read_at=utc_now())).rowcount:
+        tx.execute(insert(version_reads), key)
+
+
+def was_read_lately(tx: Transaction, run_id: str, version_id: int, seconds: int) -> bool:
+    """Whether a run was noted to read a version within the last `seconds`."""
+    query = select(version_reads.c.run_id).filter_by(run_id=run_id, version_id=version_id)
+    return tx.execute(query.where(version_reads.c.read_at >= utc_now(-seconds))).first() is not None
+
+
+def consumption(tx: Transaction) -> list[tuple[int, int]]:
+    """Every pair of version ids of which the first was produced from the second."""
+    query = (
+        select(productions.c.version_id, production_inputs.c.version_id)
+        .join(production_inputs, production_inputs.c.production_id == productions.c.id)
+        .where(production_inputs.c.version_id.is_not(None))
+    )
+    return [(row[0], row[1]) for row in tx.execute(query.distinct())]
+
+
+def lock(tx: Transaction, version_ids: Sequence[int]) -> list[int]:
+    """Keep everybody from pointing at versions until the transaction ends; those that are there still, in order."""
+    query = select(_V.c.id).where(_V.c.id.in_(version_ids)).order_by(_V.c.id).with_for_update()
+    return list(tx.execute(query).scalars())
+
+
+def pointed_at(tx: Transaction, version_ids: Sequence[int]) -> set[int]:
+    """Those of these versions that a branch or tag names, or a branch has as its base."""
+    columns = (dataset_pointers.c.dataset_version_id, dataset_pointers.c.base_version_id)
+    return {
+        found for column in columns for found in tx.execute(select(column).where(column.in_(version_ids))).scalars()
+    }
+
+
+def splice_out(tx: Transaction, version_ids: Sequence[int]) -> None:
+    """Give the children of locked versions that are about to go the parents that these had."""
+    removed = set(version_ids)
+    first = select(_V.c.id).where(_V.c.parent_version_id.in_(version_ids))
+    further = select(version_parents.c.version_id).where(version_parents.c.parent_id.in_(version_ids))
+    children = ({*tx.execute(first).scalars()} | {*tx.execute(further).scalars()}) - removed
+    parents = _parent_ids(tx, [*children, *removed])
+    for child in sorted(children):
+        now = history.splice(child, parents, removed)
+        tx.execute(update(_V).where(_V.c.id == child).values(parent_version_id=now[0] if now else None))
+        tx.execute(delete(version_parents).where(version_parents.c.version_id == child))
+        if now[1:]:
+            rows = [{"version_id": child, "position": i, "parent_id": p} for i, p in enumerate(now[1:], 1)]
+            tx.execute(insert(version_parents), rows)
+    tx.execute(delete(version_parents).where(version_parents.c.version_id.in_(version_ids)))
+
+
+def _parent_ids(tx: Transaction, version_ids: Sequence[int]) -> dict[int, tuple[int, ...]]:
+    first = select(_V.c.id, _V.c.parent_version_id).where(_V.c.id.in_(version_ids))
+    found: dict[int, tuple[int, ...]] = {row[0]: (() if row[1] is None else (row[1],)) for row in tx.execute(first)}
+    further = select(version_parents.c.version_id, version_parents.c.parent_id).where(
+        version_parents.c.version_id.in_(version_ids)
+    )
+    for version_id, parent in tx.execute(further.order_by(version_parents.c.version_id, version_parents.c.position)):
+        found[version_id] = (*found[version_id], parent)
+    return found
+
+
+def bytes_only_in(tx: Transaction, version_ids: Collection[int]) -> int:
+    """What the objects take that nothing but these versions names: what is free once they are deleted and collected.
+
+    Goes down from versions to index pages to pages to files, so that it costs what the dead pages hold, not what the
+    versions do.
+    """
+    dying = _listed(tx, version_ids).cte("dying")
+    index_pages = _only_in(version_index_pages.c.index_page_id, version_index_pages.c.version_id, dying.c.id)
+    index_cte = index_pages.cte("dead_index_pages")
+    pages = _only_in(manifest_index_entries.c.page_id, manifest_index_entries.c.index_page_id, index_cte.c.id)
+    page_cte = pages.cte("dead_pages")
+    named = _only_in(manifest_entries.c.file_id, manifest_entries.c.page_id, page_cte.c.id)
+    overlay = exists().where(_V.c.overlay_file_id == manifest_entries.c.file_id, _V.c.id.not_in(select(dying.c.id)))
+    in_tables = exists().where(file_parts.c.part_id == manifest_entries.c.file_id)
+    file_cte = named.where(~overlay, ~in_tables).cte("dead_files")
+    parts = _only_in(file_parts.c.part_id, file_parts.c.file_id, file_cte.c.id)
+    named_itself = exists().where(manifest_entries.c.file_id == file_parts.c.part_id)
+    dead = select(file_cte.c.id).union(parts.where(~named_itself))
+    size = func.coalesce(files.c.stored_size, files.c.file_size)
+    query = select(func.coalesce(func.sum(size), 0)).where(files.c.id.in_(dead), files.c.form != "parts")
+    return int(tx.execute(query).scalar_one())
+
+
+def _only_in(thing: Any, owner: Any, owners: ColumnElement[int]) -> Any:
+    """The things of a table (column `thing`) whose every owner (column `owner`) is among `owners`."""
+    other = thing.table.alias()
+    outside = exists().where(other.c[thing.name] == thing, other.c[owner.name].not_in(select(owners)))
+    return select(thing.label("id")).distinct().where(owner.in_(select(owners)), ~outside)
+
+
+def _listed(tx: Transaction, ids: Collection[int]) -> Select[tuple[int]]:
+    """Ids as rows, in one parameter however many they are."""
+    if tx.dialect.name == "sqlite":
+        values = func.json_each(json.dumps(sorted(ids))).table_valued("value")
+        return select(cast(values.c.value, Integer).label("id"))
+    return select(func.unnest(literal(sorted(ids), ARRAY(Integer))).label("id"))

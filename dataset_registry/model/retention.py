@@ -1,0 +1,161 @@
+"""Which versions a retention policy keeps: pure decisions over the histories of branches.
+
+The rules are restic's and borg's (`--keep-last`, `--keep-daily`, …): a version stays when any of them keeps it.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
+from typing import Any
+
+from dataset_registry.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What is kept of the history of some branches of some datasets.
+
+    `datasets` and `branches` are patterns (`raw/*`, `release-?`; `*` matches slashes too). `last` keeps the newest
+    versions, `younger_than` those of the time just past; `daily`, `weekly`, `monthly`, `yearly` keep the newest version of
+    each of so many days (weeks, …, in UTC) in which there is one.
+    """
+
+    datasets: str = "*"
+    branches: str = "*"
+    last: int = 0
+    younger_than: timedelta | None = None
+    daily: int = 0
+    weekly: int = 0
+    monthly: int = 0
+    yearly: int = 0
+
+    def __post_init__(self) -> None:
+        counts = (self.last, self.daily, self.weekly, self.monthly, self.yearly)
+        if any(not isinstance(count, int) or count < 0 for count in counts):
+            raise InputError("A rule keeps 0 or more versions, days, weeks, months and years.")
+        if not any(counts) and self.younger_than is None:
+            raise InputError("A rule must keep something: say last, younger_than, daily, weekly, monthly or yearly.")
+
+    def applies_to(self, dataset: str, branch: str) -> bool:
+        """Whether it is for this branch of this dataset."""
+        return fnmatchcase(dataset, self.datasets) and fnmatchcase(branch, self.branches)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Rules, of which the first that applies to a branch decides; a branch without one keeps all its history.
+
+    Never removed are the heads of branches, tags, and what a running pipeline has read or written. With `keep_inputs`,
+    what a kept version was built from is kept too, through any number of steps. Versions that no branch reaches any more
+    are judged, as one more history, by the first rule for their dataset that is for all branches.
+    """
+
+    rules: tuple[Rule, ...]
+    keep_inputs: bool = False
+
+    def concerns(self, dataset: str) -> bool:
+        """Whether any rule is for this dataset."""
+        return any(fnmatchcase(dataset, rule.datasets) for rule in self.rules)
+
+    def rule_for(self, dataset: str, branch: str) -> Rule | None:
+        """The rule that decides on a branch of a dataset."""
+        return next((rule for rule in self.rules if rule.applies_to(dataset, branch)), None)
+
+    def rule_for_rest(self, dataset: str) -> Rule | None:
+        """The rule that decides on versions that are on no branch."""
+        return next((rule for rule in self.rules if rule.branches == "*" and rule.applies_to(dataset, "")), None)
+
+    @classmethod
+    def from_mapping(cls, value: Mapping[str, Any]) -> "Policy":
+        """A policy as a TOML or JSON file has it: `keep_inputs`, and a list `rule` of tables with the fields of `Rule`,
+        `younger_than` as text (`30d`, `12h`, `2w`). Raises `InputError`."""
+        rules = value.get("rule", [])
+        if not isinstance(rules, list) or not rules:
+            raise InputError("A policy needs at least one [[rule]].")
+        if unknown := set(value) - {"rule", "keep_inputs"}:
+            raise InputError(f"A policy has no {sorted(unknown)[0]!r}; it has: rule, keep_inputs.")
+        return cls(tuple(map(_rule, rules)), bool(value.get("keep_inputs", False)))
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A version as retention sees it: its number and when it was made."""
+
+    number: int
+    created_at: datetime
+
+
+def kept(rule: Rule, history: Iterable[Moment], now: datetime) -> dict[int, str]:
+    """The versions of a history (newest first) that a rule keeps, by number, each with the reason."""
+    periods = _Periods(rule)
+    found: dict[int, str] = {}
+    for position, version in enumerate(history):
+        reasons = periods.claim(version.created_at)
+        if position < rule.last:
+            reasons.append(f"one of the last {rule.last}")
+        if rule.younger_than is not None and now - version.created_at <= rule.younger_than:
+            reasons.append(f"younger than {duration_text(rule.younger_than)}")
+        if reasons:
+            found[version.number] = ", ".join(reversed(reasons))
+    return found
+
+
+class _Periods:
+    """The days, weeks, months and years that still want a version."""
+
+    _NAMES: Sequence[tuple[str, Callable[[datetime], object]]] = (
+        ("daily", lambda moment: moment.date()),
+        ("weekly", lambda moment: moment.isocalendar()[:2]),
+        ("monthly", lambda moment: (moment.year, moment.month)),
+        ("yearly", lambda moment: moment.year),
+    )
+
+    def __init__(self, rule: Rule) -> None:
+        self._left = {name: getattr(rule, name) for name, _ in self._NAMES}
+        self._last: dict[str, object] = {}
+
+    def claim(self, moment: datetime) -> list[str]:
+        """The periods whose newest version was made at this moment."""
+        claimed = []
+        for name, period_of in self._NAMES:
+            period = period_of(moment)
+            if self._left[name] and self._last.get(name) != period:
+                self._left[name] -= 1
+                self._last[name] = period
+                claimed.append(name)
+        return claimed
+
+
+_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+
+
+def parse_duration(text: str) -> timedelta:
+    """A duration like `30d`, `12h`, `90m`, `2w`; `0` is none. Raises `InputError`."""
+    if text.strip() == "0":
+        return timedelta(0)
+    found = re.fullmatch(r"(\d{1,6})([mhdw])", text.strip())
+    if not found:
+        raise InputError(f"{text!r} is no duration: give one like 30d, 12h, 90m or 2w.")
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def duration_text(duration: timedelta) -> str:
+    """A duration as `parse_duration` reads it, in its largest whole unit."""
+    for unit, length in reversed(_UNITS.items()):
+        if duration and not duration % length:
+            return f"{duration // length}{unit}"
+    return str(duration)
+
+
+def _rule(value: object) -> Rule:
+    names = [field.name for field in fields(Rule)]
+    if not isinstance(value, Mapping):
+        raise InputError("Each [[rule]] of a policy is a table.")
+    if unknown := set(value) - set(names):
+        raise InputError(f"A rule has no {sorted(unknown)[0]!r}; it has: {', '.join(names)}.")
+    settings = dict(value)
+    if isinstance(age := settings.get("younger_than"), str):
+        settings["younger_than"] = parse_duration(age)
+    return Rule(**settings)

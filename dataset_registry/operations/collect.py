@@ -1,0 +1,217 @@
+"""Collecting: files that nothing names lose their rows, then their bytes. Sweeping: objects that the catalog never heard of.
+
+Any number of either may run at once, beside any number of writers; docs/design/collection.md has the races and what
+closes each. A crash anywhere leaves something for the next one to do, never a file without its bytes.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from time import time
+
+from dataset_registry.catalog import Transaction, collection
+from dataset_registry.catalog.collection import CHUNK, Unreferenced
+from dataset_registry.errors import RegistryError, SweepRefused
+from dataset_registry.operations.access import Access, authorize
+from dataset_registry.operations.progress import Progress, silent
+from dataset_registry.store import StoredObject
+
+GRACE = timedelta(days=1)
+"""How old a file must be before it may go, and what a writer left behind."""
+
+SHARE = 0.02
+"""The share of a store, in objects or in bytes, above which a sweep wants to be told so explicitly."""
+
+_READS_KEPT = timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True)
+class CollectPlan:
+    """What a collection would take: files that nothing names, holds that ran out, objects already in the trash."""
+
+    files: tuple[Unreferenced, ...]
+    expired_holds: int
+    trashed: int
+
+    @property
+    def bytes(self) -> int:
+        """What the objects of the files take in the store; those in the trash are not counted."""
+        return sum(file.bytes for file in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What a collection did. `objects` were deleted from the store; `bytes` are those of the files, and of leftovers of
+    dead writers. `kept` files were named again in the meantime."""
+
+    files: int
+    kept: int
+    objects: int
+    bytes: int
+
+
+def plan(access: Access, older_than: timedelta = GRACE) -> CollectPlan:
+    """What a collection would take now. Changes nothing."""
+    with access.catalog.read() as tx:
+        authorize(access, tx, "admin")
+        return CollectPlan(
+            tuple(collection.unreferenced(tx, older_than)), collection.expired_holds(tx), collection.trash_count(tx)
+        )
+
+
+def apply(access: Access, planned: CollectPlan, progress: Progress = silent) -> Collected:
+    """Take what a plan names, each file only if nothing names it still. Raises the store's error when it refuses to delete:
+    what is left waits in the trash."""
+    catalog = access.catalog
+
+    def begin(tx: Transaction) -> None:
+        authorize(access, tx, "admin")
+        collection.drop_expired_holds(tx)
+        collection.forget_reads(tx, _READS_KEPT)
+
+    catalog.write(begin)
+    taken: set[int] = set()
+    tables = [file.id for file in planned.files if file.is_table]
+    others = [file.id for file in planned.files if not file.is_table]
+    for ids in (tables, others):  # while a table is there it names its parts
+        for start in range(0, len(ids), CHUNK):
+            chunk = ids[start : start + CHUNK]
+            taken.update(catalog.write(partial(collection.take, ids=chunk)))
+            progress("collecting files", len(taken), len(planned.files))
+    catalog.write(collection.drop_unused_schemas)
+    objects = _empty_trash(access, progress)
+    leftovers = access.store.tidy(GRACE.total_seconds())
+    freed = sum(file.bytes for file in planned.files if file.id in taken)
+    return Collected(len(taken), len(planned.files) - len(taken), objects, freed + leftovers)
+
+
+def _empty_trash(access: Access, progress: Progress) -> int:
+    """Delete the bytes of what is in the trash, then forget it: after a crash between the two, a key is deleted twice."""
+    emptied, after = 0, ""
+    with access.catalog.read() as tx:
+        total = collection.trash_count(tx)
+    refused: RegistryError | None = None
+    while True:
+        with access.catalog.read() as tx:
+            keys = collection.trashed(tx, after)
+        if not keys:
+            break
+        after = keys[-1]
+        deleted, error = _delete(access, keys)
+        refused = refused or error
+        if deleted:
+            access.catalog.write(partial(collection.empty_trash, keys=deleted))
+        emptied += len(deleted)
+        progress("deleting objects", emptied, max(total, emptied))
+    if refused is not None:
+        raise refused
+    return emptied
+
+
+def _delete(access: Access, keys: Sequence[str]) -> tuple[list[str], RegistryError | None]:
+    """Delete objects; those that are gone, and the first error of the others."""
+
+    def delete(key: str) -> RegistryError | None:
+        try:
+            access.store.delete(key)
+        except RegistryError as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(access.store.transfers, "dataset-registry-delete") as pool:
+        errors = list(pool.map(delete, keys))
+    gone = [key for key, error in zip(keys, errors, strict=True) if error is None]
+    return gone, next((error for error in errors if error is not None), None)
+
+
+# --- sweeping ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SweepPlan:
+    """Objects that the catalog does not know, of all that the store has. `suspicion` is what speaks against removing them."""
+
+    objects: tuple[StoredObject, ...]
+    listed: int
+    listed_bytes: int
+    suspicion: str | None
+
+    @property
+    def bytes(self) -> int:
+        """What the unknown objects take."""
+        return sum(found.size for found in self.objects)
+
+
+def plan_sweep(
+    access: Access, older_than: timedelta = GRACE, max_share: float = SHARE, progress: Progress = silent
+) -> SweepPlan:
+    """Which objects a sweep would remove: those unknown to the catalog and older than this. Changes nothing.
+
+    The store is listed first and the catalog read after it: whatever was put meanwhile had a hold before it had bytes.
+    """
+    unknown: list[StoredObject] = []
+    batch: list[StoredObject] = []
+    count = size = 0
+
+    def look() -> None:
+        with access.catalog.read() as tx:
+            keys = collection.unknown(tx, [found.key for found in batch])
+        unknown.extend(found for found in batch if found.key in keys)
+        batch.clear()
+        progress("comparing objects", count, None)
+
+    with access.catalog.read() as tx:
+        authorize(access, tx, "admin")
+    for found in access.store.list():
+        count, size = count + 1, size + found.size
+        batch.append(found)
+        if len(batch) == 10_000:
+            look()
+    look()
+    with access.catalog.read() as tx:
+        latest = collection.latest_change(tx)
+    before = time() - older_than.total_seconds()
+    dead = tuple(found for found in unknown if found.modified <= before)
+    return SweepPlan(dead, count, size, _suspicion(dead, count, size, latest, max_share))
+
+
+def _suspicion(dead: Sequence[StoredObject], count: int, size: int, latest: datetime, max_share: float) -> str | None:
+    """What makes unknown objects look like those of a catalog that was set back, not like leftovers."""
+    if not dead or max_share >= 1:
+        return None
+    share = max(len(dead) / max(count, 1), sum(found.size for found in dead) / max(size, 1))
+    if share > max_share:
+        return f"{len(dead)} of {count} objects ({share:.0%} of the store) are unknown to the catalog"
+    newer = [found for found in dead if found.modified > latest.timestamp() + 60]
+    if newer:
+        return f"{len(newer)} unknown objects are newer than anything that the catalog knows of ({latest:%Y-%m-%d %H:%M} UTC)"
+    return None
+
+
+def apply_sweep(access: Access, planned: SweepPlan, progress: Progress = silent) -> Collected:
+    """Remove the objects of a plan that the catalog still does not know. Raises `SweepRefused` for a suspicious plan."""
+    if planned.suspicion is not None:
+        raise SweepRefused(
+            f"Nothing was swept: {planned.suspicion}. That is what a catalog restored from an older backup looks like, or a "
+            "store that belongs to another catalog. Run `dataset-registry verify` and read docs/operations.md; if the objects "
+            "really are leftovers, sweep again with --max-share 1.",
+            objects=len(planned.objects),
+            bytes=planned.bytes,
+        )
+    removed = freed = 0
+    refused: RegistryError | None = None
+    for start in range(0, len(planned.objects), CHUNK):
+        batch = planned.objects[start : start + CHUNK]
+        with access.catalog.read() as tx:
+            authorize(access, tx, "admin")
+            still = collection.unknown(tx, [found.key for found in batch])
+        deleted, error = _delete(access, sorted(still))
+        refused = refused or error
+        removed += len(deleted)
+        freed += sum(found.size for found in batch if found.key in set(deleted))
+        progress("removing unknown objects", removed, len(planned.objects))
+    if refused is not None:
+        raise refused
+    return Collected(0, len(planned.objects) - removed, removed, freed)

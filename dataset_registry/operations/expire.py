@@ -1,0 +1,205 @@
+"""Expiring: versions that no rule of a policy keeps are deleted, out of the middle of histories too.
+
+Plan first, then apply the same plan: what came to be needed in the meantime stays.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+
+from dataset_registry.catalog import Transaction, datasets, manifests, pointers, retention, versions
+from dataset_registry.catalog.retention import Dated
+from dataset_registry.model.history import Node, ancestors
+from dataset_registry.model.records import DatasetRecord, PointerRecord
+from dataset_registry.model.retention import Moment, Policy, kept
+from dataset_registry.operations.access import Access, authorize
+from dataset_registry.operations.progress import Progress, silent
+
+IN_USE_SECONDS = 24 * 3600
+"""How long a run counts as running when nobody says which are."""
+
+_CHUNK = 200
+"""Versions that one transaction deletes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expiring:
+    """A version that a policy does not keep."""
+
+    id: int
+    number: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetExpiry:
+    """What a policy means for one dataset; `kept` has the reason for each version that stays, by number."""
+
+    dataset: DatasetRecord
+    kept: Mapping[int, str]
+    expiring: Sequence[Expiring]
+
+
+@dataclass(frozen=True, slots=True)
+class ExpirePlan:
+    """What an expiry would delete. `bytes` are free once that is done and collected."""
+
+    datasets: tuple[DatasetExpiry, ...]
+    bytes: int
+
+    @property
+    def versions(self) -> int:
+        """How many versions would be deleted."""
+        return sum(len(found.expiring) for found in self.datasets)
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """What an expiry did: versions deleted, and those of the plan that something names or uses by now, or that were gone."""
+
+    versions: int
+    kept: int
+
+
+@dataclass(slots=True)
+class _Judged:
+    """A dataset while the plan is made: its versions, and why which of them stay."""
+
+    dataset: DatasetRecord
+    versions: list[Dated]
+    reasons: dict[int, str] = field(default_factory=dict)
+
+    def expiring(self) -> list[Dated]:
+        return [version for version in self.versions if version.number not in self.reasons]
+
+
+def plan(
+    access: Access,
+    policy: Policy,
+    *,
+    live_runs: Collection[str] | None = None,
+    now: datetime | None = None,
+) -> ExpirePlan:
+    """What a policy does not keep, now or at the moment given. Changes nothing.
+
+    `live_runs` are the ids of the pipeline runs under way, whose inputs and outputs stay; without it, all runs of the last
+    day count as running.
+    """
+    now = now or datetime.now(UTC)
+    with access.catalog.snapshot() as tx:
+        authorize(access, tx, "admin")
+        judged = [
+            _judge(record, retention.dated(tx, record.id), pointers.all_of(tx, record.id), policy, now)
+            for record in datasets.all_of(tx, "")
+            if policy.concerns(record.name)
+        ]
+        used = retention.in_use(tx, live_runs, IN_USE_SECONDS)
+        for found in judged:
+            found.reasons.update((v.number, "read or written by a run") for v in found.expiring() if v.id in used)
+        if policy.keep_inputs:
+            _keep_inputs(judged, retention.consumption(tx))
+        dying = [version.id for found in judged for version in found.expiring()]
+        return ExpirePlan(
+            tuple(
+                DatasetExpiry(
+                    found.dataset,
+                    found.reasons,
+                    tuple(Expiring(v.id, v.number, v.created_at) for v in reversed(found.expiring())),
+                )
+                for found in judged
+            ),
+            retention.bytes_only_in(tx, dying) if dying else 0,
+        )
+
+
+def _judge(
+    record: DatasetRecord, found: list[Dated], named: Sequence[PointerRecord], policy: Policy, now: datetime
+) -> _Judged:
+    """Apply the rules to each branch's history, and to what is on no branch."""
+    by_number = {version.number: version for version in found}
+    judged = _Judged(record, found)
+    reached: set[int] = set()
+    for pointer in named:
+        if pointer.base is not None:
+            judged.reasons.setdefault(pointer.base, f"base of {pointer.name}")
+        judged.reasons[pointer.version_number] = f"{'tag' if pointer.is_tag else 'head of'} {pointer.name}"
+        if pointer.is_tag:
+            continue
+        below = (Node(v.number, v.parents) for v in found if v.number <= pointer.version_number)
+        line = [by_number[node.number] for node in ancestors(pointer.version_number, below)]
+        reached.update(version.number for version in line)
+        rule = policy.rule_for(record.name, pointer.name)
+        if rule is None:
+            reasons = {version.number: f"on {pointer.name}, for which there is no rule" for version in line}
+        else:
+            reasons = kept(rule, (Moment(v.number, v.created_at) for v in line), now)
+        judged.reasons = {**reasons, **judged.reasons}
+    rest = [version for version in found if version.number not in reached]
+    rule = policy.rule_for_rest(record.name)
+    if rule is None:
+        reasons = {version.number: "on no branch, for which there is no rule" for version in rest}
+    else:
+        reasons = kept(rule, (Moment(v.number, v.created_at) for v in rest), now)
+    judged.reasons = {**reasons, **judged.reasons}
+    return judged
+
+
+def _keep_inputs(judged: Sequence[_Judged], consumption: Sequence[tuple[int, int]]) -> None:
+    """Keep what kept versions were made from, through any number of steps."""
+    dying = {version.id: (found, version) for found in judged for version in found.expiring()}
+    consumers: dict[int, set[int]] = {}
+    for consumer, made_from in consumption:
+        if made_from in dying:
+            consumers.setdefault(made_from, set()).add(consumer)
+    changed = True
+    while changed:
+        saved = [made_from for made_from, by in consumers.items() if any(c not in dying for c in by)]
+        changed = bool(saved)
+        for version_id in saved:
+            found, version = dying.pop(version_id)
+            del consumers[version_id]
+            found.reasons[version.number] = "a kept version was made from it"
+
+
+def apply(
+    access: Access, planned: ExpirePlan, *, live_runs: Collection[str] | None = None, progress: Progress = silent
+) -> Expired:
+    """Delete the versions of a plan, except what a branch or tag names, or a run uses, by now.
+
+    Their children become children of the nearest version before them that stays.
+    """
+    deleted = 0
+    for found in planned.datasets:
+        ids = [version.id for version in found.expiring]
+        for start in range(0, len(ids), _CHUNK):
+            work = partial(_delete, access, found.dataset, ids[start : start + _CHUNK], live_runs)
+            deleted += access.catalog.write(work)
+            progress(f"expiring versions of {found.dataset.name}", start + len(ids[start : start + _CHUNK]), len(ids))
+    return Expired(deleted, planned.versions - deleted)
+
+
+def _delete(
+    access: Access, dataset: DatasetRecord, ids: Sequence[int], live_runs: Collection[str] | None, tx: Transaction
+) -> int:
+    authorize(access, tx, "admin", dataset.id)
+    there = retention.lock(tx, ids)
+    # Statements of their own, after the lock: whoever came to point at one of them has committed by now.
+    needed = retention.pointed_at(tx, there) | retention.in_use(tx, live_runs, IN_USE_SECONDS)
+    gone = [version_id for version_id in there if version_id not in needed]
+    if gone:
+        retention.splice_out(tx, gone)
+        manifests.drop(tx, gone)
+        versions.remove(tx, gone)
+    return len(gone)
+
+
+def summary(planned: ExpirePlan) -> list[tuple[str, int, int, str]]:
+    """A line a dataset: its name, how many versions stay and go, and the most frequent reasons to stay."""
+    lines = []
+    for found in planned.datasets:
+        reasons = Counter(reason.split(",")[0] for reason in found.kept.values()).most_common(3)
+        text = ", ".join(f"{count} {reason}" for reason, count in reasons)
+        lines.append((found.dataset.name, len(found.kept), len(found.expiring), text))
+    return lines

@@ -1,0 +1,14 @@
+"""How long work tells what it is at; the doors show it: a bar on the command line, log lines under Dagster."""
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Called again and again while something long is done."""
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        """`done` of `total` (None: nobody knows yet) of what is being done, in words."""
+
+
+def silent(what: str, done: int, total: int | None) -> None:
+    """Tells nobody."""
