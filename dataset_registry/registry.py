@@ -1,19 +1,25 @@
 """The one door: a registry is a catalog and a store, opened by somebody."""
 
 import getpass
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal, overload
 
 from dataset_registry.catalog import Catalog, sqlite_url
 from dataset_registry.dataset import Dataset, Draft
 from dataset_registry.errors import InputError
 from dataset_registry.model.names import split_address
 from dataset_registry.model.records import FileRecord, RegistryBranch
+from dataset_registry.model.retention import Policy
 from dataset_registry.operations import adopt as adoption
+from dataset_registry.operations import collect as collection
 from dataset_registry.operations import datasets, find, refs, stored
+from dataset_registry.operations import expire as expiry
+from dataset_registry.operations import verify as verification
 from dataset_registry.operations.access import Access
+from dataset_registry.operations.progress import Progress, silent
 from dataset_registry.store import Compression, LocalCopies, Store, open_store
 from dataset_registry.version import Version
 
@@ -136,6 +142,128 @@ class Registry:
     def branches(self) -> list[RegistryBranch]:
         """The registry-wide branches, by name."""
         return refs.list_everywhere(self._access)
+
+    # --- keeping house ---------------------------------------------------------------------------------------------
+
+    @overload
+    def expire(
+        self,
+        policy: Policy,
+        *,
+        dry_run: Literal[True],
+        live_runs: Collection[str] | None = None,
+        progress: Progress = silent,
+    ) -> expiry.ExpirePlan: ...
+    @overload
+    def expire(
+        self,
+        policy: Policy,
+        *,
+        dry_run: Literal[False] = False,
+        live_runs: Collection[str] | None = None,
+        progress: Progress = silent,
+    ) -> expiry.Expired: ...
+    def expire(
+        self,
+        policy: Policy,
+        *,
+        dry_run: bool = False,
+        live_runs: Collection[str] | None = None,
+        progress: Progress = silent,
+    ) -> expiry.ExpirePlan | expiry.Expired:
+        """Delete the versions that no rule of a policy keeps; with `dry_run`, only the plan of that (see `apply`).
+
+        Heads of branches and tags stay, and what pipeline runs have read or written: the runs of `live_runs`, or of the
+        last day when that is not given.
+        """
+        plan = expiry.plan(self._access, policy, live_runs=live_runs)
+        return plan if dry_run else expiry.apply(self._access, plan, live_runs=live_runs, progress=progress)
+
+    @overload
+    def collect(
+        self, *, older_than: timedelta = collection.GRACE, dry_run: Literal[True], progress: Progress = silent
+    ) -> collection.CollectPlan: ...
+    @overload
+    def collect(
+        self, *, older_than: timedelta = collection.GRACE, dry_run: Literal[False] = False, progress: Progress = silent
+    ) -> collection.Collected: ...
+    def collect(
+        self, *, older_than: timedelta = collection.GRACE, dry_run: bool = False, progress: Progress = silent
+    ) -> collection.CollectPlan | collection.Collected:
+        """Remove the files that nothing names, once they are older than this; with `dry_run`, only the plan of that.
+
+        Safe beside any number of writers and other collections.
+        """
+        plan = collection.plan(self._access, older_than)
+        return plan if dry_run else collection.apply(self._access, plan, progress)
+
+    @overload
+    def sweep(
+        self,
+        *,
+        older_than: timedelta = collection.GRACE,
+        max_share: float = collection.SHARE,
+        dry_run: Literal[True],
+        progress: Progress = silent,
+    ) -> collection.SweepPlan: ...
+    @overload
+    def sweep(
+        self,
+        *,
+        older_than: timedelta = collection.GRACE,
+        max_share: float = collection.SHARE,
+        dry_run: Literal[False] = False,
+        progress: Progress = silent,
+    ) -> collection.Collected: ...
+    def sweep(
+        self,
+        *,
+        older_than: timedelta = collection.GRACE,
+        max_share: float = collection.SHARE,
+        dry_run: bool = False,
+        progress: Progress = silent,
+    ) -> collection.SweepPlan | collection.Collected:
+        """Remove objects from the store that the catalog does not know; with `dry_run`, only the plan of that.
+
+        Raises `SweepRefused` when they are more than `max_share` of the store, or newer than the catalog: then the catalog
+        was probably restored from an older backup. `max_share=1` says that they really are leftovers.
+        """
+        plan = collection.plan_sweep(self._access, older_than, max_share, progress)
+        return plan if dry_run else collection.apply_sweep(self._access, plan, progress)
+
+    @overload
+    def apply(self, plan: expiry.ExpirePlan, *, progress: Progress = silent) -> expiry.Expired: ...
+    @overload
+    def apply(
+        self, plan: collection.CollectPlan | collection.SweepPlan, *, progress: Progress = silent
+    ) -> collection.Collected: ...
+    def apply(
+        self, plan: expiry.ExpirePlan | collection.CollectPlan | collection.SweepPlan, *, progress: Progress = silent
+    ) -> expiry.Expired | collection.Collected:
+        """Do what a plan says. What came to be needed since it was made stays."""
+        match plan:
+            case expiry.ExpirePlan():
+                return expiry.apply(self._access, plan, progress=progress)
+            case collection.CollectPlan():
+                return collection.apply(self._access, plan, progress)
+            case collection.SweepPlan():
+                return collection.apply_sweep(self._access, plan, progress)
+
+    def verify(
+        self,
+        *,
+        deep: bool | tuple[int, int] = False,
+        repair: bool = False,
+        older_than: timedelta = collection.GRACE,
+        progress: Progress = silent,
+    ) -> verification.Verification:
+        """Check every digest of the catalog and look for every object; with `deep`, read and hash the content of all files
+        too, or of a share of them: (2, 7) is the second of seven. Writers are not kept out.
+
+        `repair` mends what is safe to mend and puts files whose bytes are gone or wrong into quarantine.
+        """
+        share = (1, 1) if deep is True else deep or None
+        return verification.verify(self._access, share=share, repair=repair, older_than=older_than, progress=progress)
 
     # --- legacy catalogs -------------------------------------------------------------------------------------------
 

@@ -4,10 +4,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Row, bindparam, delete, insert, select, update
+from sqlalchemy import Row, bindparam, delete, func, insert, or_, select, update
 
 from dataset_registry.catalog.engine import Transaction, insert_row
-from dataset_registry.catalog.tables import file_captures, file_info, file_parts, files, schemas, trash, uploads
+from dataset_registry.catalog.tables import (
+    dataset_version_files,
+    dataset_versions,
+    datasets,
+    file_captures,
+    file_info,
+    file_parts,
+    files,
+    schemas,
+    trash,
+    uploads,
+)
 from dataset_registry.catalog.types import utc_now
 from dataset_registry.errors import CorruptionError
 from dataset_registry.model.records import FileRecord, StoredBytes
@@ -273,3 +284,54 @@ def _record(row: Row, legacy_path: str | None = None, count: int | None = None) 
         reference_count=count,
         legacy_path=legacy_path,
     )
+
+
+# --- verification --------------------------------------------------------------------------------------------------
+
+_STORED = select(*_COLUMNS).where(files.c.object_key.is_not(None))
+
+
+def by_keys(tx: Transaction, keys: Sequence[str]) -> dict[str, FileRecord]:
+    """The files whose objects have these keys, by key."""
+    found: dict[str, FileRecord] = {}
+    for start in range(0, len(keys), 500):
+        rows = tx.execute(_STORED.where(files.c.object_key.in_(keys[start : start + 500])))
+        found.update((row.object_key, _record(row)) for row in rows)
+    return found
+
+
+def stored_after(tx: Transaction, after: int, limit: int) -> list[FileRecord]:
+    """The files that have an object, from the row after this one on."""
+    rows = tx.execute(_STORED.where(files.c.id > after).order_by(files.c.id).limit(limit))
+    return [_record(row) for row in rows]
+
+
+def stored_count(tx: Transaction) -> int:
+    """How many files have an object."""
+    return int(tx.execute(select(func.count()).select_from(files).where(files.c.object_key.is_not(None))).scalar_one())
+
+
+def waiting_count(tx: Transaction) -> int:
+    """How many legacy files were not adopted yet."""
+    return int(tx.execute(select(func.count()).select_from(files).where(files.c.content_hash.is_(None))).scalar_one())
+
+
+def set_damage(tx: Transaction, file_id: int, key: str, damage: str | None) -> bool:
+    """Put a file into quarantine, or take it out again; False when it has another object by now, or is gone."""
+    statement = update(files).where(files.c.id == file_id, files.c.object_key == key).values(damage=damage)
+    return bool(tx.execute(statement).rowcount)
+
+
+def users_of(tx: Transaction, file_id: int, limit: int = 5) -> list[str]:
+    """Some of the versions that name a file, itself or as a part of a table, as `name@vN`; the newest first."""
+    owners = select(file_parts.c.file_id).where(file_parts.c.part_id == file_id)
+    query = (
+        select(datasets.c.name, dataset_versions.c.version_number, dataset_versions.c.id)
+        .distinct()
+        .join(dataset_versions, dataset_versions.c.dataset_id == datasets.c.id)
+        .join(dataset_version_files, dataset_version_files.c.version_id == dataset_versions.c.id)
+        .where(or_(dataset_version_files.c.file_id == file_id, dataset_version_files.c.file_id.in_(owners)))
+        .order_by(dataset_versions.c.id.desc())
+        .limit(limit)
+    )
+    return [f"{name}@v{number}" for name, number, _ in tx.execute(query)]

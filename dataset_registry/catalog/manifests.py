@@ -190,6 +190,22 @@ def drop(tx: Transaction, version_ids: Sequence[int]) -> None:
     named = version_index_pages.c.version_id.in_(version_ids)
     index_ids = _lock(tx, manifest_index_pages, select(version_index_pages.c.index_page_id).where(named))
     tx.execute(delete(version_index_pages).where(named))
+    _drop_pages(tx, index_ids)
+
+
+def drop_unnamed(tx: Transaction, index_ids: Sequence[int], page_ids: Sequence[int]) -> None:
+    """Drop those of these pages, and of the pages below them, that nothing names."""
+    _drop_pages(
+        tx,
+        _lock(
+            tx, manifest_index_pages, select(manifest_index_pages.c.id).where(manifest_index_pages.c.id.in_(index_ids))
+        ),
+    )
+    _drop_entries(tx, _lock(tx, manifest_pages, select(manifest_pages.c.id).where(manifest_pages.c.id.in_(page_ids))))
+
+
+def _drop_pages(tx: Transaction, index_ids: Sequence[int]) -> None:
+    """Drop those of these locked index pages that nothing names, with the pages that only they name."""
     dead = _unnamed(tx, index_ids, version_index_pages.c.index_page_id)
     below = manifest_index_entries.c.index_page_id.in_(bindparam("ids", expanding=True))
     page_ids: list[int] = []
@@ -197,6 +213,11 @@ def drop(tx: Transaction, version_ids: Sequence[int]) -> None:
         page_ids += _lock(tx, manifest_pages, select(manifest_index_entries.c.page_id).where(below), {"ids": ids})
         tx.execute(delete(manifest_index_entries).where(below), {"ids": ids})
         tx.execute(delete(manifest_index_pages).where(manifest_index_pages.c.id.in_(ids)))
+    _drop_entries(tx, page_ids)
+
+
+def _drop_entries(tx: Transaction, page_ids: Sequence[int]) -> None:
+    """Drop those of these locked pages that nothing names, with their entries."""
     for ids in _chunks(_unnamed(tx, page_ids, manifest_index_entries.c.page_id)):
         tx.execute(delete(manifest_entries).where(manifest_entries.c.page_id.in_(ids)))
         tx.execute(delete(manifest_pages).where(manifest_pages.c.id.in_(ids)))

@@ -83,7 +83,7 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        return _hash("version", *(page.digest.encode() for page in self.index)).hex()
+        return version_digest(page.digest for page in self.index)
 
     @property
     def count(self) -> int:
@@ -207,13 +207,27 @@ def _apply(entries: Sequence[Entry], edits: Edits) -> list[Entry]:
     return sorted(kept.values(), key=lambda entry: sort_key(entry.key))
 
 
+def page_digest(entries: Iterable[Entry]) -> str:
+    """The digest of a page: over its entries."""
+    return _hash("page", *(entry.digest() for entry in entries)).hex()
+
+
+def index_digest(pages: Iterable[str]) -> str:
+    """The digest of an index page: over the digests of its pages."""
+    return _hash("index", *(page.encode() for page in pages)).hex()
+
+
+def version_digest(index_pages: Iterable[str]) -> str:
+    """The digest of a version: over the digests of its index pages."""
+    return _hash("version", *(page.encode() for page in index_pages)).hex()
+
+
 def _page(entries: Sequence[Entry]) -> Page:
-    digest = _hash("page", *(entry.digest() for entry in entries)).hex()
-    return Page(entries[-1].key, digest, len(entries), entries=tuple(entries))
+    return Page(entries[-1].key, page_digest(entries), len(entries), entries=tuple(entries))
 
 
 def _index_page(pages: Sequence[Page]) -> IndexPage:
-    digest = _hash("index", *(page.digest.encode() for page in pages)).hex()
+    digest = index_digest(page.digest for page in pages)
     return IndexPage(pages[-1].last, digest, sum(page.count for page in pages), pages=tuple(pages))
 
 

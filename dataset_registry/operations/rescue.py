@@ -1,0 +1,82 @@
+"""Rescuing: content that the store has and the catalog does not know, taken into the dataset `lost+found`.
+
+This is the way back from a catalog that was restored from an older backup: a version names the content, so that no
+collection takes it, and it can be looked at, read and committed to where it belongs without being stored again.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from uuid import UUID
+
+from dataset_registry.catalog import Transaction, collection, files
+from dataset_registry.errors import CorruptionError
+from dataset_registry.model.records import StoredBytes
+from dataset_registry.operations import commit, datasets
+from dataset_registry.operations.access import Access
+from dataset_registry.operations.change import Change, staged_component
+from dataset_registry.operations.stage import Staged
+from dataset_registry.store import Spool, Spooled, StoredObject
+from dataset_registry.tabular import formats
+
+LOST_AND_FOUND = "lost+found"
+
+_BLOCK = 1 << 20
+
+
+def rescue(access: Access, objects: Sequence[StoredObject]) -> bool:
+    """Let a version of `lost+found` name the content of unknown objects, under its hash. Nothing is copied.
+
+    Content that the catalog has already, and objects that do not hold what they are named after, are left alone: they are
+    for a sweep. True when every other object is in `lost+found` now.
+    """
+    found: dict[str, tuple[StoredBytes, int, str]] = {}
+    for candidate in objects:
+        content = _content(access, candidate)
+        if content is not None:
+            found.setdefault(candidate.key[:64], content)
+    if not found:
+        return not objects
+
+    def take(tx: Transaction) -> tuple[list[str], list[UUID]]:
+        known = files.find_many(tx, list(found))
+        unknown = collection.unknown(tx, [stored.key for stored, _, _ in found.values()])
+        new = sorted(h for h, (stored, _, _) in found.items() if h not in known and stored.key in unknown)
+        holds = files.hold(tx, dict.fromkeys(new)) if new else {}
+        files.add_whole(tx, [(h, found[h][1], found[h][2], found[h][0]) for h in new])
+        return new, list(holds.values())
+
+    taken, holds = access.catalog.write(take)
+    if taken:
+        with Spool(access.store.scratch) as spool:
+            change = Change()
+            for content_hash in taken:
+                _, size, format = found[content_hash]
+                # The bytes are stored and held: a commit asks for their hash alone, and would fail if it had to put them.
+                nowhere = Spooled(content_hash, size, access.store.scratch / "nowhere")
+                staged = Staged(content_hash, size, format, None, (nowhere,))
+                change.add(content_hash, 0, staged_component(staged, "data", {}))
+            options = commit.CommitOptions(
+                message=f"{len(taken)} objects that the catalog did not know", overwrite=True
+            )
+            commit.commit(access, spool, datasets.find_or_new(access, LOST_AND_FOUND, None), change, options)
+        access.catalog.write(lambda tx: files.release(tx, holds))
+    return True
+
+
+def _content(access: Access, candidate: StoredObject) -> tuple[StoredBytes, int, str] | None:
+    """How an object holds the content that it is named after, plain or compressed; with the content's size and format.
+    None when it does not."""
+    for compression in (None, "zstd"):
+        hasher, size, start = hashlib.sha256(), 0, b""
+        try:
+            with access.copies.open(candidate.key, compression) as stream:
+                while block := stream.read(_BLOCK):
+                    start = start or block[:16]
+                    hasher.update(block)
+                    size += len(block)
+        except CorruptionError:
+            continue
+        if hasher.hexdigest() == candidate.key[:64]:
+            stored = StoredBytes(candidate.key, candidate.size, "zstd" if compression else None)
+            return stored, size, formats.format_of(None, None, start)
+    return None

@@ -1,0 +1,338 @@
+"""Verifying: every digest recomputed, every object looked for, on request every byte read. Repairing what can be.
+
+A live registry is verified without keeping anybody out: the catalog is read in one snapshot, the store is listed before
+the catalog is asked about what was listed, and whatever looks missing is looked for once more.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import partial
+
+from dataset_registry.catalog import Transaction, checks, collection, files
+from dataset_registry.catalog.checks import Problem
+from dataset_registry.errors import CorruptionError, InputError, RegistryError
+from dataset_registry.model.records import FileRecord
+from dataset_registry.operations import collect, rescue
+from dataset_registry.operations.access import Access, authorize
+from dataset_registry.operations.progress import Progress, silent
+from dataset_registry.store import StoredObject
+
+_BATCH = 5000
+_BLOCK = 1 << 20
+
+REPAIRS = {
+    "database": "Restore the catalog from a backup.",
+    "reference": "Restore the catalog from a backup.",
+    "page": "Restore the catalog from a backup; the bytes of the files are not concerned.",
+    "manifest": "Restore the catalog from a backup; the bytes of the files are not concerned.",
+    "graph": "Restore the catalog from a backup.",
+    "pointer": "Delete the pointer and make it anew at a version of its own dataset.",
+    "table": "Restore the catalog from a backup; the parts are stored files of their own.",
+    "file": "Restore the catalog from a backup, or commit the same content again.",
+    "missing": "Restore the object from a backup of the store, or commit the same content again. --repair puts the file into "
+    "quarantine until then, so that nothing new comes to rest on it.",
+    "size": "As for a missing object.",
+    "content": "As for a missing object.",
+    "quarantined": "Restore the object from a backup of the store and run verify --repair, or commit the same content again.",
+    "unreadable": "The store did not answer for this object: verify again.",
+    "counter": "--repair sets it right.",
+    "unnamed-page": "--repair drops it.",
+    "unnamed-index-page": "--repair drops it.",
+    "unknown-object": "A leftover: --repair or collect --sweep removes it.",
+    "unknown-objects": "The catalog looks older than the store. Restore a newer catalog if there is one; else --repair takes "
+    "their content into the dataset lost+found, from where it can be committed again. See docs/operations.md.",
+    "expired-hold": "--repair or a collection removes it.",
+    "trash": "--repair or a collection removes it.",
+}
+"""What to do about each kind of finding."""
+
+LITTER = ("unnamed-page", "unnamed-index-page", "unknown-object", "expired-hold", "trash")
+"""Findings that cost space and nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that a verification found. `kind` is stable, `repair` says what to do, `mended` whether that was done."""
+
+    kind: str
+    what: str
+    mended: bool = False
+    rows: tuple[int, ...] = ()
+    file: FileRecord | None = None
+    objects: tuple[StoredObject, ...] = ()
+
+    @property
+    def repair(self) -> str:
+        """What to do about it."""
+        return REPAIRS[self.kind]
+
+    @property
+    def is_litter(self) -> bool:
+        """Whether it costs space and nothing else."""
+        return self.kind in LITTER
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What was looked at, and what was found. `bytes_read` is 0 unless content was hashed."""
+
+    findings: tuple[Finding, ...]
+    files: int
+    bytes_read: int
+    waiting: int = 0
+    """Legacy files that were not adopted yet: nothing is wrong with them, and nothing is known of them."""
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was found that is left."""
+        return all(finding.mended for finding in self.findings)
+
+    @property
+    def damage(self) -> tuple[Finding, ...]:
+        """The findings that are left and are more than litter."""
+        return tuple(f for f in self.findings if not f.mended and not f.is_litter)
+
+
+@dataclass(slots=True)
+class _Store:
+    """What the pass over the store found out."""
+
+    findings: list[Finding] = field(default_factory=list)
+    seen: set[int] = field(default_factory=set)
+    files: int = 0
+    bytes_read: int = 0
+
+
+def parse_share(text: str) -> tuple[int, int]:
+    """A share like `2/7`: the second of seven. Raises `InputError`."""
+    number, _, of = text.partition("/")
+    if not (number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
+        raise InputError(f"{text!r} is no share: give one like 2/7, the second of seven.")
+    return int(number), int(of)
+
+
+def verify(
+    access: Access,
+    *,
+    share: tuple[int, int] | None = None,
+    repair: bool = False,
+    older_than: timedelta = collect.GRACE,
+    progress: Progress = silent,
+) -> Verification:
+    """Look at everything. `share` (n, t) reads the bytes of every t-th file, starting with the n-th; (1, 1) reads them all.
+
+    Objects that the catalog does not know count once they are older than `older_than`. With `repair`, what is safe to mend
+    is mended, and files whose bytes are gone or wrong go into quarantine.
+    """
+    with access.catalog.read() as tx:
+        authorize(access, tx, "admin")
+    findings = [Finding(p.kind, p.what, rows=p.rows) for p in _catalog_problems(access, progress)]
+    store = _look_at_store(access, older_than, progress)
+    _look_for_missing(access, store, progress)
+    if share is not None:
+        _read_content(access, share, store, progress)
+    with access.catalog.read() as tx:
+        waiting = files.waiting_count(tx)
+    found = [*findings, *store.findings, *_leftovers(access)]
+    if repair:
+        found = [_mend(access, finding) for finding in found]
+    return Verification(tuple(found), store.files, store.bytes_read, waiting)
+
+
+def _catalog_problems(access: Access, progress: Progress) -> list[Problem]:
+    parts: Sequence[tuple[str, Callable[[Transaction], Iterator[Problem]]]] = (
+        ("database", checks.database),
+        ("pages", checks.pages),
+        ("index pages", checks.index_pages),
+        ("versions", checks.versions),
+        ("history and pointers", checks.graph),
+        ("tables", checks.tables),
+    )
+    found: list[Problem] = []
+    with access.catalog.snapshot() as tx:
+        for done, (what, look) in enumerate(parts):
+            progress(f"checking {what}", done, len(parts))
+            found += look(tx)
+    return found
+
+
+def _look_at_store(access: Access, older_than: timedelta, progress: Progress) -> _Store:
+    """List the store, and ask the catalog about what was listed."""
+    store = _Store()
+    count = 0
+    batch: list[StoredObject] = []
+
+    def look() -> None:
+        sizes = {found.key: found.size for found in batch}
+        with access.catalog.read() as tx:
+            known = files.by_keys(tx, list(sizes))
+        for key, file in known.items():
+            store.seen.add(file.id)
+            if file.damage is None and sizes[key] != file.stored_size:
+                what = f"{_called(access, file)} has {sizes[key]} bytes instead of {file.stored_size}"
+                store.findings.append(Finding("size", what, file=file))
+        batch.clear()
+        progress("looking at objects", count, None)
+
+    for found in access.store.list():
+        batch.append(found)
+        count += 1
+        if len(batch) == _BATCH:
+            look()
+    look()
+    plan = collect.plan_sweep(access, older_than)
+    if plan.suspicion is not None:
+        store.findings.append(Finding("unknown-objects", plan.suspicion, objects=plan.objects))
+    else:
+        store.findings += [
+            Finding("unknown-object", f"the catalog does not know the object {found.key}", objects=(found,))
+            for found in plan.objects
+        ]
+    return store
+
+
+def _look_for_missing(access: Access, store: _Store, progress: Progress) -> None:
+    """Look for every object that was not listed, and report files that went into quarantine before."""
+    for batch in _all_files(access):
+        store.files += len(batch)
+        progress("looking for objects", store.files, None)
+        for file in batch:
+            if file.damage is not None:
+                what = f"{_called(access, file)} is in quarantine: {file.damage}"
+                store.findings.append(Finding("quarantined", what, file=file))
+            elif (
+                file.id not in store.seen
+                and access.store.size(str(file.object_key)) is None
+                and _is_there(access, file)
+            ):
+                store.findings.append(Finding("missing", f"{_called(access, file)} has lost its object", file=file))
+                store.seen.discard(file.id)
+
+
+def _read_content(access: Access, share: tuple[int, int], store: _Store, progress: Progress) -> None:
+    number, of = share
+    bad = {finding.file.id for finding in store.findings if finding.file is not None}
+    with access.catalog.read() as tx:
+        total = files.stored_count(tx)
+    done = 0
+    with ThreadPoolExecutor(max(2, access.store.transfers // 2), "dataset-registry-verify") as pool:
+        for batch in _all_files(access):
+            wanted = [f for f in batch if f.id not in bad and int((f.content_hash or "0")[:8], 16) % of == number - 1]
+            for size, finding in pool.map(partial(_hash, access), wanted):
+                store.bytes_read += size
+                if finding is not None:
+                    store.findings.append(finding)
+            done += len(batch)
+            progress("reading content", done, max(total, done))
+
+
+def _hash(access: Access, file: FileRecord) -> tuple[int, Finding | None]:
+    """Read a file whole; its bytes, and what is wrong with it."""
+    try:
+        digest, size = content_digest(access, str(file.object_key), file.compression_type)
+    except CorruptionError as error:
+        if not _is_there(access, file):
+            return 0, None
+        return 0, Finding("content", f"{_called(access, file)} cannot be read: {error}", file=file)
+    except (RegistryError, OSError) as error:
+        return 0, Finding("unreadable", f"{_called(access, file)} could not be read: {error}", file=file)
+    if digest != file.content_hash and _is_there(access, file):
+        return size, Finding("content", f"{_called(access, file)} has other content, SHA-256 {digest[:12]}…", file=file)
+    return size, None
+
+
+def content_digest(access: Access, key: str, compression: str | None) -> tuple[str, int]:
+    """The SHA-256 and the size of an object's content, decompressed."""
+    hasher, size = hashlib.sha256(), 0
+    with access.copies.open(key, compression) as stream:
+        while block := stream.read(_BLOCK):
+            hasher.update(block)
+            size += len(block)
+    return hasher.hexdigest(), size
+
+
+def _all_files(access: Access) -> Iterator[list[FileRecord]]:
+    after = 0
+    while True:
+        with access.catalog.read() as tx:
+            batch = files.stored_after(tx, after, _BATCH)
+        if not batch:
+            return
+        yield batch
+        after = batch[-1].id
+
+
+def _is_there(access: Access, file: FileRecord) -> bool:
+    """Whether the catalog still says that the file is at this key: it may have been collected meanwhile, or healed."""
+    with access.catalog.read() as tx:
+        now = files.get_many(tx, [file.id]).get(file.id)
+    return now is not None and now.object_key == file.object_key
+
+
+def _called(access: Access, file: FileRecord) -> str:
+    with access.catalog.read() as tx:
+        users = files.users_of(tx, file.id)
+    return f"the file {(file.content_hash or '?')[:12]} ({', '.join(users) or 'of no version'})"
+
+
+def _leftovers(access: Access) -> list[Finding]:
+    with access.catalog.read() as tx:
+        holds, trashed = collection.expired_holds(tx), collection.trash_count(tx)
+    found = []
+    if holds:
+        found.append(Finding("expired-hold", f"{holds} holds of writers that died"))
+    if trashed:
+        found.append(Finding("trash", f"{trashed} objects whose bytes are still to be deleted"))
+    return found
+
+
+# --- repairing -----------------------------------------------------------------------------------------------------
+
+
+def _mend(access: Access, finding: Finding) -> Finding:
+    """Do what is safe about a finding."""
+    catalog = access.catalog
+    match finding.kind:
+        case "unnamed-page" | "unnamed-index-page" | "counter":
+            catalog.write(partial(checks.mend, kind=finding.kind, rows=finding.rows))
+        case "expired-hold" | "trash":
+            collect.apply(access, collect.CollectPlan((), 0, 0))
+        case "unknown-object":
+            collect.apply_sweep(access, collect.SweepPlan(finding.objects, 0, 0, None))
+        case "unknown-objects":
+            return replace(finding, mended=rescue.rescue(access, finding.objects))
+        case "missing" | "size" | "content" if finding.file is not None:
+            _quarantine(access, finding.file, finding.kind)
+            return finding  # safe now, and not mended
+        case "quarantined" if finding.file is not None:
+            return replace(finding, mended=_release(access, finding.file))
+        case _:
+            return finding
+    return replace(finding, mended=True)
+
+
+_DAMAGE = {
+    "missing": "its object is missing",
+    "size": "its object has another size",
+    "content": "its bytes have changed",
+}
+
+
+def _quarantine(access: Access, file: FileRecord, kind: str) -> None:
+    damage = _DAMAGE[kind]
+    access.catalog.write(partial(files.set_damage, file_id=file.id, key=str(file.object_key), damage=damage))
+
+
+def _release(access: Access, file: FileRecord) -> bool:
+    """Take a file out of quarantine if its bytes are back."""
+    key = str(file.object_key)
+    try:
+        digest, _ = content_digest(access, key, file.compression_type)
+    except (RegistryError, OSError):
+        return False
+    if digest != file.content_hash or access.store.size(key) != file.stored_size:
+        return False
+    return access.catalog.write(partial(files.set_damage, file_id=file.id, key=key, damage=None))
