@@ -1,7 +1,7 @@
 """The one door: a registry is a catalog and a store, opened by somebody."""
 
 import getpass
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +15,7 @@ from dataset_registry.model.records import FileRecord, RegistryBranch
 from dataset_registry.model.retention import Policy
 from dataset_registry.operations import adopt as adoption
 from dataset_registry.operations import collect as collection
+from dataset_registry.operations import copy as copying
 from dataset_registry.operations import datasets, find, refs, stored
 from dataset_registry.operations import expire as expiry
 from dataset_registry.operations import verify as verification
@@ -265,11 +266,30 @@ class Registry:
         share = (1, 1) if deep is True else deep or None
         return verification.verify(self._access, share=share, repair=repair, older_than=older_than, progress=progress)
 
+    def copy_to(
+        self,
+        other: "Registry",
+        *,
+        datasets: Sequence[str] = ("*",),
+        refs: Sequence[str] | None = None,
+        progress: Progress = silent,
+    ) -> copying.Copied:
+        """Copy datasets (patterns of names) with their histories, branches and tags into another registry, or only what
+        `refs` (names of branches and tags) reach. Only what is missing there travels; a stopped copy can be repeated.
+
+        Raises `InputError` (both have one store), `AlreadyExists` (other histories under the same numbers).
+        """
+        return copying.copy(self._access, other._access, wanted=datasets, refs=refs, progress=progress)
+
     # --- legacy catalogs -------------------------------------------------------------------------------------------
 
-    def adopt(self) -> "adoption.Adoption":
+    @overload
+    def adopt(self, *, dry_run: Literal[True], progress: Progress = silent) -> adoption.AdoptionPlan: ...
+    @overload
+    def adopt(self, *, dry_run: Literal[False] = False, progress: Progress = silent) -> adoption.Adoption: ...
+    def adopt(self, *, dry_run: bool = False, progress: Progress = silent) -> adoption.AdoptionPlan | adoption.Adoption:
         """Take the bytes of a legacy catalog into the store: hashed, deduplicated, counted. Can be repeated."""
-        return adoption.adopt(self._access)
+        return adoption.plan(self._access) if dry_run else adoption.adopt(self._access, progress)
 
     def __repr__(self) -> str:
         return f"<Registry {self.location} as {self.actor}>"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dataset_registry.model.records import ComponentRecord, Production, Provenance, VersionRecord
 from dataset_registry.model.schema import Schema
-from dataset_registry.operations import history, read
+from dataset_registry.operations import expire, history, read
 from dataset_registry.operations.access import Access
 from dataset_registry.tabular import frames
 
@@ -105,6 +105,13 @@ class Version:
     def consumers(self) -> list[tuple[str, int]]:
         """Dataset and number of every version that was made from this one."""
         return history.consumers(self._access, self.record)
+
+    def note_read(self, run_id: str) -> None:
+        """Note that a pipeline run reads this version: an expiry leaves it alone while the run may be running.
+
+        The IO manager does this by itself. Raises `NotFound` when the version is gone.
+        """
+        expire.note_read(self._access, self.record, run_id)
 
     # --- tables ----------------------------------------------------------------------------------------------------
 

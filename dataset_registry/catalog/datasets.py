@@ -82,6 +82,13 @@ def next_number(tx: Transaction, dataset_id: int) -> int:
     return int(number)
 
 
+def take_number(tx: Transaction, dataset_id: int, number: int) -> None:
+    """See to it that this number is never given again. Holds the dataset's row until the end."""
+    lock(tx, dataset_id)
+    statement = update(datasets).where(datasets.c.id == dataset_id, datasets.c.last_version_number < number)
+    tx.execute(statement.values(last_version_number=number))
+
+
 def find_user(tx: Transaction, username: str) -> int | None:
     """The id of a user, None for one never seen."""
     return tx.execute(select(users.c.id).where(users.c.username == username)).scalar()

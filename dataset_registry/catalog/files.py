@@ -66,21 +66,34 @@ def find_many(tx: Transaction, hashes: Sequence[str]) -> dict[str, FileRecord]:
 
 def get_many(tx: Transaction, ids: Iterable[int]) -> dict[int, FileRecord]:
     """Files by id, those that exist."""
-    rows = tx.execute(_BY_IDS, {"ids": list(ids)})
-    return {row.id: _record(row, row.file_path) for row in rows}
+    wanted = list(ids)
+    found: dict[int, FileRecord] = {}
+    for start in range(0, len(wanted), 500):
+        rows = tx.execute(_BY_IDS, {"ids": wanted[start : start + 500]})
+        found.update((row.id, _record(row, row.file_path)) for row in rows)
+    return found
 
 
 def objects_of(tx: Transaction, ids: Sequence[int]) -> dict[int, list[FileRecord]]:
     """What to read for each file: itself, or the parts of a table in order. Files that are gone are missing."""
     found: dict[int, list[FileRecord]] = {}
-    parts = select(*_COLUMNS, file_parts.c.file_id).join(file_parts, file_parts.c.part_id == files.c.id)
+    known = get_many(tx, ids)
+    tables = parts_of(tx, [file.id for file in known.values() if file.form == "parts"])
+    for file in known.values():
+        found[file.id] = [part for part, _ in tables.get(file.id, ())] if file.form == "parts" else [file]
+    return found
+
+
+def parts_of(tx: Transaction, ids: Sequence[int]) -> dict[int, list[tuple[FileRecord, int]]]:
+    """The parts of tables in order, each with its rows, by the table's id."""
+    found: dict[int, list[tuple[FileRecord, int]]] = {}
+    query = select(*_COLUMNS, file_parts.c.file_id, file_parts.c.row_count).join(
+        file_parts, file_parts.c.part_id == files.c.id
+    )
     for start in range(0, len(ids), 500):
-        known = get_many(tx, ids[start : start + 500])
-        tables = [file.id for file in known.values() if file.form == "parts"]
-        found.update((file.id, []) if file.form == "parts" else (file.id, [file]) for file in known.values())
-        rows = parts.where(file_parts.c.file_id.in_(tables)).order_by(file_parts.c.file_id, file_parts.c.position)
-        for row in tx.execute(rows) if tables else ():
-            found[row.file_id].append(_record(row))
+        rows = query.where(file_parts.c.file_id.in_(ids[start : start + 500]))
+        for row in tx.execute(rows.order_by(file_parts.c.file_id, file_parts.c.position)):
+            found.setdefault(row.file_id, []).append((_record(row), row.row_count))
     return found
 
 
@@ -124,6 +137,25 @@ def captured(tx: Transaction, file_id: int, format: str) -> tuple[Mapping[str, A
     )
     row = tx.execute(query).one_or_none()
     return (row[0], row[1]) if row else None
+
+
+def captures_of(tx: Transaction, file_ids: Sequence[int]) -> dict[tuple[int, str], tuple[int, Any]]:
+    """What was captured of files: schema id and statistics, by file id and format."""
+    found: dict[tuple[int, str], tuple[int, Any]] = {}
+    for start in range(0, len(file_ids), 500):
+        query = select(file_captures).where(file_captures.c.file_id.in_(file_ids[start : start + 500]))
+        found.update(((r.file_id, r.format), (r.schema_id, r.statistics_json)) for r in tx.execute(query))
+    return found
+
+
+def schemas_by_id(tx: Transaction, ids: Sequence[int]) -> dict[int, tuple[str, Mapping[str, Any]]]:
+    """Digest and snapshot of schemas, by id."""
+    found: dict[int, tuple[str, Mapping[str, Any]]] = {}
+    for start in range(0, len(ids), 500):
+        query = select(schemas.c.id, schemas.c.digest, schemas.c.schema_json)
+        rows = tx.execute(query.where(schemas.c.id.in_(ids[start : start + 500])))
+        found.update((row[0], (row[1], row[2])) for row in rows)
+    return found
 
 
 def record_captures(tx: Transaction, captures: Sequence[tuple[int, str, int, Any]]) -> None:

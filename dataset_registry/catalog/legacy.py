@@ -30,12 +30,14 @@ class LegacyFile:
     id: int
     path: str | None
     format: str | None
+    size: int
 
 
 def waiting(tx: Transaction) -> list[LegacyFile]:
     """The files that were not adopted yet, oldest first."""
-    query = select(files.c.id, files.c.file_path, files.c.file_type).where(files.c.content_hash.is_(None))
-    return [LegacyFile(row[0], row[1], row[2]) for row in tx.execute(query.order_by(files.c.id))]
+    query = select(files.c.id, files.c.file_path, files.c.file_type, files.c.file_size)
+    query = query.where(files.c.content_hash.is_(None))
+    return [LegacyFile(*row) for row in tx.execute(query.order_by(files.c.id))]
 
 
 def is_waiting(tx: Transaction, file_id: int) -> bool:

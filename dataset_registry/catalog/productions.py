@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import datetime
 
 from sqlalchemy import Select, insert, select
 
@@ -16,9 +17,10 @@ def record(
     version_id: int,
     branch: str | None,
     unchanged: bool,
-    user_id: int,
+    user_id: int | None,
     provenance: Provenance,
     input_ids: Sequence[int | None],
+    created_at: datetime | None = None,
 ) -> None:
     """Insert a production of a version; `input_ids` are the row ids of the inputs that still exist."""
     row = {
@@ -32,6 +34,7 @@ def record(
         "code_version": provenance.code_version,
         "metadata": dict(provenance.metadata) or None,
         "created_by": user_id,
+        **({"created_at": created_at} if created_at is not None else {}),
     }
     production_id = insert_row(tx, productions, row)
     if provenance.inputs:

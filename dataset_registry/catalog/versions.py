@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -144,18 +145,20 @@ _INSERT = insert(_V).returning(_V.c.id, _V.c.ingestion_timestamp)
 def insert_version(
     tx: Transaction,
     *,
-    uuid: UUID,
+    uuid: UUID | None,
     dataset: DatasetRecord,
     number: int,
     digest: str,
     parents: Sequence[Head],
     message: str | None,
-    author: tuple[int, str],
+    author: tuple[int | None, str | None],
     component_count: int,
     overlay_file_id: int | None,
+    created_at: datetime | None = None,
 ) -> VersionRecord:
-    """Insert a version below its parents, which the caller has locked."""
+    """Insert a version below its parents, which the caller has locked; made now, unless it is one from elsewhere."""
     row: dict[str, Any] = {
+        **({"ingestion_timestamp": created_at} if created_at is not None else {}),
         "uuid": uuid,
         "dataset_id": dataset.id,
         "version_number": number,
@@ -167,7 +170,7 @@ def insert_version(
         "component_count": component_count,
         "overlay_file_id": overlay_file_id,
     }
-    version_id, created_at = tx.execute(_INSERT, row).one()
+    version_id, made_at = tx.execute(_INSERT, row).one()
     further = [{"version_id": version_id, "position": i, "parent_id": p.id} for i, p in enumerate(parents) if i > 0]
     if further:
         tx.execute(insert(version_parents), further)
@@ -181,7 +184,7 @@ def insert_version(
         digest=digest,
         parents=tuple(parent.number for parent in parents),
         message=message,
-        created_at=created_at,
+        created_at=made_at,
         created_by=author[1],
         component_count=component_count,
         overlay_file_id=overlay_file_id,

@@ -139,6 +139,7 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
                 return {}
             raise
         if step is not None:
+            version.note_read(step.run_id)
             _reads.setdefault(step, []).append(
                 InputVersion(
                     dataset=dataset.name,

@@ -14,7 +14,7 @@ import hashlib
 import json
 from bisect import bisect_right
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, NoReturn, TypeVar
 
 _Item = TypeVar("_Item")
@@ -229,6 +229,20 @@ def _page(entries: Sequence[Entry]) -> Page:
 def _index_page(pages: Sequence[Page]) -> IndexPage:
     digest = index_digest(page.digest for page in pages)
     return IndexPage(pages[-1].last, digest, sum(page.count for page in pages), pages=tuple(pages))
+
+
+def with_new_entries(manifest: Manifest, change: Callable[[Entry], Entry]) -> Manifest:
+    """The manifest with every entry of its new pages (those without an id) replaced; `change` must leave digests alone."""
+
+    def page(found: Page) -> Page:
+        return found if found.id is not None else replace(found, entries=tuple(map(change, found.entries or ())))
+
+    return Manifest(
+        tuple(
+            index if index.id is not None else replace(index, pages=tuple(map(page, index.pages or ())))
+            for index in manifest.index
+        )
+    )
 
 
 def entries_digest(entries: Iterable[Entry]) -> str:

@@ -4,6 +4,7 @@ Migrations change the catalog only. This is the step that is given the store. It
 can be stopped and repeated at any time, and everything stays readable meanwhile.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +16,8 @@ from dataset_registry.errors import RegistryError, RetryLater
 from dataset_registry.model.manifest import build
 from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.operations.access import Access, authorize
-from dataset_registry.operations.put import BytesGone, Held, put
+from dataset_registry.operations.progress import Progress, silent
+from dataset_registry.operations.put import BytesGone, Held, put, spooled_bytes
 from dataset_registry.store import Spool, Spooled
 from dataset_registry.tabular import capture, formats
 
@@ -31,14 +33,38 @@ class Adoption:
     failed: dict[int, str]
 
 
-def adopt(access: Access) -> Adoption:
-    """Adopt every legacy file, then give every version whose files are all adopted its digest."""
+@dataclass(frozen=True, slots=True)
+class AdoptionPlan:
+    """What waits for adoption, by what the catalog says. `unreadable` are paths that are not there or may not be read."""
+
+    inline: int
+    paths: int
+    bytes: int
+    unreadable: dict[int, str]
+
+
+def plan(access: Access) -> AdoptionPlan:
+    """What an adoption would take in. Changes nothing."""
+    with access.catalog.read() as tx:
+        authorize(access, tx, "admin")
+        waiting = legacy.waiting(tx)
+    paths = [file for file in waiting if file.path is not None]
+    unreadable = {file.id: str(file.path) for file in paths if not os.access(str(file.path), os.R_OK)}
+    return AdoptionPlan(len(waiting) - len(paths), len(paths), sum(file.size for file in waiting), unreadable)
+
+
+def adopt(access: Access, progress: Progress = silent) -> Adoption:
+    """Adopt every legacy file, then give every version whose files are all adopted its digest.
+
+    A file under a path is not copied where the store can do without: on its own file system, as a clone where that has
+    clones, as a link where nobody may write to the file.
+    """
     adopted = duplicates = size = 0
     failed: dict[int, str] = {}
     with access.catalog.read() as tx:
         authorize(access, tx, "admin")
         waiting = legacy.waiting(tx)
-    for file in waiting:
+    for position, file in enumerate(waiting, 1):
         with Spool(access.store.scratch) as spool:
             try:
                 spooled = _spool(access, spool, file)
@@ -49,6 +75,7 @@ def adopt(access: Access) -> Adoption:
         adopted += 1
         duplicates += duplicate
         size += 0 if duplicate else spooled.size
+        progress("adopting files", position, len(waiting))
     versions = access.catalog.write(lambda tx: sum(1 for _ in _digest_versions(tx)))
     return Adoption(adopted, duplicates, size, versions, failed)
 
@@ -68,7 +95,7 @@ def _adopt_file(access: Access, spool: Spool, file: legacy.LegacyFile, spooled: 
     except RegistryError:
         format, schema = formats.BINARY, None  # it is what it is: kept as bytes, not refused
     for _ in range(4):
-        held = put(access, spool, {spooled.content_hash: (spooled, format)})
+        held = put(access, spooled_bytes(access, spool, {spooled.content_hash: (spooled, format)}))
         try:
             return access.catalog.write(partial(_name, file, spooled, format, schema, held))
         except BytesGone:

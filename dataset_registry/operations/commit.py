@@ -12,7 +12,15 @@ from uuid import UUID, uuid4
 
 from dataset_registry.catalog import Transaction, datasets, files, manifests, pointers, productions, versions
 from dataset_registry.errors import BranchMoved, CommitConflict, InputError, NotAdopted, NotFound, RetryLater
-from dataset_registry.model.manifest import ComponentKey, Entry, Manifest, build, canonical_json, rewrite
+from dataset_registry.model.manifest import (
+    ComponentKey,
+    Entry,
+    Manifest,
+    build,
+    canonical_json,
+    rewrite,
+    with_new_entries,
+)
 from dataset_registry.model.names import pointer_name
 from dataset_registry.model.records import (
     CommitResult,
@@ -26,7 +34,7 @@ from dataset_registry.model.records import (
 from dataset_registry.operations import find
 from dataset_registry.operations.access import Access, authorize
 from dataset_registry.operations.change import OVERLAY, Change, edits_of
-from dataset_registry.operations.put import BytesGone, Held, put
+from dataset_registry.operations.put import BytesGone, Held, put, spooled_bytes
 from dataset_registry.store import Spool
 
 
@@ -90,8 +98,7 @@ def _put(access: Access, spool: Spool, dataset: DatasetRecord | NewDataset, chan
     staged = [component.staged for component in change.put.values()]
     return put(
         access,
-        spool,
-        {file.content_hash: (file, s.format) for s in staged for file in s.spooled},
+        spooled_bytes(access, spool, {file.content_hash: (file, s.format) for s in staged for file in s.spooled}),
         tables={s.content_hash for s in staged if s.parts is not None},
         dataset_id=dataset.id if isinstance(dataset, DatasetRecord) else None,
         careful=careful,
@@ -312,25 +319,13 @@ def _add_files(tx: Transaction, change: Change, held: Held) -> tuple[_Resolved, 
 
 def _with_files(manifest: Manifest, resolved: _Resolved) -> Manifest:
     """The manifest with the row ids of the files and schemas that its new entries name."""
-
-    def entry(e: Entry) -> Entry:
-        if e.file_id:
-            return e
-        return replace(e, file_id=resolved.files[e.content_hash], schema_id=resolved.schemas.get(e.key))
-
-    return Manifest(
-        tuple(
-            index
-            if index.id is not None
-            else replace(
-                index,
-                pages=tuple(
-                    page if page.id is not None else replace(page, entries=tuple(map(entry, page.entries or ())))
-                    for page in index.pages or ()
-                ),
-            )
-            for index in manifest.index
-        )
+    return with_new_entries(
+        manifest,
+        lambda e: (
+            e
+            if e.file_id
+            else replace(e, file_id=resolved.files[e.content_hash], schema_id=resolved.schemas.get(e.key))
+        ),
     )
 
 

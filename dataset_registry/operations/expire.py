@@ -11,8 +11,9 @@ from functools import partial
 
 from dataset_registry.catalog import Transaction, datasets, manifests, pointers, retention, versions
 from dataset_registry.catalog.retention import Dated
+from dataset_registry.errors import NotFound
 from dataset_registry.model.history import Node, ancestors
-from dataset_registry.model.records import DatasetRecord, PointerRecord
+from dataset_registry.model.records import DatasetRecord, PointerRecord, VersionRecord
 from dataset_registry.model.retention import Moment, Policy, kept
 from dataset_registry.operations.access import Access, authorize
 from dataset_registry.operations.progress import Progress, silent
@@ -203,3 +204,27 @@ def summary(planned: ExpirePlan) -> list[tuple[str, int, int, str]]:
         text = ", ".join(f"{count} {reason}" for reason, count in reasons)
         lines.append((found.dataset.name, len(found.kept), len(found.expiring), text))
     return lines
+
+
+# --- what runs use -------------------------------------------------------------------------------------------------
+
+_NOTED_FOR = 3600
+"""Seconds for which one note of a read is enough."""
+
+
+def note_read(access: Access, version: VersionRecord, run_id: str) -> None:
+    """Note that a pipeline run reads a version, so that no expiry takes it meanwhile. Raises `NotFound` when it is gone."""
+    with access.catalog.read() as tx:
+        authorize(access, tx, "read", version.dataset_id)
+        if retention.was_read_lately(tx, run_id, version.id, _NOTED_FOR):
+            return
+
+    def work(tx: Transaction) -> None:
+        if versions.by_id(tx, version.id) is None or not versions.share(tx, [version.id]):
+            raise NotFound(
+                f"v{version.number} of {version.dataset} was deleted meanwhile. Look again at what the branch names.",
+                version=version.number,
+            )
+        retention.note_read(tx, run_id, version.id)
+
+    access.catalog.write(work)

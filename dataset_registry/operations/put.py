@@ -5,10 +5,11 @@ held alone. Long transfers renew their holds, and a process that dies leaves the
 """
 
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from uuid import UUID
 
 from dataset_registry.catalog import Transaction, files
@@ -48,16 +49,38 @@ class Held:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Bytes:
+    """Content on its way into the store: its size, and what brings it under a key."""
+
+    size: int
+    place: Callable[[str], StoredBytes]
+
+
+def spooled_bytes(access: Access, spool: Spool, contents: Mapping[str, tuple[Spooled, str]]) -> dict[str, Bytes]:
+    """Spooled contents, each with its format, as bytes to put: compressed where that is wanted and pays."""
+
+    def place(content: Spooled, format: str, key: str) -> StoredBytes:
+        wanted = access.compression if formats.kind_of(format) in _COMPRESSIBLE else None
+        packed = compress(spool, content) if wanted else None
+        access.store.put(key, (packed or content).source)
+        return StoredBytes(key, packed.size, wanted) if packed else StoredBytes(key, content.size)
+
+    return {
+        content_hash: Bytes(content.size, partial(place, content, format))
+        for content_hash, (content, format) in contents.items()
+    }
+
+
 def put(
     access: Access,
-    spool: Spool,
-    wanted: Mapping[str, tuple[Spooled, str]],
+    wanted: Mapping[str, Bytes],
     *,
     tables: Collection[str] = (),
     dataset_id: int | None = None,
     careful: bool = True,
 ) -> Held:
-    """Hold every content (spooled, with its format) and every table, and put what is not stored yet.
+    """Hold every content and every table, by hash, and put what is not stored yet.
 
     When everything is stored already nothing is held, unless `careful`: should a collection take it before the
     transaction finds it, that transaction says so (`BytesGone`), and the second, careful time still has the bytes.
@@ -78,29 +101,28 @@ def put(
     holds, keys = access.catalog.write(hold)
     stored: dict[str, StoredBytes] = {}
 
-    def move(item: tuple[str, str]) -> None:
-        content_hash, key = item
-        content, format = wanted[content_hash]
-        packed = compress(spool, content) if access.compression and formats.kind_of(format) in _COMPRESSIBLE else None
-        access.store.put(key, (packed or content).source)
-        stored[content_hash] = (
-            StoredBytes(key, packed.size, access.compression) if packed else StoredBytes(key, content.size)
-        )
+    def move(content_hash: str) -> None:
+        stored[content_hash] = wanted[content_hash].place(keys[content_hash])
 
-    with _kept_alive(access, holds, sum(wanted[content_hash][0].size for content_hash in keys)):
-        small = [item for item in keys.items() if wanted[item[0]][0].size <= _LARGE]
-        large = [item for item in keys.items() if wanted[item[0]][0].size > _LARGE]
-        for items, at_once in ((small, access.store.transfers), (large, min(_LARGE_AT_ONCE, access.store.transfers))):
-            if min(len(items), at_once) <= 1:
-                list(map(move, items))
-                continue
-            with ThreadPoolExecutor(min(at_once, len(items)), "dataset-registry-put") as pool:
-                try:
-                    list(pool.map(move, items))
-                except BaseException:
-                    pool.shutdown(cancel_futures=True)
-                    raise
+    with _kept_alive(access, holds, sum(wanted[content_hash].size for content_hash in keys)):
+        small = [content_hash for content_hash in keys if wanted[content_hash].size <= _LARGE]
+        large = [content_hash for content_hash in keys if wanted[content_hash].size > _LARGE]
+        for hashes_now, at_once in ((small, access.store.transfers), (large, _LARGE_AT_ONCE)):
+            _each(move, hashes_now, min(at_once, access.store.transfers))
     return Held(holds, stored)
+
+
+def _each(move: Callable[[str], None], hashes: Sequence[str], at_once: int) -> None:
+    if min(len(hashes), at_once) <= 1:
+        for content_hash in hashes:
+            move(content_hash)
+        return
+    with ThreadPoolExecutor(min(at_once, len(hashes)), "dataset-registry-put") as pool:
+        try:
+            list(pool.map(move, hashes))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 _COMPRESSIBLE = ("csv", "json")

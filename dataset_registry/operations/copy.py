@@ -1,0 +1,355 @@
+"""Copying: datasets with their histories into another registry, on any other database and store.
+
+Versions keep their numbers, digests, authors and dates; what the other registry has already does not travel. Each version
+is a transaction, each batch of files another one: a copy that was stopped goes on where it was. What arrives is hashed on
+the way, and the digest of each manifest is computed anew.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from functools import partial
+from uuid import UUID
+
+from dataset_registry.catalog import Transaction, datasets, files, manifests, pointers, productions, versions
+from dataset_registry.errors import AlreadyExists, CorruptionError, InputError, NotFound, RetryLater
+from dataset_registry.model.history import ancestors
+from dataset_registry.model.manifest import EMPTY, ComponentKey, Entry, rewrite
+from dataset_registry.model.records import (
+    DatasetRecord,
+    FileRecord,
+    Head,
+    NewDataset,
+    PointerRecord,
+    Production,
+    StoredBytes,
+    VersionRecord,
+)
+from dataset_registry.operations.access import Access, authorize
+from dataset_registry.operations.progress import Progress, silent
+from dataset_registry.operations.put import Bytes, BytesGone, Held, put, spooled_bytes
+from dataset_registry.store import Spool, Spooled
+
+_BATCH = 500
+"""Files that are held, moved and entered together."""
+
+
+@dataclass(slots=True)
+class Copied:
+    """What a copy did. `present` versions were there already; `notes` say what was left out, and why."""
+
+    datasets: int = 0
+    versions: int = 0
+    present: int = 0
+    files: int = 0
+    bytes: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def copy(
+    source: Access,
+    target: Access,
+    *,
+    wanted: Sequence[str] = ("*",),
+    refs: Sequence[str] | None = None,
+    progress: Progress = silent,
+) -> Copied:
+    """Copy the datasets whose names match these patterns: all their versions, branches and tags, or what `refs` (names of
+    branches and tags) reach. Can be repeated at any time; only what is missing travels.
+
+    Raises `InputError` when both registries have the same store, `AlreadyExists` when a dataset of the target has another
+    history under the same numbers, `CorruptionError` when something does not arrive as what it is named after.
+    """
+    if source.store.location == target.store.location:
+        raise InputError(
+            f"Both registries would keep their files in {source.store.location}, and each would take the other's for "
+            "leftovers. Give the copy a folder or a prefix of its own; on one disk its files are linked, not copied."
+        )
+    with source.catalog.read() as tx:
+        authorize(source, tx, "read")
+        found = [d for d in datasets.all_of(tx, "") if any(fnmatchcase(d.name, pattern) for pattern in wanted)]
+    if not found:
+        raise NotFound(f"No dataset matches {', '.join(wanted)}. List what there is with registry.datasets().")
+    done = Copied()
+    for record in found:
+        _copy_dataset(source, target, record, refs, done, progress)
+    return done
+
+
+def _copy_dataset(
+    source: Access, target: Access, record: DatasetRecord, refs: Sequence[str] | None, done: Copied, progress: Progress
+) -> None:
+    with source.catalog.snapshot() as tx:
+        named = [p for p in pointers.all_of(tx, record.id) if refs is None or p.name in refs]
+        history = _reached(tx, record, named, everything=refs is None)
+    if refs is not None and not named:
+        done.notes.append(f"{record.name} has none of {', '.join(refs)}")
+        return
+    if any(version.digest is None for version in history):
+        done.notes.append(f"{record.name} comes from a legacy catalog and was not adopted yet: adopt it first")
+        return
+
+    def begin(tx: Transaction) -> DatasetRecord:
+        authorize(target, tx, "write")
+        new = NewDataset(record.name, record.description)
+        return datasets.find_or_create(tx, new, target.user_id(tx))
+
+    copied = target.catalog.write(begin)
+    with target.catalog.read() as tx:
+        there = {version.number: version for version in versions.all_of(tx, copied.id)}
+    for position, version in enumerate(history, 1):
+        if (same := there.get(version.number)) is not None:
+            _refuse_another(record, version, same)
+            done.present += 1
+        else:
+            _copy_version(source, target, copied, version, done)
+        progress(f"copying {record.name}", position, len(history))
+    for pointer in named:
+        note = target.catalog.write(partial(_point, copied, pointer))
+        if note is not None:
+            done.notes.append(note)
+    done.datasets += 1
+
+
+def _reached(
+    tx: Transaction, record: DatasetRecord, named: Sequence[PointerRecord], *, everything: bool
+) -> list[VersionRecord]:
+    """The versions to copy, oldest first: all of them, or those that these pointers reach."""
+    if everything:
+        return versions.all_of(tx, record.id)[::-1]
+    numbers: set[int] = set()
+    for number in sorted({pointer.version_number for pointer in named}, reverse=True):
+        if number not in numbers:
+            numbers.update(node.number for node in ancestors(number, versions.below(tx, record.id, number)))
+    return versions.numbered(tx, record.id, sorted(numbers))[::-1]
+
+
+def _refuse_another(record: DatasetRecord, version: VersionRecord, there: VersionRecord) -> None:
+    if version.uuid != there.uuid or version.digest != there.digest:
+        raise AlreadyExists(
+            f"The other registry has a {record.name}@v{there.number} of its own, which is another version. Rename one of the "
+            "two datasets, then copy again.",
+            dataset=record.name,
+            version=version.number,
+        )
+
+
+# --- a version -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Shipment:
+    """What a version adds to its first parent, with the files, schemas and productions that belong to it."""
+
+    version: VersionRecord
+    edits: Mapping[ComponentKey, Entry | None]
+    whole: Mapping[str, FileRecord]
+    tables: Mapping[str, tuple[FileRecord, Sequence[tuple[FileRecord, int]]]]
+    overlay: str | None
+    schemas: Mapping[int, tuple[str, Mapping[str, object]]]
+    captures: Mapping[tuple[str, str], tuple[int, object]]
+    productions: Sequence[Production]
+
+
+def _copy_version(source: Access, target: Access, dataset: DatasetRecord, version: VersionRecord, done: Copied) -> None:
+    with source.catalog.snapshot() as tx:
+        shipment = _pack(tx, version)
+    for _ in range(4):
+        holds = _bring(source, target, dataset, shipment, done)
+        try:
+            done.versions += target.catalog.write(partial(_unpack, target, dataset, shipment, holds))
+        except BytesGone:
+            continue
+        return
+    raise RetryLater("The files of the copy were collected again and again while it was made. Try again.")
+
+
+def _pack(tx: Transaction, version: VersionRecord) -> _Shipment:
+    first = versions.by_number(tx, version.dataset_id, version.parents[0]) if version.parents else None
+    if first is not None:
+        before, after = manifests.changed_entries(tx, first.id, version.id)
+    else:
+        before, after = [], list(manifests.StoredManifest(tx, version.id).since(""))
+    edits: dict[ComponentKey, Entry | None] = {entry.key: None for entry in before}
+    edits.update((entry.key, entry) for entry in after)
+    ids = list({entry.file_id for entry in after} | ({version.overlay_file_id} if version.overlay_file_id else set()))
+    known = files.get_many(tx, ids)
+    parts = files.parts_of(tx, [file.id for file in known.values() if file.form == "parts"])
+    whole = [file for file in known.values() if file.form != "parts"]
+    whole += [part for listed in parts.values() for part, _ in listed]
+    captures = files.captures_of(tx, list(known))
+    schema_ids = {e.schema_id for e in after if e.schema_id} | {schema_id for schema_id, _ in captures.values()}
+    return _Shipment(
+        version,
+        edits,
+        {str(file.content_hash): file for file in whole},
+        {str(f.content_hash): (f, parts.get(f.id, [])) for f in known.values() if f.form == "parts"},
+        known[version.overlay_file_id].content_hash if version.overlay_file_id else None,
+        files.schemas_by_id(tx, sorted(schema_ids)),
+        {(str(known[i].content_hash), format): captured for (i, format), captured in captures.items()},
+        productions.of_version(tx, version.id),
+    )
+
+
+def _bring(source: Access, target: Access, dataset: DatasetRecord, shipment: _Shipment, done: Copied) -> list[UUID]:
+    """Put the files that the target lacks, and enter them; the holds that keep them until the version names them."""
+    kept: list[UUID] = []
+    hashes = sorted(shipment.whole)
+    for start in range(0, len(hashes), _BATCH):
+        batch = [shipment.whole[content_hash] for content_hash in hashes[start : start + _BATCH]]
+        with Spool(target.store.scratch) as spool:
+            bytes_of = {str(f.content_hash): Bytes(f.size, partial(_place, source, target, spool, f)) for f in batch}
+            held = put(target, bytes_of, dataset_id=dataset.id)
+            kept += target.catalog.write(partial(_enter, batch, held))
+        done.files += len(held.stored)
+        done.bytes += sum(stored.size for stored in held.stored.values())
+    return kept
+
+
+def _enter(batch: Sequence[FileRecord], held: Held, tx: Transaction) -> list[UUID]:
+    held.release(tx)
+    known = files.find_many(tx, [str(file.content_hash) for file in batch])
+    new = [f for f in batch if f.content_hash not in known and f.content_hash in held.stored]
+    held.discard(tx, known.keys())
+    files.add_whole(tx, [(str(f.content_hash), f.size, str(f.format), held.stored[str(f.content_hash)]) for f in new])
+    return list(files.hold(tx, dict.fromkeys(str(file.content_hash) for file in batch)).values())
+
+
+def _place(source: Access, target: Access, spool: Spool, file: FileRecord, key: str) -> StoredBytes:
+    """Bring the content of one file under a key of the target, by the shortest way that checks it."""
+    content_hash, source_key = str(file.content_hash), str(file.object_key)
+    path = None
+    if file.compression_type is None:
+        path = source.store.path(source_key)
+        if path is None and target.store.take(key, source.store, source_key):
+            return StoredBytes(key, file.stored_size)  # within one bucket the server copies, and checks, by itself
+    spooled = spool.share(path) if path is not None else _stream(source, spool, file)
+    if spooled.content_hash != content_hash:
+        raise CorruptionError(
+            f"The file {content_hash[:12]} of the registry that is copied has other content than its hash says. Run there: "
+            "dataset-registry verify --deep",
+            hash=content_hash,
+        )
+    return spooled_bytes(target, spool, {content_hash: (spooled, str(file.format))})[content_hash].place(key)
+
+
+def _stream(source: Access, spool: Spool, file: FileRecord) -> Spooled:
+    with source.copies.open(str(file.object_key), file.compression_type) as stream:
+        return spool.copy(stream)
+
+
+def _unpack(target: Access, dataset: DatasetRecord, shipment: _Shipment, holds: Sequence[UUID], tx: Transaction) -> int:
+    """The transaction that makes the version; 1, or 0 when somebody else has made it meanwhile."""
+    version = shipment.version
+    authorize(target, tx, "write", dataset.id)
+    datasets.take_number(tx, dataset.id, version.number)
+    if holds and not files.release(tx, holds):
+        raise BytesGone
+    there = versions.by_number(tx, dataset.id, version.number)
+    if there is not None:
+        _refuse_another(dataset, version, there)
+        return 0
+    parents = list(_parents(tx, dataset, version))
+    ids = _enter_tables(tx, shipment)
+    schema_ids = {old: files.schema_id(tx, digest, snapshot) for old, (digest, snapshot) in shipment.schemas.items()}
+    files.record_captures(
+        tx,
+        [(ids[h], format, schema_ids[s], statistics) for (h, format), (s, statistics) in shipment.captures.items()],
+    )
+    before = manifests.StoredManifest(tx, parents[0].id) if parents else None
+    edits = {
+        key: e and replace(e, file_id=ids[e.content_hash], schema_id=schema_ids[e.schema_id] if e.schema_id else None)
+        for key, e in shipment.edits.items()
+    }
+    if before is None:
+        after = rewrite(EMPTY, edits, lambda page: (), lambda page: ())
+    else:
+        after = rewrite(before.manifest, edits, before.pages, before.entries)
+    if after.digest != version.digest:
+        raise CorruptionError(
+            f"{version.dataset}@v{version.number} does not hold what its digest is over. Verify the registry that is copied: "
+            "dataset-registry verify",
+            version=version.number,
+        )
+    made = versions.insert_version(
+        tx,
+        uuid=version.uuid,
+        dataset=dataset,
+        number=version.number,
+        digest=after.digest,
+        parents=parents,
+        message=version.message,
+        author=(_user(tx, version.created_by), version.created_by),
+        component_count=after.count,
+        overlay_file_id=ids[shipment.overlay] if shipment.overlay else None,
+        created_at=version.created_at,
+    )
+    manifests.store(tx, made.id, after)
+    for production in shipment.productions:
+        inputs = production.provenance.inputs
+        productions.record(
+            tx,
+            version_id=made.id,
+            branch=production.branch,
+            unchanged=production.unchanged,
+            user_id=_user(tx, production.created_by),
+            provenance=production.provenance,
+            input_ids=[productions.input_id(tx, read.dataset, read.version, read.digest) for read in inputs],
+            created_at=production.created_at,
+        )
+    return 1
+
+
+def _parents(tx: Transaction, dataset: DatasetRecord, version: VersionRecord) -> Iterator[Head]:
+    for number in version.parents:
+        parent = versions.by_number(tx, dataset.id, number)
+        if parent is None or not versions.share(tx, [parent.id]):
+            raise RetryLater(f"v{number} of {dataset.name} was deleted from the copy while it was made. Copy again.")
+        yield Head(parent.id, parent.number, parent.depth, parent.digest)
+
+
+def _enter_tables(tx: Transaction, shipment: _Shipment) -> dict[str, int]:
+    """The ids of all files of a version by hash, its tables entered."""
+    known = files.find_many(tx, [*shipment.whole, *shipment.tables])
+    ids = {content_hash: file.id for content_hash, file in known.items()}
+    if not shipment.whole.keys() <= ids.keys():
+        raise BytesGone
+    for content_hash, (table, parts) in sorted(shipment.tables.items()):
+        if content_hash not in ids:
+            rows = [(ids[str(part.content_hash)], count) for part, count in parts]
+            ids[content_hash] = files.add_table(tx, content_hash, table.size, str(table.format), rows)
+    return ids
+
+
+def _user(tx: Transaction, username: str | None) -> int | None:
+    if username is None:
+        return None
+    return datasets.find_user(tx, username) or datasets.create_user(tx, username)
+
+
+# --- branches and tags ---------------------------------------------------------------------------------------------
+
+
+def _point(dataset: DatasetRecord, pointer: PointerRecord, tx: Transaction) -> str | None:
+    """Make or move a branch, make a tag; a note when that cannot be without taking something from the target."""
+    pointers.lock(tx, dataset.id, pointer.name)
+    version = versions.by_number(tx, dataset.id, pointer.version_number)
+    if version is None or not versions.share(tx, [version.id]):
+        return f"{dataset.name}@v{pointer.version_number} is gone from the copy: {pointer.name!r} was left out"
+    there = pointers.find(tx, dataset.id, pointer.name)
+    if there is None:
+        if pointer.is_tag and pointers.retired(tx, dataset.id, pointer.name):
+            return f"the tag {pointer.name!r} of {dataset.name} was deleted from the copy, and stays so"
+        base = versions.by_number(tx, dataset.id, pointer.base) if pointer.base is not None else None
+        pointers.create(tx, dataset.id, pointer.name, version.id, is_tag=pointer.is_tag, base=base.id if base else None)
+        return None
+    if there.version_id == version.id and there.is_tag == pointer.is_tag:
+        return None
+    line = ancestors(version.number, versions.below(tx, dataset.id, version.number))
+    if not there.is_tag and not pointer.is_tag and any(node.number == there.version_number for node in line):
+        pointers.move(tx, dataset.id, pointer.name, version.id)
+        return None
+    kind = "tag" if there.is_tag else "branch"
+    return (
+        f"the {kind} {pointer.name!r} of {dataset.name} is at v{there.version_number} in the copy, and was left there"
+    )
