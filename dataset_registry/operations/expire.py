@@ -55,6 +55,15 @@ class ExpirePlan:
         """How many versions would be deleted."""
         return sum(len(found.expiring) for found in self.datasets)
 
+    def summary(self) -> list[tuple[str, int, int, str]]:
+        """A line a dataset: its name, how many versions stay and go, and the most frequent reasons to stay."""
+        lines = []
+        for found in self.datasets:
+            reasons = Counter(reason.split(",")[0] for reason in found.kept.values()).most_common(3)
+            text = ", ".join(f"{count} {reason}" for reason, count in reasons)
+            lines.append((found.dataset.name, len(found.kept), len(found.expiring), text))
+        return lines
+
 
 @dataclass(frozen=True, slots=True)
 class Expired:
@@ -194,16 +203,6 @@ def _delete(
         manifests.drop(tx, gone)
         versions.remove(tx, gone)
     return len(gone)
-
-
-def summary(planned: ExpirePlan) -> list[tuple[str, int, int, str]]:
-    """A line a dataset: its name, how many versions stay and go, and the most frequent reasons to stay."""
-    lines = []
-    for found in planned.datasets:
-        reasons = Counter(reason.split(",")[0] for reason in found.kept.values()).most_common(3)
-        text = ", ".join(f"{count} {reason}" for reason, count in reasons)
-        lines.append((found.dataset.name, len(found.kept), len(found.expiring), text))
-    return lines
 
 
 # --- what runs use -------------------------------------------------------------------------------------------------
