@@ -233,18 +233,24 @@ class Registry:
         return plan if dry_run else collection.apply_sweep(self._access, plan, progress)
 
     @overload
-    def apply(self, plan: expiry.ExpirePlan, *, progress: Progress = silent) -> expiry.Expired: ...
+    def apply(
+        self, plan: expiry.ExpirePlan, *, live_runs: Collection[str] | None = None, progress: Progress = silent
+    ) -> expiry.Expired: ...
     @overload
     def apply(
         self, plan: collection.CollectPlan | collection.SweepPlan, *, progress: Progress = silent
     ) -> collection.Collected: ...
     def apply(
-        self, plan: expiry.ExpirePlan | collection.CollectPlan | collection.SweepPlan, *, progress: Progress = silent
+        self,
+        plan: expiry.ExpirePlan | collection.CollectPlan | collection.SweepPlan,
+        *,
+        live_runs: Collection[str] | None = None,
+        progress: Progress = silent,
     ) -> expiry.Expired | collection.Collected:
-        """Do what a plan says. What came to be needed since it was made stays."""
+        """Do what a plan says. What came to be needed since it was made stays; `live_runs` as in `expire`."""
         match plan:
             case expiry.ExpirePlan():
-                return expiry.apply(self._access, plan, progress=progress)
+                return expiry.apply(self._access, plan, live_runs=live_runs, progress=progress)
             case collection.CollectPlan():
                 return collection.apply(self._access, plan, progress)
             case collection.SweepPlan():

@@ -78,23 +78,27 @@ def dated(tx: Transaction, dataset_id: int) -> list[Dated]:
     ]
 
 
-def in_use(tx: Transaction, runs: Collection[str] | None, seconds: int) -> set[int]:
-    """The ids of versions that runs have read or written: these runs, or without a list all runs of the last `seconds`."""
-    written = select(productions.c.version_id).where(productions.c.run_id.is_not(None))
+def in_use(tx: Transaction, runs: Collection[str] | None, seconds: int, just_now: int) -> set[int]:
+    """The ids of versions that runs have read or written: these runs and any of the last `just_now` seconds (they may have
+    started after the list was made), or without a list any of the last `seconds`."""
+    since = utc_now(-(seconds if runs is None else just_now))
+    lately = productions.c.created_at >= since
+    read_lately = version_reads.c.read_at >= since
+    if runs:
+        lately |= productions.c.run_id.in_(runs)
+        read_lately |= version_reads.c.run_id.in_(runs)
+    by_run = productions.c.run_id.is_not(None) & lately
     inputs = (
         select(production_inputs.c.version_id)
         .join(productions, productions.c.id == production_inputs.c.production_id)
-        .where(productions.c.run_id.is_not(None), production_inputs.c.version_id.is_not(None))
+        .where(by_run, production_inputs.c.version_id.is_not(None))
     )
-    reads = select(version_reads.c.version_id)
-    if runs is None:
-        since = utc_now(-seconds)
-        written, inputs = (query.where(productions.c.created_at >= since) for query in (written, inputs))
-        reads = reads.where(version_reads.c.read_at >= since)
-    else:
-        written, inputs = (query.where(productions.c.run_id.in_(runs)) for query in (written, inputs))
-        reads = reads.where(version_reads.c.run_id.in_(runs))
-    return {version_id for query in (written, inputs, reads) for version_id in tx.execute(query.distinct()).scalars()}
+    queries = (
+        select(productions.c.version_id).where(by_run),
+        inputs,
+        select(version_reads.c.version_id).where(read_lately),
+    )
+    return {version_id for query in queries for version_id in tx.execute(query.distinct()).scalars()}
 
 
 def note_read(tx: Transaction, run_id: str, version_id: int) -> None:

@@ -6,8 +6,14 @@ import dataset_registry
 from dataset_registry.dagster_io.io_manager import DatasetRegistryIOManager
 from dataset_registry.dagster_io.metadata import describe_assets
 from dataset_registry.dagster_io.resource import DatasetRegistryResource
-from dataset_registry.dagster_io.schedules import build_tag_schedule
+from dataset_registry.dagster_io.schedules import build_retention_schedule, build_tag_schedule
 
-__all__ = ["DatasetRegistryIOManager", "DatasetRegistryResource", "build_tag_schedule", "describe_assets"]
+__all__ = [
+    "DatasetRegistryIOManager",
+    "DatasetRegistryResource",
+    "build_retention_schedule",
+    "build_tag_schedule",
+    "describe_assets",
+]
 
 DagsterLibraryRegistry.register("dataset-registry", dataset_registry.__version__, is_dagster_package=False)

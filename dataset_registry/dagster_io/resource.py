@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from functools import cache
+from typing import Literal
 
 import dagster as dg
 from pydantic import Field
@@ -28,7 +29,12 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
         default=None, description="The folder of an embedded registry (SQLite and files), made on first use."
     )
     catalog: str | None = Field(default=None, description="The URL of the catalog, such as postgresql+psycopg://…")
-    store: str | None = Field(default=None, description="The store, with `catalog`: a folder or a file:// URL.")
+    store: str | None = Field(
+        default=None, description="The store, with `catalog`: a folder, or s3://bucket/prefix, gs://…, az://…"
+    )
+    compression: Literal["zstd"] | None = Field(
+        default=None, description="What new CSV and JSON files are compressed with, where that pays."
+    )
     actor: str | None = Field(default=None, description="Who commits; the operating system's user when not given.")
     branch: str | None = Field(default=None, description="The branch to write to and to read from.")
     fallback_branch: str = Field(default="main", description="What is read where a dataset does not have the branch.")
@@ -36,7 +42,7 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
     @property
     def registry(self) -> Registry:
         """The registry, opened once in a process. Raises `CatalogOutdated`, `InputError`."""
-        return _open(self.path, self.catalog, self.store, self.actor)
+        return _open(self.path, self.catalog, self.store, self.actor, self.compression)
 
     def branch_of(self, run_tags: Mapping[str, str] | None = None) -> str:
         """The branch of a run with these tags."""
@@ -45,5 +51,7 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
 
 
 @cache
-def _open(path: str | None, catalog: str | None, store: str | None, actor: str | None) -> Registry:
-    return Registry.open(path, catalog=catalog, store=store, actor=actor)
+def _open(
+    path: str | None, catalog: str | None, store: str | None, actor: str | None, compression: Literal["zstd"] | None
+) -> Registry:
+    return Registry.open(path, catalog=catalog, store=store, actor=actor, compression=compression)

@@ -1,8 +1,9 @@
-"""Scheduled tags: a job that names the heads of datasets for ever, on a schedule."""
+"""Schedules: a job that names the heads of datasets for ever, and one that lets go of what no policy keeps."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
+from typing import Any
 
 import dagster as dg
 
@@ -10,6 +11,7 @@ from dataset_registry.dagster_io.resource import DatasetRegistryResource
 from dataset_registry.dataset import Dataset
 from dataset_registry.errors import AlreadyExists, InputError, NotFound, TagImmutable
 from dataset_registry.model.names import pointer_name
+from dataset_registry.model.retention import Policy
 
 
 class TagConfig(dg.Config):
@@ -79,6 +81,82 @@ def build_tag_schedule(
         )
 
     return tag_schedule
+
+
+def build_retention_schedule(
+    *,
+    policy: Policy | None = None,
+    name: str = "registry_retention",
+    cron_schedule: str = "0 3 * * *",
+    collect_older_than: timedelta = timedelta(days=1),
+    verify_share: int | None = None,
+    execution_timezone: str | None = None,
+    default_status: dg.DefaultScheduleStatus = dg.DefaultScheduleStatus.STOPPED,
+    resource_key: str = "registry",
+) -> dg.ScheduleDefinition:
+    """A schedule whose job expires what `policy` does not keep, then collects the files that nothing names any more.
+
+    What the instance's unfinished runs have read or written stays. Without a policy the job only collects. `verify_share`
+    makes it read and check the content of one of so many parts of the files, another one each day; damage fails the run.
+    """
+
+    @dg.op(name=f"{name}_op", required_resource_keys={resource_key}, out=dg.Out(dg.Nothing))
+    def let_go(context: dg.OpExecutionContext) -> None:
+        resource: DatasetRegistryResource = getattr(context.resources, resource_key)
+        registry = resource.registry
+        facts: dict[str, Any] = {}
+        if policy is not None:
+            runs = live_runs(context.instance)
+            plan = registry.expire(policy, dry_run=True, live_runs=runs)
+            for dataset, kept, gone, why in plan.summary():
+                if gone:
+                    context.log.info(f"{dataset}: {gone} versions expire, {kept} stay ({why})")
+            expired = registry.apply(plan, live_runs=runs)
+            facts["registry/expired"] = expired.versions
+        collected = registry.collect(older_than=collect_older_than)
+        context.log.info(f"{collected.files} files collected, {collected.bytes:,} bytes freed")
+        facts |= {"registry/collected": collected.files, "registry/freed_bytes": collected.bytes}
+        if verify_share is not None:
+            today = datetime.now(UTC).date().toordinal() % verify_share + 1
+            found = registry.verify(deep=(today, verify_share))
+            for finding in found.findings:
+                context.log.warning(f"{finding.what}. {finding.repair}")
+            facts["registry/verified_bytes"] = found.bytes_read
+            if found.damage:
+                raise dg.Failure(
+                    f"{len(found.damage)} files or rows of the registry are damaged; see the log and run: "
+                    "dataset-registry verify",
+                    metadata=facts,
+                )
+        context.add_output_metadata(facts)
+
+    @dg.job(name=f"{name}_job", description="Expires what the retention policy does not keep, and collects.")
+    def retention_job() -> None:
+        let_go()
+
+    return dg.ScheduleDefinition(
+        name=name,
+        job=retention_job,
+        cron_schedule=cron_schedule,
+        execution_timezone=execution_timezone,
+        default_status=default_status,
+        description="Expires what the retention policy does not keep, and collects.",
+    )
+
+
+_UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.MANAGED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+def live_runs(instance: dg.DagsterInstance) -> list[str]:
+    """The ids of the runs of an instance that are not finished: what they read and wrote must stay."""
+    return [run.run_id for run in instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED))]
 
 
 def _expand(template: str, branch: str, moment: datetime) -> str:

@@ -21,6 +21,9 @@ from dataset_registry.operations.progress import Progress, silent
 IN_USE_SECONDS = 24 * 3600
 """How long a run counts as running when nobody says which are."""
 
+_JUST_NOW = 3600
+"""A run that read or wrote within so many seconds counts as running even when a list of runs does not have it."""
+
 _CHUNK = 200
 """Versions that one transaction deletes."""
 
@@ -105,7 +108,7 @@ def plan(
             for record in datasets.all_of(tx, "")
             if policy.concerns(record.name)
         ]
-        used = retention.in_use(tx, live_runs, IN_USE_SECONDS)
+        used = retention.in_use(tx, live_runs, IN_USE_SECONDS, _JUST_NOW)
         for found in judged:
             found.reasons.update((v.number, "read or written by a run") for v in found.expiring() if v.id in used)
         if policy.keep_inputs:
@@ -196,7 +199,7 @@ def _delete(
     authorize(access, tx, "admin", dataset.id)
     there = retention.lock(tx, ids)
     # Statements of their own, after the lock: whoever came to point at one of them has committed by now.
-    needed = retention.pointed_at(tx, there) | retention.in_use(tx, live_runs, IN_USE_SECONDS)
+    needed = retention.pointed_at(tx, there) | retention.in_use(tx, live_runs, IN_USE_SECONDS, _JUST_NOW)
     gone = [version_id for version_id in there if version_id not in needed]
     if gone:
         retention.splice_out(tx, gone)
