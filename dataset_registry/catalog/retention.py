@@ -13,6 +13,7 @@ from sqlalchemy import (
     ColumnElement,
     Integer,
     Select,
+    case,
     cast,
     delete,
     exists,
@@ -177,13 +178,13 @@ def bytes_only_in(tx: Transaction, version_ids: Collection[int]) -> int:
     index_cte = index_pages.cte("dead_index_pages")
     pages = _only_in(manifest_index_entries.c.page_id, manifest_index_entries.c.index_page_id, index_cte.c.id)
     page_cte = pages.cte("dead_pages")
-    named = _only_in(manifest_entries.c.file_id, manifest_entries.c.page_id, page_cte.c.id)
-    overlay = exists().where(_V.c.overlay_file_id == manifest_entries.c.file_id, _V.c.id.not_in(select(dying.c.id)))
-    in_tables = exists().where(file_parts.c.part_id == manifest_entries.c.file_id)
-    file_cte = named.where(~overlay, ~in_tables).cte("dead_files")
-    parts = _only_in(file_parts.c.part_id, file_parts.c.file_id, file_cte.c.id)
-    named_itself = exists().where(manifest_entries.c.file_id == file_parts.c.part_id)
-    dead = select(file_cte.c.id).union(parts.where(~named_itself))
+    named = _only_in(manifest_entries.c.file_id, manifest_entries.c.page_id, page_cte.c.id).subquery()
+    overlay = exists().where(_V.c.overlay_file_id == named.c.id, _V.c.id.not_in(select(dying.c.id)))
+    in_tables = exists().where(file_parts.c.part_id == named.c.id)
+    file_cte = select(named.c.id).where(~overlay, ~in_tables).cte("dead_files")
+    parts = _only_in(file_parts.c.part_id, file_parts.c.file_id, file_cte.c.id).subquery()
+    named_itself = exists().where(manifest_entries.c.file_id == parts.c.id)
+    dead = select(file_cte.c.id).union(select(parts.c.id).where(~named_itself))
     size = func.coalesce(files.c.stored_size, files.c.file_size)
     query = select(func.coalesce(func.sum(size), 0)).where(files.c.id.in_(dead), files.c.form != "parts")
     return int(tx.execute(query).scalar_one())
@@ -191,9 +192,11 @@ def bytes_only_in(tx: Transaction, version_ids: Collection[int]) -> int:
 
 def _only_in(thing: Any, owner: Any, owners: ColumnElement[int]) -> Any:
     """The things of a table (column `thing`) whose every owner (column `owner`) is among `owners`."""
-    other = thing.table.alias()
-    outside = exists().where(other.c[thing.name] == thing, other.c[owner.name].not_in(select(owners)))
-    return select(thing.label("id")).distinct().where(owner.in_(select(owners)), ~outside)
+    every = thing.table.alias()
+    mine = select(thing).where(owner.in_(select(owners)))
+    outside = case((every.c[owner.name].in_(select(owners)), 0), else_=1)
+    things = every.c[thing.name]
+    return select(things.label("id")).where(things.in_(mine)).group_by(things).having(func.max(outside) == 0)
 
 
 def _listed(tx: Transaction, ids: Collection[int]) -> Select[tuple[int]]:
