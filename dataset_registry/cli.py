@@ -258,11 +258,12 @@ def verify(
             {"files": found.files, "bytes_read": found.bytes_read, "waiting": found.waiting, "findings": listed}
         )
     else:
-        rows = [[f.kind, f.what, "mended" if f.mended else f.repair] for f in found.findings[:200]]
-        if rows:
-            _print_table(["finding", "what", "what to do"], rows)
-        if len(found.findings) > len(rows):
-            typer.echo(f"and {len(found.findings) - len(rows)} more (see --json)")
+        for finding in found.findings[:200]:
+            typer.echo(f"{finding.kind}: {finding.what}{' (mended)' if finding.mended else ''}")
+        if len(found.findings) > 200:
+            typer.echo(f"and {len(found.findings) - 200} more (see --json)")
+        for kind, remedy in {f.kind: f.repair for f in found.findings if not f.mended}.items():
+            typer.echo(f"what to do about {kind}: {remedy}")
         read = f", {_size(found.bytes_read)} of content read" if part else ""
         left = sum(not finding.mended for finding in found.findings)
         typer.echo(f"{found.files} files looked for{read}: " + (f"{left} findings left" if left else "all is well"))

@@ -21,7 +21,7 @@ from dataset_registry.operations import expire as expiry
 from dataset_registry.operations import verify as verification
 from dataset_registry.operations.access import Access
 from dataset_registry.operations.progress import Progress, silent
-from dataset_registry.store import Compression, LocalCopies, Store, open_store
+from dataset_registry.store import LocalCopies, Store, open_store, parse_compression
 from dataset_registry.version import Version
 
 
@@ -39,7 +39,7 @@ class Registry:
         catalog: str | None = None,
         store: str | Store | None = None,
         actor: str | None = None,
-        compression: Compression | None = None,
+        compression: str | None = None,
     ) -> "Registry":
         """Open a registry: in a folder (SQLite and files, made on first use), or by the URLs of its catalog and store.
 
@@ -59,6 +59,7 @@ class Registry:
                 "Say where the registry is: Registry.open('folder'), or Registry.open(catalog='postgresql+psycopg://…', "
                 "store='folder')."
             )
+        packing = parse_compression(compression)
         opened = Catalog(catalog)
         try:
             opened.ready()
@@ -66,7 +67,7 @@ class Registry:
             opened.close()
             raise
         kept = open_store(store) if isinstance(store, str) else store
-        return cls(Access(opened, kept, LocalCopies(kept), actor or _user(), compression))
+        return cls(Access(opened, kept, LocalCopies(kept), actor or _user(), packing))
 
     @property
     def actor(self) -> str:

@@ -354,6 +354,11 @@ def set_damage(tx: Transaction, file_id: int, key: str, damage: str | None) -> b
     return bool(tx.execute(statement).rowcount)
 
 
+def damaged_hashes(tx: Transaction) -> set[str]:
+    """The content hashes of the files in quarantine."""
+    return set(tx.execute(select(files.c.content_hash).where(files.c.damage.is_not(None))).scalars())
+
+
 def users_of(tx: Transaction, file_id: int, limit: int = 5) -> list[str]:
     """Some of the versions that name a file, itself or as a part of a table, as `name@vN`; the newest first."""
     owners = select(file_parts.c.file_id).where(file_parts.c.part_id == file_id)

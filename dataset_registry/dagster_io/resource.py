@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping
 from functools import cache
-from typing import Literal
 
 import dagster as dg
 from pydantic import Field
@@ -32,7 +31,7 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
     store: str | None = Field(
         default=None, description="The store, with `catalog`: a folder, or s3://bucket/prefix, gs://…, az://…"
     )
-    compression: Literal["zstd"] | None = Field(
+    compression: str | None = Field(
         default=None, description="What new CSV and JSON files are compressed with, where that pays."
     )
     actor: str | None = Field(default=None, description="Who commits; the operating system's user when not given.")
@@ -52,6 +51,6 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
 
 @cache
 def _open(
-    path: str | None, catalog: str | None, store: str | None, actor: str | None, compression: Literal["zstd"] | None
+    path: str | None, catalog: str | None, store: str | None, actor: str | None, compression: str | None
 ) -> Registry:
     return Registry.open(path, catalog=catalog, store=store, actor=actor, compression=compression)

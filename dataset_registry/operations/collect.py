@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from time import time
 
-from dataset_registry.catalog import Transaction, collection
+from dataset_registry.catalog import Transaction, collection, files
 from dataset_registry.catalog.collection import CHUNK, Unreferenced
 from dataset_registry.errors import RegistryError, SweepRefused
 from dataset_registry.operations.access import Access, authorize
@@ -145,9 +145,16 @@ class SweepPlan:
 
 
 def plan_sweep(
-    access: Access, older_than: timedelta = GRACE, max_share: float = SHARE, progress: Progress = silent
+    access: Access,
+    older_than: timedelta = GRACE,
+    max_share: float = SHARE,
+    progress: Progress = silent,
+    *,
+    healing: bool = False,
 ) -> SweepPlan:
     """Which objects a sweep would remove: those unknown to the catalog and older than this. Changes nothing.
+
+    Objects named after the content of a file in quarantine are left out, unless it is `healing` that they are wanted for.
 
     The store is listed first and the catalog read after it: whatever was put meanwhile had a hold before it had bytes.
     """
@@ -158,7 +165,8 @@ def plan_sweep(
     def look() -> None:
         with access.catalog.read() as tx:
             keys = collection.unknown(tx, [found.key for found in batch])
-        unknown.extend(found for found in batch if found.key in keys)
+            lost = files.damaged_hashes(tx)  # it may be what heals a file in quarantine: verify --repair finds out
+        unknown.extend(found for found in batch if found.key in keys and (found.key[:64] not in lost or healing))
         batch.clear()
         progress("comparing objects", count, None)
 

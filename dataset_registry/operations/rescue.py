@@ -37,6 +37,8 @@ def rescue(access: Access, objects: Sequence[StoredObject]) -> bool:
     if not found:
         return not objects
 
+    heal(access, objects)
+
     def take(tx: Transaction) -> tuple[list[str], list[UUID]]:
         known = files.find_many(tx, list(found))
         unknown = collection.unknown(tx, [stored.key for stored, _, _ in found.values()])
@@ -61,6 +63,19 @@ def rescue(access: Access, objects: Sequence[StoredObject]) -> bool:
             commit.commit(access, spool, datasets.find_or_new(access, LOST_AND_FOUND, None), change, options)
         access.catalog.write(lambda tx: files.release(tx, holds))
     return True
+
+
+def heal(access: Access, objects: Sequence[StoredObject]) -> int:
+    """Give files in quarantine the content that unknown objects turn out to hold; how many were healed."""
+    with access.catalog.read() as tx:
+        wanted = files.damaged_hashes(tx)
+    found = {o.key[:64]: content[0] for o in objects if o.key[:64] in wanted and (content := _content(access, o))}
+
+    def work(tx: Transaction) -> int:
+        still = collection.unknown(tx, [stored.key for stored in found.values()])
+        return len(files.heal(tx, {h: stored for h, stored in found.items() if stored.key in still}))
+
+    return access.catalog.write(work) if found else 0
 
 
 def _content(access: Access, candidate: StoredObject) -> tuple[StoredBytes, int, str] | None:

@@ -138,7 +138,7 @@ def verify(
         waiting = files.waiting_count(tx)
     found = [*findings, *store.findings, *_leftovers(access)]
     if repair:
-        found = [_mend(access, finding) for finding in found]
+        found = _repair(access, found)
     return Verification(tuple(found), store.files, store.bytes_read, waiting)
 
 
@@ -183,7 +183,7 @@ def _look_at_store(access: Access, older_than: timedelta, progress: Progress) ->
         if len(batch) == _BATCH:
             look()
     look()
-    plan = collect.plan_sweep(access, older_than)
+    plan = collect.plan_sweep(access, older_than, healing=True)
     if plan.suspicion is not None:
         store.findings.append(Finding("unknown-objects", plan.suspicion, objects=plan.objects))
     else:
@@ -292,6 +292,23 @@ def _leftovers(access: Access) -> list[Finding]:
 # --- repairing -----------------------------------------------------------------------------------------------------
 
 
+def _repair(access: Access, found: Sequence[Finding]) -> list[Finding]:
+    """Mend what can be: damaged files go into quarantine first, so that unknown objects can heal them before any goes."""
+    damaged = [finding for finding in found if finding.file is not None]
+    others = [finding for finding in found if finding.file is None]
+    damaged = [_mend(access, finding) for finding in damaged]
+    rescue.heal(access, [o for finding in others for o in finding.objects])
+    healed = [f if f.mended or f.file is None else replace(f, mended=_is_sound(access, f.file)) for f in damaged]
+    return [*healed, *(_mend(access, finding) for finding in others)]
+
+
+def _is_sound(access: Access, file: FileRecord) -> bool:
+    """Whether a file is in no quarantine, or is gone."""
+    with access.catalog.read() as tx:
+        now = files.get_many(tx, [file.id]).get(file.id)
+    return now is None or now.damage is None
+
+
 def _mend(access: Access, finding: Finding) -> Finding:
     """Do what is safe about a finding."""
     catalog = access.catalog
@@ -301,7 +318,7 @@ def _mend(access: Access, finding: Finding) -> Finding:
         case "expired-hold" | "trash":
             collect.apply(access, collect.CollectPlan((), 0, 0))
         case "unknown-object":
-            collect.apply_sweep(access, collect.SweepPlan(finding.objects, 0, 0, None))
+            collect.apply_sweep(access, collect.SweepPlan(finding.objects, 0, 0, None))  # not if it healed something
         case "unknown-objects":
             return replace(finding, mended=rescue.rescue(access, finding.objects))
         case "missing" | "size" | "content" if finding.file is not None:

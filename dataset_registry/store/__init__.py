@@ -3,7 +3,7 @@
 from urllib.parse import unquote
 
 from dataset_registry.errors import StorageError
-from dataset_registry.store.compression import Compression, compress
+from dataset_registry.store.compression import Compression, compress, parse_compression
 from dataset_registry.store.folder import FolderStore
 from dataset_registry.store.local import LocalCopies
 from dataset_registry.store.memory import MemoryStore
@@ -24,6 +24,7 @@ __all__ = [
     "compress",
     "new_key",
     "open_store",
+    "parse_compression",
 ]
 
 

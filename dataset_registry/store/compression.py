@@ -9,7 +9,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-from dataset_registry.errors import CorruptionError
+from dataset_registry.errors import CorruptionError, InputError
 from dataset_registry.store.spool import Spool, Spooled
 
 Compression = Literal["zstd"]
@@ -19,6 +19,13 @@ _PAYS = 0.75
 """Stored bytes that a sample may take of its own size: above it, reading costs more than keeping."""
 _WORTHWHILE = 1 << 10
 """Below this size a file takes a block of the disk either way."""
+
+
+def parse_compression(text: str | None) -> Compression | None:
+    """The compression of this name. Raises `InputError`."""
+    if text in (None, "zstd"):
+        return cast(Compression | None, text)
+    raise InputError(f"{text!r} is no compression that the registry writes. Use 'zstd', or None.", compression=text)
 
 
 def compress(spool: Spool, content: Spooled) -> Spooled | None:
