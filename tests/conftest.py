@@ -20,13 +20,19 @@ _numbers = count(1)
 
 
 @pytest.fixture(scope="session")
-def postgresql_url() -> Iterator[str]:
+def postgresql_server() -> Iterator[servers.PostgreSQL]:
     """A PostgreSQL server of this session, with a database `template_registry` that has a catalog."""
-    with servers.postgresql() as url:
-        template = Catalog(_database(url, "template_registry", None))
+    with servers.killable_postgresql() as server:
+        template = Catalog(_database(server.url, "template_registry", None))
         migrate.upgrade(template)
         template.close()
-        yield url
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql_url(postgresql_server: servers.PostgreSQL) -> str:
+    """The URL of this session's PostgreSQL server."""
+    return postgresql_server.url
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +77,12 @@ def catalog_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def sqlite_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a SQLite catalog at the newest revision, for what has nothing to do with the database."""
     return _catalog(request, "sqlite", tmp_path)
+
+
+@pytest.fixture
+def postgresql_catalog(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a PostgreSQL catalog at the newest revision, for races that need two transactions at once."""
+    return _catalog(request, "postgresql", tmp_path)
 
 
 @pytest.fixture

