@@ -139,7 +139,8 @@ def empty_trash(tx: Transaction, keys: Sequence[str]) -> None:
 def unknown(tx: Transaction, keys: Sequence[str]) -> set[str]:
     """Those of these keys that no file, no hold and no trash has."""
     left = set(keys)
-    for column in (files.c.object_key, uploads.c.object_key, trash.c.object_key):
+    # In the order in which a key moves: each statement may see a newer state than the one before.
+    for column in (uploads.c.object_key, files.c.object_key, trash.c.object_key):
         for chunk in _chunks(sorted(left)):
             left.difference_update(tx.execute(select(column).where(column.in_(chunk))).scalars())
     return left

@@ -8,7 +8,7 @@ SQLite: WAL, `synchronous=FULL`, foreign keys on, one engine for reads (deferred
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from random import random
@@ -38,6 +38,9 @@ REVISION_TABLE = "dataset_registry_revision"
 
 SCHEMA = "dataset_registry"
 """The PostgreSQL schema of the catalog, apart from Dagster's tables; `?schema=` in the URL names another."""
+
+_SPARE = 1 << 18
+"""Bytes that are kept beside a SQLite catalog, to be given up when the disk is full."""
 
 _ATTEMPTS = 8
 _IDLE = 3.0
@@ -190,7 +193,12 @@ class Catalog:
 
         Raises `CatalogOutdated` for a PostgreSQL catalog, which is upgraded by an explicit command.
         """
-        found = self.revision()
+        try:
+            found = self.revision()
+        except StorageError:
+            if not self.give_spare():
+                raise
+            found = self.revision()
         if found == HEAD:
             return
         if found is not None and found > HEAD:
@@ -205,6 +213,23 @@ class Catalog:
         from dataset_registry.catalog.migrate import upgrade
 
         upgrade(self)
+        self.keep_spare()
+
+    def keep_spare(self) -> None:
+        """Keep some room beside a SQLite catalog for a full disk: opening it and deleting rows both take a little."""
+        if self.is_sqlite and not (spare := Path(f"{self.path}.spare")).exists():
+            with suppress(OSError):
+                spare.write_bytes(bytes(_SPARE))
+
+    def give_spare(self) -> bool:
+        """Give that room back to the disk; whether there was any."""
+        if not self.is_sqlite:
+            return False
+        try:
+            os.unlink(f"{self.path}.spare")
+        except OSError:
+            return False
+        return True
 
     def outdated(self, found: str | None) -> CatalogOutdated:
         """The error for a catalog that has another revision than this package wants; it names the command."""
@@ -335,7 +360,10 @@ def _translated(address: str) -> Iterator[None]:
         if getattr(error.orig, "sqlstate", None) in ("40P01", "40001"):
             raise _Interrupted from error
         if "disk is full" in reason or "readonly database" in reason or "disk I/O error" in reason:
-            raise StorageError(f"The catalog {address} cannot be written: {reason}. Nothing was committed.") from error
+            raise StorageError(
+                f"The catalog {address} cannot be used: {reason}. Nothing was committed; free space or mend the permissions, "
+                "then try again."
+            ) from error
         if isinstance(error, exc.DataError):
             raise InputError(
                 f"The database does not take a value of this call: {reason.strip()}. Shorten or mend it."

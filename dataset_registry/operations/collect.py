@@ -13,7 +13,7 @@ from time import time
 
 from dataset_registry.catalog import Transaction, collection, files
 from dataset_registry.catalog.collection import CHUNK, Unreferenced
-from dataset_registry.errors import RegistryError, SweepRefused
+from dataset_registry.errors import RegistryError, StorageError, SweepRefused
 from dataset_registry.operations.access import Access, authorize
 from dataset_registry.operations.progress import Progress, silent
 from dataset_registry.store import StoredObject
@@ -64,6 +64,17 @@ def plan(access: Access, older_than: timedelta = GRACE) -> CollectPlan:
 def apply(access: Access, planned: CollectPlan, progress: Progress = silent) -> Collected:
     """Take what a plan names, each file only if nothing names it still. Raises the store's error when it refuses to delete:
     what is left waits in the trash."""
+    try:
+        return _apply(access, planned, progress)
+    except StorageError:
+        if not access.catalog.give_spare():  # on a full disk deleting takes room before it makes any
+            raise
+        return _apply(access, planned, progress)
+    finally:
+        access.catalog.keep_spare()
+
+
+def _apply(access: Access, planned: CollectPlan, progress: Progress) -> Collected:
     catalog = access.catalog
 
     def begin(tx: Transaction) -> None:

@@ -79,7 +79,7 @@ def commit(
     for attempt in range(4):
         held = _put(access, spool, dataset, change, careful=attempt > 0)
         try:
-            return access.catalog.write(partial(_commit, access, dataset, change, options, uuid, held))
+            return access.catalog.write(partial(make, access, dataset, change, options, uuid, held))
         except BytesGone:
             continue
         except RetryLater:
@@ -105,7 +105,7 @@ def _put(access: Access, spool: Spool, dataset: DatasetRecord | NewDataset, chan
     )
 
 
-def _commit(
+def make(
     access: Access,
     target: DatasetRecord | NewDataset,
     change: Change,
@@ -254,7 +254,18 @@ def _refuse_conflicts(
     before: manifests.StoredManifest,
 ) -> None:
     """Raise `CommitConflict` when a component that this commit writes changed since its base."""
-    base = manifests.StoredManifest(tx, options.base.id) if options.base else None
+    base = None
+    if options.base is not None:
+        if not versions.share(tx, [options.base.id]) or versions.by_id(tx, options.base.id) is None:
+            raise CommitConflict(
+                f"v{options.base.number} of {dataset.name}, from which this commit began, was deleted meanwhile, so that "
+                f"nobody can say what changed since ({options.branch!r} is at v{start.number} now). Read the new version and "
+                "commit again, or pass overwrite=True to replace what it has.",
+                dataset=dataset.name,
+                branch=options.branch,
+                head=start.number,
+            )
+        base = manifests.StoredManifest(tx, options.base.id)
     changed = [
         name
         for name in sorted({key[0] for key in edits})

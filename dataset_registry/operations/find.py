@@ -59,7 +59,8 @@ def _start(tx: Transaction, dataset: DatasetRecord, ref: Ref) -> VersionRecord:
     pointer = pointers.find(tx, dataset.id, ref.start)
     if pointer is not None:
         named = versions.by_id(tx, pointer.version_id)
-        assert named is not None, "a pointer's version cannot be deleted"
+        if named is None:  # between the two statements the pointer moved on, and what it named was deleted
+            return _start(tx, dataset, ref)
         return named
     candidates = versions.by_digest(tx, dataset.id, ref.start) if ref.could_be_digest else []
     if len(candidates) > 1:

@@ -1,4 +1,7 @@
-"""Looking back: one version, the history of a ref, the whole tree, children, merge bases, lineage."""
+"""Looking back: one version, the history of a ref, the whole tree, children, merge bases, lineage.
+
+A walk reads the history in several statements: it needs one snapshot, or an expiry between two of them cuts it short.
+"""
 
 from itertools import islice
 
@@ -12,7 +15,8 @@ from dataset_registry.operations.access import Access, authorize
 
 def version(access: Access, dataset: DatasetRecord, ref: str) -> VersionRecord:
     """The version that a ref names. Raises `InvalidRef`, `NotFound`."""
-    with access.catalog.read() as tx:
+    walks = "~" in ref or "^" in ref
+    with access.catalog.snapshot() if walks else access.catalog.read() as tx:
         authorize(access, tx, "read", dataset.id)
         return find.version(tx, dataset, ref)
 
@@ -21,7 +25,7 @@ def log(access: Access, dataset: DatasetRecord, ref: str, limit: int | None) -> 
     """The version a ref names and everything it came from, newest first, at most `limit` of them."""
     if limit is not None and limit < 0:
         raise InputError(f"A limit is 0 or more, not {limit}.", limit=limit)
-    with access.catalog.read() as tx:
+    with access.catalog.snapshot() as tx:
         authorize(access, tx, "read", dataset.id)
         start = find.version(tx, dataset, ref)
         walk = history.ancestors(start.number, versions.below(tx, dataset.id, start.number))
@@ -30,21 +34,21 @@ def log(access: Access, dataset: DatasetRecord, ref: str, limit: int | None) -> 
 
 def tree(access: Access, dataset: DatasetRecord) -> list[VersionRecord]:
     """Every version of a dataset, newest first; the tree is in their parents."""
-    with access.catalog.read() as tx:
+    with access.catalog.snapshot() as tx:
         authorize(access, tx, "read", dataset.id)
         return versions.all_of(tx, dataset.id)
 
 
 def children(access: Access, dataset: DatasetRecord, ref: str) -> list[VersionRecord]:
     """The versions made from the one that `ref` names, oldest first."""
-    with access.catalog.read() as tx:
+    with access.catalog.snapshot() as tx:
         authorize(access, tx, "read", dataset.id)
         return versions.children(tx, find.version(tx, dataset, ref).id)
 
 
 def merge_bases(access: Access, dataset: DatasetRecord, left: str, right: str) -> list[VersionRecord]:
     """The best common ancestors of two refs, newest first: one, several after criss-cross merges, or none."""
-    with access.catalog.read() as tx:
+    with access.catalog.snapshot() as tx:
         authorize(access, tx, "read", dataset.id)
         a, b = find.version(tx, dataset, left).number, find.version(tx, dataset, right).number
         return versions.numbered(tx, dataset.id, history.merge_bases(a, b, versions.below(tx, dataset.id, max(a, b))))

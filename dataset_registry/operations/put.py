@@ -13,7 +13,7 @@ from functools import partial
 from uuid import UUID
 
 from dataset_registry.catalog import Transaction, files
-from dataset_registry.errors import RegistryError
+from dataset_registry.errors import RegistryError, StorageError
 from dataset_registry.model.records import StoredBytes
 from dataset_registry.operations.access import Access, authorize
 from dataset_registry.store import Spool, Spooled, compress, new_key
@@ -63,7 +63,13 @@ def spooled_bytes(access: Access, spool: Spool, contents: Mapping[str, tuple[Spo
     def place(content: Spooled, format: str, key: str) -> StoredBytes:
         wanted = access.compression if formats.kind_of(format) in _COMPRESSIBLE else None
         packed = compress(spool, content) if wanted else None
-        access.store.put(key, (packed or content).source)
+        given = packed or content
+        kept = access.store.put(key, given.source)
+        if kept != given.size:
+            raise StorageError(
+                f"{access.store.location} kept {kept} bytes of an object of {given.size}. Nothing was committed; try again.",
+                key=key,
+            )
         return StoredBytes(key, packed.size, wanted) if packed else StoredBytes(key, content.size)
 
     return {

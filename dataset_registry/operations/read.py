@@ -4,14 +4,14 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
+from io import SEEK_SET, BufferedReader, BytesIO, RawIOBase
 from itertools import chain
 from pathlib import Path, PurePath
 from shutil import copyfileobj
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 from uuid import uuid4
 
-from dataset_registry.catalog import files, manifests
+from dataset_registry.catalog import files, manifests, versions
 from dataset_registry.errors import CorruptionError, InputError, NotFound, StorageError
 from dataset_registry.model.manifest import component_label
 from dataset_registry.model.names import component_name
@@ -32,7 +32,10 @@ def components(access: Access, version: VersionRecord, names: Sequence[str] | No
     names = None if names is None else [component_name(name) for name in names]
     with access.catalog.read() as tx:
         authorize(access, tx, "read", version.dataset_id)
-        return list(manifests.components(tx, version.id, names))
+        found = list(manifests.components(tx, version.id, names))
+        if not found and version.component_count and versions.by_id(tx, version.id) is None:
+            raise _deleted(version)
+        return found
 
 
 def schema(access: Access, version: VersionRecord) -> Schema:
@@ -212,7 +215,8 @@ def _deleted(version: VersionRecord) -> NotFound:
 def _open(access: Access, version: VersionRecord, file: FileRecord) -> BinaryIO:
     """A stream over a stored file, or over a legacy one where it still is."""
     if file.object_key is not None:
-        return _read(access, version, file, lambda f: access.copies.open(_key(f), f.compression_type))
+        stream = _read(access, version, file, lambda f: access.copies.open(_key(f), f.compression_type))
+        return cast(BinaryIO, BufferedReader(_Checked(stream, str(file.content_hash)), 1 << 20))
     if file.legacy_path is not None:
         try:
             return Path(file.legacy_path).open("rb")
@@ -220,6 +224,45 @@ def _open(access: Access, version: VersionRecord, file: FileRecord) -> BinaryIO:
             raise StorageError(f"The legacy file {file.legacy_path} cannot be read: {error.strerror}.") from error
     with access.catalog.read() as tx:
         return BytesIO(files.legacy_bytes(tx, file.id))
+
+
+class _Checked(RawIOBase):
+    """A stream that knows the hash of what it should give: whoever reads it from its start to its end has checked it."""
+
+    def __init__(self, stream: BinaryIO, content_hash: str) -> None:
+        self._stream, self._content_hash = stream, content_hash
+        self._hasher, self._hashed, self._at = hashlib.sha256(), 0, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._stream.seekable()
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = SEEK_SET) -> int:
+        self._at = self._stream.seek(offset, whence)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._stream.readinto(buffer)  # type: ignore[attr-defined]
+        if self._at == self._hashed:
+            self._hasher.update(memoryview(buffer)[:count])
+            self._hashed += count
+            if count == 0 and self._hasher.hexdigest() != self._content_hash:
+                raise CorruptionError(
+                    f"The file {self._content_hash[:12]} was not read as what it is named after. Read it again; if that "
+                    "does not help, run: dataset-registry verify --deep",
+                    hash=self._content_hash,
+                )
+        self._at += count
+        return int(count)
+
+    def close(self) -> None:
+        super().close()
+        self._stream.close()
 
 
 def _scan(access: Access, version: VersionRecord, found: Sequence[ComponentRecord]) -> "ds.Dataset":

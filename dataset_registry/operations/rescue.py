@@ -6,7 +6,7 @@ collection takes it, and it can be looked at, read and committed to where it bel
 
 import hashlib
 from collections.abc import Sequence
-from uuid import UUID
+from uuid import uuid4
 
 from dataset_registry.catalog import Transaction, collection, files
 from dataset_registry.errors import CorruptionError
@@ -14,8 +14,9 @@ from dataset_registry.model.records import StoredBytes
 from dataset_registry.operations import commit, datasets
 from dataset_registry.operations.access import Access
 from dataset_registry.operations.change import Change, staged_component
+from dataset_registry.operations.put import Held
 from dataset_registry.operations.stage import Staged
-from dataset_registry.store import Spool, Spooled, StoredObject
+from dataset_registry.store import Spooled, StoredObject
 from dataset_registry.tabular import formats
 
 LOST_AND_FOUND = "lost+found"
@@ -39,29 +40,27 @@ def rescue(access: Access, objects: Sequence[StoredObject]) -> bool:
 
     heal(access, objects)
 
-    def take(tx: Transaction) -> tuple[list[str], list[UUID]]:
+    change_to = datasets.find_or_new(access, LOST_AND_FOUND, None)
+
+    def take(tx: Transaction) -> None:
         known = files.find_many(tx, list(found))
         unknown = collection.unknown(tx, [stored.key for stored, _, _ in found.values()])
         new = sorted(h for h, (stored, _, _) in found.items() if h not in known and stored.key in unknown)
-        holds = files.hold(tx, dict.fromkeys(new)) if new else {}
+        if not new:
+            return
+        # In one transaction with the version that names them: what is entered and not named is for a collection.
         files.add_whole(tx, [(h, found[h][1], found[h][2], found[h][0]) for h in new])
-        return new, list(holds.values())
-
-    taken, holds = access.catalog.write(take)
-    if taken:
-        with Spool(access.store.scratch) as spool:
-            change = Change()
-            for content_hash in taken:
-                _, size, format = found[content_hash]
-                # The bytes are stored and held: a commit asks for their hash alone, and would fail if it had to put them.
-                nowhere = Spooled(content_hash, size, access.store.scratch / "nowhere")
-                staged = Staged(content_hash, size, format, None, (nowhere,))
-                change.add(content_hash, 0, staged_component(staged, "data", {}))
-            options = commit.CommitOptions(
-                message=f"{len(taken)} objects that the catalog did not know", overwrite=True
+        change = Change()
+        for content_hash in new:
+            _, size, format = found[content_hash]
+            nowhere = Spooled(content_hash, size, access.store.scratch / "nowhere")  # known by now: nothing is read
+            change.add(
+                content_hash, 0, staged_component(Staged(content_hash, size, format, None, (nowhere,)), "data", {})
             )
-            commit.commit(access, spool, datasets.find_or_new(access, LOST_AND_FOUND, None), change, options)
-        access.catalog.write(lambda tx: files.release(tx, holds))
+        options = commit.CommitOptions(message=f"{len(new)} objects that the catalog did not know", overwrite=True)
+        commit.make(access, change_to, change, options, uuid4(), Held(), tx)
+
+    access.catalog.write(take)
     return True
 
 

@@ -233,6 +233,8 @@ def _hash(access: Access, file: FileRecord) -> tuple[int, Finding | None]:
     """Read a file whole; its bytes, and what is wrong with it."""
     try:
         digest, size = content_digest(access, str(file.object_key), file.compression_type)
+        if digest != file.content_hash:  # once more: the bytes may have changed on the way here
+            digest, size = content_digest(access, str(file.object_key), file.compression_type)
     except CorruptionError as error:
         if not _is_there(access, file):
             return 0, None

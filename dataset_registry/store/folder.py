@@ -27,12 +27,13 @@ class FolderStore:
         self._objects = self._root / "objects"
         self._durable: set[Path] = set()
 
-    def put(self, key: str, source: Path | bytes) -> None:
+    def put(self, key: str, source: Path | bytes) -> int:
         with self._placing(key) as target:
             if isinstance(source, bytes):
                 self._write(source, target)
             else:
                 self._link(source, target)
+            return target.stat().st_size
 
     def take(self, key: str, source: Store, source_key: str) -> bool:
         if not isinstance(source, FolderStore):

@@ -47,17 +47,20 @@ class LocalCopies:
         """
         if compression is None and (path := self._store.path(key)) is not None:
             return path
-        mine = self._private() / checked_key(key)
-        shared = self._folder / key[:2] / key
-        with self._one_at_a_time(key):
-            if mine.exists():
-                return mine
-            try:
-                os.link(shared, mine)
-                os.utime(shared)
-            except FileNotFoundError:
-                if not mine.exists():
-                    self._make(key, compression, mine, shared)
+        shared = self._folder / checked_key(key)[:2] / key
+        try:
+            mine = self._private() / key
+            with self._one_at_a_time(key):
+                if mine.exists():
+                    return mine
+                try:
+                    os.link(shared, mine)
+                    os.utime(shared)
+                except FileNotFoundError:
+                    if not mine.exists():
+                        self._make(key, compression, mine, shared)
+        except OSError as error:
+            raise storage_error(error, f"A copy for reading could not be kept in {self._folder}") from error
         return mine
 
     def open(self, key: str, compression: str | None = None) -> BinaryIO:
@@ -113,8 +116,6 @@ class LocalCopies:
             with suppress(FileExistsError):  # somebody else was as fast
                 os.link(partial, shared)
             partial.rename(mine)
-        except OSError as error:
-            raise storage_error(error, f"A copy for reading could not be kept in {self._folder}") from error
         finally:
             partial.unlink(missing_ok=True)
         self._unseen += size

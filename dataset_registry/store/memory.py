@@ -26,9 +26,10 @@ class MemoryStore:
         self.scratch = Path(mkdtemp(prefix="dataset-registry-"))
         weakref.finalize(self, rmtree, self.scratch, ignore_errors=True)
 
-    def put(self, key: str, source: Path | bytes) -> None:
+    def put(self, key: str, source: Path | bytes) -> int:
         data = source if isinstance(source, bytes) else source.read_bytes()
         self._keep(checked_key(key), data)
+        return len(data)
 
     def take(self, key: str, source: Store, source_key: str) -> bool:
         if not isinstance(source, MemoryStore):

@@ -5,11 +5,13 @@ request that S3 then checks, and streams large files in parts. It does not survi
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from io import BufferedReader, RawIOBase
 from pathlib import Path
+from random import random
+from time import sleep
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import parse_qsl, urlsplit
 
@@ -19,6 +21,7 @@ from dataset_registry.store.protocol import KEY, Store, StoredObject, checked_ke
 from dataset_registry.store.spool import tidy
 
 if TYPE_CHECKING:
+    from obstore import GetResult
     from obstore.store import ObjectStore as Client
 
 SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl")
@@ -31,6 +34,7 @@ _IN_FLIGHT = 3
 _COPYABLE = 5 * 2**30
 """The largest object that S3 copies in one request."""
 _READ = 4 << 20
+_ATTEMPTS = 3
 
 
 _process: int | None = None
@@ -106,26 +110,24 @@ class ObjectStore:
             raise InputError(f"The store {self.location} cannot be opened: {_reason(error)}.") from error
         return client
 
-    def put(self, key: str, source: Path | bytes) -> None:
+    def put(self, key: str, source: Path | bytes) -> int:
         import obstore
 
         size = len(source) if isinstance(source, bytes) else source.stat().st_size
         whole = size <= _PART
         with self._errors(key):
-            obstore.put(
-                self._client,
-                self._path(key),
-                source,
-                use_multipart=not whole,
-                chunk_size=max(_PART, -(-size // _PARTS)),
-                max_concurrency=_IN_FLIGHT,
+            _again(
+                lambda: obstore.put(
+                    self._client,
+                    self._path(key),
+                    source,
+                    use_multipart=not whole,
+                    chunk_size=max(_PART, -(-size // _PARTS)),
+                    max_concurrency=_IN_FLIGHT,
+                )
             )
-            # The server has checked each request's SHA-256; that it put the parts together, only a look can say.
-            kept = size if whole and self._bucket.startswith("s3") else self.size(key)
-        if kept != size:
-            raise StorageError(
-                f"{self.location} kept {kept} bytes of an upload of {size}. Nothing was committed; try again.", key=key
-            )
+        # The server has checked each request's SHA-256; that it put the parts together, only a look can say.
+        return size if whole and self._bucket.startswith("s3") else self.size(key) or 0
 
     def take(self, key: str, source: Store, source_key: str) -> bool:
         import obstore
@@ -145,7 +147,8 @@ class ObjectStore:
         checked_key(key)
 
     def open(self, key: str) -> BinaryIO:
-        return BufferedReader(_Reader(self, key, self._require(key)), _READ)
+        size, pieces = self.stream(key)
+        return BufferedReader(_Reader(self, key, size, pieces), _READ)
 
     def size(self, key: str) -> int | None:
         import obstore
@@ -164,7 +167,7 @@ class ObjectStore:
 
         try:
             with self._errors(key):
-                obstore.delete(self._client, self._path(key))
+                _again(lambda: obstore.delete(self._client, self._path(key)))
         except CorruptionError:
             return
 
@@ -180,19 +183,18 @@ class ObjectStore:
     def tidy(self, older_than: float) -> int:
         return tidy(self.scratch, older_than)
 
-    def stream(self, key: str, start: int) -> Iterator[bytes]:
-        """The bytes of an object from `start` on, in pieces of a few megabytes."""
+    def stream(self, key: str, start: int = 0) -> tuple[int, Iterator[bytes]]:
+        """The size of an object, and its bytes from `start` on in pieces of a few megabytes; the request is under way."""
         import obstore
 
         with self._errors(key):
-            found = obstore.get(self._client, self._path(key), options={"range": {"offset": start}})
-            yield from found.stream(min_chunk_size=_READ)
+            options = {"range": {"offset": start}} if start else None
+            found = obstore.get(self._client, self._path(key), options=cast(Any, options))
+            return int(found.meta["size"]), self._pieces(key, found)
 
-    def _require(self, key: str) -> int:
-        size = self.size(key)
-        if size is None:
-            raise missing(key, self.location)
-        return size
+    def _pieces(self, key: str, found: "GetResult") -> Iterator[bytes]:
+        with self._errors(key):
+            yield from found.stream(min_chunk_size=_READ)
 
     def _path(self, key: str | None) -> str:
         folder = f"{self._prefix}/objects" if self._prefix else "objects"
@@ -227,13 +229,29 @@ def _reopen(location: str, config: dict[str, str]) -> ObjectStore:
     return ObjectStore(location, config=config)
 
 
+def _again(request: Callable[[], object]) -> None:
+    """Repeat a request whose connection broke: obstore does not repeat a POST (deleting, beginning an upload in parts), and
+    ours do no harm twice."""
+    from obstore.exceptions import GenericError
+
+    for attempt in range(_ATTEMPTS):
+        try:
+            request()
+        except GenericError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+            sleep(random() * 0.3 * 2**attempt)
+        else:
+            return
+
+
 class _Reader(RawIOBase):
     """An object as a file: one request streams from where it stands, another one starts when it is moved."""
 
-    def __init__(self, store: ObjectStore, key: str, size: int) -> None:
+    def __init__(self, store: ObjectStore, key: str, size: int, pieces: Iterator[bytes]) -> None:
         self._store, self._key, self._size = store, key, size
         self._at = 0
-        self._pieces: Iterator[bytes] | None = None
+        self._pieces: Iterator[bytes] | None = pieces
         self._piece = memoryview(b"")
 
     def readable(self) -> bool:
@@ -256,7 +274,7 @@ class _Reader(RawIOBase):
             return 0
         if not self._piece:
             if self._pieces is None:
-                self._pieces = self._store.stream(self._key, self._at)
+                _, self._pieces = self._store.stream(self._key, self._at)
             piece = next(self._pieces, None)
             if piece is None:
                 raise RetryLater(

@@ -52,8 +52,8 @@ class Store(Protocol):
     transfers: int
     """How many objects are worth moving at once."""
 
-    def put(self, key: str, source: Path | bytes) -> None:
-        """Keep the bytes of `source` (a file, or the bytes themselves), durably, before returning.
+    def put(self, key: str, source: Path | bytes) -> int:
+        """Keep the bytes of `source` (a file, or the bytes themselves), durably; how many the store has of them.
 
         A file stays where it is and must not be written to afterwards. A reader sees the whole object or none; a
         crash leaves none. Keys are made up anew for every put (`new_key`): a store that sees at no cost that one exists

@@ -1,0 +1,277 @@
+"""Writers and collectors that are killed and stopped at any moment, and a database server that dies under them.
+
+Afterwards everything that was acknowledged is there and readable, and nothing else is. By hand, for longer or with a
+mutant that must not survive: CRASH_SECONDS=300 CRASH_MUTANT=… pytest -m '' -s -k name tests/faults/test_crashes.py
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from heapq import heappop, heappush
+from pathlib import Path
+from time import sleep, time
+
+import pytest
+from sqlalchemy import func, select
+
+from dataset_registry import Registry
+from dataset_registry.catalog.tables import trash, uploads
+from dataset_registry.errors import RegistryError
+from tests import servers
+from tests.faults import crashing, mutants
+from tests.faults.crashing import DATASETS, Job, as_line, entries, wrong_bytes
+
+PAIRS = ("sqlite+folder", "postgresql+folder", "postgresql+s3")
+HOLD_SECONDS = 1
+
+
+@pytest.mark.parametrize("pair", ["sqlite+folder", "postgresql+s3"])
+def test_a_few_seconds_of_kills_and_stops_lose_nothing(
+    pair: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    _crash(pair, request, tmp_path, seconds=5, writers=4, collectors=1, server_kills=1)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("pair", PAIRS)
+def test_a_minute_of_kills_and_stops_loses_nothing(pair: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    seconds = float(os.environ.get("CRASH_SECONDS", "60"))
+    _crash(pair, request, tmp_path, seconds=seconds, writers=8, collectors=2, server_kills=2)
+
+
+def _crash(
+    pair: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    *,
+    seconds: float,
+    writers: int,
+    collectors: int,
+    server_kills: int,
+) -> None:
+    database, _, kind = pair.partition("+")
+    server = request.getfixturevalue("postgresql_server") if database == "postgresql" else None
+    catalog = request.getfixturevalue(f"{database}_catalog" if server else "sqlite_url")
+    store = request.getfixturevalue("s3_url") if kind == "s3" else str(tmp_path / "store")
+    journals = tmp_path / "journals"
+    journals.mkdir()
+    with Registry.open(catalog=catalog, store=store) as registry:
+        for name in DATASETS:
+            registry.create_dataset(name).commit({"a": b"start"})
+    mutant = os.environ.get("CRASH_MUTANT")
+    if server and mutant in mutants.FOREIGN_KEYS:
+        mutants.drop_foreign_key(catalog, *mutants.FOREIGN_KEYS[mutant])
+    with _nursery() as nursery:
+        until = time() + seconds
+        jobs = [
+            Job(role, f"{role}-{n}", catalog, store, str(journals), until, HOLD_SECONDS, mutant)
+            for role, count in (("writer", writers), ("collector", collectors))
+            for n in range(count)
+        ]
+        done = _torment(nursery, jobs, until, server, server_kills)
+    report = _examine(catalog, store, journals)
+    print(f"\n{pair}, {seconds:g} s: {report.summary(done)}")
+    assert not report.problems, "\n".join([f"{len(report.problems)} problems", *report.problems[:20]])
+    assert report.counts["commit"] >= len(jobs)
+    assert report.counts["must be there"]
+    assert all((report.counts["collected"], report.counts["swept"], done["killed"], done["stopped"]))
+
+
+# --- tormenting ----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Nursery:
+    """What forks the workers: see `crashing.nursery`."""
+
+    process: "subprocess.Popen[str]"
+
+    def start(self, job: Job) -> int:
+        """Start a worker; its process id."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(as_line(job))
+        self.process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> int:
+        assert self.process.stdout is not None
+        return int(self.process.stdout.readline())
+
+
+@contextmanager
+def _nursery() -> Iterator[Nursery]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", crashing.__name__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    with process:  # the end of its input is the end of the workers
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield Nursery(process)
+    assert process.returncode == 0
+
+
+def _torment(
+    nursery: Nursery, jobs: list[Job], until: float, server: servers.PostgreSQL | None, server_kills: int
+) -> Counter[str]:
+    """Kill and stop workers at random until the time is up, and the server now and then; how often each."""
+    done: Counter[str] = Counter()
+    running = {nursery.start(job): job for job in jobs}
+    waking: list[tuple[float, int]] = []
+    begin = time()
+    dying = [begin + (until - begin) * (n + 1) / (server_kills + 1) for n in range(server_kills if server else 0)]
+    while (now := time()) < until:
+        sleep(random.uniform(0.05, 0.45))
+        while waking and waking[0][0] <= now:
+            os.kill(heappop(waking)[1], signal.SIGCONT)
+        if server and dying and dying[0] <= now:
+            del dying[0]
+            server.kill()
+            sleep(random.uniform(0, 0.3))
+            server.restart()
+            done["server killed"] += 1
+        pid = random.choice(list(running))
+        if random.random() < 0.4:
+            os.kill(pid, signal.SIGKILL)
+            job = running.pop(pid)
+            running[nursery.start(job)] = job
+            done["killed"] += 1
+        else:
+            os.kill(pid, signal.SIGSTOP)
+            heappush(waking, (now + random.uniform(0.05, 1.5), pid))
+            done["stopped"] += 1
+    return done
+
+
+# --- what must be true afterwards ----------------------------------------------------------------------------------
+
+
+@dataclass
+class Report:
+    """What the journals say, and what is not as they say."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+    found: Counter[str] = field(default_factory=Counter)
+
+    def add(self, kind: str, what: str) -> None:
+        """Note a problem."""
+        self.found[kind] += 1
+        self.problems.append(f"{kind}: {what}")
+
+    def summary(self, done: Counter[str]) -> str:
+        """The one line that says it all."""
+        c = self.counts
+        there = f"{c['must be there']} of {c['versions']} versions must be there"
+        others = f"{c['deleted']} deletions, {c['expired']} expiries, {c['read']} reads"
+        work = f"{c['commit']} acknowledged commits ({there}), {others}"
+        kills = f"{done['killed']} kills, {done['stopped']} stops, {done['server killed']} postmaster kills"
+        cleaning = f"{c['collected']} collections ({c['files taken']} files), {c['swept']} sweeps ({c['swept objects']} objects)"
+        problems = ", ".join(f"{self.found[k]} {k}" for k in ("lost", "missing reads", "drift", "orphans", "findings"))
+        refused = ", ".join(f"{n} {kind}" for kind, n in sorted(c.items()) if kind.startswith("refused: "))
+        return (
+            f"{work}, {c['put again']} put again; {kills}; {cleaning}, {c['verified']} verifications; {problems}, "
+            f"{self.found['violations']} violations ({refused.replace('refused: ', '')})"
+        )
+
+
+def _examine(catalog: str, store: str, journals: Path) -> Report:
+    report = Report()
+    acknowledged: dict[tuple[str, int], list[dict[str, object]]] = defaultdict(list)
+    perhaps, surely = set(), set()
+    for entry in entries(journals):
+        report.counts[entry["kind"]] += 1
+        match entry["kind"]:
+            case "commit":
+                acknowledged[entry["dataset"], entry["number"]].append(entry)
+            case "deleting":
+                perhaps.update(map(tuple, entry["versions"]))
+            case "deleted":
+                surely.add((entry["dataset"], entry["number"]))
+            case "collected":
+                report.counts["files taken"] += entry["files"]
+            case "swept":
+                report.counts["swept objects"] += entry["objects"]
+            case "refused":
+                report.counts[f"refused: {entry['code']}"] += 1
+            case "violation":
+                report.add("violations", entry["what"])
+    with Registry.open(catalog=catalog, store=store) as registry:
+        _look_for_what_was_acknowledged(registry, acknowledged, perhaps, surely, report)
+        sleep(HOLD_SECONDS + 0.1)
+        registry.collect(older_than=timedelta(0))
+        registry.sweep(older_than=timedelta(0), max_share=1)
+        _look_for_leftovers(registry, report)
+        for finding in registry.verify(deep=True, older_than=timedelta(0)).findings:
+            report.add("findings", f"{finding.kind}: {finding.what}")
+    return report
+
+
+def _look_for_what_was_acknowledged(
+    registry: Registry,
+    acknowledged: dict[tuple[str, int], list[dict[str, object]]],
+    perhaps: set[tuple[str, int]],
+    surely: set[tuple[str, int]],
+    report: Report,
+) -> None:
+    there = {(d.name, v.number): v for d in registry.datasets() for v in d.tree()}
+    on_main = {(name, v.number) for name in DATASETS for v in registry.dataset(name).log()}
+    report.counts["versions"] = len(acknowledged)
+    report.counts["must be there"] = len(acknowledged.keys() - perhaps)
+    for at, commits in acknowledged.items():
+        if at not in there:
+            if at not in perhaps:
+                report.add("lost", f"{at} was acknowledged and is not there")
+            continue
+        version = there[at]
+        held = {c.name: c.content_hash for c in version.components}
+        for commit in commits:
+            if (str(version.record.uuid), version.digest) != (commit["uuid"], commit["digest"]):
+                report.add("lost", f"{at} is not the version that was acknowledged")
+            if not commit["components"].items() <= held.items():
+                report.add("lost", f"{at} does not hold what was acknowledged: {held}, {commit}")
+            # Nobody moves or deletes main, and an expiry gives children their grandparents.
+            if commit["branch"] == "main" and at not in on_main:
+                report.add("lost", f"{at} was committed to main, and main does not come from it")
+    for at in surely & there.keys():
+        report.add("lost", f"the deletion of {at} was acknowledged, and it is there")
+    for at, version in there.items():
+        try:
+            problem = wrong_bytes(version)
+        except RegistryError as error:
+            problem = repr(error)
+        if problem:
+            report.add("missing reads", f"{at} {problem}")
+
+
+def _look_for_leftovers(registry: Registry, report: Report) -> None:
+    """After a collection and a sweep there is what versions name, and nothing else."""
+    files = list(registry.files())
+    objects = {found.key for found in registry._access.store.list()}
+    for key in objects ^ {file.object_key for file in files}:
+        report.add("orphans", f"{key} is {'only in the store' if key in objects else 'not in the store'}")
+    with registry._access.catalog.read() as tx:
+        for table in (trash, uploads):
+            if left := tx.execute(select(func.count()).select_from(table)).scalar():
+                report.add("orphans", f"{left} rows of {table.name}")
+    named = Counter(c.content_hash for d in registry.datasets() for v in d.tree() for c in v.components)
+    for file in files:
+        if file.reference_count != named[file.content_hash] or not file.reference_count:
+            report.add(
+                "drift", f"{file.content_hash} is counted {file.reference_count}, named {named[file.content_hash]}"
+            )
+    registry._access.store.tidy(0)
+    scratch = registry._access.store.scratch / "spool"
+    if scratch.exists() and (left := list(scratch.iterdir())):
+        report.add("orphans", f"spools of dead writers: {left}")
