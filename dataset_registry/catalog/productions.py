@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Select, insert, select
+from sqlalchemy import Select, insert, select, update
 
 from dataset_registry.catalog.engine import Transaction, insert_row
 from dataset_registry.catalog.tables import dataset_versions, datasets, production_inputs, productions, users
@@ -64,6 +64,20 @@ def input_id(tx: Transaction, dataset: str, number: int, digest: str | None) -> 
     if digest is not None:
         query = query.where(dataset_versions.c.digest == digest)
     return tx.execute(query.where(datasets.c.name == dataset, dataset_versions.c.version_number == number)).scalar()
+
+
+def link_inputs(tx: Transaction, dataset: str) -> None:
+    """Let inputs from a dataset that are known by their facts alone name its versions, where these have come by now."""
+    made_from = (
+        select(dataset_versions.c.id)
+        .join(datasets, datasets.c.id == dataset_versions.c.dataset_id)
+        .where(datasets.c.name == dataset)
+        .where(dataset_versions.c.version_number == production_inputs.c.version_number)
+        .where(dataset_versions.c.digest == production_inputs.c.digest)
+        .scalar_subquery()
+    )
+    unlinked = production_inputs.c.version_id.is_(None) & (production_inputs.c.dataset_name == dataset)
+    tx.execute(update(production_inputs).where(unlinked).values(version_id=made_from))
 
 
 _SELECT = (

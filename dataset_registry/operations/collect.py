@@ -193,6 +193,9 @@ def plan_sweep(
         latest = collection.latest_change(tx)
     before = time() - older_than.total_seconds()
     dead = tuple(found for found in unknown if found.modified <= before)
+    if dead:  # a collection may have taken some between the listing and our question
+        there = {found.key for found in access.store.list()}
+        dead = tuple(found for found in dead if found.key in there)
     return SweepPlan(dead, count, size, _suspicion(dead, count, size, latest, max_share))
 
 

@@ -28,6 +28,7 @@ from dataset_registry.model.records import (
 from dataset_registry.operations.access import Access, authorize
 from dataset_registry.operations.progress import Progress, silent
 from dataset_registry.operations.put import Bytes, BytesGone, Held, put, spooled_bytes
+from dataset_registry.operations.verify import content_digest
 from dataset_registry.store import Spool, Spooled
 
 _BATCH = 500
@@ -73,6 +74,8 @@ def copy(
     done = Copied()
     for record in found:
         _copy_dataset(source, target, record, refs, done, progress)
+    for record in found:  # what was made from a dataset may have arrived before it
+        target.catalog.write(partial(productions.link_inputs, dataset=record.name))
     return done
 
 
@@ -97,9 +100,11 @@ def _copy_dataset(
     copied = target.catalog.write(begin)
     with target.catalog.read() as tx:
         there = {version.number: version for version in versions.all_of(tx, copied.id)}
-    for position, version in enumerate(history, 1):
+    for version in history:
         if (same := there.get(version.number)) is not None:
             _refuse_another(record, version, same)
+    for position, version in enumerate(history, 1):
+        if version.number in there:
             done.present += 1
         else:
             _copy_version(source, target, copied, version, done)
@@ -153,7 +158,11 @@ class _Shipment:
 
 def _copy_version(source: Access, target: Access, dataset: DatasetRecord, version: VersionRecord, done: Copied) -> None:
     with source.catalog.snapshot() as tx:
-        shipment = _pack(tx, version)
+        now = versions.by_id(tx, version.id)  # an expiry may have given it other parents since, or taken it
+        shipment = _pack(tx, now) if now else None
+    if shipment is None:
+        done.notes.append(f"{version.dataset}@v{version.number} was deleted while it was copied")
+        return
     for _ in range(4):
         holds = _bring(source, target, dataset, shipment, done)
         try:
@@ -221,16 +230,21 @@ def _place(source: Access, target: Access, spool: Spool, file: FileRecord, key: 
     path = None
     if file.compression_type is None:
         path = source.store.path(source_key)
-        if path is None and target.store.take(key, source.store, source_key):
-            return StoredBytes(key, file.stored_size)  # within one bucket the server copies, and checks, by itself
+        if path is None and target.store.take(key, source.store, source_key):  # within one bucket the server copies
+            _refuse_other_content(content_hash, content_digest(target, key, None)[0])
+            return StoredBytes(key, file.stored_size)
     spooled = spool.share(path) if path is not None else _stream(source, spool, file)
-    if spooled.content_hash != content_hash:
+    _refuse_other_content(content_hash, spooled.content_hash)
+    return spooled_bytes(target, spool, {content_hash: (spooled, str(file.format))})[content_hash].place(key)
+
+
+def _refuse_other_content(content_hash: str, found: str) -> None:
+    if found != content_hash:
         raise CorruptionError(
             f"The file {content_hash[:12]} of the registry that is copied has other content than its hash says. Run there: "
             "dataset-registry verify --deep",
             hash=content_hash,
         )
-    return spooled_bytes(target, spool, {content_hash: (spooled, str(file.format))})[content_hash].place(key)
 
 
 def _stream(source: Access, spool: Spool, file: FileRecord) -> Spooled:

@@ -28,12 +28,13 @@ def hash_as_key(patch: Patch) -> None:
     """The physical key of a content is made of its hash alone, and a store finds that it has it already."""
     real_put = FolderStore.put
 
-    def tolerant_put(self: FolderStore, key: str, source: Path | bytes) -> None:
+    def tolerant_put(self: FolderStore, key: str, source: Path | bytes) -> int:
         try:
-            real_put(self, key, source)
+            return real_put(self, key, source)
         except StorageError:
-            if self.size(key) is None:
+            if (size := self.size(key)) is None:
                 raise
+            return size
 
     patch(put, "new_key", lambda content_hash: f"{content_hash}.{'0' * 32}")
     patch(FolderStore, "put", tolerant_put)

@@ -240,13 +240,14 @@ class _DyingStore(FolderStore):
         self.left = dies_at
         self.after = after
 
-    def put(self, key: str, source: Path | bytes) -> None:
+    def put(self, key: str, source: Path | bytes) -> int:
         self.left -= 1
         if self.left == 0 and not self.after:
             raise _Killed
-        super().put(key, source)
+        kept = super().put(key, source)
         if self.left == 0:
             raise _Killed
+        return kept
 
 
 @pytest.mark.parametrize(("dies_at", "after"), [(1, False), (3, True), (5, False)])
