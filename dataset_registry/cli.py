@@ -184,8 +184,8 @@ def collect(
         typer.Option("--sweep", help="Also remove objects that the catalog does not know (lists the whole store)."),
     ] = False,
     max_share: Annotated[
-        float, typer.Option(help="The share of the store that a sweep may remove; 1 if they really are leftovers.")
-    ] = 0.02,
+        float, typer.Option(help="The share of the store that a sweep may remove; 1 for whatever is unknown.")
+    ] = 0.0,
     dry_run: DryRun = False,
     yes: Yes = False,
     as_json: AsJson = False,

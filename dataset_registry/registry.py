@@ -227,8 +227,9 @@ class Registry:
     ) -> collection.SweepPlan | collection.Collected:
         """Remove objects from the store that the catalog does not know; with `dry_run`, only the plan of that.
 
-        Raises `SweepRefused` when they are more than `max_share` of the store, or newer than the catalog: then the catalog
-        was probably restored from an older backup. `max_share=1` says that they really are leftovers.
+        Raises `SweepRefused` when they are more than `max_share` of the store: what dead writers leave is collected, so the
+        catalog was probably restored from an older backup (`verify(repair=True)` takes their content into `lost+found`), or
+        the store is another catalog's too. `max_share=1` says that they may go.
         """
         plan = collection.plan_sweep(self._access, older_than, max_share, progress)
         return plan if dry_run else collection.apply_sweep(self._access, plan, progress)

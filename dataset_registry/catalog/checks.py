@@ -9,6 +9,7 @@ from sqlalchemy import and_, exists, func, or_, select, text, update
 
 from dataset_registry.catalog import manifests
 from dataset_registry.catalog.engine import Transaction
+from dataset_registry.catalog.files import users_of
 from dataset_registry.catalog.tables import (
     dataset_pointers,
     dataset_versions,
@@ -80,7 +81,9 @@ def pages(tx: Transaction) -> Iterator[Problem]:
             ordered = all(sort_key(a.key) < sort_key(b.key) for a, b in pairwise(found))
             right = row.digest is None or page_digest(found) == row.digest
             if not (right and ordered and len(found) == row.entry_count and last == (row.last_name, row.last_index)):
-                yield Problem("page", f"page {row.id} does not hold what its digest is over", (row.id,))
+                index = select(manifest_index_entries.c.index_page_id).where(manifest_index_entries.c.page_id == row.id)
+                what = f"page {row.id} ({_holders(tx, index)}) does not hold what its digest is over"
+                yield Problem("page", what, (row.id,))
 
 
 def index_pages(tx: Transaction) -> Iterator[Problem]:
@@ -99,7 +102,8 @@ def index_pages(tx: Transaction) -> Iterator[Problem]:
             if not row.named:
                 yield Problem("unnamed-index-page", f"no version names index page {row.id}", (row.id,))
             elif not _agrees(row.digest, row.entry_count, found, index_digest):
-                yield Problem("page", f"index page {row.id} does not hold what its digest is over", (row.id,))
+                what = f"index page {row.id} ({_holders(tx, [row.id])}) does not hold what its digest is over"
+                yield Problem("page", what, (row.id,))
 
 
 def versions(tx: Transaction) -> Iterator[Problem]:
@@ -178,10 +182,27 @@ def tables(tx: Transaction) -> Iterator[Problem]:
         for row in rows:
             found = held.get(row.id, [])
             if parts_digest(found) != row.content_hash or sum(p.size for p in found) != row.file_size:
-                yield Problem("table", f"the table {row.content_hash[:12]} does not have its parts", (row.id,))
+                users = ", ".join(users_of(tx, row.id)) or "of no version"
+                yield Problem(
+                    "table", f"the table {row.content_hash[:12]} ({users}) does not have its parts", (row.id,)
+                )
     bare = and_(files.c.storage_type == "store", files.c.form != "parts", files.c.object_key.is_(None))
     for file_id, content_hash in tx.execute(select(files.c.id, files.c.content_hash).where(bare)):
         yield Problem("file", f"the file {(content_hash or '?')[:12]} has no object", (file_id,))
+
+
+def _holders(tx: Transaction, index_pages: Any) -> str:
+    """Some of the versions that name index pages, the newest first."""
+    query = (
+        select(datasets.c.name, dataset_versions.c.version_number, dataset_versions.c.id)
+        .distinct()
+        .join(dataset_versions, dataset_versions.c.dataset_id == datasets.c.id)
+        .join(version_index_pages, version_index_pages.c.version_id == dataset_versions.c.id)
+        .where(version_index_pages.c.index_page_id.in_(index_pages))
+        .order_by(dataset_versions.c.id.desc())
+        .limit(5)
+    )
+    return ", ".join(f"{name}@v{number}" for name, number, _ in tx.execute(query))
 
 
 def _agrees(

@@ -2,21 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
-from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, true
+from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, or_, select, true
 
 from dataset_registry.catalog.engine import Transaction
 from dataset_registry.catalog.files import discard
 from dataset_registry.catalog.tables import (
-    dataset_pointers,
     dataset_versions,
     file_captures,
     file_parts,
     files,
     manifest_entries,
     permissions,
-    productions,
     schemas,
     trash,
     uploads,
@@ -107,19 +105,27 @@ def expired_holds(tx: Transaction) -> int:
     )
 
 
+_LATE_SECONDS = 7 * 24 * 3600
+"""How long a writer may sleep through the end of its hold and still have what it puts then removed."""
+
+
 def drop_expired_holds(tx: Transaction) -> int:
-    """Delete the holds that ran out; the objects they announced go into the trash, whether they came or not."""
+    """Delete the holds that ran out; the objects they announced go into the trash, whether they came or are still to come."""
     gone = tx.execute(delete(uploads).where(uploads.c.expires_at < utc_now()).returning(uploads.c.object_key)).all()
-    discard(tx, [row[0] for row in gone if row[0] is not None])
+    if keys := [row[0] for row in gone if row[0] is not None]:
+        tx.execute(insert(trash).values(keep_until=utc_now(_LATE_SECONDS)), [{"object_key": key} for key in keys])
     return len(gone)
 
 
 # --- trash ---------------------------------------------------------------------------------------------------------
 
+_DUE = or_(trash.c.keep_until.is_(None), trash.c.keep_until < utc_now())
+"""Trash that is forgotten once its bytes are deleted."""
+
 
 def trash_count(tx: Transaction) -> int:
-    """How many objects are in the trash."""
-    return int(tx.execute(select(func.count()).select_from(trash)).scalar_one())
+    """How many objects are in the trash, without those that are only waited for."""
+    return int(tx.execute(select(func.count()).select_from(trash).where(_DUE)).scalar_one())
 
 
 def trashed(tx: Transaction, after: str, limit: int = CHUNK) -> list[str]:
@@ -128,9 +134,9 @@ def trashed(tx: Transaction, after: str, limit: int = CHUNK) -> list[str]:
     return list(tx.execute(query).scalars())
 
 
-def empty_trash(tx: Transaction, keys: Sequence[str]) -> None:
-    """Forget objects whose bytes are deleted."""
-    tx.execute(delete(trash).where(trash.c.object_key.in_(keys)))
+def empty_trash(tx: Transaction, keys: Sequence[str]) -> int:
+    """Forget objects whose bytes are deleted, except those that may still come; how many were forgotten."""
+    return tx.execute(delete(trash).where(trash.c.object_key.in_(keys), _DUE)).rowcount
 
 
 # --- sweeping ------------------------------------------------------------------------------------------------------
@@ -144,21 +150,6 @@ def unknown(tx: Transaction, keys: Sequence[str]) -> set[str]:
         for chunk in _chunks(sorted(left)):
             left.difference_update(tx.execute(select(column).where(column.in_(chunk))).scalars())
     return left
-
-
-def latest_change(tx: Transaction) -> datetime:
-    """When the catalog was last written to, as far as its rows say."""
-    moments = [
-        tx.execute(select(func.max(column, type_=column.type))).scalar()
-        for column in (
-            files.c.created_at,
-            dataset_versions.c.ingestion_timestamp,
-            dataset_pointers.c.updated_at,
-            productions.c.created_at,
-            trash.c.created_at,
-        )
-    ]
-    return max((moment for moment in moments if moment is not None), default=datetime.fromtimestamp(0, UTC))
 
 
 def _chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:

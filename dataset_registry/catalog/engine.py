@@ -20,7 +20,7 @@ from weakref import WeakSet, finalize
 from sqlalchemy import Connection, Engine, Integer, Table, create_engine, event, exc, insert, text
 from sqlalchemy.engine import URL, make_url
 
-from dataset_registry.errors import CatalogOutdated, InputError, RetryLater, StorageError
+from dataset_registry.errors import CatalogOutdated, CorruptionError, InputError, RetryLater, StorageError
 
 try:
     import fcntl
@@ -363,6 +363,10 @@ def _translated(address: str) -> Iterator[None]:
             raise StorageError(
                 f"The catalog {address} cannot be used: {reason}. Nothing was committed; free space or mend the permissions, "
                 "then try again."
+            ) from error
+        if "malformed" in reason or "not a database" in reason:
+            raise CorruptionError(
+                f"The catalog {address} is damaged: {reason}. Restore it from a backup (docs/operations.md)."
             ) from error
         if isinstance(error, exc.DataError):
             raise InputError(

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Row, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import Row, and_, bindparam, delete, func, insert, or_, select, update
 
 from dataset_registry.catalog.engine import Transaction, insert_row
 from dataset_registry.catalog.tables import (
@@ -38,7 +38,10 @@ _COLUMNS = (
     files.c.stored_size,
     files.c.damage,
 )
-_BY_HASH = select(*_COLUMNS).where(files.c.content_hash == bindparam("hash"), files.c.damage.is_(None))
+_LIVE = and_(files.c.damage.is_(None), or_(files.c.object_key.is_not(None), files.c.form == "parts"))
+"""That a file's bytes are there, as far as anybody knows."""
+
+_BY_HASH = select(*_COLUMNS).where(files.c.content_hash == bindparam("hash"), _LIVE)
 _BY_IDS = select(*_COLUMNS, files.c.file_path, files.c.storage_type).where(
     files.c.id.in_(bindparam("ids", expanding=True))
 )
@@ -50,9 +53,7 @@ def find(tx: Transaction, content_hash: str) -> FileRecord | None:
     return _record(row) if row else None
 
 
-_BY_HASHES = select(*_COLUMNS).where(
-    files.c.content_hash.in_(bindparam("hashes", expanding=True)), files.c.damage.is_(None)
-)
+_BY_HASHES = select(*_COLUMNS).where(files.c.content_hash.in_(bindparam("hashes", expanding=True)), _LIVE)
 
 
 def find_many(tx: Transaction, hashes: Sequence[str]) -> dict[str, FileRecord]:
@@ -261,7 +262,7 @@ def _kept(stored: StoredBytes, size: int) -> dict[str, object]:
 
 _DAMAGED = (
     select(files.c.id, files.c.content_hash, files.c.object_key, files.c.file_size)
-    .where(files.c.content_hash.in_(bindparam("hashes", expanding=True)), files.c.damage.is_not(None))
+    .where(files.c.content_hash.in_(bindparam("hashes", expanding=True)), ~_LIVE)
     .order_by(files.c.id)
     .with_for_update()
 )

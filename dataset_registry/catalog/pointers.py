@@ -1,5 +1,7 @@
 """Rows about branches and tags, and branches over the whole registry."""
 
+from collections.abc import Sequence
+
 from sqlalchemy import bindparam, delete, func, insert, literal, select, update
 
 from dataset_registry.catalog.engine import Transaction
@@ -131,6 +133,14 @@ def registry_branches_of(tx: Transaction) -> list[RegistryBranch]:
     """Every registry-wide branch, by name."""
     query = select(registry_branches.c.name, registry_branches.c.source, registry_branches.c.created_at)
     return [RegistryBranch(*row) for row in tx.execute(query.order_by(registry_branches.c.name))]
+
+
+def add_registry_branches(tx: Transaction, wanted: Sequence[RegistryBranch]) -> None:
+    """Insert the registry-wide branches that are not there and that some dataset has a branch for."""
+    for branch in wanted:
+        if registry_branch(tx, branch.name) is None and count(tx, branch.name):
+            row = {"name": branch.name, "source": branch.source, "created_at": branch.created_at}
+            tx.execute(insert(registry_branches), row)
 
 
 def remove_everywhere(tx: Transaction, name: str) -> int:

@@ -125,6 +125,16 @@ def consumption(tx: Transaction) -> list[tuple[int, int]]:
     return [(row[0], row[1]) for row in tx.execute(query.distinct())]
 
 
+def needed_as_inputs(tx: Transaction, version_ids: Sequence[int], dying: Collection[int]) -> set[int]:
+    """Those of these versions from which a version was made that is not dying itself."""
+    query = (
+        select(production_inputs.c.version_id, productions.c.version_id)
+        .join(productions, productions.c.id == production_inputs.c.production_id)
+        .where(production_inputs.c.version_id.in_(version_ids))
+    )
+    return {made_from for made_from, made in tx.execute(query.distinct()) if made not in dying}
+
+
 def lock(tx: Transaction, version_ids: Sequence[int]) -> list[int]:
     """Keep everybody from pointing at versions until the transaction ends; those that are there still, in order."""
     query = select(_V.c.id).where(_V.c.id.in_(version_ids)).order_by(_V.c.id).with_for_update()
@@ -178,13 +188,16 @@ def bytes_only_in(tx: Transaction, version_ids: Collection[int]) -> int:
     index_cte = index_pages.cte("dead_index_pages")
     pages = _only_in(manifest_index_entries.c.page_id, manifest_index_entries.c.index_page_id, index_cte.c.id)
     page_cte = pages.cte("dead_pages")
-    named = _only_in(manifest_entries.c.file_id, manifest_entries.c.page_id, page_cte.c.id).subquery()
-    overlay = exists().where(_V.c.overlay_file_id == named.c.id, _V.c.id.not_in(select(dying.c.id)))
-    in_tables = exists().where(file_parts.c.part_id == named.c.id)
-    file_cte = select(named.c.id).where(~overlay, ~in_tables).cte("dead_files")
-    parts = _only_in(file_parts.c.part_id, file_parts.c.file_id, file_cte.c.id).subquery()
-    named_itself = exists().where(manifest_entries.c.file_id == parts.c.id)
-    dead = select(file_cte.c.id).union(select(parts.c.id).where(~named_itself))
+    named = _only_in(manifest_entries.c.file_id, manifest_entries.c.page_id, page_cte.c.id).cte("named_by_dead_pages")
+    tables = select(named.c.id).join(files, files.c.id == named.c.id).where(files.c.form == "parts").cte("dead_tables")
+    parts = select(file_parts.c.part_id.label("id")).where(file_parts.c.file_id.in_(select(tables.c.id)))
+    candidate = select(named.c.id).union(parts).cte("candidates")
+    living = manifest_entries.c.page_id.not_in(select(page_cte.c.id))
+    dead = select(candidate.c.id).where(
+        ~exists().where(manifest_entries.c.file_id == candidate.c.id, living),
+        ~exists().where(file_parts.c.part_id == candidate.c.id, file_parts.c.file_id.not_in(select(tables.c.id))),
+        ~exists().where(_V.c.overlay_file_id == candidate.c.id, _V.c.id.not_in(select(dying.c.id))),
+    )
     size = func.coalesce(files.c.stored_size, files.c.file_size)
     query = select(func.coalesce(func.sum(size), 0)).where(files.c.id.in_(dead), files.c.form != "parts")
     return int(tx.execute(query).scalar_one())

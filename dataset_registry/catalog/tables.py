@@ -130,6 +130,7 @@ dataset_versions = Table(
     Column("depth", Integer, nullable=False, server_default=text("0")),
     Column("digest", CHAR(64)),  # NULL: a legacy version that was not adopted yet
     Column("component_count", Integer, nullable=False, server_default=text("0")),
+    Column("origin", Text),  # the registry that a version was copied from
     UniqueConstraint("dataset_id", "version_number"),
     Index("idx_dataset_versions_parent", "parent_version_id"),
     Index("idx_dataset_versions_digest", "dataset_id", "digest"),
@@ -258,12 +259,14 @@ uploads = Table(
     Column("expires_at", Timestamp, nullable=False),
 )
 
-# Objects that no row names any more and whose bytes are still to be deleted.
+# Objects that no row names any more and whose bytes are still to be deleted. Those of a writer whose hold ran out may come
+# late: until `keep_until` they are deleted again and again.
 trash = Table(
     "trash",
     metadata,
     Column("object_key", String(97), primary_key=True),
     Column("created_at", Timestamp, nullable=False, default=utc_now(), server_default=_NOW),
+    Column("keep_until", Timestamp),
 )
 
 productions = Table(

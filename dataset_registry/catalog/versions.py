@@ -98,6 +98,11 @@ def by_digest(tx: Transaction, dataset_id: int, prefix: str) -> list[VersionReco
     return list(newest.values())
 
 
+def is_copy(tx: Transaction, version_id: int) -> bool:
+    """Whether a version was copied from another registry."""
+    return tx.execute(select(_V.c.origin).where(_V.c.id == version_id)).scalar() is not None
+
+
 def below(tx: Transaction, dataset_id: int, number: int, page: int = 512) -> Iterator[Node]:
     """The nodes of a dataset's graph from `number` downwards, in pages."""
     query = (
@@ -155,10 +160,11 @@ def insert_version(
     component_count: int,
     overlay_file_id: int | None,
     created_at: datetime | None = None,
+    origin: str | None = None,
 ) -> VersionRecord:
     """Insert a version below its parents, which the caller has locked; made now, unless it is one from elsewhere."""
     row: dict[str, Any] = {
-        **({"ingestion_timestamp": created_at} if created_at is not None else {}),
+        **({"ingestion_timestamp": created_at, "origin": origin} if created_at is not None else {}),
         "uuid": uuid,
         "dataset_id": dataset.id,
         "version_number": number,

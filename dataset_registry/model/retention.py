@@ -32,9 +32,15 @@ class Rule:
     yearly: int = 0
 
     def __post_init__(self) -> None:
+        if not (isinstance(self.datasets, str) and isinstance(self.branches, str)):
+            raise InputError("The datasets and branches of a rule are patterns, texts like 'raw/*'.")
         counts = (self.last, self.daily, self.weekly, self.monthly, self.yearly)
-        if any(not isinstance(count, int) or count < 0 for count in counts):
-            raise InputError("A rule keeps 0 or more versions, days, weeks, months and years.")
+        if any(type(count) is not int or count < 0 for count in counts):
+            raise InputError("A rule keeps 0 or more versions, days, weeks, months and years: give whole numbers.")
+        if self.younger_than is not None and (
+            not isinstance(self.younger_than, timedelta) or self.younger_than < timedelta(0)
+        ):
+            raise InputError("younger_than is a duration of 0 or more, like timedelta(days=30), or 30d in a file.")
         if not any(counts) and self.younger_than is None:
             raise InputError("A rule must keep something: say last, younger_than, daily, weekly, monthly or yearly.")
 
@@ -71,7 +77,11 @@ class Policy:
     def from_mapping(cls, value: Mapping[str, Any]) -> "Policy":
         """A policy as a TOML or JSON file has it: `keep_inputs`, and a list `rule` of tables with the fields of `Rule`,
         `younger_than` as text (`30d`, `12h`, `2w`). Raises `InputError`."""
+        if not isinstance(value, Mapping):
+            raise InputError("A policy is a table with a list of [[rule]].")
         rules = value.get("rule", [])
+        if not isinstance(value.get("keep_inputs", False), bool):
+            raise InputError("keep_inputs of a policy is true or false.")
         if not isinstance(rules, list) or not rules:
             raise InputError("A policy needs at least one [[rule]].")
         if unknown := set(value) - {"rule", "keep_inputs"}:
@@ -143,8 +153,10 @@ def parse_duration(text: str) -> timedelta:
 
 def duration_text(duration: timedelta) -> str:
     """A duration as `parse_duration` reads it, in its largest whole unit."""
+    if not duration:
+        return "0"
     for unit, length in reversed(_UNITS.items()):
-        if duration and not duration % length:
+        if not duration % length:
             return f"{duration // length}{unit}"
     return str(duration)
 

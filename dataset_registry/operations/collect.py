@@ -7,7 +7,7 @@ closes each. A crash anywhere leaves something for the next one to do, never a f
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from time import time
 
@@ -21,8 +21,9 @@ from dataset_registry.store import StoredObject
 GRACE = timedelta(days=1)
 """How old a file must be before it may go, and what a writer left behind."""
 
-SHARE = 0.02
-"""The share of a store, in objects or in bytes, above which a sweep wants to be told so explicitly."""
+SHARE = 0.0
+"""The share of a store, in objects or in bytes, that a sweep takes without being told so. A healthy registry has no unknown
+objects: what dead writers leave was announced, and is collected."""
 
 _READS_KEPT = timedelta(days=7)
 
@@ -113,8 +114,7 @@ def _empty_trash(access: Access, progress: Progress) -> int:
         deleted, error = _delete(access, keys)
         refused = refused or error
         if deleted:
-            access.catalog.write(partial(collection.empty_trash, keys=deleted))
-        emptied += len(deleted)
+            emptied += access.catalog.write(partial(collection.empty_trash, keys=deleted))
         progress("deleting objects", emptied, max(total, emptied))
     if refused is not None:
         raise refused
@@ -189,27 +189,14 @@ def plan_sweep(
         if len(batch) == 10_000:
             look()
     look()
-    with access.catalog.read() as tx:
-        latest = collection.latest_change(tx)
     before = time() - older_than.total_seconds()
     dead = tuple(found for found in unknown if found.modified <= before)
     if dead:  # a collection may have taken some between the listing and our question
         there = {found.key for found in access.store.list()}
         dead = tuple(found for found in dead if found.key in there)
-    return SweepPlan(dead, count, size, _suspicion(dead, count, size, latest, max_share))
-
-
-def _suspicion(dead: Sequence[StoredObject], count: int, size: int, latest: datetime, max_share: float) -> str | None:
-    """What makes unknown objects look like those of a catalog that was set back, not like leftovers."""
-    if not dead or max_share >= 1:
-        return None
     share = max(len(dead) / max(count, 1), sum(found.size for found in dead) / max(size, 1))
-    if share > max_share:
-        return f"{len(dead)} of {count} objects ({share:.0%} of the store) are unknown to the catalog"
-    newer = [found for found in dead if found.modified > latest.timestamp() + 60]
-    if newer:
-        return f"{len(newer)} unknown objects are newer than anything that the catalog knows of ({latest:%Y-%m-%d %H:%M} UTC)"
-    return None
+    what = f"{len(dead)} of {count} objects ({share:.1%} of the store) are unknown to the catalog"
+    return SweepPlan(dead, count, size, what if share > max_share else None)
 
 
 def apply_sweep(access: Access, planned: SweepPlan, progress: Progress = silent) -> Collected:
@@ -217,8 +204,8 @@ def apply_sweep(access: Access, planned: SweepPlan, progress: Progress = silent)
     if planned.suspicion is not None:
         raise SweepRefused(
             f"Nothing was swept: {planned.suspicion}. That is what a catalog restored from an older backup looks like, or a "
-            "store that belongs to another catalog. Run `dataset-registry verify` and read docs/operations.md; if the objects "
-            "really are leftovers, sweep again with --max-share 1.",
+            "store that belongs to another catalog. `dataset-registry verify --repair` takes their content into lost+found "
+            "(docs/operations.md); if they really may go, sweep again with --max-share 1.",
             objects=len(planned.objects),
             bytes=planned.bytes,
         )

@@ -5,7 +5,7 @@ is a transaction, each batch of files another one: a copy that was stopped goes 
 the way, and the digest of each manifest is computed anew.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -73,9 +73,15 @@ def copy(
         raise NotFound(f"No dataset matches {', '.join(wanted)}. List what there is with registry.datasets().")
     done = Copied()
     for record in found:
+        _refuse_other_history(source, target, record)
+    for record in found:
         _copy_dataset(source, target, record, refs, done, progress)
     for record in found:  # what was made from a dataset may have arrived before it
         target.catalog.write(partial(productions.link_inputs, dataset=record.name))
+    if refs is None:
+        with source.catalog.read() as tx:
+            everywhere = pointers.registry_branches_of(tx)
+        target.catalog.write(lambda tx: pointers.add_registry_branches(tx, everywhere))
     return done
 
 
@@ -84,6 +90,7 @@ def _copy_dataset(
 ) -> None:
     with source.catalog.snapshot() as tx:
         named = [p for p in pointers.all_of(tx, record.id) if refs is None or p.name in refs]
+        numbers = {version.number for version in versions.all_of(tx, record.id)}
         history = _reached(tx, record, named, everything=refs is None)
     if refs is not None and not named:
         done.notes.append(f"{record.name} has none of {', '.join(refs)}")
@@ -100,17 +107,15 @@ def _copy_dataset(
     copied = target.catalog.write(begin)
     with target.catalog.read() as tx:
         there = {version.number: version for version in versions.all_of(tx, copied.id)}
-    for version in history:
+    for position, version in enumerate(history, 1):
         if (same := there.get(version.number)) is not None:
             _refuse_another(record, version, same)
-    for position, version in enumerate(history, 1):
-        if version.number in there:
             done.present += 1
         else:
             _copy_version(source, target, copied, version, done)
         progress(f"copying {record.name}", position, len(history))
     for pointer in named:
-        note = target.catalog.write(partial(_point, copied, pointer))
+        note = target.catalog.write(partial(_point, copied, pointer, numbers))
         if note is not None:
             done.notes.append(note)
     done.datasets += 1
@@ -127,6 +132,18 @@ def _reached(
         if number not in numbers:
             numbers.update(node.number for node in ancestors(number, versions.below(tx, record.id, number)))
     return versions.numbered(tx, record.id, sorted(numbers))[::-1]
+
+
+def _refuse_other_history(source: Access, target: Access, record: DatasetRecord) -> None:
+    """Raise `AlreadyExists`, before anything moves, when the target has another version under a number of the source's."""
+    with target.catalog.read() as tx:
+        found = datasets.find(tx, record.name)
+        there = {version.number: version for version in versions.all_of(tx, found.id)} if found else {}
+    if there:
+        with source.catalog.read() as tx:
+            for version in versions.all_of(tx, record.id):
+                if version.number in there:
+                    _refuse_another(record, version, there[version.number])
 
 
 def _refuse_another(record: DatasetRecord, version: VersionRecord, there: VersionRecord) -> None:
@@ -147,6 +164,7 @@ class _Shipment:
     """What a version adds to its first parent, with the files, schemas and productions that belong to it."""
 
     version: VersionRecord
+    origin: str
     edits: Mapping[ComponentKey, Entry | None]
     whole: Mapping[str, FileRecord]
     tables: Mapping[str, tuple[FileRecord, Sequence[tuple[FileRecord, int]]]]
@@ -159,7 +177,7 @@ class _Shipment:
 def _copy_version(source: Access, target: Access, dataset: DatasetRecord, version: VersionRecord, done: Copied) -> None:
     with source.catalog.snapshot() as tx:
         now = versions.by_id(tx, version.id)  # an expiry may have given it other parents since, or taken it
-        shipment = _pack(tx, now) if now else None
+        shipment = _pack(tx, now, source.catalog.address) if now else None
     if shipment is None:
         done.notes.append(f"{version.dataset}@v{version.number} was deleted while it was copied")
         return
@@ -173,7 +191,7 @@ def _copy_version(source: Access, target: Access, dataset: DatasetRecord, versio
     raise RetryLater("The files of the copy were collected again and again while it was made. Try again.")
 
 
-def _pack(tx: Transaction, version: VersionRecord) -> _Shipment:
+def _pack(tx: Transaction, version: VersionRecord, origin: str) -> _Shipment:
     first = versions.by_number(tx, version.dataset_id, version.parents[0]) if version.parents else None
     if first is not None:
         before, after = manifests.changed_entries(tx, first.id, version.id)
@@ -190,6 +208,7 @@ def _pack(tx: Transaction, version: VersionRecord) -> _Shipment:
     schema_ids = {e.schema_id for e in after if e.schema_id} | {schema_id for schema_id, _ in captures.values()}
     return _Shipment(
         version,
+        origin,
         edits,
         {str(file.content_hash): file for file in whole},
         {str(f.content_hash): (f, parts.get(f.id, [])) for f in known.values() if f.form == "parts"},
@@ -297,6 +316,7 @@ def _unpack(target: Access, dataset: DatasetRecord, shipment: _Shipment, holds: 
         component_count=after.count,
         overlay_file_id=ids[shipment.overlay] if shipment.overlay else None,
         created_at=version.created_at,
+        origin=shipment.origin,
     )
     manifests.store(tx, made.id, after)
     for production in shipment.productions:
@@ -344,8 +364,11 @@ def _user(tx: Transaction, username: str | None) -> int | None:
 # --- branches and tags ---------------------------------------------------------------------------------------------
 
 
-def _point(dataset: DatasetRecord, pointer: PointerRecord, tx: Transaction) -> str | None:
-    """Make or move a branch, make a tag; a note when that cannot be without taking something from the target."""
+def _point(dataset: DatasetRecord, pointer: PointerRecord, numbers: Container[int], tx: Transaction) -> str | None:
+    """Make or move a branch, make a tag; a note when that cannot be without taking something from the target.
+
+    `numbers` are the versions that the source has: a copied version that expired there stands in nobody's way.
+    """
     pointers.lock(tx, dataset.id, pointer.name)
     version = versions.by_number(tx, dataset.id, pointer.version_number)
     if version is None or not versions.share(tx, [version.id]):
@@ -360,7 +383,9 @@ def _point(dataset: DatasetRecord, pointer: PointerRecord, tx: Transaction) -> s
     if there.version_id == version.id and there.is_tag == pointer.is_tag:
         return None
     line = ancestors(version.number, versions.below(tx, dataset.id, version.number))
-    if not there.is_tag and not pointer.is_tag and any(node.number == there.version_number for node in line):
+    expired = there.version_number not in numbers and versions.is_copy(tx, there.version_id)
+    behind = expired or any(node.number == there.version_number for node in line)
+    if not there.is_tag and not pointer.is_tag and behind:
         pointers.move(tx, dataset.id, pointer.name, version.id)
         return None
     kind = "tag" if there.is_tag else "branch"

@@ -52,6 +52,7 @@ class ExpirePlan:
 
     datasets: tuple[DatasetExpiry, ...]
     bytes: int
+    keep_inputs: bool = False
 
     @property
     def versions(self) -> int:
@@ -124,6 +125,7 @@ def plan(
                 for found in judged
             ),
             retention.bytes_only_in(tx, dying) if dying else 0,
+            policy.keep_inputs,
         )
 
 
@@ -184,22 +186,31 @@ def apply(
     Their children become children of the nearest version before them that stays.
     """
     deleted = 0
+    dying = frozenset(version.id for found in planned.datasets for version in found.expiring)
     for found in planned.datasets:
         ids = [version.id for version in found.expiring]
         for start in range(0, len(ids), _CHUNK):
-            work = partial(_delete, access, found.dataset, ids[start : start + _CHUNK], live_runs)
+            chunk = ids[start : start + _CHUNK]
+            work = partial(_delete, access, found.dataset, chunk, live_runs, dying if planned.keep_inputs else None)
             deleted += access.catalog.write(work)
-            progress(f"expiring versions of {found.dataset.name}", start + len(ids[start : start + _CHUNK]), len(ids))
+            progress(f"expiring versions of {found.dataset.name}", start + len(chunk), len(ids))
     return Expired(deleted, planned.versions - deleted)
 
 
 def _delete(
-    access: Access, dataset: DatasetRecord, ids: Sequence[int], live_runs: Collection[str] | None, tx: Transaction
+    access: Access,
+    dataset: DatasetRecord,
+    ids: Sequence[int],
+    live_runs: Collection[str] | None,
+    dying: Collection[int] | None,
+    tx: Transaction,
 ) -> int:
     authorize(access, tx, "admin", dataset.id)
     there = retention.lock(tx, ids)
     # Statements of their own, after the lock: whoever came to point at one of them has committed by now.
     needed = retention.pointed_at(tx, there) | retention.in_use(tx, live_runs, IN_USE_SECONDS, _JUST_NOW)
+    if dying is not None:
+        needed |= retention.needed_as_inputs(tx, there, dying)
     gone = [version_id for version_id in there if version_id not in needed]
     if gone:
         retention.splice_out(tx, gone)

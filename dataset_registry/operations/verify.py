@@ -31,9 +31,9 @@ REPAIRS = {
     "graph": "Restore the catalog from a backup.",
     "pointer": "Delete the pointer and make it anew at a version of its own dataset.",
     "table": "Restore the catalog from a backup; the parts are stored files of their own.",
-    "file": "Restore the catalog from a backup, or commit the same content again.",
-    "missing": "Restore the object from a backup of the store, or commit the same content again. --repair puts the file into "
-    "quarantine until then, so that nothing new comes to rest on it.",
+    "file": "Commit the same content again, which heals it, or restore the catalog from a backup.",
+    "missing": "Run verify --repair, which puts the file into quarantine: nothing new comes to rest on it. Then restore the "
+    "object from a backup of the store and repair again, or commit the same content again, which heals it.",
     "size": "As for a missing object.",
     "content": "As for a missing object.",
     "quarantined": "Restore the object from a backup of the store and run verify --repair, or commit the same content again.",
@@ -41,7 +41,6 @@ REPAIRS = {
     "counter": "--repair sets it right.",
     "unnamed-page": "--repair drops it.",
     "unnamed-index-page": "--repair drops it.",
-    "unknown-object": "A leftover: --repair or collect --sweep removes it.",
     "unknown-objects": "The catalog looks older than the store. Restore a newer catalog if there is one; else --repair takes "
     "their content into the dataset lost+found, from where it can be committed again. See docs/operations.md.",
     "expired-hold": "--repair or a collection removes it.",
@@ -49,7 +48,7 @@ REPAIRS = {
 }
 """What to do about each kind of finding."""
 
-LITTER = ("unnamed-page", "unnamed-index-page", "unknown-object", "expired-hold", "trash")
+LITTER = ("unnamed-page", "unnamed-index-page", "expired-hold", "trash")
 """Findings that cost space and nothing else."""
 
 
@@ -109,9 +108,15 @@ class _Store:
 def parse_share(text: str) -> tuple[int, int]:
     """A share like `2/7`: the second of seven. Raises `InputError`."""
     number, _, of = text.partition("/")
-    if not (number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
+    if not (number.isdigit() and of.isdigit()):
         raise InputError(f"{text!r} is no share: give one like 2/7, the second of seven.")
-    return int(number), int(of)
+    return _checked_share(int(number), int(of))
+
+
+def _checked_share(number: int, of: int) -> tuple[int, int]:
+    if not 1 <= number <= of:
+        raise InputError(f"{number}/{of} is no share: give one like 2/7, the second of seven.")
+    return number, of
 
 
 def verify(
@@ -127,9 +132,12 @@ def verify(
     Objects that the catalog does not know count once they are older than `older_than`. With `repair`, what is safe to mend
     is mended, and files whose bytes are gone or wrong go into quarantine.
     """
+    share = _checked_share(*share) if share is not None else None
     with access.catalog.read() as tx:
         authorize(access, tx, "admin")
     findings = [Finding(p.kind, p.what, rows=p.rows) for p in _catalog_problems(access, progress)]
+    if any(finding.kind == "database" for finding in findings):
+        return Verification(tuple(findings), 0, 0)  # what cannot be read says nothing of the store
     store = _look_at_store(access, older_than, progress)
     _look_for_missing(access, store, progress)
     if share is not None:
@@ -152,10 +160,13 @@ def _catalog_problems(access: Access, progress: Progress) -> list[Problem]:
         ("tables", checks.tables),
     )
     found: list[Problem] = []
-    with access.catalog.snapshot() as tx:
-        for done, (what, look) in enumerate(parts):
-            progress(f"checking {what}", done, len(parts))
-            found += look(tx)
+    try:
+        with access.catalog.snapshot() as tx:
+            for done, (what, look) in enumerate(parts):
+                progress(f"checking {what}", done, len(parts))
+                found += look(tx)
+    except CorruptionError as error:  # what the database itself cannot read; nothing more can be said of the rest
+        found.append(Problem("database", str(error)))
     return found
 
 
@@ -186,11 +197,6 @@ def _look_at_store(access: Access, older_than: timedelta, progress: Progress) ->
     plan = collect.plan_sweep(access, older_than, healing=True)
     if plan.suspicion is not None:
         store.findings.append(Finding("unknown-objects", plan.suspicion, objects=plan.objects))
-    else:
-        store.findings += [
-            Finding("unknown-object", f"the catalog does not know the object {found.key}", objects=(found,))
-            for found in plan.objects
-        ]
     return store
 
 
@@ -300,7 +306,10 @@ def _repair(access: Access, found: Sequence[Finding]) -> list[Finding]:
     others = [finding for finding in found if finding.file is None]
     damaged = [_mend(access, finding) for finding in damaged]
     rescue.heal(access, [o for finding in others for o in finding.objects])
-    healed = [f if f.mended or f.file is None else replace(f, mended=_is_sound(access, f.file)) for f in damaged]
+    healed = [
+        f if f.mended or f.file is None or f.kind == "unreadable" else replace(f, mended=_is_sound(access, f.file))
+        for f in damaged
+    ]
     return [*healed, *(_mend(access, finding) for finding in others)]
 
 
@@ -319,8 +328,6 @@ def _mend(access: Access, finding: Finding) -> Finding:
             catalog.write(partial(checks.mend, kind=finding.kind, rows=finding.rows))
         case "expired-hold" | "trash":
             collect.apply(access, collect.CollectPlan((), 0, 0))
-        case "unknown-object":
-            collect.apply_sweep(access, collect.SweepPlan(finding.objects, 0, 0, None))  # not if it healed something
         case "unknown-objects":
             return replace(finding, mended=rescue.rescue(access, finding.objects))
         case "missing" | "size" | "content" if finding.file is not None:

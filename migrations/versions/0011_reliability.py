@@ -1,4 +1,4 @@
-"""Reliability: compressed objects, damaged files, and what runs are reading."""
+"""Reliability: compressed objects, damaged files, late objects, copied versions, and what runs are reading."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,6 +10,8 @@ down_revision = "0010"
 def upgrade() -> None:
     op.add_column("files", sa.Column("stored_size", sa.BigInteger))
     op.add_column("files", sa.Column("damage", sa.Text))
+    op.add_column("trash", sa.Column("keep_until", sa.DateTime))
+    op.add_column("dataset_versions", sa.Column("origin", sa.Text))
     op.create_table(
         "version_reads",
         sa.Column("run_id", sa.String(255)),
@@ -31,5 +33,7 @@ def downgrade() -> None:
             "(dataset-registry copy), or stay at revision 0011."
         )
     op.drop_table("version_reads")
+    op.drop_column("dataset_versions", "origin")
+    op.drop_column("trash", "keep_until")
     op.drop_column("files", "damage")
     op.drop_column("files", "stored_size")
