@@ -266,7 +266,10 @@ def _finish(operation: Operation, place: Place, registry: Registry) -> dict[str,
     assert not found.findings, found.findings
     with catalog.read() as tx:
         keys = {row[0] for row in tx.execute(text("SELECT object_key FROM files WHERE object_key IS NOT NULL"))}
-        left = [tx.execute(text(f"SELECT count(*) FROM {table}")).scalar() for table in ("uploads", "trash")]
+        left = [
+            tx.execute(text(f"SELECT count(*) FROM {table}")).scalar()
+            for table in ("uploads", "trash WHERE keep_until IS NULL")
+        ]
     assert left == [0, 0]
     assert {stored.key for stored in store.list()} == keys
     objects = [path for path in (place.folder / "objects").rglob("*") if path.is_file()]
