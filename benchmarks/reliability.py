@@ -129,7 +129,7 @@ def many(folder: Path) -> dict[str, Any]:
             location = f"{bucket}/many-{uuid4().hex}?{options}&cache={folder / 'cache'}"
             catalog = f"sqlite:///{folder / f'{i}.sqlite'}"
             with Registry.open(catalog=catalog, store=location) as registry:
-                client = registry._access.store._client  # type: ignore[attr-defined]
+                client = registry._access.store._client
                 for threads, name in ((1, "plain obstore, 1 at a time"), (16, "plain obstore, 16 threads")):
                     contents = [os.urandom(size) for _ in range(count)]
 
@@ -201,7 +201,7 @@ def deletion(folder: Path) -> list[dict[str, Any]]:
                 dataset.create_branch("new", "main")
                 before = _rows(registry)
                 plan = registry.expire(Policy((Rule(last=1),)), dry_run=True)
-                _, milliseconds = _timed(lambda plan=plan: registry.apply(plan))  # type: ignore[misc]
+                _, milliseconds = _timed(lambda plan=plan: registry.apply(plan))
                 gone = before - _rows(registry)
                 collected, collect_ms = _timed(lambda: registry.collect(older_than=timedelta(0)))
                 rows.append(
@@ -235,7 +235,7 @@ def compression(folder: Path) -> list[dict[str, Any]]:
                 with registry.draft(name) as draft:
                     _, commit_ms = _timed(
                         lambda draft=draft, name=name, content=content: draft.add("data", BytesIO(content), format=name)
-                    )  # type: ignore[misc]
+                    )
                 version = draft.version
                 with version.open() as stream:
                     read.append((stream.read(), version.to_arrow(), version.paths()[0].read_bytes(), version.digest))

@@ -1,12 +1,12 @@
 """Rows that nothing names any more: finding them, taking them away in an order that is safe, and what is in the trash."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, or_, select, true
 
-from dataset_registry.catalog.engine import Transaction
+from dataset_registry.catalog.engine import Transaction, chunks
 from dataset_registry.catalog.files import discard
 from dataset_registry.catalog.tables import (
     dataset_versions,
@@ -147,11 +147,6 @@ def unknown(tx: Transaction, keys: Sequence[str]) -> set[str]:
     left = set(keys)
     # In the order in which a key moves: each statement may see a newer state than the one before.
     for column in (uploads.c.object_key, files.c.object_key, trash.c.object_key):
-        for chunk in _chunks(sorted(left)):
+        for chunk in chunks(sorted(left)):
             left.difference_update(tx.execute(select(column).where(column.in_(chunk))).scalars())
     return left
-
-
-def _chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(values), CHUNK):
-        yield values[start : start + CHUNK]

@@ -46,6 +46,7 @@ _ATTEMPTS = 8
 _IDLE = 3.0
 """Seconds after which a pooled connection is looked at before it is used."""
 _Result = TypeVar("_Result")
+_Value = TypeVar("_Value")
 
 
 def sqlite_url(path: Path) -> str:
@@ -292,6 +293,12 @@ class Catalog:
 
 
 _open_catalogs: "WeakSet[Catalog]" = WeakSet()
+
+
+def chunks(values: Sequence[_Value], size: int = 500) -> Iterator[Sequence[_Value]]:
+    """Values, as many at a time as one statement takes."""
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
 
 
 def insert_row(tx: Transaction, table: Table, row: Mapping[str, object]) -> int:

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import Row, and_, bindparam, delete, func, insert, or_, select, update
 
-from dataset_registry.catalog.engine import Transaction, insert_row
+from dataset_registry.catalog.engine import Transaction, chunks, insert_row
 from dataset_registry.catalog.tables import (
     dataset_version_files,
     dataset_versions,
@@ -59,8 +59,8 @@ _BY_HASHES = select(*_COLUMNS).where(files.c.content_hash.in_(bindparam("hashes"
 def find_many(tx: Transaction, hashes: Sequence[str]) -> dict[str, FileRecord]:
     """The files with these contents, by hash; those whose bytes are damaged are as good as absent."""
     found: dict[str, FileRecord] = {}
-    for start in range(0, len(hashes), 500):
-        rows = tx.execute(_BY_HASHES, {"hashes": hashes[start : start + 500]})
+    for chunk in chunks(hashes):
+        rows = tx.execute(_BY_HASHES, {"hashes": chunk})
         found.update((row.content_hash, _record(row)) for row in rows)
     return found
 
@@ -69,8 +69,8 @@ def get_many(tx: Transaction, ids: Iterable[int]) -> dict[int, FileRecord]:
     """Files by id, those that exist."""
     wanted = list(ids)
     found: dict[int, FileRecord] = {}
-    for start in range(0, len(wanted), 500):
-        rows = tx.execute(_BY_IDS, {"ids": wanted[start : start + 500]})
+    for chunk in chunks(wanted):
+        rows = tx.execute(_BY_IDS, {"ids": chunk})
         found.update((row.id, _record(row, row.file_path)) for row in rows)
     return found
 
@@ -91,8 +91,8 @@ def parts_of(tx: Transaction, ids: Sequence[int]) -> dict[int, list[tuple[FileRe
     query = select(*_COLUMNS, file_parts.c.file_id, file_parts.c.row_count).join(
         file_parts, file_parts.c.part_id == files.c.id
     )
-    for start in range(0, len(ids), 500):
-        rows = query.where(file_parts.c.file_id.in_(ids[start : start + 500]))
+    for chunk in chunks(ids):
+        rows = query.where(file_parts.c.file_id.in_(chunk))
         for row in tx.execute(rows.order_by(file_parts.c.file_id, file_parts.c.position)):
             found.setdefault(row.file_id, []).append((_record(row), row.row_count))
     return found
@@ -143,8 +143,8 @@ def captured(tx: Transaction, file_id: int, format: str) -> tuple[Mapping[str, A
 def captures_of(tx: Transaction, file_ids: Sequence[int]) -> dict[tuple[int, str], tuple[int, Any]]:
     """What was captured of files: schema id and statistics, by file id and format."""
     found: dict[tuple[int, str], tuple[int, Any]] = {}
-    for start in range(0, len(file_ids), 500):
-        query = select(file_captures).where(file_captures.c.file_id.in_(file_ids[start : start + 500]))
+    for chunk in chunks(file_ids):
+        query = select(file_captures).where(file_captures.c.file_id.in_(chunk))
         found.update(((r.file_id, r.format), (r.schema_id, r.statistics_json)) for r in tx.execute(query))
     return found
 
@@ -152,9 +152,9 @@ def captures_of(tx: Transaction, file_ids: Sequence[int]) -> dict[tuple[int, str
 def schemas_by_id(tx: Transaction, ids: Sequence[int]) -> dict[int, tuple[str, Mapping[str, Any]]]:
     """Digest and snapshot of schemas, by id."""
     found: dict[int, tuple[str, Mapping[str, Any]]] = {}
-    for start in range(0, len(ids), 500):
+    for chunk in chunks(ids):
         query = select(schemas.c.id, schemas.c.digest, schemas.c.schema_json)
-        rows = tx.execute(query.where(schemas.c.id.in_(ids[start : start + 500])))
+        rows = tx.execute(query.where(schemas.c.id.in_(chunk)))
         found.update((row[0], (row[1], row[2])) for row in rows)
     return found
 
@@ -165,8 +165,8 @@ def record_captures(tx: Transaction, captures: Sequence[tuple[int, str, int, Any
     query = select(file_captures.c.file_id, file_captures.c.format).where(
         file_captures.c.file_id.in_(bindparam("ids", expanding=True))
     )
-    for start in range(0, len(captures), 500):
-        ids = [capture[0] for capture in captures[start : start + 500]]
+    for chunk in chunks(captures):
+        ids = [capture[0] for capture in chunk]
         known.update((row[0], row[1]) for row in tx.execute(query, {"ids": ids}))
     new = {(file_id, format): (schema, statistics) for file_id, format, schema, statistics in captures}
     rows = [
@@ -205,7 +205,7 @@ _RELEASE = delete(uploads).where(uploads.c.id.in_(bindparam("ids", expanding=Tru
 
 def release(tx: Transaction, holds: Sequence[UUID]) -> bool:
     """Drop holds; False when one was gone already, and so the bytes it held may be."""
-    gone = (tx.execute(_RELEASE, {"ids": holds[i : i + 500]}).rowcount for i in range(0, len(holds), 500))
+    gone = (tx.execute(_RELEASE, {"ids": chunk}).rowcount for chunk in chunks(holds))
     return sum(gone) == len(holds)
 
 
@@ -272,8 +272,8 @@ def heal(tx: Transaction, stored: Mapping[str, StoredBytes]) -> dict[str, int]:
     """Give damaged files the bytes that were just stored; their ids by hash. What they had goes into the trash."""
     healed: dict[str, int] = {}
     hashes = list(stored)
-    for start in range(0, len(hashes), 500):
-        for file_id, content_hash, key, size in tx.execute(_DAMAGED, {"hashes": hashes[start : start + 500]}).all():
+    for chunk in chunks(hashes):
+        for file_id, content_hash, key, size in tx.execute(_DAMAGED, {"hashes": chunk}).all():
             kept = _kept(stored[content_hash], size)
             tx.execute(update(files).where(files.c.id == file_id).values(damage=None, **kept))
             discard(tx, [key] if key else [])
@@ -327,8 +327,8 @@ _STORED = select(*_COLUMNS).where(files.c.object_key.is_not(None))
 def by_keys(tx: Transaction, keys: Sequence[str]) -> dict[str, FileRecord]:
     """The files whose objects have these keys, by key."""
     found: dict[str, FileRecord] = {}
-    for start in range(0, len(keys), 500):
-        rows = tx.execute(_STORED.where(files.c.object_key.in_(keys[start : start + 500])))
+    for chunk in chunks(keys):
+        rows = tx.execute(_STORED.where(files.c.object_key.in_(chunk)))
         found.update((row.object_key, _record(row)) for row in rows)
     return found
 

@@ -4,7 +4,7 @@ Any number of either may run at once, beside any number of writers; docs/design/
 closes each. A crash anywhere leaves something for the next one to do, never a file without its bytes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -162,10 +162,12 @@ def plan_sweep(
     progress: Progress = silent,
     *,
     healing: bool = False,
+    each: Callable[[Sequence[StoredObject]], object] | None = None,
 ) -> SweepPlan:
     """Which objects a sweep would remove: those unknown to the catalog and older than this. Changes nothing.
 
     Objects named after the content of a file in quarantine are left out, unless it is `healing` that they are wanted for.
+    `each` is called with what was listed, some objects at a time, so that nobody needs to list the store a second time.
 
     The store is listed first and the catalog read after it: whatever was put meanwhile had a hold before it had bytes.
     """
@@ -178,6 +180,8 @@ def plan_sweep(
             keys = collection.unknown(tx, [found.key for found in batch])
             lost = files.damaged_hashes(tx)  # it may be what heals a file in quarantine: verify --repair finds out
         unknown.extend(found for found in batch if found.key in keys and (found.key[:64] not in lost or healing))
+        if each is not None:
+            each(batch)
         batch.clear()
         progress("comparing objects", count, None)
 

@@ -14,7 +14,7 @@ from uuid import UUID
 from dataset_registry.catalog import Transaction, datasets, files, manifests, pointers, productions, versions
 from dataset_registry.errors import AlreadyExists, CorruptionError, InputError, NotFound, RetryLater
 from dataset_registry.model.history import ancestors
-from dataset_registry.model.manifest import EMPTY, ComponentKey, Entry, rewrite
+from dataset_registry.model.manifest import ComponentKey, Entry, build, rewrite
 from dataset_registry.model.records import (
     DatasetRecord,
     FileRecord,
@@ -27,7 +27,7 @@ from dataset_registry.model.records import (
 )
 from dataset_registry.operations.access import Access, authorize
 from dataset_registry.operations.progress import Progress, silent
-from dataset_registry.operations.put import Bytes, BytesGone, Held, put, spooled_bytes
+from dataset_registry.operations.put import Bytes, BytesGone, Held, place, put
 from dataset_registry.operations.verify import content_digest
 from dataset_registry.store import Spool, Spooled
 
@@ -90,8 +90,9 @@ def _copy_dataset(
 ) -> None:
     with source.catalog.snapshot() as tx:
         named = [p for p in pointers.all_of(tx, record.id) if refs is None or p.name in refs]
-        numbers = {version.number for version in versions.all_of(tx, record.id)}
-        history = _reached(tx, record, named, everything=refs is None)
+        every = versions.all_of(tx, record.id)
+        history = every[::-1] if refs is None else _reached(tx, record, named)
+    numbers = {version.number for version in every}
     if refs is not None and not named:
         done.notes.append(f"{record.name} has none of {', '.join(refs)}")
         return
@@ -121,12 +122,8 @@ def _copy_dataset(
     done.datasets += 1
 
 
-def _reached(
-    tx: Transaction, record: DatasetRecord, named: Sequence[PointerRecord], *, everything: bool
-) -> list[VersionRecord]:
-    """The versions to copy, oldest first: all of them, or those that these pointers reach."""
-    if everything:
-        return versions.all_of(tx, record.id)[::-1]
+def _reached(tx: Transaction, record: DatasetRecord, named: Sequence[PointerRecord]) -> list[VersionRecord]:
+    """The versions that these pointers reach, oldest first."""
     numbers: set[int] = set()
     for number in sorted({pointer.version_number for pointer in named}, reverse=True):
         if number not in numbers:
@@ -254,7 +251,7 @@ def _place(source: Access, target: Access, spool: Spool, file: FileRecord, key: 
             return StoredBytes(key, file.stored_size)
     spooled = spool.share(path) if path is not None else _stream(source, spool, file)
     _refuse_other_content(content_hash, spooled.content_hash)
-    return spooled_bytes(target, spool, {content_hash: (spooled, str(file.format))})[content_hash].place(key)
+    return place(target, spool, spooled, str(file.format), key)
 
 
 def _refuse_other_content(content_hash: str, found: str) -> None:
@@ -276,8 +273,7 @@ def _unpack(target: Access, dataset: DatasetRecord, shipment: _Shipment, holds: 
     version = shipment.version
     authorize(target, tx, "write", dataset.id)
     datasets.take_number(tx, dataset.id, version.number)
-    if holds and not files.release(tx, holds):
-        raise BytesGone
+    Held(holds).release(tx)
     there = versions.by_number(tx, dataset.id, version.number)
     if there is not None:
         _refuse_another(dataset, version, there)
@@ -295,7 +291,7 @@ def _unpack(target: Access, dataset: DatasetRecord, shipment: _Shipment, holds: 
         for key, e in shipment.edits.items()
     }
     if before is None:
-        after = rewrite(EMPTY, edits, lambda page: (), lambda page: ())
+        after = build(entry for entry in edits.values() if entry is not None)
     else:
         after = rewrite(before.manifest, edits, before.pages, before.entries)
     if after.digest != version.digest:

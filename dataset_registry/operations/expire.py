@@ -29,21 +29,13 @@ _CHUNK = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Expiring:
-    """A version that a policy does not keep."""
-
-    id: int
-    number: int
-    created_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class DatasetExpiry:
-    """What a policy means for one dataset; `kept` has the reason for each version that stays, by number."""
+    """What a policy means for one dataset; `kept` has the reason for each version that stays, by number;
+    `expiring` are the others, oldest first."""
 
     dataset: DatasetRecord
     kept: Mapping[int, str]
-    expiring: Sequence[Expiring]
+    expiring: Sequence[Dated]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +108,7 @@ def plan(
             _keep_inputs(judged, retention.consumption(tx))
         dying = [version.id for found in judged for version in found.expiring()]
         return ExpirePlan(
-            tuple(
-                DatasetExpiry(
-                    found.dataset,
-                    found.reasons,
-                    tuple(Expiring(v.id, v.number, v.created_at) for v in reversed(found.expiring())),
-                )
-                for found in judged
-            ),
+            tuple(DatasetExpiry(found.dataset, found.reasons, tuple(reversed(found.expiring()))) for found in judged),
             retention.bytes_only_in(tx, dying) if dying else 0,
             policy.keep_inputs,
         )

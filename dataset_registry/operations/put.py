@@ -57,23 +57,24 @@ class Bytes:
     place: Callable[[str], StoredBytes]
 
 
+def place(access: Access, spool: Spool, content: Spooled, format: str, key: str) -> StoredBytes:
+    """Keep spooled content under a key, compressed where that is wanted and pays. Raises `StorageError`."""
+    wanted = access.compression if formats.kind_of(format) in _COMPRESSIBLE else None
+    packed = compress(spool, content) if wanted else None
+    given = packed or content
+    kept = access.store.put(key, given.source)
+    if kept != given.size:
+        raise StorageError(
+            f"{access.store.location} kept {kept} bytes of an object of {given.size}. Nothing was committed; try again.",
+            key=key,
+        )
+    return StoredBytes(key, given.size, wanted if packed else None)
+
+
 def spooled_bytes(access: Access, spool: Spool, contents: Mapping[str, tuple[Spooled, str]]) -> dict[str, Bytes]:
-    """Spooled contents, each with its format, as bytes to put: compressed where that is wanted and pays."""
-
-    def place(content: Spooled, format: str, key: str) -> StoredBytes:
-        wanted = access.compression if formats.kind_of(format) in _COMPRESSIBLE else None
-        packed = compress(spool, content) if wanted else None
-        given = packed or content
-        kept = access.store.put(key, given.source)
-        if kept != given.size:
-            raise StorageError(
-                f"{access.store.location} kept {kept} bytes of an object of {given.size}. Nothing was committed; try again.",
-                key=key,
-            )
-        return StoredBytes(key, packed.size, wanted) if packed else StoredBytes(key, content.size)
-
+    """Spooled contents, each with its format, as bytes to put."""
     return {
-        content_hash: Bytes(content.size, partial(place, content, format))
+        content_hash: Bytes(content.size, partial(place, access, spool, content, format))
         for content_hash, (content, format) in contents.items()
     }
 

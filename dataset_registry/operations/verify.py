@@ -171,12 +171,10 @@ def _catalog_problems(access: Access, progress: Progress) -> list[Problem]:
 
 
 def _look_at_store(access: Access, older_than: timedelta, progress: Progress) -> _Store:
-    """List the store, and ask the catalog about what was listed."""
+    """List the store once, and ask the catalog about what was listed: the sizes, and what it does not know."""
     store = _Store()
-    count = 0
-    batch: list[StoredObject] = []
 
-    def look() -> None:
+    def look(batch: Sequence[StoredObject]) -> None:
         sizes = {found.key: found.size for found in batch}
         with access.catalog.read() as tx:
             known = files.by_keys(tx, list(sizes))
@@ -185,16 +183,8 @@ def _look_at_store(access: Access, older_than: timedelta, progress: Progress) ->
             if file.damage is None and sizes[key] != file.stored_size:
                 what = f"{_called(access, file)} has {sizes[key]} bytes instead of {file.stored_size}"
                 store.findings.append(Finding("size", what, file=file))
-        batch.clear()
-        progress("looking at objects", count, None)
 
-    for found in access.store.list():
-        batch.append(found)
-        count += 1
-        if len(batch) == _BATCH:
-            look()
-    look()
-    plan = collect.plan_sweep(access, older_than, healing=True)
+    plan = collect.plan_sweep(access, older_than, progress=progress, healing=True, each=look)
     if plan.suspicion is not None:
         store.findings.append(Finding("unknown-objects", plan.suspicion, objects=plan.objects))
     return store
@@ -215,7 +205,6 @@ def _look_for_missing(access: Access, store: _Store, progress: Progress) -> None
                 and _is_there(access, file)
             ):
                 store.findings.append(Finding("missing", f"{_called(access, file)} has lost its object", file=file))
-                store.seen.discard(file.id)
 
 
 def _read_content(access: Access, share: tuple[int, int], store: _Store, progress: Progress) -> None:
@@ -275,8 +264,7 @@ def _all_files(access: Access) -> Iterator[list[FileRecord]]:
 
 def _is_there(access: Access, file: FileRecord) -> bool:
     """Whether the catalog still says that the file is at this key: it may have been collected meanwhile, or healed."""
-    with access.catalog.read() as tx:
-        now = files.get_many(tx, [file.id]).get(file.id)
+    now = _now(access, file)
     return now is not None and now.object_key == file.object_key
 
 
@@ -315,9 +303,14 @@ def _repair(access: Access, found: Sequence[Finding]) -> list[Finding]:
 
 def _is_sound(access: Access, file: FileRecord) -> bool:
     """Whether a file is in no quarantine, or is gone."""
-    with access.catalog.read() as tx:
-        now = files.get_many(tx, [file.id]).get(file.id)
+    now = _now(access, file)
     return now is None or now.damage is None
+
+
+def _now(access: Access, file: FileRecord) -> FileRecord | None:
+    """The file as the catalog has it now."""
+    with access.catalog.read() as tx:
+        return files.get_many(tx, [file.id]).get(file.id)
 
 
 def _mend(access: Access, finding: Finding) -> Finding:
