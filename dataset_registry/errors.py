@@ -116,6 +116,12 @@ class PermissionDenied(RegistryError):
     code = "permission_denied"
 
 
+class NotAuthenticated(RegistryError):
+    """Nobody knows who asks: no token, or one that is unknown, expired or revoked."""
+
+    code = "not_authenticated"
+
+
 # --- call the operator ---------------------------------------------------------------------------------------------
 
 

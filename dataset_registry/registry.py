@@ -5,18 +5,20 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, overload
+from typing import Any, BinaryIO, Literal, overload
 
 from dataset_registry.catalog import Catalog, sqlite_url
 from dataset_registry.dataset import Dataset, Draft
 from dataset_registry.errors import InputError
+from dataset_registry.model.actors import Actor, Grant, Kind, NewToken, Permission, Protection, Token, User
+from dataset_registry.model.audit import AuditCheck, AuditEntry
 from dataset_registry.model.names import split_address
 from dataset_registry.model.records import FileRecord, RegistryBranch
 from dataset_registry.model.retention import Policy
 from dataset_registry.operations import adopt as adoption
+from dataset_registry.operations import audit, datasets, find, grants, read, refs, stored, users
 from dataset_registry.operations import collect as collection
 from dataset_registry.operations import copy as copying
-from dataset_registry.operations import datasets, find, refs, stored
 from dataset_registry.operations import expire as expiry
 from dataset_registry.operations import verify as verification
 from dataset_registry.operations.access import Access
@@ -40,12 +42,14 @@ class Registry:
         store: str | Store | None = None,
         actor: str | None = None,
         compression: str | None = None,
+        door: str = "python",
     ) -> "Registry":
         """Open a registry: in a folder (SQLite and files, made on first use), or by the URLs of its catalog and store.
 
         `catalog` is `sqlite:///…` or `postgresql+psycopg://…`; `store` a folder, a `file://` URL, `s3://bucket/prefix`,
-        `gs://…` or `az://…`; `actor` who commits (the operating system's user when None). `compression="zstd"` compresses
-        new CSV and JSON files where that pays; readers see the content either way.
+        `gs://…` or `az://…`. `actor` acts as that user, with its permissions; without one you are the owner, who may do
+        everything and commits under the name that the operating system knows. `compression="zstd"` compresses new CSV and
+        JSON files where that pays; readers see the content either way. `door` is what the audit log says of how you came in.
 
         Raises `CatalogOutdated` for a PostgreSQL catalog that needs
         `dataset-registry db upgrade`, `InputError`.
@@ -67,12 +71,13 @@ class Registry:
             opened.close()
             raise
         kept = open_store(store) if isinstance(store, str) else store
-        return cls(Access(opened, kept, LocalCopies(kept), actor or _user(), packing))
+        who = Actor(actor, door=door) if actor else Actor(_user(), is_owner=True, door=door)
+        return cls(Access(opened, kept, LocalCopies(kept), who, packing))
 
     @property
     def actor(self) -> str:
         """Who commits through this registry."""
-        return self._access.actor
+        return self._access.actor.name
 
     @property
     def location(self) -> str:
@@ -101,9 +106,10 @@ class Registry:
         """Make a dataset. Raises `InvalidName`, `AlreadyExists`."""
         return Dataset(self._access, datasets.create(self._access, name, description))
 
-    def dataset(self, name: str) -> Dataset:
-        """The dataset of this name. Raises `NotFound`."""
-        return Dataset(self._access, datasets.get(self._access, name))
+    def dataset(self, name: str | int) -> Dataset:
+        """The dataset of this name, or with this id. Raises `NotFound`."""
+        found = datasets.by_id(self._access, name) if isinstance(name, int) else datasets.get(self._access, name)
+        return Dataset(self._access, found)
 
     def datasets(self, *, prefix: str = "") -> list[Dataset]:
         """The datasets whose name starts with `prefix`, by name."""
@@ -130,6 +136,115 @@ class Registry:
     def files(self) -> Iterator[FileRecord]:
         """Every stored file, oldest first."""
         return stored.list_all(self._access)
+
+    def open_file(self, content_hash: str) -> BinaryIO:
+        """A stream over a stored file's content, by the beginning of its SHA-256. Raises `NotFound`, `InputError` (a table in
+        several parts)."""
+        return read.open_file(self._access, stored.objects(self._access, self.file(content_hash).id))
+
+    # --- who may what ----------------------------------------------------------------------------------------------
+
+    def create_user(
+        self, name: str, *, role: str = "member", kind: Kind = "person", members: Sequence[str] = ()
+    ) -> User:
+        """Make a user (`person`, `service`) with a role, or a `group` with members.
+
+        Roles: `administrator` (everything), `member` (may make datasets, and what was granted), `guest` (what was granted).
+        From the first user on, an `actor` must be one; who opens the registry without naming one stays its owner.
+        Raises `InvalidName`, `AlreadyExists`.
+        """
+        return users.create(self._access, name, kind=kind, role=role, members=members)
+
+    def update_user(
+        self,
+        name: str,
+        *,
+        role: str | None = None,
+        disabled: bool | None = None,
+        members: Sequence[str] | None = None,
+    ) -> User:
+        """Change a user's role, lock it out or let it in again; give a group other members. Raises `NotFound`."""
+        if members is not None:
+            return users.set_members(self._access, name, members)
+        return users.update(self._access, name, role=role, disabled=disabled)
+
+    def users(self) -> list[User]:
+        """Every user and group, by name."""
+        return users.list_all(self._access)
+
+    def create_token(
+        self,
+        user: str | None = None,
+        *,
+        name: str = "token",
+        permission: Permission = "admin",
+        prefix: str = "",
+        lasts: timedelta | None = None,
+    ) -> NewToken:
+        """Make an API token for a user, for oneself when None; its `secret` is not shown again.
+
+        It can do what its user can, up to `permission`, on datasets whose name starts with `prefix`, as long as it `lasts`.
+        """
+        return users.create_token(self._access, user, name=name, permission=permission, prefix=prefix, lasts=lasts)
+
+    def tokens(self, user: str | None = None) -> list[Token]:
+        """The tokens of a user, the newest first; everybody's when None, for an administrator."""
+        return users.tokens(self._access, user)
+
+    def revoke_token(self, token_id: int) -> Token:
+        """Let a token let nobody in any more. Raises `NotFound`."""
+        return users.revoke_token(self._access, token_id)
+
+    def grant(self, user: str, permission: Permission, name: str | None = None, *, file: str | None = None) -> Grant:
+        """Let a user or group `read`, `write` or `admin` a dataset, all datasets under a prefix (`raw/`; empty for all), or
+        the file with a hash. It replaces what they had there. Raises `NotFound`, `PermissionDenied`."""
+        return grants.grant(self._access, user, permission, name, file)
+
+    def revoke(self, user: str, name: str | None = None, *, file: str | None = None) -> None:
+        """Take what a user or group was granted on a dataset, a prefix or a file. Raises `NotFound`."""
+        grants.revoke(self._access, user, name, file)
+
+    def grants(self, name: str | None = None, *, file: str | None = None, user: str | None = None) -> list[Grant]:
+        """What was granted: on a dataset, prefix or file, to a user and its groups, or all that you may see."""
+        return grants.list_all(self._access, name, file, user)
+
+    def protect(self, name: str, branch: str = find.MAIN, *, allow: Sequence[str] = ()) -> Protection:
+        """Let only admins and those in `allow` (users, groups) move a branch of a dataset, or of all under a prefix."""
+        return grants.protect(self._access, name, branch, allow)
+
+    def unprotect(self, name: str, branch: str = find.MAIN) -> None:
+        """Protect a branch no more. Raises `NotFound`."""
+        grants.unprotect(self._access, name, branch)
+
+    def protections(self, name: str | None = None) -> list[Protection]:
+        """The protected branches of a dataset, by its own rules and those of prefixes; all of them without a name."""
+        return grants.protections(self._access, name)
+
+    # --- who did what ----------------------------------------------------------------------------------------------
+
+    def audit(
+        self,
+        *,
+        dataset: str | None = None,
+        actor: str | None = None,
+        action: str | None = None,
+        before: int | None = None,
+        limit: int | None = None,
+    ) -> list[AuditEntry]:
+        """Entries of the audit log, the newest first; `before` is the id of the entry that the page before ended with."""
+        return audit.entries(self._access, dataset=dataset, actor=actor, action=action, before=before, limit=limit)
+
+    def export_audit(self) -> Iterator[tuple[AuditEntry, str]]:
+        """Every entry in order, each with the hash that it carries."""
+        return audit.export(self._access)
+
+    def seal_audit(self) -> int:
+        """Seal the entries that were not sealed yet, as every collection does; how many those were."""
+        return audit.seal(self._access)
+
+    def check_audit(self) -> AuditCheck:
+        """Find out whether anybody changed, removed or added entries since they were sealed."""
+        return audit.check(self._access)
 
     # --- branches over all datasets --------------------------------------------------------------------------------
 

@@ -23,10 +23,10 @@ def test_the_catalog_is_upgraded_checked_and_taken_back(
     monkeypatch.setenv(cli.CATALOG_VARIABLE, empty_url)
     for arguments, words in (
         (["db", "current"], "no tables yet"),
-        (["db", "upgrade"], "no tables -> 0011"),
-        (["db", "current"], "0011"),
+        (["db", "upgrade"], "no tables -> 0012"),
+        (["db", "current"], "0012"),
         (["db", "check"], "as this package expects it"),
-        (["db", "downgrade", "base"], "0011 -> no tables"),
+        (["db", "downgrade", "base"], "0012 -> no tables"),
     ):
         assert run(monkeypatch, *arguments) == 0
         printed = capsys.readouterr().out

@@ -1,13 +1,14 @@
-"""Rows about datasets and the users who make them."""
+"""Rows about datasets."""
 
 from collections.abc import Iterator
 
 from sqlalchemy import Row, bindparam, delete, func, select, update
 
 from dataset_registry.catalog.engine import Transaction, insert_row
+from dataset_registry.catalog.grants import Readable, forget_resource
 from dataset_registry.catalog.tables import dataset_versions, datasets, retired_tags, users
 from dataset_registry.errors import NotFound
-from dataset_registry.model.records import DatasetRecord, NewDataset
+from dataset_registry.model.records import DatasetRecord
 
 _SELECT = select(
     datasets.c.id, datasets.c.name, datasets.c.description, datasets.c.created_at, users.c.username
@@ -24,27 +25,28 @@ def find(tx: Transaction, name: str) -> DatasetRecord | None:
 
 def get(tx: Transaction, dataset_id: int) -> DatasetRecord:
     """The dataset with this id. Raises `NotFound` when it was deleted."""
-    row = tx.execute(_BY_ID, {"id": dataset_id}).one_or_none()
-    if row is None:
+    found = by_id(tx, dataset_id)
+    if found is None:
         raise _deleted()
-    return _record(row)
+    return found
 
 
-def all_of(tx: Transaction, prefix: str) -> Iterator[DatasetRecord]:
-    """Datasets whose name starts with `prefix`, by name."""
+def by_id(tx: Transaction, dataset_id: int) -> DatasetRecord | None:
+    """The dataset with this id, None when there is none."""
+    row = tx.execute(_BY_ID, {"id": dataset_id}).one_or_none()
+    return _record(row) if row else None
+
+
+def all_of(tx: Transaction, prefix: str, among: Readable = None) -> Iterator[DatasetRecord]:
+    """Datasets whose name starts with `prefix`, by name; only those `among` these."""
     query = _SELECT.where(func.substr(datasets.c.name, 1, len(prefix)) == prefix) if prefix else _SELECT
+    query = query if among is None else query.where(datasets.c.id.in_(among))
     return iter(sorted(map(_record, tx.execute(query)), key=lambda record: record.name))
 
 
 def create(tx: Transaction, name: str, description: str | None, user_id: int) -> int:
     """Insert a dataset; its id. The caller has seen that the name is free."""
     return insert_row(tx, datasets, {"name": name, "description": description, "created_by": user_id})
-
-
-def find_or_create(tx: Transaction, wanted: NewDataset, user_id: int) -> DatasetRecord:
-    """The dataset of this name, made if there is none."""
-    found = find(tx, wanted.name)
-    return found or get(tx, create(tx, wanted.name, wanted.description, user_id))
 
 
 def change(tx: Transaction, dataset_id: int, *, name: str, description: str | None) -> None:
@@ -59,6 +61,7 @@ def lock(tx: Transaction, dataset_id: int) -> None:
 
 def remove(tx: Transaction, dataset_id: int) -> None:
     """Delete the row of a dataset that has no versions any more."""
+    forget_resource(tx, "dataset", [dataset_id])
     tx.execute(delete(retired_tags).where(retired_tags.c.dataset_id == dataset_id))
     tx.execute(delete(datasets).where(datasets.c.id == dataset_id))
 
@@ -87,16 +90,6 @@ def take_number(tx: Transaction, dataset_id: int, number: int) -> None:
     lock(tx, dataset_id)
     statement = update(datasets).where(datasets.c.id == dataset_id, datasets.c.last_version_number < number)
     tx.execute(statement.values(last_version_number=number))
-
-
-def find_user(tx: Transaction, username: str) -> int | None:
-    """The id of a user, None for one never seen."""
-    return tx.execute(select(users.c.id).where(users.c.username == username)).scalar()
-
-
-def create_user(tx: Transaction, username: str) -> int:
-    """Insert a user; the id."""
-    return insert_row(tx, users, {"username": username})
 
 
 _COUNT = select(func.count()).select_from(dataset_versions).where(dataset_versions.c.dataset_id == bindparam("dataset"))

@@ -1,12 +1,14 @@
 """Rows about stored files, the holds that keep them while a commit is under way, and the trash."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import Row, and_, bindparam, delete, func, insert, or_, select, update
 
 from dataset_registry.catalog.engine import Transaction, chunks, insert_row
+from dataset_registry.catalog.grants import Readable
 from dataset_registry.catalog.tables import (
     dataset_version_files,
     dataset_versions,
@@ -107,23 +109,45 @@ def legacy_bytes(tx: Transaction, file_id: int) -> bytes:
 
 
 def with_prefix(tx: Transaction, prefix: str, limit: int = 2) -> list[FileRecord]:
-    """Files whose hash starts with `prefix`, with their reference counts."""
+    """Files whose hash starts with `prefix`."""
     upper = prefix + "g"  # the next text after every hexadecimal continuation
-    query = (
-        select(*_COLUMNS, file_info.c.reference_count)
-        .join(file_info, file_info.c.id == files.c.id)
-        .where(files.c.content_hash >= prefix, files.c.content_hash < upper)
-        .order_by(files.c.content_hash)
-        .limit(limit)
-    )
-    return [_record(row, count=row.reference_count) for row in tx.execute(query)]
+    query = select(*_COLUMNS).where(files.c.content_hash >= prefix, files.c.content_hash < upper)
+    return [_record(row) for row in tx.execute(query.order_by(files.c.content_hash).limit(limit))]
 
 
-def all_files(tx: Transaction) -> Iterator[FileRecord]:
-    """Every file with its reference count, oldest first."""
-    query = select(*_COLUMNS, file_info.c.reference_count).join(file_info, file_info.c.id == files.c.id)
-    for row in tx.execute(query.order_by(files.c.id)):
-        yield _record(row, count=row.reference_count)
+def page(tx: Transaction, after: int, limit: int) -> list[FileRecord]:
+    """Files from the one after this id on, oldest first."""
+    query = select(*_COLUMNS).where(files.c.id > after).order_by(files.c.id).limit(limit)
+    return [_record(row) for row in tx.execute(query)]
+
+
+def reference_counts(tx: Transaction, ids: Sequence[int], among: Readable = None) -> dict[int, int]:
+    """How often files are named: by components of versions, as overlays and as parts of tables; `among` these datasets'
+    only. Files that nothing names may be left out."""
+    found: dict[int, int] = defaultdict(int)
+    if among is None:
+        for chunk in chunks(ids):
+            query = select(file_info.c.id, file_info.c.reference_count).where(file_info.c.id.in_(chunk))
+            found.update((row[0], row[1]) for row in tx.execute(query))
+        return found
+    theirs = dataset_versions.c.dataset_id.in_(among)
+    entry, overlay, part = dataset_version_files.c.file_id, dataset_versions.c.overlay_file_id, file_parts.c.part_id
+    for chunk in chunks(ids):
+        for query in (
+            select(entry, func.count())
+            .join(dataset_versions, dataset_versions.c.id == dataset_version_files.c.version_id)
+            .where(entry.in_(chunk), theirs)
+            .group_by(entry),
+            select(overlay, func.count()).where(overlay.in_(chunk), theirs).group_by(overlay),
+            select(part, func.count(func.distinct(file_parts.c.file_id)))
+            .join(dataset_version_files, dataset_version_files.c.file_id == file_parts.c.file_id)
+            .join(dataset_versions, dataset_versions.c.id == dataset_version_files.c.version_id)
+            .where(part.in_(chunk), theirs)
+            .group_by(part),
+        ):
+            for file_id, count in tx.execute(query):
+                found[file_id] += count
+    return found
 
 
 # --- captures ------------------------------------------------------------------------------------------------------
@@ -302,7 +326,7 @@ def add_table(tx: Transaction, content_hash: str, size: int, format: str, parts:
     return file_id
 
 
-def _record(row: Row, legacy_path: str | None = None, count: int | None = None) -> FileRecord:  # type: ignore[type-arg]
+def _record(row: Row, legacy_path: str | None = None) -> FileRecord:  # type: ignore[type-arg]
     return FileRecord(
         id=row.id,
         content_hash=row.content_hash,
@@ -314,7 +338,6 @@ def _record(row: Row, legacy_path: str | None = None, count: int | None = None) 
         created_at=row.created_at,
         stored_size=0 if row.form == "parts" else row.file_size if row.stored_size is None else row.stored_size,
         damage=row.damage,
-        reference_count=count,
         legacy_path=legacy_path,
     )
 

@@ -4,10 +4,10 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sqlalchemy import and_, delete, exists, select, update
+from sqlalchemy import delete, exists, select, update
 
 from dataset_registry.catalog import files as file_rows
-from dataset_registry.catalog import manifests
+from dataset_registry.catalog import grants, manifests
 from dataset_registry.catalog.engine import Transaction
 from dataset_registry.catalog.tables import (
     dataset_version_files,
@@ -16,7 +16,6 @@ from dataset_registry.catalog.tables import (
     manifest_entries,
     manifest_index_pages,
     manifest_pages,
-    permissions,
 )
 from dataset_registry.model.manifest import Entry, Manifest, canonical_json
 from dataset_registry.model.records import StoredBytes
@@ -70,16 +69,7 @@ def collapse(tx: Transaction, duplicate: int, kept: int) -> None:
     tx.execute(
         update(dataset_versions).where(dataset_versions.c.overlay_file_id == duplicate).values(overlay_file_id=kept)
     )
-    mine = and_(permissions.c.resource_type == "file", permissions.c.resource_id == duplicate)
-    other = permissions.alias()
-    granted = exists().where(
-        other.c.resource_type == "file",
-        other.c.resource_id == kept,
-        other.c.user_id == permissions.c.user_id,
-        other.c.permission_type == permissions.c.permission_type,
-    )
-    tx.execute(delete(permissions).where(mine, granted))
-    tx.execute(update(permissions).where(mine).values(resource_id=kept))
+    grants.move_file_grants(tx, duplicate, kept)
     tx.execute(delete(files).where(files.c.id == duplicate))
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import Select, insert, select, update
 
 from dataset_registry.catalog.engine import Transaction, insert_row
+from dataset_registry.catalog.grants import Readable
 from dataset_registry.catalog.tables import dataset_versions, datasets, production_inputs, productions, users
 from dataset_registry.model.records import InputVersion, Production, Provenance
 
@@ -58,11 +59,14 @@ def record(
         )
 
 
-def input_id(tx: Transaction, dataset: str, number: int, digest: str | None) -> int | None:
-    """The row id of a version that was read, None when it is gone: its dataset may be another one by now."""
+def input_id(tx: Transaction, dataset: str, number: int, digest: str | None, among: Readable = None) -> int | None:
+    """The row id of a version that was read, None when it is gone (its dataset may be another one by now), or not `among`
+    these datasets."""
     query = select(dataset_versions.c.id).join(datasets, datasets.c.id == dataset_versions.c.dataset_id)
     if digest is not None:
         query = query.where(dataset_versions.c.digest == digest)
+    if among is not None:
+        query = query.where(datasets.c.id.in_(among))
     return tx.execute(query.where(datasets.c.name == dataset, dataset_versions.c.version_number == number)).scalar()
 
 
@@ -92,8 +96,8 @@ def of_version(tx: Transaction, version_id: int) -> list[Production]:
     return _load(tx, _SELECT.where(productions.c.version_id == version_id).order_by(productions.c.id))
 
 
-def consumers(tx: Transaction, version_id: int) -> list[tuple[str, int]]:
-    """Name and number of every version that a production made from this one."""
+def consumers(tx: Transaction, version_id: int, among: Readable = None) -> list[tuple[str, int]]:
+    """Name and number of every version that a production made from this one; only of datasets `among` these."""
     query = (
         select(datasets.c.name, dataset_versions.c.version_number)
         .distinct()
@@ -103,6 +107,7 @@ def consumers(tx: Transaction, version_id: int) -> list[tuple[str, int]]:
         .where(production_inputs.c.version_id == version_id)
         .order_by(datasets.c.name, dataset_versions.c.version_number)
     )
+    query = query if among is None else query.where(datasets.c.id.in_(among))
     return [(row[0], row[1]) for row in tx.execute(query)]
 
 

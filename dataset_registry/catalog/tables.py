@@ -47,6 +47,10 @@ users = Table(
     Column("username", String(255), nullable=False, unique=True),
     Column("email", String(255)),
     Column("created_at", Timestamp, nullable=False, default=utc_now(), server_default=_NOW),
+    # Neither a kind nor a role: a name that signed something, before anybody made a user of it.
+    Column("kind", String(20)),
+    Column("role", String(20)),
+    Column("disabled_at", Timestamp),
     sqlite_autoincrement=True,
 )
 
@@ -241,12 +245,108 @@ permissions = Table(
     Column("id", Id, primary_key=True),
     Column("resource_type", String(50), nullable=False),
     Column("resource_id", Integer, nullable=False),
-    Column("user_id", Id, ForeignKey(users.c.id), nullable=False),
+    Column("user_id", Id, ForeignKey(users.c.id), nullable=False, index=True),  # a group is a row of `users` too
     Column("permission_type", String(20), nullable=False),
     Column("granted_at", Timestamp, nullable=False, default=utc_now(), server_default=_NOW),
     Column("granted_by", Id, ForeignKey(users.c.id), nullable=False),
     UniqueConstraint("resource_type", "resource_id", "user_id", "permission_type", name="uq_permissions_grant"),
     Index("idx_permissions_lookup", "resource_type", "resource_id", "user_id"),
+)
+
+# What `permissions` and `protected_branches` name by id where they are about all datasets whose name starts so.
+name_prefixes = Table(
+    "name_prefixes",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("prefix", String(255), nullable=False, unique=True),
+    sqlite_autoincrement=True,
+)
+
+group_members = Table(
+    "group_members",
+    metadata,
+    Column("group_id", Id, ForeignKey(users.c.id), primary_key=True),
+    Column("user_id", Id, ForeignKey(users.c.id), primary_key=True, index=True),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("user_id", Id, ForeignKey(users.c.id), nullable=False, index=True),
+    Column("name", String(255), nullable=False),
+    Column("token_hash", CHAR(64), nullable=False, unique=True),
+    Column("permission_type", String(20), nullable=False),
+    Column("prefix", String(255), nullable=False, server_default=text("''")),
+    Column("created_at", Timestamp, nullable=False, default=utc_now(), server_default=_NOW),
+    Column("expires_at", Timestamp),
+    Column("revoked_at", Timestamp),
+    Column("last_used_at", Timestamp),
+    sqlite_autoincrement=True,
+)
+
+protected_branches = Table(
+    "protected_branches",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("resource_type", String(50), nullable=False),
+    Column("resource_id", Integer, nullable=False),
+    Column("branch_name", String(255), nullable=False),
+    Column("created_at", Timestamp, nullable=False, default=utc_now(), server_default=_NOW),
+    Column("created_by", Id, ForeignKey(users.c.id), nullable=False),
+    UniqueConstraint("resource_type", "resource_id", "branch_name", name="uq_protected_branches_branch"),
+    sqlite_autoincrement=True,
+)
+
+protected_branch_users = Table(
+    "protected_branch_users",
+    metadata,
+    Column("protection_id", Id, ForeignKey(protected_branches.c.id), primary_key=True),
+    Column("user_id", Id, ForeignKey(users.c.id), primary_key=True, index=True),
+)
+
+# What was answered to requests that carried a key, so that one that is sent again is not done again.
+answered_requests = Table(
+    "answered_requests",
+    metadata,
+    Column("user_id", Id, ForeignKey(users.c.id), primary_key=True),
+    Column("request_key", String(255), primary_key=True),
+    Column("fingerprint", CHAR(64), nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("answer", Text, nullable=False),
+    Column("created_at", Timestamp, nullable=False, default=utc_now(), server_default=_NOW),
+)
+
+# Append-only by trigger, as are its seals. It names datasets and tokens by id without a reference: it outlives them.
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("at", Timestamp, nullable=False),
+    Column("actor", String(255), nullable=False),
+    Column("door", String(20), nullable=False),
+    Column("token_id", Integer),
+    Column("action", String(50), nullable=False),
+    Column("dataset_id", Integer, index=True),
+    Column("dataset_name", String(255)),
+    Column("ref_name", String(255)),
+    Column("before", Text),
+    Column("after", Text),
+    Column("details", Text),  # canonical JSON: the hash is over it
+    Column("entry_hash", CHAR(64), nullable=False),
+    sqlite_autoincrement=True,
+)
+
+audit_seals = Table(
+    "audit_seals",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("first_id", Integer, nullable=False, unique=True),
+    Column("last_id", Integer, nullable=False),
+    Column("entry_count", Integer, nullable=False),
+    Column("digest", CHAR(64), nullable=False),
+    Column("sealed_at", Timestamp, nullable=False, default=utc_now(), server_default=_NOW),
+    sqlite_autoincrement=True,
 )
 
 # Holds: who is about to name these bytes. A hold on content that is stored already has no key of its own.

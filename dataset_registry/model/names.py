@@ -13,6 +13,7 @@ from dataset_registry.errors import InvalidName, InvalidRef
 
 _DATASET_SEGMENT = re.compile(r"\w[\w.+=-]*")
 _POINTER = re.compile(r"\w[\w.+=/-]*")
+_USER = re.compile(r"\w[\w.+@-]*")
 _VERSION_NUMBER = re.compile(r"v([1-9][0-9]{0,17})")
 _DIGEST_PREFIX = re.compile(r"[0-9a-f]{4,64}")
 _STEPS = re.compile(r"([~^])([0-9]{0,9})")
@@ -20,6 +21,7 @@ _STEPS = re.compile(r"([~^])([0-9]{0,9})")
 MAX_DATASET_NAME = 255
 MAX_POINTER_NAME = 255
 MAX_COMPONENT_NAME = 512
+MAX_USER_NAME = 255
 
 
 def dataset_name(text: str) -> str:
@@ -65,6 +67,18 @@ def component_name(text: str) -> str:
     Raises `InvalidName`.
     """
     return _normalised(text, "component", MAX_COMPONENT_NAME)
+
+
+def user_name(text: str) -> str:
+    """Check and normalise the name of a user, a service or a group: letters, digits, `_ . + @ -`. Raises `InvalidName`."""
+    name = _normalised(text, "user", MAX_USER_NAME)
+    if not _USER.fullmatch(name):
+        raise InvalidName(
+            f"{text!r} cannot be the name of a user: use letters, digits and '_ . + @ -', starting with a letter, a digit or "
+            "'_'. Choose a name like 'alice' or 'ingest@nightly'.",
+            name=text,
+        )
+    return name
 
 
 def name_prefix(text: str) -> str:

@@ -1,40 +1,214 @@
-"""Who asks, of which catalog and which store; and whether they may."""
+"""Who asks, of which catalog and which store; and whether they may.
 
+The first line of every operation is one of these functions, inside its transaction. An owner, who holds the keys of
+catalog and store, may do everything. So may every name as long as nobody has made a user: until then names only sign.
+Whoever may not read something is told that it does not exist.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from dataset_registry.catalog import Catalog, Transaction, datasets
+from dataset_registry.catalog import Catalog, Transaction, grants, users
+from dataset_registry.catalog.grants import Readable, Standing
+from dataset_registry.errors import NotFound, PermissionDenied
+from dataset_registry.model.actors import NOTHING, PERMISSIONS, Actor, Permission, level
+from dataset_registry.model.records import DatasetRecord, NewDataset
 from dataset_registry.store import Compression, LocalCopies, Store
-
-Permission = Literal["read", "write", "admin"]
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
     """An actor before a registry: what every operation takes first.
 
-    `copies` are local files with what the store has; `compression` is what new CSV and JSON files are compressed with.
+    `copies` are local files with what the store has; `compression` is what new CSV and JSON files are compressed with;
+    `is_guarded` says that files come from strangers: they are looked into by a process that can be lost.
     """
 
     catalog: Catalog
     store: Store
     copies: LocalCopies
-    actor: str
+    actor: Actor
     compression: Compression | None = None
+    is_guarded: bool = False
 
     def user_id(self, tx: Transaction) -> int:
         """The actor's row, made on first sight."""
-        known = self.catalog.user_ids
-        if self.actor not in known:
-            found = datasets.find_user(tx, self.actor)
+        known, name = self.catalog.user_ids, self.actor.name
+        if name not in known:
+            found = users.find_id(tx, name)
             if found is None:
-                return datasets.create_user(tx, self.actor)  # not remembered: this transaction may still fail
-            known[self.actor] = found
-        return known[self.actor]
+                return users.sign(tx, name)  # not remembered: this transaction may still fail
+            known[name] = found
+        return known[name]
 
 
-def authorize(access: Access, tx: Transaction, permission: Permission, dataset_id: int | None = None) -> None:
-    """The first line of every operation, inside its transaction. `dataset_id` is None for the registry as a whole.
+def authorize(access: Access, tx: Transaction, permission: Permission, dataset_id: int) -> None:
+    """Let pass who has this permission on a dataset. Raises `NotFound` (it may not read it either), `PermissionDenied`."""
+    standing = _standing(access, tx, dataset_id)
+    if standing is not None:
+        _check(access, standing, permission, dataset_id)
 
-    An embedded registry has one owner, who may do everything; nobody else can reach this code.
+
+def authorize_move(access: Access, tx: Transaction, dataset_id: int, branch: str) -> None:
+    """Let pass who may let a branch name another version, or none. Raises as `authorize` does."""
+    standing = _standing(access, tx, dataset_id)
+    if standing is None:
+        return
+    found = _check(access, standing, "write", dataset_id)
+    if found < level("admin") and grants.keeps_out(tx, standing.user_id, dataset_id, str(standing.name), branch):
+        raise PermissionDenied(
+            f"The branch {branch!r} of {standing.name} is protected, and {access.actor.name} is not among those who may move "
+            "it. Commit to another branch and ask one of them to move this one, or ask an admin of the dataset for: "
+            f"registry.protect({standing.name!r}, {branch!r}, allow=[{access.actor.name!r}, …])",
+            dataset=standing.name,
+            branch=branch,
+        )
+
+
+def authorize_commit(access: Access, tx: Transaction, dataset: DatasetRecord | NewDataset, branch: str) -> None:
+    """Let pass who may commit to a branch of a dataset, which the commit may make. Raises as `authorize` does."""
+    if isinstance(dataset, DatasetRecord):
+        authorize_move(access, tx, dataset.id, branch)
+    else:
+        authorize_creation(access, tx, dataset.name)
+
+
+def authorize_creation(access: Access, tx: Transaction, name: str) -> None:
+    """Let pass who may make a dataset of this name. Raises `PermissionDenied`.
+
+    Members may, where nobody was granted to write under a prefix of the name: a dataset that others expect to be theirs must
+    not be waiting for them in somebody else's hands. Elsewhere it takes a grant on a prefix.
     """
+    standing = _standing(access, tx)
+    if standing is None:
+        return
+    token = access.actor.token
+    if token is None or (level(token.permission) >= level("write") and name.startswith(token.prefix)):
+        if standing.role == "administrator" or grants.level_by_prefix(tx, standing.user_id, name) >= level("write"):
+            return
+        if standing.role == "member" and not grants.is_governed(tx, name):
+            return
+    raise PermissionDenied(
+        f"{access.actor.name} may not make a dataset {name!r}. Ask an administrator for write on a prefix of that name.",
+        dataset=name,
+    )
+
+
+def administer(access: Access, tx: Transaction) -> None:
+    """Let pass an administrator: for what is about the registry as a whole. Raises `PermissionDenied`."""
+    if not is_administrator(access, tx):
+        raise PermissionDenied(
+            f"This takes an administrator, and {access.actor.name} is none here (or uses a token that is for less). Ask one of "
+            "them."
+        )
+
+
+def is_administrator(access: Access, tx: Transaction) -> bool:
+    """Whether everything is allowed."""
+    standing, token = _standing(access, tx), access.actor.token
+    if standing is None:
+        return True
+    return standing.role == "administrator" and (token is None or (token.permission == "admin" and not token.prefix))
+
+
+def readable(access: Access, tx: Transaction) -> Readable:
+    """Which datasets the actor may read: a query for their ids, None for all of them."""
+    standing, token = _standing(access, tx), access.actor.token
+    scope = token.prefix if token else ""
+    if standing is None or (standing.role == "administrator" and not scope):
+        return None
+    return grants.readable(None if standing.role == "administrator" else standing.user_id, scope)
+
+
+def level_on(access: Access, tx: Transaction, dataset_id: int) -> int:
+    """The level that the actor has on a dataset, `NOTHING` where there is none."""
+    standing = _standing(access, tx, dataset_id)
+    return level("admin") if standing is None else _level(access, standing)
+
+
+def level_on_prefix(access: Access, tx: Transaction, prefix: str) -> int:
+    """The level that the actor has on all datasets under a prefix."""
+    standing, token = _standing(access, tx), access.actor.token
+    if standing is None:
+        return level("admin")
+    if token is not None and not prefix.startswith(token.prefix):
+        return NOTHING
+    found = level("admin") if standing.role == "administrator" else grants.level_by_prefix(tx, standing.user_id, prefix)
+    return found if token is None else min(found, level(token.permission))
+
+
+def level_on_file(access: Access, tx: Transaction, file_id: int) -> int:
+    """The level that the actor has on a file: by a grant on it, or to read it because a dataset that it may read lists it."""
+    standing, token = _standing(access, tx), access.actor.token
+    if standing is None:
+        return level("admin")
+    found = NOTHING
+    if token is None or not token.prefix:
+        found = level("admin") if standing.role == "administrator" else grants.file_level(tx, standing.user_id, file_id)
+    if found == NOTHING and readable_files(access, tx, [file_id]):
+        found = level("read")
+    return found if token is None else min(found, level(token.permission))
+
+
+def readable_files(access: Access, tx: Transaction, file_ids: Sequence[int]) -> set[int]:
+    """Those of these files that the actor may read."""
+    standing, token = _standing(access, tx), access.actor.token
+    scope = readable(access, tx)
+    if standing is None or scope is None:
+        return set(file_ids)
+    # A grant on a file has no name: a token that is for some names does not reach it.
+    own = standing.user_id if token is None or not token.prefix else None
+    return grants.readable_files(tx, own, scope, file_ids)
+
+
+def absent(dataset_id: int) -> NotFound:
+    """The error for a dataset that is not there, and for one that the actor may not know of: the same."""
+    return NotFound(
+        f"There is no dataset with the id {dataset_id} (any more). List what there is with registry.datasets().",
+        dataset_id=dataset_id,
+    )
+
+
+def _standing(access: Access, tx: Transaction, dataset_id: int | None = None) -> Standing | None:
+    """What the actor is before a dataset, None when nothing is refused to it."""
+    actor = access.actor
+    if actor.is_owner:
+        return None
+    found = grants.standing(tx, actor.name, dataset_id)
+    if found is None or found.role is None:
+        if actor.token is None and not users.any_managed(tx):
+            return None
+        raise PermissionDenied(
+            f"{actor.name!r} is no user of this registry. An administrator makes one with: dataset-registry user create "
+            f"{actor.name}",
+            user=actor.name,
+        )
+    if found.is_disabled:
+        raise PermissionDenied(f"The user {actor.name!r} is locked out. Ask an administrator.", user=actor.name)
+    return found
+
+
+def _level(access: Access, standing: Standing) -> int:
+    if standing.name is None:
+        return NOTHING
+    found = level("admin") if standing.role == "administrator" else standing.level
+    token = access.actor.token
+    if token is None:
+        return found
+    return min(found, level(token.permission)) if standing.name.startswith(token.prefix) else NOTHING
+
+
+def _check(access: Access, standing: Standing, permission: Permission, dataset_id: int) -> int:
+    found = _level(access, standing)
+    if found == NOTHING:
+        raise absent(dataset_id)
+    if found < level(permission):
+        narrowed = standing.role == "administrator" or standing.level >= level(permission)
+        raise PermissionDenied(
+            f"{access.actor.name} may {PERMISSIONS[found - 1]} {standing.name}, but this takes {permission}"
+            + (", and the token is for less. Use another token." if narrowed else ". Ask one of its admins for: ")
+            + ("" if narrowed else f"registry.grant({access.actor.name!r}, {permission!r}, {standing.name!r})"),
+            dataset=standing.name,
+            permission=permission,
+        )
+    return found

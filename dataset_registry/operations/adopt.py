@@ -15,7 +15,8 @@ from dataset_registry.catalog import Transaction, files, legacy
 from dataset_registry.errors import RegistryError, RetryLater
 from dataset_registry.model.manifest import build
 from dataset_registry.model.schema import ComponentSchema
-from dataset_registry.operations.access import Access, authorize
+from dataset_registry.operations import audit
+from dataset_registry.operations.access import Access, administer
 from dataset_registry.operations.progress import Progress, silent
 from dataset_registry.operations.put import BytesGone, Held, put, spooled_bytes
 from dataset_registry.store import Spool, Spooled
@@ -46,7 +47,7 @@ class AdoptionPlan:
 def plan(access: Access) -> AdoptionPlan:
     """What an adoption would take in. Changes nothing."""
     with access.catalog.read() as tx:
-        authorize(access, tx, "admin")
+        administer(access, tx)
         waiting = legacy.waiting(tx)
     paths = [file for file in waiting if file.path is not None]
     unreadable = {file.id: str(file.path) for file in paths if not os.access(str(file.path), os.R_OK)}
@@ -62,7 +63,7 @@ def adopt(access: Access, progress: Progress = silent) -> Adoption:
     adopted = duplicates = size = 0
     failed: dict[int, str] = {}
     with access.catalog.read() as tx:
-        authorize(access, tx, "admin")
+        administer(access, tx)
         waiting = legacy.waiting(tx)
     for position, file in enumerate(waiting, 1):
         with Spool(access.store.scratch) as spool:
@@ -76,7 +77,14 @@ def adopt(access: Access, progress: Progress = silent) -> Adoption:
         duplicates += duplicate
         size += 0 if duplicate else spooled.size
         progress("adopting files", position, len(waiting))
-    versions = access.catalog.write(lambda tx: sum(1 for _ in _digest_versions(tx)))
+
+    def finish(tx: Transaction) -> int:
+        versions = sum(1 for _ in _digest_versions(tx))
+        if adopted or versions:
+            audit.note(access, tx, "adopt", files=adopted, versions=versions)
+        return versions
+
+    versions = access.catalog.write(finish)
     return Adoption(adopted, duplicates, size, versions, failed)
 
 
@@ -95,7 +103,11 @@ def _adopt_file(access: Access, spool: Spool, file: legacy.LegacyFile, spooled: 
     except RegistryError:
         format, schema = formats.BINARY, None  # it is what it is: kept as bytes, not refused
     for _ in range(4):
-        held = put(access, spooled_bytes(access, spool, {spooled.content_hash: (spooled, format)}))
+        held = put(
+            access,
+            spooled_bytes(access, spool, {spooled.content_hash: (spooled, format)}),
+            partial(administer, access),
+        )
         try:
             return access.catalog.write(partial(_name, file, spooled, format, schema, held))
         except BytesGone:

@@ -14,7 +14,8 @@ from time import time
 from dataset_registry.catalog import Transaction, collection, files
 from dataset_registry.catalog.collection import CHUNK, Unreferenced
 from dataset_registry.errors import RegistryError, StorageError, SweepRefused
-from dataset_registry.operations.access import Access, authorize
+from dataset_registry.operations import audit
+from dataset_registry.operations.access import Access, administer
 from dataset_registry.operations.progress import Progress, silent
 from dataset_registry.store import StoredObject
 
@@ -56,7 +57,7 @@ class Collected:
 def plan(access: Access, older_than: timedelta = GRACE) -> CollectPlan:
     """What a collection would take now. Changes nothing."""
     with access.catalog.read() as tx:
-        authorize(access, tx, "admin")
+        administer(access, tx)
         return CollectPlan(
             tuple(collection.unreferenced(tx, older_than)), collection.expired_holds(tx), collection.trash_count(tx)
         )
@@ -79,11 +80,12 @@ def _apply(access: Access, planned: CollectPlan, progress: Progress) -> Collecte
     catalog = access.catalog
 
     def begin(tx: Transaction) -> None:
-        authorize(access, tx, "admin")
+        administer(access, tx)
         collection.drop_expired_holds(tx)
         collection.forget_reads(tx, _READS_KEPT)
 
     catalog.write(begin)
+    audit.seal_now(access)
     taken: set[int] = set()
     tables = [file.id for file in planned.files if file.is_table]
     others = [file.id for file in planned.files if not file.is_table]
@@ -93,6 +95,8 @@ def _apply(access: Access, planned: CollectPlan, progress: Progress) -> Collecte
             taken.update(catalog.write(partial(collection.take, ids=chunk)))
             progress("collecting files", len(taken), len(planned.files))
     catalog.write(collection.drop_unused_schemas)
+    if taken:
+        catalog.write(lambda tx: audit.note(access, tx, "collect", files=len(taken)))
     objects = _empty_trash(access, progress)
     leftovers = access.store.tidy(GRACE.total_seconds())
     freed = sum(file.bytes for file in planned.files if file.id in taken)
@@ -186,7 +190,7 @@ def plan_sweep(
         progress("comparing objects", count, None)
 
     with access.catalog.read() as tx:
-        authorize(access, tx, "admin")
+        administer(access, tx)
     for found in access.store.list():
         count, size = count + 1, size + found.size
         batch.append(found)
@@ -218,13 +222,15 @@ def apply_sweep(access: Access, planned: SweepPlan, progress: Progress = silent)
     for start in range(0, len(planned.objects), CHUNK):
         batch = planned.objects[start : start + CHUNK]
         with access.catalog.read() as tx:
-            authorize(access, tx, "admin")
+            administer(access, tx)
             still = collection.unknown(tx, [found.key for found in batch])
         deleted, error = _delete(access, sorted(still))
         refused = refused or error
         removed += len(deleted)
         freed += sum(found.size for found in batch if found.key in set(deleted))
         progress("removing unknown objects", removed, len(planned.objects))
+    if removed:
+        access.catalog.write(lambda tx: audit.note(access, tx, "sweep", objects=removed))
     if refused is not None:
         raise refused
     return Collected(0, len(planned.objects) - removed, removed, freed)

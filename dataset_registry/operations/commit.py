@@ -27,12 +27,14 @@ from dataset_registry.model.records import (
     ComponentRecord,
     DatasetRecord,
     Head,
+    InputVersion,
     NewDataset,
     Provenance,
     VersionRecord,
 )
-from dataset_registry.operations import find
-from dataset_registry.operations.access import Access, authorize
+from dataset_registry.operations import audit, find
+from dataset_registry.operations import datasets as dataset_operations
+from dataset_registry.operations.access import Access, authorize_commit, readable
 from dataset_registry.operations.change import OVERLAY, Change, edits_of
 from dataset_registry.operations.put import BytesGone, Held, put, spooled_bytes
 from dataset_registry.store import Spool
@@ -61,7 +63,7 @@ def head(access: Access, dataset: DatasetRecord | NewDataset, branch: str, fallb
     if isinstance(dataset, NewDataset):
         return None
     with access.catalog.read() as tx:
-        authorize(access, tx, "write", dataset.id)
+        authorize_commit(access, tx, dataset, branch)
         return _start_of(tx, dataset, branch, fallback)[0]
 
 
@@ -77,7 +79,7 @@ def commit(
         raise InputError("There is nothing to commit: add, replace or remove a component first.", dataset=dataset.name)
     uuid = uuid4()
     for attempt in range(4):
-        held = _put(access, spool, dataset, change, careful=attempt > 0)
+        held = _put(access, spool, dataset, change, options.branch, careful=attempt > 0)
         try:
             return access.catalog.write(partial(make, access, dataset, change, options, uuid, held))
         except BytesGone:
@@ -93,14 +95,22 @@ def commit(
     raise RetryLater("The bytes of this commit were collected again and again while it was made. Try again.")
 
 
-def _put(access: Access, spool: Spool, dataset: DatasetRecord | NewDataset, change: Change, *, careful: bool) -> Held:
+def _put(
+    access: Access,
+    spool: Spool,
+    dataset: DatasetRecord | NewDataset,
+    change: Change,
+    branch: str,
+    *,
+    careful: bool,
+) -> Held:
     """Steps 2 and 3: hold every content, put what is not stored yet."""
     staged = [component.staged for component in change.put.values()]
     return put(
         access,
         spooled_bytes(access, spool, {file.content_hash: (file, s.format) for s in staged for file in s.spooled}),
+        partial(authorize_commit, access, dataset=dataset, branch=branch),
         tables={s.content_hash for s in staged if s.parts is not None},
-        dataset_id=dataset.id if isinstance(dataset, DatasetRecord) else None,
         careful=careful,
     )
 
@@ -115,9 +125,12 @@ def make(
     tx: Transaction,
 ) -> CommitResult:
     """The transaction. The pointer row is locked first: everything after it sees a branch that stands still."""
+    authorize_commit(access, tx, target, options.branch)
     user_id = access.user_id(tx)
-    dataset = datasets.find_or_create(tx, target, user_id) if isinstance(target, NewDataset) else target
-    authorize(access, tx, "write", dataset.id)
+    dataset = target
+    if isinstance(dataset, NewDataset):
+        dataset = dataset_operations.make(access, tx, dataset)
+        authorize_commit(access, tx, dataset, options.branch)  # somebody else may have made it meanwhile
     start, pointer_exists = _start_of(tx, dataset, options.branch, options.fallback, lock=True)
     if start is not None and start.digest is None:
         raise NotAdopted(
@@ -156,7 +169,7 @@ def make(
             digest=after.digest,
             parents=parents,
             message=options.message,
-            author=(user_id, access.actor),
+            author=(user_id, access.actor.name),
             component_count=after.count,
             overlay_file_id=_overlay(change, resolved),
         )
@@ -175,9 +188,26 @@ def make(
             unchanged=unchanged,
             user_id=user_id,
             provenance=provenance,
-            input_ids=[productions.input_id(tx, read.dataset, read.version, read.digest) for read in provenance.inputs],
+            input_ids=[_input_id(access, tx, read) for read in provenance.inputs],
+        )
+    if not unchanged or not pointer_exists:
+        audit.note(
+            access,
+            tx,
+            "commit",
+            (dataset.id, dataset.name),
+            ref=options.branch,
+            before=f"v{start.number}" if start and pointer_exists else None,
+            after=f"v{version.number}",
+            run=options.provenance.run_id if options.provenance else None,
         )
     return _result(change, version, written, unchanged=unchanged, new_bytes=new_bytes)
+
+
+def _input_id(access: Access, tx: Transaction, read: InputVersion) -> int | None:
+    """The row of a version that was read; an input that the actor may not read is kept as what it said, and names nothing."""
+    among = readable(access, tx)
+    return productions.input_id(tx, read.dataset, read.version, read.digest, among)
 
 
 def _result(

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from uuid import UUID
 
-from dataset_registry.catalog import Transaction, datasets, files, manifests, pointers, productions, versions
+from dataset_registry.catalog import Transaction, datasets, files, manifests, pointers, productions, users, versions
 from dataset_registry.errors import AlreadyExists, CorruptionError, InputError, NotFound, RetryLater
 from dataset_registry.model.history import ancestors
 from dataset_registry.model.manifest import ComponentKey, Entry, build, rewrite
@@ -25,7 +25,9 @@ from dataset_registry.model.records import (
     StoredBytes,
     VersionRecord,
 )
-from dataset_registry.operations.access import Access, authorize
+from dataset_registry.operations import audit
+from dataset_registry.operations import datasets as dataset_operations
+from dataset_registry.operations.access import Access, authorize, authorize_creation, readable
 from dataset_registry.operations.progress import Progress, silent
 from dataset_registry.operations.put import Bytes, BytesGone, Held, place, put
 from dataset_registry.operations.verify import content_digest
@@ -67,8 +69,11 @@ def copy(
             "leftovers. Give the copy a folder or a prefix of its own; on one disk its files are linked, not copied."
         )
     with source.catalog.read() as tx:
-        authorize(source, tx, "read")
-        found = [d for d in datasets.all_of(tx, "") if any(fnmatchcase(d.name, pattern) for pattern in wanted)]
+        found = [
+            d
+            for d in datasets.all_of(tx, "", readable(source, tx))
+            if any(fnmatchcase(d.name, pattern) for pattern in wanted)
+        ]
     if not found:
         raise NotFound(f"No dataset matches {', '.join(wanted)}. List what there is with registry.datasets().")
     done = Copied()
@@ -101,9 +106,12 @@ def _copy_dataset(
         return
 
     def begin(tx: Transaction) -> DatasetRecord:
-        authorize(target, tx, "write")
-        new = NewDataset(record.name, record.description)
-        return datasets.find_or_create(tx, new, target.user_id(tx))
+        there = datasets.find(tx, record.name)
+        if there is None:
+            authorize_creation(target, tx, record.name)
+            there = dataset_operations.make(target, tx, NewDataset(record.name, record.description))
+        authorize(target, tx, "admin", there.id)
+        return there
 
     copied = target.catalog.write(begin)
     with target.catalog.read() as tx:
@@ -224,7 +232,7 @@ def _bring(source: Access, target: Access, dataset: DatasetRecord, shipment: _Sh
         batch = [shipment.whole[content_hash] for content_hash in hashes[start : start + _BATCH]]
         with Spool(target.store.scratch) as spool:
             bytes_of = {str(f.content_hash): Bytes(f.size, partial(_place, source, target, spool, f)) for f in batch}
-            held = put(target, bytes_of, dataset_id=dataset.id)
+            held = put(target, bytes_of, partial(authorize, target, permission="admin", dataset_id=dataset.id))
             kept += target.catalog.write(partial(_enter, batch, held))
         done.files += len(held.stored)
         done.bytes += sum(stored.size for stored in held.stored.values())
@@ -271,7 +279,7 @@ def _stream(source: Access, spool: Spool, file: FileRecord) -> Spooled:
 def _unpack(target: Access, dataset: DatasetRecord, shipment: _Shipment, holds: Sequence[UUID], tx: Transaction) -> int:
     """The transaction that makes the version; 1, or 0 when somebody else has made it meanwhile."""
     version = shipment.version
-    authorize(target, tx, "write", dataset.id)
+    authorize(target, tx, "admin", dataset.id)
     datasets.take_number(tx, dataset.id, version.number)
     Held(holds).release(tx)
     there = versions.by_number(tx, dataset.id, version.number)
@@ -327,6 +335,7 @@ def _unpack(target: Access, dataset: DatasetRecord, shipment: _Shipment, holds: 
             input_ids=[productions.input_id(tx, read.dataset, read.version, read.digest) for read in inputs],
             created_at=production.created_at,
         )
+    audit.note(target, tx, "copy", (dataset.id, dataset.name), after=f"v{made.number}", origin=shipment.origin)
     return 1
 
 
@@ -354,7 +363,7 @@ def _enter_tables(tx: Transaction, shipment: _Shipment) -> dict[str, int]:
 def _user(tx: Transaction, username: str | None) -> int | None:
     if username is None:
         return None
-    return datasets.find_user(tx, username) or datasets.create_user(tx, username)
+    return users.find_id(tx, username) or users.sign(tx, username)
 
 
 # --- branches and tags ---------------------------------------------------------------------------------------------

@@ -1,11 +1,11 @@
 """Datasets as wholes: create, list, change, delete; and deleting a version."""
 
-from dataset_registry.catalog import Transaction, datasets, manifests, pointers, versions
+from dataset_registry.catalog import Transaction, datasets, grants, manifests, pointers, versions
 from dataset_registry.errors import AlreadyExists, InUse, NotFound
 from dataset_registry.model import names
 from dataset_registry.model.records import DatasetRecord, NewDataset
-from dataset_registry.operations import find
-from dataset_registry.operations.access import Access, authorize
+from dataset_registry.operations import audit, find
+from dataset_registry.operations.access import Access, absent, authorize, authorize_creation, readable
 
 
 def create(access: Access, name: str, description: str | None) -> DatasetRecord:
@@ -13,27 +13,53 @@ def create(access: Access, name: str, description: str | None) -> DatasetRecord:
     name = names.dataset_name(name)
 
     def work(tx: Transaction) -> DatasetRecord:
-        authorize(access, tx, "write")
+        authorize_creation(access, tx, name)
         _refuse_taken(tx, name)
-        return datasets.get(tx, datasets.create(tx, name, description, access.user_id(tx)))
+        return make(access, tx, NewDataset(name, description))
 
     return access.catalog.write(work)
+
+
+def make(access: Access, tx: Transaction, wanted: NewDataset) -> DatasetRecord:
+    """The dataset of this name, made if there is none: whoever makes it becomes its admin."""
+    found = datasets.find(tx, wanted.name)
+    if found is not None:
+        return found
+    user_id = access.user_id(tx)
+    made = datasets.get(tx, datasets.create(tx, wanted.name, wanted.description, user_id))
+    if not access.actor.is_owner:
+        grants.grant(tx, user_id, "admin", "dataset", made.id, user_id)
+    audit.note(access, tx, "dataset.create", (made.id, made.name))
+    return made
 
 
 def find_or_new(access: Access, name: str, description: str | None) -> DatasetRecord | NewDataset:
     """The dataset of this name, or what a first commit makes of it. Raises `InvalidName`."""
     name = names.dataset_name(name)
     with access.catalog.read() as tx:
-        authorize(access, tx, "read")
-        return datasets.find(tx, name) or NewDataset(name, description)
+        found = datasets.find(tx, name)
+        if found is None:
+            authorize_creation(access, tx, name)
+            return NewDataset(name, description)
+        return find.dataset(access, tx, name)
 
 
 def get(access: Access, name: str) -> DatasetRecord:
     """The dataset of this name. Raises `NotFound`."""
     with access.catalog.read() as tx:
         # A name from a legacy catalog keeps to none of our rules.
-        found = datasets.find(tx, name) or find.dataset(tx, names.dataset_name(name))
-        authorize(access, tx, "read", found.id)
+        if datasets.find(tx, name) is None:
+            name = names.dataset_name(name)
+        return find.dataset(access, tx, name)
+
+
+def by_id(access: Access, dataset_id: int) -> DatasetRecord:
+    """The dataset with this id. Raises `NotFound`."""
+    with access.catalog.read() as tx:
+        authorize(access, tx, "read", dataset_id)
+        found = datasets.by_id(tx, dataset_id)
+        if found is None:
+            raise absent(dataset_id)
         return found
 
 
@@ -41,8 +67,7 @@ def list_all(access: Access, prefix: str) -> list[DatasetRecord]:
     """The datasets whose name starts with `prefix`, by name."""
     prefix = names.name_prefix(prefix)
     with access.catalog.read() as tx:
-        authorize(access, tx, "read")
-        return list(datasets.all_of(tx, prefix))
+        return list(datasets.all_of(tx, prefix, readable(access, tx)))
 
 
 def update(access: Access, dataset: DatasetRecord, *, name: str | None, description: str | None) -> DatasetRecord:
@@ -53,6 +78,7 @@ def update(access: Access, dataset: DatasetRecord, *, name: str | None, descript
         authorize(access, tx, "admin", dataset.id)
         now = datasets.get(tx, dataset.id)
         if new_name is not None and new_name != now.name:
+            authorize_creation(access, tx, new_name)
             _refuse_taken(tx, new_name)
         datasets.change(
             tx,
@@ -60,7 +86,18 @@ def update(access: Access, dataset: DatasetRecord, *, name: str | None, descript
             name=now.name if new_name is None else new_name,
             description=now.description if description is None else description,
         )
-        return datasets.get(tx, dataset.id)
+        changed = datasets.get(tx, dataset.id)
+        if changed != now:
+            renamed = changed.name != now.name
+            audit.note(
+                access,
+                tx,
+                "dataset.rename" if renamed else "dataset.update",
+                (now.id, now.name),
+                before=now.name if renamed else now.description,
+                after=changed.name if renamed else changed.description,
+            )
+        return changed
 
     return access.catalog.write(work)
 
@@ -73,7 +110,7 @@ def delete(access: Access, dataset: DatasetRecord) -> int:
 
     def work(tx: Transaction) -> int:
         authorize(access, tx, "admin", dataset.id)
-        datasets.get(tx, dataset.id)
+        now = datasets.get(tx, dataset.id)
         datasets.lock(tx, dataset.id)
         pointers.remove(tx, dataset.id)
         versions.unlink(tx, dataset.id)
@@ -82,6 +119,7 @@ def delete(access: Access, dataset: DatasetRecord) -> int:
             manifests.drop(tx, ids[start : start + 500])
             versions.remove(tx, ids[start : start + 500])
         datasets.remove(tx, dataset.id)
+        audit.note(access, tx, "dataset.delete", (now.id, now.name), versions=len(ids))
         return len(ids)
 
     return access.catalog.write(work)
@@ -104,6 +142,7 @@ def delete_version(access: Access, dataset: DatasetRecord, ref: str) -> int:
             )
         manifests.drop(tx, [version.id])
         versions.remove(tx, [version.id])
+        audit.note(access, tx, "version.delete", (dataset.id, dataset.name), before=f"v{version.number}")
         return version.number
 
     return access.catalog.write(work)

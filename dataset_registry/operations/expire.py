@@ -15,7 +15,8 @@ from dataset_registry.errors import NotFound
 from dataset_registry.model.history import Node, ancestors
 from dataset_registry.model.records import DatasetRecord, PointerRecord, VersionRecord
 from dataset_registry.model.retention import Moment, Policy, kept
-from dataset_registry.operations.access import Access, authorize
+from dataset_registry.operations import audit
+from dataset_registry.operations.access import Access, administer, authorize
 from dataset_registry.operations.progress import Progress, silent
 
 IN_USE_SECONDS = 24 * 3600
@@ -95,7 +96,7 @@ def plan(
     """
     now = now or datetime.now(UTC)
     with access.catalog.snapshot() as tx:
-        authorize(access, tx, "admin")
+        administer(access, tx)
         judged = [
             _judge(record, retention.dated(tx, record.id), pointers.all_of(tx, record.id), policy, now)
             for record in datasets.all_of(tx, "")
@@ -190,7 +191,7 @@ def _delete(
     dying: Collection[int] | None,
     tx: Transaction,
 ) -> int:
-    authorize(access, tx, "admin", dataset.id)
+    administer(access, tx)
     there = retention.lock(tx, ids)
     # Statements of their own, after the lock: whoever came to point at one of them has committed by now.
     needed = retention.pointed_at(tx, there) | retention.in_use(tx, live_runs, IN_USE_SECONDS, _JUST_NOW)
@@ -201,6 +202,7 @@ def _delete(
         retention.splice_out(tx, gone)
         manifests.drop(tx, gone)
         versions.remove(tx, gone)
+        audit.note(access, tx, "expire", (dataset.id, dataset.name), versions=len(gone))
     return len(gone)
 
 

@@ -3,23 +3,30 @@
 from dataset_registry.catalog import Transaction, datasets, pointers, versions
 from dataset_registry.errors import InvalidRef, NotFound
 from dataset_registry.model import history
+from dataset_registry.model.actors import NOTHING
 from dataset_registry.model.names import Ref, parse_ref
 from dataset_registry.model.records import DatasetRecord, VersionRecord
+from dataset_registry.operations.access import Access, level_on
 
 MAIN = "main"
 """The branch that is meant when none is named."""
 
 
-def dataset(tx: Transaction, name: str) -> DatasetRecord:
-    """The dataset of this name. Raises `NotFound`."""
+def dataset(access: Access, tx: Transaction, name: str) -> DatasetRecord:
+    """The dataset of this name, which the actor may at least read. Raises `NotFound`."""
     found = datasets.find(tx, name)
-    if found is None:
-        raise NotFound(
-            f"There is no dataset {name!r}. Create it with registry.create_dataset({name!r}), or list what there is with "
-            "registry.datasets().",
-            dataset=name,
-        )
+    if found is None or level_on(access, tx, found.id) == NOTHING:
+        raise no_dataset(name)
     return found
+
+
+def no_dataset(name: str) -> NotFound:
+    """The error for a name that no dataset has, as far as the actor may know."""
+    return NotFound(
+        f"There is no dataset {name!r}. Create it with registry.create_dataset({name!r}), or list what there is with "
+        "registry.datasets().",
+        dataset=name,
+    )
 
 
 def version(tx: Transaction, dataset: DatasetRecord, ref: str | Ref) -> VersionRecord:

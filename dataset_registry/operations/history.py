@@ -3,14 +3,15 @@
 A walk reads the history in several statements: it needs one snapshot, or an expiry between two of them cuts it short.
 """
 
+from dataclasses import replace
 from itertools import islice
 
-from dataset_registry.catalog import productions, versions
-from dataset_registry.errors import InputError
+from dataset_registry.catalog import datasets, productions, versions
+from dataset_registry.errors import InputError, NotFound
 from dataset_registry.model import history
 from dataset_registry.model.records import DatasetRecord, Production, VersionRecord
 from dataset_registry.operations import find
-from dataset_registry.operations.access import Access, authorize
+from dataset_registry.operations.access import Access, authorize, readable
 
 
 def version(access: Access, dataset: DatasetRecord, ref: str) -> VersionRecord:
@@ -19,6 +20,16 @@ def version(access: Access, dataset: DatasetRecord, ref: str) -> VersionRecord:
     with access.catalog.snapshot() if walks else access.catalog.read() as tx:
         authorize(access, tx, "read", dataset.id)
         return find.version(tx, dataset, ref)
+
+
+def version_by_id(access: Access, dataset: DatasetRecord, version_id: int) -> VersionRecord:
+    """The version of a dataset with this id. Raises `NotFound`."""
+    with access.catalog.read() as tx:
+        authorize(access, tx, "read", dataset.id)
+        found = versions.by_id(tx, version_id)
+    if found is None or found.dataset_id != dataset.id:
+        raise NotFound(f"{dataset.name} has no version with the id {version_id}. List what there is with tree().")
+    return found
 
 
 def log(access: Access, dataset: DatasetRecord, ref: str, limit: int | None) -> list[VersionRecord]:
@@ -58,11 +69,21 @@ def productions_of(access: Access, version: VersionRecord) -> list[Production]:
     """How a version came about, and every time its content was produced again, oldest first."""
     with access.catalog.read() as tx:
         authorize(access, tx, "read", version.dataset_id)
-        return productions.of_version(tx, version.id)
+        among = readable(access, tx)
+        found = productions.of_version(tx, version.id)
+        if among is None:
+            return found
+        names = {record.name for record in datasets.all_of(tx, "", among)}  # what was read is nobody else's business
+        return [
+            replace(
+                p, provenance=replace(p.provenance, inputs=tuple(i for i in p.provenance.inputs if i.dataset in names))
+            )
+            for p in found
+        ]
 
 
 def consumers(access: Access, version: VersionRecord) -> list[tuple[str, int]]:
     """Dataset and number of every version that was made from this one."""
     with access.catalog.read() as tx:
         authorize(access, tx, "read", version.dataset_id)
-        return productions.consumers(tx, version.id)
+        return productions.consumers(tx, version.id, readable(access, tx))

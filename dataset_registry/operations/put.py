@@ -15,7 +15,7 @@ from uuid import UUID
 from dataset_registry.catalog import Transaction, files
 from dataset_registry.errors import RegistryError, StorageError
 from dataset_registry.model.records import StoredBytes
-from dataset_registry.operations.access import Access, authorize
+from dataset_registry.operations.access import Access
 from dataset_registry.store import Spool, Spooled, compress, new_key
 from dataset_registry.tabular import formats
 
@@ -82,25 +82,25 @@ def spooled_bytes(access: Access, spool: Spool, contents: Mapping[str, tuple[Spo
 def put(
     access: Access,
     wanted: Mapping[str, Bytes],
+    authorized: Callable[[Transaction], object],
     *,
     tables: Collection[str] = (),
-    dataset_id: int | None = None,
     careful: bool = True,
 ) -> Held:
-    """Hold every content and every table, by hash, and put what is not stored yet.
+    """Hold every content and every table, by hash, and put what is not stored yet. `authorized` raises for who may not.
 
     When everything is stored already nothing is held, unless `careful`: should a collection take it before the
     transaction finds it, that transaction says so (`BytesGone`), and the second, careful time still has the bytes.
     """
     hashes = [*wanted, *tables]
     with access.catalog.read() as tx:
-        authorize(access, tx, "write", dataset_id)
+        authorized(tx)
         known = files.find_many(tx, hashes)
     if not careful and wanted.keys() <= known.keys():
         return Held()
 
     def hold(tx: Transaction) -> tuple[list[UUID], dict[str, str]]:
-        authorize(access, tx, "write", dataset_id)
+        authorized(tx)
         known = files.find_many(tx, hashes)
         keys = {content_hash: new_key(content_hash) for content_hash in wanted if content_hash not in known}
         return list(files.hold(tx, {content_hash: keys.get(content_hash) for content_hash in hashes}).values()), keys

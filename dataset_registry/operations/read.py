@@ -80,6 +80,13 @@ def open_bytes(access: Access, version: VersionRecord, name: str | None, index: 
     return _open(access, version, objects[0])
 
 
+def open_file(access: Access, objects: Sequence[FileRecord]) -> BinaryIO:
+    """A stream over a stored file that the actor was seen to be allowed to read. Raises `InputError` for several parts."""
+    if len(objects) != 1:
+        raise InputError("This file is a table in several Parquet files: read each by its own hash.")
+    return _open(access, None, objects[0])
+
+
 def paths(access: Access, version: VersionRecord, found: Sequence[ComponentRecord]) -> list[Path]:
     """Local, read-only files with the bytes of components, a table's parts in order. Nothing is copied in a folder store."""
     stored = [file for objects in _objects(access, version, found) for file in objects]
@@ -193,7 +200,9 @@ def _key(file: FileRecord) -> str:
     return file.object_key
 
 
-def _read(access: Access, version: VersionRecord, file: FileRecord, read: Callable[[FileRecord], _Result]) -> _Result:
+def _read(
+    access: Access, version: VersionRecord | None, file: FileRecord, read: Callable[[FileRecord], _Result]
+) -> _Result:
     """Read a stored file. When its bytes are gone the catalog is asked again: the version may have been deleted and its
     files collected in the meantime, or the file may have been healed."""
     try:
@@ -208,11 +217,13 @@ def _read(access: Access, version: VersionRecord, file: FileRecord, read: Callab
         return read(now)
 
 
-def _deleted(version: VersionRecord) -> NotFound:
+def _deleted(version: VersionRecord | None) -> NotFound:
+    if version is None:
+        return NotFound("This file was deleted while it was read.")
     return NotFound(f"{_address(version)} was deleted while it was read.", version=version.number)
 
 
-def _open(access: Access, version: VersionRecord, file: FileRecord) -> BinaryIO:
+def _open(access: Access, version: VersionRecord | None, file: FileRecord) -> BinaryIO:
     """A stream over a stored file, or over a legacy one where it still is."""
     if file.object_key is not None:
         stream = _read(access, version, file, lambda f: access.copies.open(_key(f), f.compression_type))

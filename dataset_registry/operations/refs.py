@@ -4,8 +4,8 @@ from dataset_registry.catalog import Transaction, pointers, versions
 from dataset_registry.errors import AlreadyExists, BranchMoved, NotFound, TagImmutable
 from dataset_registry.model.names import pointer_name
 from dataset_registry.model.records import DatasetRecord, PointerRecord, RegistryBranch
-from dataset_registry.operations import find
-from dataset_registry.operations.access import Access, authorize
+from dataset_registry.operations import audit, find
+from dataset_registry.operations.access import Access, administer, authorize, authorize_move
 
 
 def create(access: Access, dataset: DatasetRecord, name: str, ref: str, *, is_tag: bool) -> PointerRecord:
@@ -17,7 +17,7 @@ def create(access: Access, dataset: DatasetRecord, name: str, ref: str, *, is_ta
     kind = "tag" if is_tag else "branch"
 
     def work(tx: Transaction) -> PointerRecord:
-        authorize(access, tx, "write", dataset.id)
+        authorize_move(access, tx, dataset.id, name)
         version = find.version(tx, dataset, ref)
         if (taken := pointers.find(tx, dataset.id, name)) is not None:
             raise (TagImmutable if taken.is_tag and is_tag else AlreadyExists)(
@@ -38,6 +38,7 @@ def create(access: Access, dataset: DatasetRecord, name: str, ref: str, *, is_ta
         pointers.create(tx, dataset.id, name, version.id, is_tag=is_tag)
         made = pointers.find(tx, dataset.id, name)
         assert made is not None, "inserted in this transaction"
+        audit.note(access, tx, f"{kind}.create", (dataset.id, dataset.name), ref=name, after=f"v{made.version_number}")
         return made
 
     return access.catalog.write(work)
@@ -51,7 +52,7 @@ def move(access: Access, dataset: DatasetRecord, name: str, ref: str, *, expect:
     name = pointer_name(name)
 
     def work(tx: Transaction) -> PointerRecord:
-        authorize(access, tx, "write", dataset.id)
+        authorize_move(access, tx, dataset.id, name)
         pointer = _get(tx, dataset, name, lock=True)
         if pointer.is_tag:
             raise TagImmutable(f"{name!r} is a tag of {dataset.name}; tags never move. Create another tag.", name=name)
@@ -67,7 +68,17 @@ def move(access: Access, dataset: DatasetRecord, name: str, ref: str, *, expect:
         if not versions.share(tx, [version.id]):
             raise NotFound(f"v{version.number} of {dataset.name} was deleted meanwhile.", version=version.number)
         pointers.move(tx, dataset.id, name, version.id)
-        return _get(tx, dataset, name)
+        moved = _get(tx, dataset, name)
+        audit.note(
+            access,
+            tx,
+            "branch.move",
+            (dataset.id, dataset.name),
+            ref=name,
+            before=f"v{pointer.version_number}",
+            after=f"v{moved.version_number}",
+        )
+        return moved
 
     return access.catalog.write(work)
 
@@ -77,12 +88,14 @@ def delete(access: Access, dataset: DatasetRecord, name: str, *, is_tag: bool) -
     name = pointer_name(name)
 
     def work(tx: Transaction) -> None:
-        authorize(access, tx, "write", dataset.id)
+        authorize_move(access, tx, dataset.id, name)
         pointer = _get(tx, dataset, name, lock=True)
         if pointer.is_tag != is_tag:
             other = "tag" if pointer.is_tag else "branch"
             raise NotFound(f"{name!r} is a {other} of {dataset.name}. Use delete_{other}({name!r}).", name=name)
         pointers.remove(tx, dataset.id, name)
+        action = "tag.delete" if is_tag else "branch.delete"
+        audit.note(access, tx, action, (dataset.id, dataset.name), ref=name, before=f"v{pointer.version_number}")
 
     access.catalog.write(work)
 
@@ -115,7 +128,7 @@ def create_everywhere(access: Access, name: str, source: str) -> int:
     name, source = pointer_name(name), pointer_name(source)
 
     def work(tx: Transaction) -> int:
-        authorize(access, tx, "write")
+        administer(access, tx)
         if pointers.registry_branch(tx, name) is not None:
             raise AlreadyExists(f"There is a registry-wide branch {name!r} already. Choose another name.", name=name)
         if taken := pointers.taken(tx, name):
@@ -127,6 +140,7 @@ def create_everywhere(access: Access, name: str, source: str) -> int:
         made = pointers.branch_everywhere(tx, name, source)
         if not made:
             raise NotFound(f"No dataset has a branch {source!r} to start from.", branch=source)
+        audit.note(access, tx, "registry-branch.create", ref=name, after=source, datasets=made)
         return made
 
     return access.catalog.write(work)
@@ -136,10 +150,12 @@ def delete_everywhere(access: Access, name: str) -> int:
     """Delete a registry-wide branch in every dataset; how many those were. Versions stay. Raises `NotFound`."""
 
     def work(tx: Transaction) -> int:
-        authorize(access, tx, "write")
+        administer(access, tx)
         if pointers.registry_branch(tx, name) is None:
             raise NotFound(f"There is no registry-wide branch {name!r}. List them with registry.branches().", name=name)
-        return pointers.remove_everywhere(tx, name)
+        removed = pointers.remove_everywhere(tx, name)
+        audit.note(access, tx, "registry-branch.delete", ref=name, datasets=removed)
+        return removed
 
     return access.catalog.write(work)
 
@@ -147,5 +163,5 @@ def delete_everywhere(access: Access, name: str) -> int:
 def list_everywhere(access: Access) -> list[RegistryBranch]:
     """Every registry-wide branch, by name."""
     with access.catalog.read() as tx:
-        authorize(access, tx, "read")
+        administer(access, tx)
         return pointers.registry_branches_of(tx)

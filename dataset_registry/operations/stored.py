@@ -1,34 +1,75 @@
-"""Stored files by their hash."""
+"""Stored files by their hash. A hash is not a capability: who may not read a file is told what an unknown hash is told."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from dataset_registry.catalog import files
+from dataset_registry.catalog import Transaction, files
 from dataset_registry.errors import InvalidRef, NotFound
+from dataset_registry.model.actors import NOTHING
 from dataset_registry.model.records import FileRecord
-from dataset_registry.operations.access import Access, authorize
+from dataset_registry.operations.access import Access, level_on_file, readable, readable_files
+
+_PAGE = 500
+_LOOKED_AT = 1000
+"""Files with one beginning of a hash that are looked at: nobody has as many."""
 
 
 def file(access: Access, content_hash: str) -> FileRecord:
     """The file whose hash starts with these digits, with its reference count. Raises `NotFound`, `InvalidRef`."""
+    with access.catalog.read() as tx:
+        return find(access, tx, content_hash)
+
+
+def find(access: Access, tx: Transaction, content_hash: str) -> FileRecord:
+    """As `file`, within a transaction."""
     prefix = content_hash.lower()
     if len(prefix) < 4 or set(prefix) - set("0123456789abcdef"):
         raise InvalidRef(
             f"{content_hash!r} is no SHA-256: give at least its first 4 hexadecimal digits.", hash=content_hash
         )
-    with access.catalog.read() as tx:
-        authorize(access, tx, "read")
-        found = files.with_prefix(tx, prefix)
+    found = files.with_prefix(tx, prefix, limit=2 if readable(access, tx) is None else _LOOKED_AT)
+    visible = readable_files(access, tx, [file.id for file in found])
+    found = [file for file in found if file.id in visible]
     if not found:
         raise NotFound(f"No stored file has a hash that starts with {content_hash!r}.", hash=content_hash)
     if len(found) > 1:
         raise InvalidRef(
             f"Several files have a hash that starts with {content_hash!r}: give more digits.", hash=content_hash
         )
-    return found[0]
+    return _counted(access, tx, found)[0]
 
 
-def list_all(access: Access) -> Iterator[FileRecord]:
-    """Every stored file with its reference count, oldest first."""
+def by_id(access: Access, file_id: int) -> FileRecord:
+    """The file with this id, with its reference count. Raises `NotFound`."""
     with access.catalog.read() as tx:
-        authorize(access, tx, "read")
-        yield from files.all_files(tx)
+        found = files.get_many(tx, [file_id]).get(file_id)
+        if found is None or level_on_file(access, tx, file_id) == NOTHING:
+            raise NotFound(f"There is no file with the id {file_id} (any more).", file_id=file_id)
+        return _counted(access, tx, [found])[0]
+
+
+def objects(access: Access, file_id: int) -> list[FileRecord]:
+    """What to read for a file: itself, or the parts of a table in order. Raises `NotFound`."""
+    by_id(access, file_id)
+    with access.catalog.read() as tx:
+        return files.objects_of(tx, [file_id]).get(file_id, [])
+
+
+def list_all(access: Access, after: int = 0, limit: int | None = None) -> Iterator[FileRecord]:
+    """Every stored file that the actor may read with its reference count, oldest first, from the one after this id on."""
+    left = limit
+    while left is None or left > 0:
+        with access.catalog.read() as tx:
+            page = files.page(tx, after, _PAGE)
+            visible = readable_files(access, tx, [file.id for file in page])
+            found = _counted(access, tx, [file for file in page if file.id in visible])
+        yield from found if left is None else found[:left]
+        if len(page) < _PAGE:
+            return
+        after, left = page[-1].id, None if left is None else left - len(found)
+
+
+def _counted(access: Access, tx: Transaction, found: Sequence[FileRecord]) -> list[FileRecord]:
+    """Files with their reference counts, as far as the actor may see: that others have the same content is theirs to tell."""
+    counts = files.reference_counts(tx, [file.id for file in found], readable(access, tx))
+    return [replace(file, reference_count=counts.get(file.id, 0)) for file in found]

@@ -15,8 +15,8 @@ from dataset_registry.catalog import Transaction, checks, collection, files
 from dataset_registry.catalog.checks import Problem
 from dataset_registry.errors import CorruptionError, InputError, RegistryError
 from dataset_registry.model.records import FileRecord
-from dataset_registry.operations import collect, rescue
-from dataset_registry.operations.access import Access, authorize
+from dataset_registry.operations import audit, collect, rescue
+from dataset_registry.operations.access import Access, administer
 from dataset_registry.operations.progress import Progress, silent
 from dataset_registry.store import StoredObject
 
@@ -134,7 +134,7 @@ def verify(
     """
     share = _checked_share(*share) if share is not None else None
     with access.catalog.read() as tx:
-        authorize(access, tx, "admin")
+        administer(access, tx)
     findings = [Finding(p.kind, p.what, rows=p.rows) for p in _catalog_problems(access, progress)]
     if any(finding.kind == "database" for finding in findings):
         return Verification(tuple(findings), 0, 0)  # what cannot be read says nothing of the store
@@ -147,6 +147,8 @@ def verify(
     found = [*findings, *store.findings, *_leftovers(access)]
     if repair:
         found = _repair(access, found)
+        mended = sum(finding.mended for finding in found)
+        access.catalog.write(lambda tx: audit.note(access, tx, "repair", findings=len(found), mended=mended))
     return Verification(tuple(found), store.files, store.bytes_read, waiting)
 
 

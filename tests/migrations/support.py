@@ -313,3 +313,11 @@ def populate(catalog: Catalog, revision: str) -> None:
     elif revision == "0011":
         execute(catalog, "UPDATE files SET damage = 'gone' WHERE id = :id", {"id": file})
         execute(catalog, "INSERT INTO version_reads (run_id, version_id) VALUES ('r1', :version)", {"version": ids[0]})
+    elif revision == "0012":
+        insert(catalog, "tokens", user_id=user, name="old", token_hash="a" * 64, permission_type="read")
+        insert(catalog, "name_prefixes", prefix="raw/")
+        execute(
+            catalog,
+            "INSERT INTO answered_requests (user_id, request_key, fingerprint, status, answer) VALUES (:user, 'k', 'f', 201, '{}')",
+            {"user": user},
+        )

@@ -199,7 +199,7 @@ def test_captures_schemas_and_grants_go_with_their_files(flights: Dataset, regis
     registry.collect(older_than=NOW)
     assert ask(registry, "SELECT id FROM schemas") == kept
     assert ask(registry, "SELECT count(*) FROM permissions WHERE resource_type = 'file'") == [2]  # `b` and `c`
-    assert ask(registry, "SELECT count(*) FROM permissions WHERE resource_type = 'dataset'") == [4]
+    assert ask(registry, "SELECT count(*) FROM permissions WHERE resource_type = 'dataset'") == [5]  # its creator's
     flights.delete()
     registry.collect(older_than=NOW)
     assert ask(registry, "SELECT count(*) FROM schemas") == [0]

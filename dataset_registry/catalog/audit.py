@@ -1,0 +1,143 @@
+"""Rows of the audit log and its seals. Appended, never changed: the database refuses anything else."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
+
+from sqlalchemy import Row, func, insert, select, text
+
+from dataset_registry.catalog.engine import Transaction
+from dataset_registry.catalog.tables import audit_log, audit_seals
+from dataset_registry.model.audit import GENESIS, AuditEntry, Seal, seal_digest
+from dataset_registry.model.manifest import canonical_json
+
+_L = audit_log
+_PAGE = 1000
+_INSERT = insert(_L)
+
+
+def append(tx: Transaction, entry: AuditEntry, at: datetime) -> None:
+    """Append an entry. The last statement of its transaction: sealing waits for those that have appended."""
+    made = replace(entry, at=at)
+    row = {
+        "at": at,
+        "actor": made.actor,
+        "door": made.door,
+        "token_id": made.token_id,
+        "action": made.action,
+        "dataset_id": made.dataset_id,
+        "dataset_name": made.dataset,
+        "ref_name": made.ref,
+        "before": made.before,
+        "after": made.after,
+        "details": canonical_json(dict(made.details)) if made.details else None,
+        "entry_hash": made.hash(),
+    }
+    tx.execute(_INSERT, row)
+
+
+_COLUMNS = (
+    _L.c.id,
+    _L.c.at,
+    _L.c.actor,
+    _L.c.door,
+    _L.c.token_id,
+    _L.c.action,
+    _L.c.dataset_id,
+    _L.c.dataset_name,
+    _L.c.ref_name,
+    _L.c.before,
+    _L.c.after,
+    _L.c.details,
+    _L.c.entry_hash,
+)
+
+
+def entries(
+    tx: Transaction,
+    *,
+    dataset_id: int | None = None,
+    actor: str | None = None,
+    action: str | None = None,
+    before: int | None = None,
+    limit: int | None = None,
+) -> list[AuditEntry]:
+    """Entries, the newest first: those about a dataset, by somebody, of one action, older than the entry `before`."""
+    query = select(*_COLUMNS).order_by(_L.c.id.desc())
+    for column, value in ((_L.c.dataset_id, dataset_id), (_L.c.actor, actor), (_L.c.action, action)):
+        query = query if value is None else query.where(column == value)
+    query = query if before is None else query.where(_L.c.id < before)
+    return [_entry(row) for row in tx.execute(query.limit(limit))]
+
+
+def hashed(tx: Transaction, after: int = 0) -> Iterator[tuple[AuditEntry, str]]:
+    """Every entry after this one in order, with the hash that it carries."""
+    while True:
+        rows = tx.execute(select(*_COLUMNS).where(_L.c.id > after).order_by(_L.c.id).limit(_PAGE)).all()
+        yield from ((_entry(row), row.entry_hash) for row in rows)
+        if len(rows) < _PAGE:
+            return
+        after = rows[-1].id
+
+
+def _entry(row: Row) -> AuditEntry:  # type: ignore[type-arg]
+    return AuditEntry(
+        actor=row.actor,
+        door=row.door,
+        action=row.action,
+        dataset_id=row.dataset_id,
+        dataset=row.dataset_name,
+        ref=row.ref_name,
+        before=row.before,
+        after=row.after,
+        token_id=row.token_id,
+        details=json.loads(row.details) if row.details else {},
+        at=row.at,
+        id=row.id,
+    )
+
+
+def settled(tx: Transaction) -> int:
+    """The last entry before which no other will come to stand.
+
+    On PostgreSQL it waits for the transactions that have appended and not ended, and holds up others meanwhile: that is
+    one commit's last statement. End the transaction at once. SQLite's writer is alone.
+    """
+    if tx.dialect.name == "postgresql":
+        tx.execute(text(f"LOCK TABLE {_L.name} IN SHARE MODE"))
+    return tx.execute(select(func.max(_L.c.id))).scalar() or 0
+
+
+def seals(tx: Transaction) -> list[Seal]:
+    """Every seal in order."""
+    query = select(
+        audit_seals.c.id,
+        audit_seals.c.first_id,
+        audit_seals.c.last_id,
+        audit_seals.c.entry_count,
+        audit_seals.c.digest,
+        audit_seals.c.sealed_at,
+    )
+    return [Seal(*row) for row in tx.execute(query.order_by(audit_seals.c.id))]
+
+
+def seal(tx: Transaction, upto: int) -> int:
+    """Seal the entries up to a settled one; how many those were. Of two that seal at once one fails, and finds nothing to do."""
+    query = select(audit_seals.c.last_id, audit_seals.c.digest).order_by(audit_seals.c.id.desc()).limit(1)
+    last = tx.execute(query).one_or_none() or (0, GENESIS)
+    rows = tx.execute(
+        select(_L.c.id, _L.c.entry_hash).where(_L.c.id > last[0], _L.c.id <= upto).order_by(_L.c.id)
+    ).all()
+    if not rows:
+        return 0
+    tx.execute(
+        insert(audit_seals),
+        {
+            "first_id": last[0] + 1,
+            "last_id": upto,
+            "entry_count": len(rows),
+            "digest": seal_digest(last[1], ((row[0], row[1]) for row in rows)),
+        },
+    )
+    return len(rows)

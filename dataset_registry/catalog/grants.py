@@ -1,0 +1,324 @@
+"""Rows about permissions: who has which on what, and which branches are protected."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, and_, bindparam, case, delete, exists, func, insert, or_, select, update
+
+from dataset_registry.catalog.engine import Transaction, chunks, insert_row
+from dataset_registry.catalog.tables import (
+    dataset_version_files,
+    dataset_versions,
+    datasets,
+    file_parts,
+    files,
+    group_members,
+    name_prefixes,
+    permissions,
+    protected_branch_users,
+    protected_branches,
+    users,
+)
+from dataset_registry.model.actors import Grant, Permission, Protection, ResourceType, Role, level
+
+_P = permissions
+_LEVEL = case((_P.c.permission_type == "admin", 3), (_P.c.permission_type == "write", 2), else_=1)
+assert (level("read"), level("write"), level("admin")) == (1, 2, 3)
+
+
+def _covers(name: Any) -> ColumnElement[bool]:
+    """That a prefix is one of a name's."""
+    return func.substr(name, 1, func.length(name_prefixes.c.prefix)) == name_prefixes.c.prefix
+
+
+def _held_by(user_id: Any, grantee: Any) -> ColumnElement[bool]:
+    """That a grantee is the user, or a group that it belongs to."""
+    groups = select(group_members.c.group_id).where(group_members.c.user_id == user_id)
+    return or_(grantee == user_id, grantee.in_(groups))
+
+
+def _is_about(dataset_id: Any, name: Any, row: Any) -> ColumnElement[bool]:
+    """That a row names a dataset, or a prefix of its name."""
+    prefixes = select(name_prefixes.c.id).where(_covers(name))
+    return or_(
+        and_(row.c.resource_type == "dataset", row.c.resource_id == dataset_id),
+        and_(row.c.resource_type == "prefix", row.c.resource_id.in_(prefixes)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a user is before a resource. `name` is the dataset's, None when there is none with the id that was asked for."""
+
+    user_id: int
+    role: Role | None
+    is_disabled: bool
+    name: str | None
+    level: int
+
+
+_STANDING = (
+    select(
+        users.c.id,
+        users.c.role,
+        users.c.disabled_at.is_not(None),
+        datasets.c.name,
+        func.coalesce(
+            select(func.max(_LEVEL))
+            .where(_held_by(users.c.id, _P.c.user_id), _is_about(datasets.c.id, datasets.c.name, _P))
+            .scalar_subquery(),
+            0,
+        ),
+    )
+    .select_from(users.outerjoin(datasets, datasets.c.id == bindparam("dataset")))
+    .where(users.c.username == bindparam("user"))
+)
+
+
+def standing(tx: Transaction, user: str, dataset_id: int | None) -> Standing | None:
+    """What a user is before a dataset, in one statement; None for a name never seen."""
+    row = tx.execute(_STANDING, {"user": user, "dataset": dataset_id}).one_or_none()
+    return Standing(*row) if row else None
+
+
+_PREFIX_LEVEL = (
+    select(func.max(_LEVEL))
+    .join(name_prefixes, and_(_P.c.resource_type == "prefix", _P.c.resource_id == name_prefixes.c.id))
+    .where(_covers(bindparam("name")))
+)
+_MY_PREFIX_LEVEL = _PREFIX_LEVEL.where(_held_by(bindparam("user"), _P.c.user_id))
+
+
+def level_by_prefix(tx: Transaction, user_id: int, name: str) -> int:
+    """The level that a user has on every dataset of a name, by prefixes alone."""
+    return tx.execute(_MY_PREFIX_LEVEL, {"user": user_id, "name": name}).scalar() or 0
+
+
+def is_governed(tx: Transaction, name: str) -> bool:
+    """Whether somebody was granted to write under a prefix of this name: nobody else makes datasets there."""
+    return (tx.execute(_PREFIX_LEVEL, {"name": name}).scalar() or 0) > 1
+
+
+Readable = Select[int] | None
+"""The ids of the datasets that somebody may read, as a query; None for all."""
+
+
+def readable(user_id: int | None, scope: str) -> Select[int]:
+    """A query for the ids of the datasets that a user may read (None: whoever may read all), of those whose name begins
+    with `scope`."""
+    query = select(datasets.c.id)
+    if user_id is not None:
+        query = query.where(
+            exists().where(_held_by(user_id, _P.c.user_id), _is_about(datasets.c.id, datasets.c.name, _P))
+        )
+    return query.where(func.substr(datasets.c.name, 1, len(scope)) == scope) if scope else query
+
+
+def file_level(tx: Transaction, user_id: int, file_id: int) -> int:
+    """The level that was granted to a user on a file itself, or on a table that it is a part of."""
+    owners = select(file_parts.c.file_id).where(file_parts.c.part_id == file_id)
+    query = select(func.max(_LEVEL)).where(
+        _P.c.resource_type == "file",
+        or_(_P.c.resource_id == file_id, _P.c.resource_id.in_(owners)),
+        _held_by(user_id, _P.c.user_id),
+    )
+    return tx.execute(query).scalar() or 0
+
+
+def readable_files(
+    tx: Transaction, user_id: int | None, datasets_readable: Select[int], file_ids: Sequence[int]
+) -> set[int]:
+    """Those of these files that a user may read: by a grant of its own (with `user_id`), or through a version of a dataset
+    that it may read, as a part of a table too."""
+    found: set[int] = set()
+    for chunk in chunks(file_ids):
+        owners = select(file_parts.c.file_id, file_parts.c.part_id).where(file_parts.c.part_id.in_(chunk))
+        parts: dict[int, list[int]] = defaultdict(list)
+        for owner, part in tx.execute(owners):
+            parts[owner].append(part)
+        wanted = {*chunk, *parts}
+        named = (
+            select(dataset_version_files.c.file_id)
+            .join(dataset_versions, dataset_versions.c.id == dataset_version_files.c.version_id)
+            .where(dataset_version_files.c.file_id.in_(wanted), dataset_versions.c.dataset_id.in_(datasets_readable))
+        )
+        overlays = select(dataset_versions.c.overlay_file_id).where(
+            dataset_versions.c.overlay_file_id.in_(wanted), dataset_versions.c.dataset_id.in_(datasets_readable)
+        )
+        seen = ids(tx, named) | ids(tx, overlays)
+        if user_id is not None:
+            seen |= ids(
+                tx,
+                select(_P.c.resource_id).where(
+                    _P.c.resource_type == "file", _P.c.resource_id.in_(wanted), _held_by(user_id, _P.c.user_id)
+                ),
+            )
+        found |= seen.intersection(chunk) | {part for owner in seen & parts.keys() for part in parts[owner]}
+    return found
+
+
+def ids(tx: Transaction, query: Select[int]) -> set[int]:
+    """The ids that a query gives."""
+    return set(tx.execute(query).scalars())
+
+
+# --- granting ------------------------------------------------------------------------------------------------------
+
+
+def prefix_id(tx: Transaction, prefix: str, *, make: bool = False) -> int | None:
+    """The row of a prefix, inserted when there is none and one is to be made."""
+    found = tx.execute(select(name_prefixes.c.id).where(name_prefixes.c.prefix == prefix)).scalar()
+    return insert_row(tx, name_prefixes, {"prefix": prefix}) if found is None and make else found
+
+
+def grant(
+    tx: Transaction, user_id: int, permission: Permission, kind: ResourceType, resource_id: int, granted_by: int
+) -> int:
+    """Let a user have this permission on a resource, and none beside it; the grant's id."""
+    _forget(tx, user_id, kind, resource_id)
+    row = {"resource_type": kind, "resource_id": resource_id, "user_id": user_id, "permission_type": permission}
+    return insert_row(tx, _P, row | {"granted_by": granted_by})
+
+
+def revoke(tx: Transaction, user_id: int, kind: ResourceType, resource_id: int) -> bool:
+    """Take what a user was granted on a resource; whether that was anything."""
+    return _forget(tx, user_id, kind, resource_id) > 0
+
+
+def _forget(tx: Transaction, user_id: int, kind: ResourceType, resource_id: int) -> int:
+    mine = (_P.c.resource_type == kind, _P.c.resource_id == resource_id, _P.c.user_id == user_id)
+    return tx.execute(delete(_P).where(*mine)).rowcount
+
+
+def grant_to_creator(tx: Transaction, user_id: int) -> None:
+    """Make a user the admin of the datasets that it created, as it would have been had it been one then."""
+    for dataset_id in tx.execute(select(datasets.c.id).where(datasets.c.created_by == user_id)).scalars().all():
+        grant(tx, user_id, "admin", "dataset", dataset_id, user_id)
+
+
+def forget_resource(tx: Transaction, kind: ResourceType, resource_ids: Sequence[int]) -> None:
+    """Drop what was granted and protected on resources that go."""
+    tx.execute(delete(_P).where(_P.c.resource_type == kind, _P.c.resource_id.in_(resource_ids)))
+    rows = select(protected_branches.c.id).where(
+        protected_branches.c.resource_type == kind, protected_branches.c.resource_id.in_(resource_ids)
+    )
+    _unprotect(tx, list(tx.execute(rows).scalars()))
+
+
+_granter = users.alias("granter")
+_NAMES = func.coalesce(datasets.c.name, name_prefixes.c.prefix, files.c.content_hash, "")
+
+
+def _named(query: Any, row: Any) -> Any:
+    """A query over rows with a resource, joined to what says the resource's name."""
+    return (
+        query.outerjoin(datasets, and_(row.c.resource_type == "dataset", datasets.c.id == row.c.resource_id))
+        .outerjoin(name_prefixes, and_(row.c.resource_type == "prefix", name_prefixes.c.id == row.c.resource_id))
+        .outerjoin(files, and_(row.c.resource_type == "file", files.c.id == row.c.resource_id))
+    )
+
+
+def grants(
+    tx: Transaction, *, user_id: int | None = None, resource: tuple[ResourceType, int] | None = None
+) -> list[Grant]:
+    """Grants, oldest first: those of a user and its groups, those on a resource, or all."""
+    query = _named(
+        select(
+            _P.c.id,
+            users.c.username,
+            _P.c.permission_type,
+            _P.c.resource_type,
+            _NAMES,
+            _P.c.granted_at,
+            _granter.c.username,
+        )
+        .select_from(_P)
+        .join(users, users.c.id == _P.c.user_id)
+        .join(_granter, _granter.c.id == _P.c.granted_by),
+        _P,
+    )
+    if user_id is not None:
+        query = query.where(_held_by(user_id, _P.c.user_id))
+    if resource is not None:
+        query = query.where(_P.c.resource_type == resource[0], _P.c.resource_id == resource[1])
+    return [Grant(*row) for row in tx.execute(query.order_by(_P.c.id))]
+
+
+# --- protected branches --------------------------------------------------------------------------------------------
+
+_B = protected_branches
+
+
+def protect(
+    tx: Transaction, kind: ResourceType, resource_id: int, branch: str, allowed: Sequence[int], user_id: int
+) -> int:
+    """Protect a branch of a dataset or of the datasets under a prefix, as if for the first time; the protection's id."""
+    unprotect(tx, kind, resource_id, branch)
+    row = {"resource_type": kind, "resource_id": resource_id, "branch_name": branch, "created_by": user_id}
+    made = insert_row(tx, _B, row)
+    if allowed:
+        tx.execute(insert(protected_branch_users), [{"protection_id": made, "user_id": found} for found in allowed])
+    return made
+
+
+def unprotect(tx: Transaction, kind: ResourceType, resource_id: int, branch: str) -> bool:
+    """Protect a branch no more; whether it was."""
+    where = (_B.c.resource_type == kind, _B.c.resource_id == resource_id, _B.c.branch_name == branch)
+    found = list(tx.execute(select(_B.c.id).where(*where)).scalars())
+    _unprotect(tx, found)
+    return bool(found)
+
+
+def _unprotect(tx: Transaction, found: Sequence[int]) -> None:
+    if found:
+        tx.execute(delete(protected_branch_users).where(protected_branch_users.c.protection_id.in_(found)))
+        tx.execute(delete(_B).where(_B.c.id.in_(found)))
+
+
+def keeps_out(tx: Transaction, user_id: int, dataset_id: int, name: str, branch: str) -> bool:
+    """Whether a protection of a branch does not let a user move it: each one that there is must allow it."""
+    allowed = exists().where(
+        protected_branch_users.c.protection_id == _B.c.id, _held_by(user_id, protected_branch_users.c.user_id)
+    )
+    query = select(_B.c.id).where(_B.c.branch_name == branch, _is_about(dataset_id, name, _B), ~allowed).limit(1)
+    return tx.execute(query).first() is not None
+
+
+def protections(tx: Transaction, resource: tuple[ResourceType, int] | None = None) -> list[Protection]:
+    """Protected branches: those of a resource, or all."""
+    query = _named(
+        select(_B.c.id, _NAMES, _B.c.branch_name, _B.c.created_at, users.c.username)
+        .select_from(_B)
+        .join(users, users.c.id == _B.c.created_by),
+        _B,
+    )
+    if resource is not None:
+        query = query.where(_B.c.resource_type == resource[0], _B.c.resource_id == resource[1])
+    names = select(protected_branch_users.c.protection_id, users.c.username)
+    allowed: dict[int, list[str]] = defaultdict(list)
+    for protection_id, name in tx.execute(names.join(users, users.c.id == protected_branch_users.c.user_id)):
+        allowed[protection_id].append(name)
+    rows = tx.execute(query.order_by(_B.c.id))
+    return [Protection(i, what, branch, tuple(sorted(allowed[i])), at, by) for i, what, branch, at, by in rows]
+
+
+def protections_over(tx: Transaction, dataset_id: int, name: str) -> list[Protection]:
+    """The protections of a dataset's branches, its own and those of prefixes of its name."""
+    found = ids(tx, select(_B.c.id).where(_is_about(dataset_id, name, _B)))
+    return [protection for protection in protections(tx) if protection.id in found]
+
+
+def move_file_grants(tx: Transaction, duplicate: int, kept: int) -> None:
+    """Let grants on one file be about another with the same content."""
+    mine = and_(_P.c.resource_type == "file", _P.c.resource_id == duplicate)
+    other = _P.alias()
+    granted = exists().where(
+        other.c.resource_type == "file",
+        other.c.resource_id == kept,
+        other.c.user_id == _P.c.user_id,
+        other.c.permission_type == _P.c.permission_type,
+    )
+    tx.execute(delete(_P).where(mine, granted))
+    tx.execute(update(_P).where(mine).values(resource_id=kept))

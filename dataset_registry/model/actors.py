@@ -1,0 +1,132 @@
+"""Who may do what: users and groups, permissions and what they are granted on, tokens, protected branches."""
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, get_args
+
+from dataset_registry.errors import InputError
+
+Permission = Literal["read", "write", "admin"]
+"""Each includes those before it."""
+
+PERMISSIONS: tuple[Permission, ...] = get_args(Permission)
+
+Role = Literal["administrator", "member", "guest"]
+"""`administrator`: everything. `member`: may create datasets, and what was granted. `guest`: only what was granted."""
+
+ROLES: tuple[Role, ...] = get_args(Role)
+
+Kind = Literal["person", "service", "group"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+ResourceType = Literal["dataset", "file", "prefix"]
+
+NOTHING = 0
+"""The level of somebody without any permission; `level` gives the others."""
+
+_MARK = "dr_"
+
+
+def level(permission: Permission) -> int:
+    """The rank of a permission: a higher one includes the lower ones."""
+    return PERMISSIONS.index(permission) + 1
+
+
+def parse_permission(text: str) -> Permission:
+    """Check a permission. Raises `InputError`."""
+    if text not in PERMISSIONS:
+        raise InputError(f"{text!r} is no permission. Use one of: {', '.join(PERMISSIONS)}.", permission=text)
+    return text
+
+
+def parse_role(text: str) -> Role:
+    """Check a role. Raises `InputError`."""
+    if text not in ROLES:
+        raise InputError(f"{text!r} is no role. Use one of: {', '.join(ROLES)}.", role=text)
+    return text
+
+
+def new_secret() -> str:
+    """A token: 256 random bits, after a prefix by which scanners for leaked secrets can tell it."""
+    return _MARK + secrets.token_urlsafe(32)
+
+
+def secret_hash(secret: str) -> str:
+    """What is stored of a token. Its 256 bits are random: a slow hash would protect nothing more."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A person, a service or a group, by a name that all three share. `role` is None for a group."""
+
+    id: int
+    name: str
+    kind: Kind
+    role: Role | None
+    created_at: datetime
+    disabled_at: datetime | None = None
+    members: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What is known of a token; its secret is not. It can do what its user can, as far as `permission` and `prefix` go."""
+
+    id: int
+    user: str
+    name: str
+    permission: Permission
+    prefix: str
+    created_at: datetime
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+    last_used_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    """A token just made, with its secret, which nobody can show again."""
+
+    token: Token
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"<NewToken {self.token.name!r} of {self.token.user}: the secret is in .secret>"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A permission that somebody has on a resource: a dataset or a name prefix by its name, a file by its hash."""
+
+    id: int
+    user: str
+    permission: Permission
+    resource_type: ResourceType
+    resource: str
+    granted_at: datetime
+    granted_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Protection:
+    """A protected branch of a dataset, or of all datasets under a prefix: only admins and those allowed move it."""
+
+    id: int
+    resource: str
+    branch: str
+    allowed: tuple[str, ...]
+    created_at: datetime
+    created_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who asks, through which door. An owner holds the keys of catalog and store themselves: nothing is refused to it."""
+
+    name: str
+    is_owner: bool = False
+    door: str = "python"
+    token: Token | None = None

@@ -1,0 +1,134 @@
+"""The audit log: writing to it in the transaction of what it is about, reading it, sealing it, checking it."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from dataset_registry.catalog import Transaction, audit, datasets
+from dataset_registry.errors import InputError
+from dataset_registry.model.actors import level
+from dataset_registry.model.audit import GENESIS, AuditCheck, AuditEntry, seal_digest
+from dataset_registry.operations import find
+from dataset_registry.operations.access import Access, administer, level_on
+
+
+def note(
+    access: Access,
+    tx: Transaction,
+    action: str,
+    dataset: tuple[int, str] | None = None,
+    *,
+    ref: str | None = None,
+    before: object = None,
+    after: object = None,
+    **details: object,
+) -> None:
+    """Append what the actor just did. The last line of every operation that changes something, in its transaction.
+
+    `dataset` is its id and name; `before` and `after` are what `ref` named, or what was changed.
+    """
+    actor = access.actor
+    entry = AuditEntry(
+        actor=actor.name,
+        door=actor.door,
+        action=action,
+        dataset_id=dataset[0] if dataset else None,
+        dataset=dataset[1] if dataset else None,
+        ref=ref,
+        before=None if before is None else str(before),
+        after=None if after is None else str(after),
+        token_id=actor.token.id if actor.token else None,
+        details={name: value for name, value in details.items() if value is not None},
+    )
+    audit.append(tx, entry, datetime.now(UTC))
+
+
+def entries(
+    access: Access,
+    *,
+    dataset: str | None = None,
+    actor: str | None = None,
+    action: str | None = None,
+    before: int | None = None,
+    limit: int | None = None,
+) -> list[AuditEntry]:
+    """Entries, the newest first; `before` is the id of one, for the page after it.
+
+    An admin of a dataset sees what is about it, an administrator everything. Raises `PermissionDenied`, `NotFound`.
+    """
+    if limit is not None and limit < 0:
+        raise InputError(f"A limit is 0 or more, not {limit}.", limit=limit)
+    with access.catalog.read() as tx:
+        dataset_id = None
+        if dataset is not None:
+            found = datasets.find(tx, dataset)
+            if found is None or level_on(access, tx, found.id) < level("admin"):
+                administer(access, tx)  # also for datasets that are gone
+            dataset_id = found.id if found else None
+            if found is None:
+                raise find.no_dataset(dataset)
+        else:
+            administer(access, tx)
+        return audit.entries(tx, dataset_id=dataset_id, actor=actor, action=action, before=before, limit=limit)
+
+
+def export(access: Access) -> Iterator[tuple[AuditEntry, str]]:
+    """Every entry in order with the hash that it carries, for keeping elsewhere."""
+    with access.catalog.snapshot() as tx:
+        administer(access, tx)
+        yield from audit.hashed(tx)
+
+
+def seal(access: Access) -> int:
+    """Seal what was not sealed yet; how many entries those were. Commits wait for it as long as one of them takes."""
+    with access.catalog.read() as tx:
+        administer(access, tx)
+    return seal_now(access)
+
+
+def seal_now(access: Access) -> int:
+    """As `seal`, for the housekeeping of a registry itself."""
+    upto = access.catalog.write(audit.settled)
+    return access.catalog.write(lambda tx: audit.seal(tx, upto))
+
+
+def check(access: Access) -> AuditCheck:
+    """Compute every hash and the chain of seals anew. Changes nothing."""
+    problems: list[str] = []
+    with access.catalog.snapshot() as tx:
+        administer(access, tx)
+        seals = audit.seals(tx)
+        pending = list(reversed(seals))
+        digest, previous, count, sealed = GENESIS, 0, 0, 0
+        batch: list[tuple[int, str]] = []
+
+        def close() -> None:
+            """Compare the entries since the last seal with the next one."""
+            nonlocal digest, sealed
+            found = pending.pop()
+            computed = seal_digest(digest, batch)
+            if computed != found.digest or len(batch) != found.entries:
+                missing = f", {found.entries - len(batch)} are missing" if len(batch) < found.entries else ""
+                problems.append(
+                    f"seal {found.id} does not fit the entries {found.first_id} to {found.last_id}: one of them, or the seal "
+                    f"before it, was changed, removed or added since {found.sealed_at:%Y-%m-%d %H:%M}{missing}"
+                )
+            digest, sealed = found.digest, sealed + len(batch)
+            batch.clear()
+
+        for entry, carried in audit.hashed(tx):
+            while pending and entry.id > pending[-1].last_id:
+                close()
+            if entry.hash() != carried:
+                problems.append(
+                    f"entry {entry.id} does not say what its hash is over: it was changed ({entry.action} of "
+                    f"{entry.dataset or 'the registry'} by {entry.actor})"
+                )
+            batch.append((entry.id, carried))
+            count += 1
+        while pending:
+            close()
+        for found in seals:
+            if found.first_id != previous + 1:
+                problems.append(f"seal {found.id} does not follow the one before it: a seal between them was removed")
+            previous = found.last_id
+    return AuditCheck(count, sealed, digest, tuple(problems))

@@ -1,0 +1,166 @@
+"""Granting: who may do what to which dataset, file or name prefix; and which branches are protected.
+
+A resource is named as its users name it: `raw/flights` is a dataset, `raw/` (or nothing, for all names) a prefix, and a file
+is named by its hash, apart.
+"""
+
+from collections.abc import Sequence
+
+from dataset_registry.catalog import Transaction, datasets, grants, users
+from dataset_registry.errors import InputError, NotFound, PermissionDenied
+from dataset_registry.model.actors import NOTHING, Grant, Protection, ResourceType, level, parse_permission
+from dataset_registry.model.names import name_prefix, pointer_name
+from dataset_registry.operations import audit, find, stored
+from dataset_registry.operations.access import (
+    Access,
+    administer,
+    is_administrator,
+    level_on,
+    level_on_file,
+    level_on_prefix,
+)
+from dataset_registry.operations.users import get as get_user
+
+_Resource = tuple[ResourceType, int]
+
+
+def grant(access: Access, user: str, permission: str, name: str | None, file: str | None) -> Grant:
+    """Let a user or a group have a permission on a resource, instead of what it had there. Takes admin on the resource.
+
+    Raises `NotFound` (no such user or resource), `PermissionDenied`, `InputError`.
+    """
+    given = parse_permission(permission)
+
+    def work(tx: Transaction) -> Grant:
+        resource = _resource(access, tx, name, file, make=True)
+        grantee = get_user(tx, user)
+        made = grants.grant(tx, grantee.id, given, *resource, access.user_id(tx))
+        (found,) = (g for g in grants.grants(tx, resource=resource) if g.id == made)
+        _note(access, tx, "grant", resource, found.resource, after=f"{given} for {user}")
+        return found
+
+    return access.catalog.write(work)
+
+
+def revoke(access: Access, user: str, name: str | None, file: str | None) -> None:
+    """Take what a user or group was granted on a resource. Raises `NotFound` when that was nothing."""
+
+    def work(tx: Transaction) -> None:
+        resource = _resource(access, tx, name, file)
+        grantee = users.find_id(tx, user)
+        there = [g for g in grants.grants(tx, resource=resource) if g.user == user]
+        if grantee is None or not grants.revoke(tx, grantee, *resource):
+            raise NotFound(
+                f"Nothing was granted to {user!r} on {file or name or 'all datasets'!r}. List what was with "
+                "registry.grants().",
+                user=user,
+            )
+        _note(access, tx, "revoke", resource, there[0].resource, before=f"{there[0].permission} for {user}")
+
+    access.catalog.write(work)
+
+
+def list_all(access: Access, name: str | None, file: str | None, user: str | None) -> list[Grant]:
+    """Grants, oldest first: on a resource, for its admins; of a user and its groups, for itself and administrators; without
+    either, everybody's for an administrator, and one's own for others."""
+    with access.catalog.read() as tx:
+        if name is not None or file is not None:
+            found = grants.grants(tx, resource=_resource(access, tx, name, file))
+            return found if user is None else [grant for grant in found if grant.user == user]
+        if user is None and is_administrator(access, tx):
+            return grants.grants(tx)
+        user = access.actor.name if user is None else user
+        if user != access.actor.name:
+            administer(access, tx)
+        return grants.grants(tx, user_id=get_user(tx, user).id)
+
+
+def _resource(access: Access, tx: Transaction, name: str | None, file: str | None, *, make: bool = False) -> _Resource:
+    """What is meant, if the actor has admin on it. Raises `NotFound`, `PermissionDenied`, `InputError`."""
+    if (name is None) == (file is None):
+        raise InputError("Name a dataset or a prefix that ends in '/', or a file by its hash: one of them.")
+    if file is not None:
+        stored_file = stored.find(access, tx, file)
+        _check(access, level_on_file(access, tx, stored_file.id), file)
+        return "file", stored_file.id
+    assert name is not None, "one of the two is given"
+    if not name or name.endswith("/"):
+        prefix = name_prefix(name)
+        _check(access, level_on_prefix(access, tx, prefix), prefix or "all datasets")
+        found = grants.prefix_id(tx, prefix, make=make)
+        return "prefix", found or 0
+    record = datasets.find(tx, name) or find.dataset(access, tx, name)
+    found_level = level_on(access, tx, record.id)
+    if found_level == NOTHING:
+        raise find.no_dataset(name)
+    _check(access, found_level, name)
+    return "dataset", record.id
+
+
+def _check(access: Access, found: int, what: str) -> None:
+    if found < level("admin"):
+        raise PermissionDenied(
+            f"Only an admin of {what} grants on it and protects its branches, and {access.actor.name} is none. Ask one of "
+            "them, or an administrator.",
+            resource=what,
+        )
+
+
+def _note(
+    access: Access,
+    tx: Transaction,
+    action: str,
+    resource: _Resource,
+    name: str,
+    *,
+    ref: str | None = None,
+    before: str | None = None,
+    after: str | None = None,
+) -> None:
+    kind, resource_id = resource
+    if kind == "dataset":
+        audit.note(access, tx, action, (resource_id, name), ref=ref, before=before, after=after)
+    else:
+        audit.note(access, tx, action, ref=ref, before=before, after=after, on=kind, name=name)
+
+
+# --- protected branches --------------------------------------------------------------------------------------------
+
+
+def protect(access: Access, name: str, branch: str, allowed: Sequence[str]) -> Protection:
+    """Let only admins and those `allowed` (users, groups) commit to a branch, move it or delete it: in a dataset, or in all
+    datasets under a prefix. Raises `NotFound`, `PermissionDenied`, `InvalidName`."""
+    branch = pointer_name(branch)
+
+    def work(tx: Transaction) -> Protection:
+        resource = _resource(access, tx, name, None, make=True)
+        ids = [get_user(tx, user).id for user in dict.fromkeys(allowed)]
+        made = grants.protect(tx, *resource, branch, ids, access.user_id(tx))
+        (found,) = (p for p in grants.protections(tx, resource) if p.id == made)
+        _note(access, tx, "protect", resource, found.resource, ref=branch, after=", ".join(found.allowed) or "admins")
+        return found
+
+    return access.catalog.write(work)
+
+
+def unprotect(access: Access, name: str, branch: str) -> None:
+    """Protect a branch no more. Raises `NotFound` when it was not, `PermissionDenied`."""
+    branch = pointer_name(branch)
+
+    def work(tx: Transaction) -> None:
+        resource = _resource(access, tx, name, None)
+        if not grants.unprotect(tx, *resource, branch):
+            raise NotFound(f"The branch {branch!r} of {name or 'all datasets'} is not protected.", branch=branch)
+        _note(access, tx, "unprotect", resource, name, ref=branch)
+
+    access.catalog.write(work)
+
+
+def protections(access: Access, name: str | None) -> list[Protection]:
+    """The protected branches of a dataset that the actor may read, its own and those by prefix; all, for an administrator."""
+    with access.catalog.read() as tx:
+        if name is None:
+            administer(access, tx)
+            return grants.protections(tx)
+        record = find.dataset(access, tx, name)
+        return grants.protections_over(tx, record.id, record.name)

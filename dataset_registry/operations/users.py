@@ -1,0 +1,206 @@
+"""Users, groups and their tokens: an administrator's business, but for one's own tokens."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from dataset_registry.catalog import Catalog, Transaction, grants, users
+from dataset_registry.errors import AlreadyExists, InputError, NotAuthenticated, NotFound, PermissionDenied
+from dataset_registry.model.actors import (
+    KINDS,
+    Actor,
+    Kind,
+    NewToken,
+    Role,
+    Token,
+    User,
+    level,
+    new_secret,
+    parse_permission,
+    parse_role,
+    secret_hash,
+)
+from dataset_registry.model.names import name_prefix, user_name
+from dataset_registry.operations import audit
+from dataset_registry.operations.access import Access, administer, is_administrator
+
+_LONGEST = timedelta(days=36500)
+
+
+def create(access: Access, name: str, *, kind: Kind, role: str, members: Sequence[str] = ()) -> User:
+    """Make a user or a group. From the first one on, names are checked. Raises `InvalidName`, `AlreadyExists`, `InputError`.
+
+    A name that signed something before becomes the user who did, and admin of the datasets it created.
+    """
+    name = user_name(name)
+    if kind not in KINDS:
+        raise InputError(f"{kind!r} is no kind of user. Use one of: {', '.join(KINDS)}.", kind=kind)
+    given: Role | None = None if kind == "group" else parse_role(role)
+
+    def work(tx: Transaction) -> User:
+        administer(access, tx)
+        if users.find(tx, name) is not None:
+            raise AlreadyExists(f"There is a user or group {name!r} already. Choose another name.", user=name)
+        user_id = users.create(tx, name, kind, given)
+        if kind == "group":
+            users.set_members(tx, user_id, _member_ids(tx, members))
+        else:
+            grants.grant_to_creator(tx, user_id)
+        audit.note(access, tx, "group.create" if kind == "group" else "user.create", after=name, role=given)
+        return get(tx, name)
+
+    return access.catalog.write(work)
+
+
+def update(access: Access, name: str, *, role: str | None = None, disabled: bool | None = None) -> User:
+    """Change a user's role, lock it out or let it in again. Raises `NotFound`, `InputError` (the last administrator)."""
+    given = parse_role(role) if role is not None else None
+
+    def work(tx: Transaction) -> User:
+        administer(access, tx)
+        found = get(tx, name)
+        if found.kind == "group":
+            raise InputError(f"{name!r} is a group: it has members, no role.", user=name)
+        leaves = disabled or (given is not None and given != "administrator")
+        active = found.role == "administrator" and found.disabled_at is None
+        if leaves and active and users.administrators(tx) == 1 and not access.actor.is_owner:
+            raise InputError(f"{name!r} is the last administrator. Make another one first.", user=name)
+        if given is not None:
+            users.set_role(tx, found.id, given)
+        if disabled is not None:
+            users.set_disabled(tx, found.id, disabled=disabled)
+        audit.note(access, tx, "user.update", after=name, role=given, disabled=disabled)
+        return get(tx, name)
+
+    return access.catalog.write(work)
+
+
+def set_members(access: Access, name: str, members: Sequence[str]) -> User:
+    """Let a group have these members and no others. Raises `NotFound`, `InputError`."""
+
+    def work(tx: Transaction) -> User:
+        administer(access, tx)
+        found = get(tx, name)
+        if found.kind != "group":
+            raise InputError(f"{name!r} is no group: only groups have members.", user=name)
+        users.set_members(tx, found.id, _member_ids(tx, members))
+        audit.note(access, tx, "group.update", after=name, members=sorted(members))
+        return get(tx, name)
+
+    return access.catalog.write(work)
+
+
+def _member_ids(tx: Transaction, members: Sequence[str]) -> list[int]:
+    found = [get(tx, name) for name in dict.fromkeys(members)]
+    if nested := [user.name for user in found if user.kind == "group"]:
+        raise InputError(f"{nested[0]!r} is a group: groups have persons and services as members.", user=nested[0])
+    return [user.id for user in found]
+
+
+def get(tx: Transaction, name: str) -> User:
+    """The user or group of this name. Raises `NotFound`."""
+    found = users.find(tx, name)
+    if found is None:
+        raise NotFound(
+            f"There is no user or group {name!r}. An administrator lists them with registry.users().", user=name
+        )
+    return found
+
+
+def list_all(access: Access) -> list[User]:
+    """Every user and group, by name."""
+    with access.catalog.read() as tx:
+        administer(access, tx)
+        return users.all_of(tx)
+
+
+# --- tokens --------------------------------------------------------------------------------------------------------
+
+
+def create_token(
+    access: Access, user: str | None, *, name: str, permission: str, prefix: str, lasts: timedelta | None
+) -> NewToken:
+    """Make a token of a user, the actor's own when None; an administrator makes them for others too.
+
+    A token makes others for no more than it is for itself. Raises `NotFound`, `InputError`, `PermissionDenied`.
+    """
+    user = access.actor.name if user is None else user
+    given, prefix = parse_permission(permission), name_prefix(prefix)
+    if lasts is not None and not timedelta(seconds=1) <= lasts <= _LONGEST:
+        raise InputError("A token lasts from a second to a hundred years.", lasts=str(lasts))
+    if prefix and not prefix.endswith("/"):
+        raise InputError(
+            f"A token is for all names under a prefix, and that ends in '/': {prefix + '/'!r}.", prefix=prefix
+        )
+    if not name or len(name) > 255:
+        raise InputError("Give the token a name of up to 255 characters, for what it is used for.", name=name)
+    secret = new_secret()
+
+    def work(tx: Transaction) -> NewToken:
+        _own_or_administer(access, tx, user)
+        mine = access.actor.token
+        if mine is not None and (level(given) > level(mine.permission) or not prefix.startswith(mine.prefix)):
+            raise PermissionDenied(
+                f"The token in use is for {mine.permission} on {mine.prefix or 'everything'!r}, and makes none for more.",
+            )
+        owner = get(tx, user)
+        if owner.kind == "group":
+            raise InputError(f"{user!r} is a group, and groups do not ask for anything. Give its members tokens.")
+        ends = mine.expires_at if mine is not None else None
+        token_id = users.create_token(
+            tx,
+            owner.id,
+            name=name,
+            token_hash=secret_hash(secret),
+            permission=given,
+            prefix=prefix,
+            lasts=lasts,
+            at_most=ends,
+        )
+        audit.note(access, tx, "token.create", after=user, token=token_id, permission=given, prefix=prefix or None)
+        made = users.find_token(tx, token_id)
+        assert made is not None, "inserted in this transaction"
+        return NewToken(made, secret)
+
+    return access.catalog.write(work)
+
+
+def tokens(access: Access, user: str | None) -> list[Token]:
+    """The tokens of a user, the newest first; everybody's when None, for an administrator, else the actor's own."""
+    with access.catalog.read() as tx:
+        if user is None and not is_administrator(access, tx):
+            user = access.actor.name
+        if user is not None:
+            _own_or_administer(access, tx, user)
+        return users.tokens_of(tx, user)
+
+
+def revoke_token(access: Access, token_id: int) -> Token:
+    """Let a token let nobody in any more. Raises `NotFound`, also for tokens of others."""
+
+    def work(tx: Transaction) -> Token:
+        found = users.find_token(tx, token_id)
+        if found is None or (found.user != access.actor.name and not is_administrator(access, tx)):
+            raise NotFound(f"There is no token {token_id}. List yours with registry.tokens().", token=token_id)
+        users.revoke_token(tx, token_id)
+        audit.note(access, tx, "token.revoke", before=found.user, token=token_id)
+        return users.find_token(tx, token_id) or found
+
+    return access.catalog.write(work)
+
+
+def _own_or_administer(access: Access, tx: Transaction, user: str) -> None:
+    """Let pass an administrator, and the user itself."""
+    if user != access.actor.name or access.actor.is_owner:
+        administer(access, tx)
+
+
+def authenticate(catalog: Catalog, secret: str, *, door: str) -> Actor:
+    """Who asks with this token. Raises `NotAuthenticated` for one that is unknown, expired or revoked: which, it does not say."""
+    with catalog.read() as tx:
+        found = users.valid_token(tx, secret_hash(secret))
+    if found is None:
+        raise NotAuthenticated("This token lets nobody in: it is unknown, expired or revoked. Ask for another one.")
+    token, is_due = found
+    if is_due:
+        catalog.write(lambda tx: users.note_use(tx, token.id))
+    return Actor(token.user, door=door, token=token)
