@@ -2,19 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from dataset_registry.errors import InputError
 from dataset_registry.model.names import component_name, pointer_name
 from dataset_registry.model.partitions import partition_key
-from dataset_registry.model.records import CommitResult, DatasetRecord, NewDataset, PointerRecord, Provenance
+from dataset_registry.model.records import CommitResult, DatasetRecord, Head, NewDataset, PointerRecord, Provenance
+from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.operations import commit as commits
 from dataset_registry.operations import datasets, diff, find, history, refs
 from dataset_registry.operations.access import Access
 from dataset_registry.operations.change import Change, staged_component
-from dataset_registry.operations.stage import stage
-from dataset_registry.store import Spool
+from dataset_registry.operations.stage import captured, stage
+from dataset_registry.store import Spool, Spooled
 from dataset_registry.version import Version
 
 
@@ -210,7 +212,7 @@ class Draft:
         self._options = commits.CommitOptions(
             branch=branch,
             message=message,
-            base=commits.head(access, dataset, branch, fallback),
+            base=self._head(branch, fallback),
             overwrite=overwrite,
             fallback=fallback,
             parents=parents,
@@ -220,7 +222,7 @@ class Draft:
     def __enter__(self) -> "Draft":
         if self._result is not None:
             raise InputError("This draft was committed. Start another one with dataset.draft().")
-        self._spool = Spool(self._access.store.scratch).__enter__()
+        self._spool = Spool(self._scratch).__enter__()
         return self
 
     def __exit__(
@@ -231,7 +233,7 @@ class Draft:
             self._spool = None
             if kind is None:
                 options = replace(self._options, provenance=self.provenance)
-                self._result = commits.commit(self._access, spool, self._dataset, self._change, options)
+                self._result = self._commit(spool, options)
 
     def add(
         self,
@@ -255,7 +257,7 @@ class Draft:
         name = component_name(name)
         if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < 1 << 31:
             raise InputError(f"The index of a component is 0, 1, 2 …, not {index!r}.", index=index)
-        staged = stage(self._access, self._spool, value, name=name, format=format, encoding=encoding)
+        staged = stage(self._captured, self._spool, value, name=name, format=format, encoding=encoding)
         self._change.add(name, index, staged_component(staged, type, metadata or {}))
 
     def replace(self, name: str, values: Sequence[Any]) -> None:
@@ -282,6 +284,23 @@ class Draft:
         """Remove a component, all of its indexes or one. Raises `NotFound` at the commit when it is not there."""
         name = component_name(name)
         self._change.remove(name, index)
+
+    # --- what a draft needs of its registry; over REST these are requests ---------------------------------------------
+
+    @property
+    def _scratch(self) -> Path:
+        return self._access.store.scratch
+
+    def _head(self, branch: str, fallback: str | None) -> Head | None:
+        return commits.head(self._access, self._dataset, branch, fallback)
+
+    def _captured(self, spool: Spool, spooled: Spooled, format: str) -> ComponentSchema | None:
+        return captured(self._access, spool, spooled, format)
+
+    def _commit(self, spool: Spool, options: commits.CommitOptions) -> CommitResult:
+        return commits.commit(self._access, spool, self._dataset, self._change, options)
+
+    # --- what it did --------------------------------------------------------------------------------------------------
 
     @property
     def result(self) -> CommitResult:

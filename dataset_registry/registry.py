@@ -16,7 +16,7 @@ from dataset_registry.model.names import split_address
 from dataset_registry.model.records import FileRecord, RegistryBranch
 from dataset_registry.model.retention import Policy
 from dataset_registry.operations import adopt as adoption
-from dataset_registry.operations import audit, datasets, find, grants, read, refs, stored, users
+from dataset_registry.operations import audit, datasets, find, grants, refs, stored, users
 from dataset_registry.operations import collect as collection
 from dataset_registry.operations import copy as copying
 from dataset_registry.operations import expire as expiry
@@ -140,7 +140,7 @@ class Registry:
     def open_file(self, content_hash: str) -> BinaryIO:
         """A stream over a stored file's content, by the beginning of its SHA-256. Raises `NotFound`, `InputError` (a table in
         several parts)."""
-        return read.open_file(self._access, stored.objects(self._access, self.file(content_hash).id))
+        return stored.open_bytes(self._access, content_hash)
 
     # --- who may what ----------------------------------------------------------------------------------------------
 

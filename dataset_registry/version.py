@@ -10,6 +10,7 @@ from dataset_registry.model.records import ComponentRecord, Production, Provenan
 from dataset_registry.model.schema import Schema
 from dataset_registry.operations import expire, history, read
 from dataset_registry.operations.access import Access
+from dataset_registry.operations.contents import CatalogContents, Contents
 from dataset_registry.tabular import frames
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Version:
 
     def __init__(self, access: Access, record: VersionRecord) -> None:
         self._access = access
+        self._contents: Contents = CatalogContents(access)
         self.record = record
 
     @property
@@ -83,12 +85,12 @@ class Version:
     @cached_property
     def components(self) -> tuple[ComponentRecord, ...]:
         """Its components in order of name and index."""
-        return tuple(read.components(self._access, self.record))
+        return tuple(read.components(self._contents, self.record))
 
     @cached_property
     def schema(self) -> Schema:
         """The columns and statistics captured of its components."""
-        return read.schema(self._access, self.record)
+        return read.schema(self._contents, self.record)
 
     @property
     def provenance(self) -> Provenance:
@@ -128,7 +130,7 @@ class Version:
         `columns` and `filter` (an expression of `pyarrow.dataset.field`) are pushed down into Parquet; `sheet` chooses
         one of a spreadsheet's. Raises `InputError` when several tables could be meant, `NotFound`.
         """
-        return read.table(self._access, self.record, _names(component), columns=columns, filter=filter, sheet=sheet)
+        return read.table(self._contents, self.record, _names(component), columns=columns, filter=filter, sheet=sheet)
 
     def to_pandas(self, component: Components = None, **options: Any) -> "pandas.DataFrame":
         """Like `to_arrow`, as a pandas frame, with the categories and the index its writer had."""
@@ -140,37 +142,37 @@ class Version:
 
     def lazy(self, component: Components = None) -> "polars.LazyFrame":
         """A polars LazyFrame over the stored Parquet files, read where they are and only as far as needed."""
-        paths, alike = read.parquet_files(self._access, self.record, _names(component))
+        paths, alike = read.parquet_files(self._contents, self.record, _names(component))
         return frames.scan_polars(paths, alike=alike)
 
     def scan(self, component: Components = None) -> "pyarrow.dataset.Dataset":
         """A lazy Arrow dataset over the stored Parquet files; nothing is copied."""
-        return read.scan(self._access, self.record, _names(component))
+        return read.scan(self._contents, self.record, _names(component))
 
     def to_duckdb(
         self, component: Components = None, *, connection: "duckdb.DuckDBPyConnection | None" = None
     ) -> "duckdb.DuckDBPyRelation":
         """A DuckDB relation over the stored Parquet files, on `connection` or DuckDB's default one."""
-        paths, alike = read.parquet_files(self._access, self.record, _names(component))
+        paths, alike = read.parquet_files(self._contents, self.record, _names(component))
         return frames.scan_duckdb(paths, connection, alike=alike)
 
     # --- bytes -----------------------------------------------------------------------------------------------------
 
     def open(self, component: str | None = None, *, index: int = 0) -> BinaryIO:
         """A stream over a component's bytes, exactly those that were committed. Raises `NotFound`."""
-        return read.open_bytes(self._access, self.record, component, index)
+        return read.open_bytes(self._contents, self.record, component, index)
 
     def paths(self, component: str | None = None) -> list[Path]:
         """Local, read-only files with the bytes of its components; in a folder store the stored files themselves."""
-        return read.paths(self._access, self.record, read.components(self._access, self.record, _names(component)))
+        return read.paths(self._contents, self.record, read.components(self._contents, self.record, _names(component)))
 
     def uris(self, component: str | None = None) -> list[str]:
         """The addresses of its stored files, for other engines; those of a table are Parquet files."""
-        return read.uris(self._access, self.record, component)
+        return read.uris(self._contents, self.record, component)
 
     def checkout(self, folder: str | Path, *, component: Components = None) -> list[Path]:
         """Write its components as files into a folder, which are then yours to change; their paths."""
-        return read.checkout(self._access, self.record, Path(folder).expanduser(), _names(component))
+        return read.checkout(self._contents, self.record, Path(folder).expanduser(), _names(component))
 
     def __str__(self) -> str:
         return f"{self.dataset}@v{self.number}"

@@ -40,6 +40,7 @@ _SELECT = (
         users.c.username,
         _V.c.component_count,
         _V.c.overlay_file_id,
+        _V.c.parent_version_id,
         # Most versions have one parent; only for the others is a second query due.
         exists().where(version_parents.c.version_id == _V.c.id).label("merge"),
     )
@@ -193,6 +194,7 @@ def insert_version(
         created_by=author[1],
         component_count=component_count,
         overlay_file_id=overlay_file_id,
+        parent_id=row["parent_version_id"],
     )
 
 
@@ -276,6 +278,7 @@ def _records(tx: Transaction, rows: Sequence[Row]) -> list[VersionRecord]:  # ty
             created_by=row[10],
             component_count=row[11],
             overlay_file_id=row[12],
+            parent_id=row[13],
         )
         for row in rows
     ]

@@ -36,7 +36,8 @@ class NewDataset:
 class VersionRecord:
     """A version, immutable. `parents` and `number` are numbers within the dataset; the first parent leads.
 
-    `digest` is the Merkle root of the manifest, None for a legacy version that was not adopted yet.
+    `digest` is the Merkle root of the manifest, None for a legacy version that was not adopted yet. `parent_id` is the id of the
+    first parent.
     """
 
     id: int
@@ -52,6 +53,7 @@ class VersionRecord:
     created_by: str | None
     component_count: int
     overlay_file_id: int | None = None
+    parent_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,10 @@ from dataset_registry.model.parts import Part, parts_digest
 from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.operations.access import Access
 from dataset_registry.store import Spool, Spooled
-from dataset_registry.tabular import arrow, capture, formats, parquet
+from dataset_registry.tabular import apart, arrow, capture, formats, parquet
+
+Capture = Callable[[Spool, Spooled, str], ComponentSchema | None]
+"""Finds the schema of a spooled file of a format, None where it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +34,9 @@ class Staged:
 
 
 def stage(
-    access: Access, spool: Spool, value: Any, *, name: str, format: str | None = None, encoding: str | None = None
+    look: Capture, spool: Spool, value: Any, *, name: str, format: str | None = None, encoding: str | None = None
 ) -> Staged:
-    """Spool a path, bytes, a stream or a table. `name` is what errors call it.
+    """Spool a path, bytes, a stream or a table. `name` is what errors call it; `look` finds the schema of a file.
 
     Raises `UnsupportedType`, `UnreadableFile`, `InputError` (a path that is not there), `StorageError`.
     """
@@ -57,11 +60,11 @@ def stage(
                 else "does not exist: check the path"
             )
             raise InputError(f"{path} {what}.", path=str(path))
-        return _stage_file(access, spool, spool.copy(path), path.name, format, encoding)
+        return stage_file(look, spool, spool.copy(path), path.name, format, encoding)
     if isinstance(value, bytes | bytearray | memoryview):
-        return _stage_file(access, spool, spool.copy(BytesIO(value)), None, format, encoding)
+        return stage_file(look, spool, spool.copy(BytesIO(value)), None, format, encoding)
     if callable(getattr(value, "read", None)):
-        return _stage_file(access, spool, spool.copy(_binary(value)), None, format, encoding)
+        return stage_file(look, spool, spool.copy(_binary(value)), None, format, encoding)
     raise UnsupportedType(
         f"The component {name!r} is a {type(value).__module__}.{type(value).__qualname__}, which the registry does not "
         "store. Hand in an Arrow table or reader, a pandas or polars frame, a DuckDB relation, a path, bytes or a binary "
@@ -76,22 +79,26 @@ def _binary(stream: BinaryIO) -> BinaryIO:
     return stream
 
 
-def _stage_file(
-    access: Access, spool: Spool, spooled: Spooled, name: str | None, format: str | None, encoding: str | None
+def stage_file(
+    look: Capture, spool: Spool, spooled: Spooled, name: str | None, format: str | None, encoding: str | None
 ) -> Staged:
+    """Stage a file that is spooled. `name` is what it was called: it may tell the format."""
     kind = formats.with_encoding(formats.format_of(format, name, spool.start(spooled)), encoding)
     schema = None
     if kind != formats.BINARY:
-        schema = _captured(access, spooled.content_hash, kind) or capture.capture(spool.path(spooled), kind)
+        schema = look(spool, spooled, kind)
     return Staged(spooled.content_hash, spooled.size, kind, schema, (spooled,))
 
 
-def _captured(access: Access, content_hash: str, format: str) -> ComponentSchema | None:
-    """What is known of content that was read before: it is not read again."""
+def captured(access: Access, spool: Spool, spooled: Spooled, format: str) -> ComponentSchema | None:
+    """The schema of a file. Content that was read before is not read again; files of strangers are read apart."""
     with access.catalog.read() as tx:
-        file = files.find(tx, content_hash)
+        file = files.find(tx, spooled.content_hash)
         found = files.captured(tx, file.id, format) if file else None
-    return ComponentSchema.from_json(*found) if found else None
+    if found:
+        return ComponentSchema.from_json(*found)
+    read = apart.capture if access.is_guarded else capture.capture
+    return read(spool.path(spooled), format)
 
 
 def _stage_table(spool: Spool, value: Any) -> Staged:

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import BinaryIO
 
 from dataset_registry.catalog import Transaction, files
-from dataset_registry.errors import InvalidRef, NotFound
+from dataset_registry.errors import InputError, InvalidRef, NotFound
 from dataset_registry.model.actors import NOTHING
 from dataset_registry.model.records import FileRecord
 from dataset_registry.operations.access import Access, level_on_file, readable, readable_files
+from dataset_registry.operations.contents import CatalogContents
 
 _PAGE = 500
 _LOOKED_AT = 1000
@@ -53,6 +55,14 @@ def objects(access: Access, file_id: int) -> list[FileRecord]:
     by_id(access, file_id)
     with access.catalog.read() as tx:
         return files.objects_of(tx, [file_id]).get(file_id, [])
+
+
+def open_bytes(access: Access, content_hash: str) -> BinaryIO:
+    """A stream over a file's content. Raises `NotFound`, `InvalidRef`, `InputError` (a table in several parts)."""
+    found = objects(access, file(access, content_hash).id)
+    if len(found) != 1:
+        raise InputError(f"{content_hash!r} is a table in {len(found)} Parquet files: read each by its own hash.")
+    return CatalogContents(access).open(None, found[0])
 
 
 def list_all(access: Access, after: int = 0, limit: int | None = None) -> Iterator[FileRecord]:

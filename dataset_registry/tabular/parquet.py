@@ -16,8 +16,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from dataset_registry.errors import UnreadableFile, UnsupportedType
-from dataset_registry.model.schema import ColumnStatistics, TableSchema
-from dataset_registry.tabular.arrow import columns_of, plain_batches, plain_schema, scalar, user_types
+from dataset_registry.model.schema import ColumnStatistics, ComponentSchema, TableSchema
+from dataset_registry.tabular.arrow import columns_of, plain_batches, plain_schema, scalar, user_types, with_user_types
 
 GROUP_ROWS = 1 << 18
 PART_ROWS = 1 << 21
@@ -111,6 +111,33 @@ def capture(path: Path) -> TableSchema:
         facts = _Facts()
         facts.add(file.metadata)
         return TableSchema(None, columns_of(file.schema_arrow), file.metadata.num_rows, facts.statistics())
+
+
+def capture_table(paths: Sequence[Path], types: str | None) -> ComponentSchema:
+    """The schema and statistics of a table in several Parquet files, from their footers; `types` as in `TableSchema`.
+
+    Raises `UnreadableFile` for a file that is no Parquet, or has other columns than the first.
+    """
+    found = [capture(path) for path in paths]
+    if any(table.columns != found[0].columns for table in found):
+        raise UnreadableFile(
+            "The parts of this table have different columns. Send parts that were written as one table."
+        )
+    facts = _Facts()
+    for path in paths:
+        facts.add(pq.read_metadata(path))
+    rows = sum(table.rows or 0 for table in found)
+    schema = TableSchema(None, found[0].columns, rows, facts.statistics(), types)
+    try:
+        with_user_types(pq.read_schema(paths[0]).empty_table(), schema)
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        raise UnreadableFile(f"The types that came with this table do not fit it: {_first_line(error)}.") from error
+    return ComponentSchema("parquet", (schema,))
+
+
+def part_rows(path: Path) -> int:
+    """The rows of a Parquet file, by its footer."""
+    return int(pq.read_metadata(path).num_rows)
 
 
 class _Facts:

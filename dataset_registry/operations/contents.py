@@ -1,0 +1,180 @@
+"""Where what a version holds comes from: its components, schemas and bytes. Here from a catalog and its store.
+
+What a read means (which components, which files, which table) is decided in `read`, over any source of contents.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from io import SEEK_SET, BufferedReader, BytesIO, RawIOBase
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, TypeVar, cast
+
+from dataset_registry.catalog import files, manifests, versions
+from dataset_registry.errors import CorruptionError, InputError, NotFound, StorageError
+from dataset_registry.model.records import ComponentRecord, FileRecord, VersionRecord
+from dataset_registry.model.schema import ComponentSchema
+from dataset_registry.operations.access import Access, authorize
+
+_Result = TypeVar("_Result")
+
+
+class Contents(Protocol):
+    """What versions hold. Every method raises `NotFound` when the version was deleted meanwhile."""
+
+    transfers: int
+    """How many files are worth fetching at once."""
+
+    def components(self, version: VersionRecord, names: Sequence[str] | None = None) -> list[ComponentRecord]:
+        """The components of a version in order; only those of `names` when given."""
+
+    def schemas(
+        self, version: VersionRecord, names: Sequence[str] | None = None
+    ) -> list[tuple[str, int, ComponentSchema]]:
+        """What was captured of the components that have columns, by name and index."""
+
+    def schema_count(self, version: VersionRecord, names: Sequence[str]) -> int:
+        """How many different schemas the components of these names have."""
+
+    def objects(self, version: VersionRecord, found: Sequence[ComponentRecord]) -> list[list[FileRecord]]:
+        """For each component the files to read: one, or the parts of a table in order."""
+
+    def fetch(self, version: VersionRecord, file: FileRecord) -> Path:
+        """A local, read-only file with the content of a stored one."""
+
+    def open(self, version: VersionRecord | None, file: FileRecord) -> BinaryIO:
+        """A stream over the content of a stored file, checked against its hash while it is read."""
+
+    def uri(self, file: FileRecord) -> str:
+        """The address of a stored file, for other engines."""
+
+
+class CatalogContents:
+    """Contents as a catalog and its store have them."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self.transfers = access.store.transfers
+
+    def components(self, version: VersionRecord, names: Sequence[str] | None = None) -> list[ComponentRecord]:
+        with self._access.catalog.read() as tx:
+            authorize(self._access, tx, "read", version.dataset_id)
+            found = list(manifests.components(tx, version.id, names))
+            if not found and version.component_count and versions.by_id(tx, version.id) is None:
+                raise deleted(version)
+            return found
+
+    def schemas(
+        self, version: VersionRecord, names: Sequence[str] | None = None
+    ) -> list[tuple[str, int, ComponentSchema]]:
+        with self._access.catalog.read() as tx:
+            authorize(self._access, tx, "read", version.dataset_id)
+            return list(manifests.schemas_of(tx, version.id, names))
+
+    def schema_count(self, version: VersionRecord, names: Sequence[str]) -> int:
+        with self._access.catalog.read() as tx:
+            authorize(self._access, tx, "read", version.dataset_id)
+            return manifests.schema_count(tx, version.id, names)
+
+    def objects(self, version: VersionRecord, found: Sequence[ComponentRecord]) -> list[list[FileRecord]]:
+        with self._access.catalog.read() as tx:
+            known = files.objects_of(tx, [c.file_id for c in found])
+        if any(c.file_id not in known for c in found):
+            raise deleted(version)
+        return [known[c.file_id] for c in found]
+
+    def fetch(self, version: VersionRecord, file: FileRecord) -> Path:
+        return self._read(version, file, lambda f: self._access.copies.fetch(_key(f), f.compression_type))
+
+    def open(self, version: VersionRecord | None, file: FileRecord) -> BinaryIO:
+        if file.object_key is not None:
+            stream = self._read(version, file, lambda f: self._access.copies.open(_key(f), f.compression_type))
+            return checked(stream, str(file.content_hash))
+        if file.legacy_path is not None:
+            try:
+                return Path(file.legacy_path).open("rb")
+            except OSError as error:
+                raise StorageError(f"The legacy file {file.legacy_path} cannot be read: {error.strerror}.") from error
+        with self._access.catalog.read() as tx:
+            return BytesIO(files.legacy_bytes(tx, file.id))
+
+    def uri(self, file: FileRecord) -> str:
+        return self._access.copies.uri(_key(file), file.compression_type)
+
+    def _read(self, version: VersionRecord | None, file: FileRecord, read: Callable[[FileRecord], _Result]) -> _Result:
+        """Read a stored file. When its bytes are gone the catalog is asked again: the version may have been deleted and its
+        files collected in the meantime, or the file may have been healed."""
+        try:
+            return read(file)
+        except CorruptionError:
+            with self._access.catalog.read() as tx:
+                now = files.get_many(tx, [file.id]).get(file.id)
+            if now is None:
+                raise deleted(version) from None
+            if now.object_key == file.object_key:
+                raise
+            return read(now)
+
+
+def deleted(version: VersionRecord | None) -> NotFound:
+    """The error for a version that is gone, though it was just there."""
+    what = f"{version.dataset}@v{version.number}" if version is not None else "This file"
+    return NotFound(f"{what} was deleted while it was read.", version=version.number if version else None)
+
+
+def _key(file: FileRecord) -> str:
+    if file.damage is not None:
+        raise CorruptionError(
+            f"The file {(file.content_hash or '')[:12]} is in quarantine: {file.damage}. Restore its object from a backup of "
+            "the store and run: dataset-registry verify --repair. Or commit the same content again: that heals it.",
+            hash=file.content_hash,
+        )
+    if file.object_key is None:
+        raise InputError(
+            "This version comes from a legacy catalog, and its bytes are not in the store yet: open() and checkout() read "
+            "it. Run registry.adopt() first.",
+        )
+    return file.object_key
+
+
+def checked(stream: BinaryIO, content_hash: str) -> BinaryIO:
+    """A stream that raises `CorruptionError` at its end when what it gave does not have this hash."""
+    return cast(BinaryIO, BufferedReader(_Checked(stream, content_hash), 1 << 20))
+
+
+class _Checked(RawIOBase):
+    """A stream that knows the hash of what it should give: whoever reads it from its start to its end has checked it."""
+
+    def __init__(self, stream: BinaryIO, content_hash: str) -> None:
+        self._stream, self._content_hash = stream, content_hash
+        self._hasher, self._hashed, self._at = hashlib.sha256(), 0, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._stream.seekable()
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = SEEK_SET) -> int:
+        self._at = self._stream.seek(offset, whence)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._stream.readinto(buffer)  # type: ignore[attr-defined]
+        if self._at == self._hashed:
+            self._hasher.update(memoryview(buffer)[:count])
+            self._hashed += count
+            if count == 0 and self._hasher.hexdigest() != self._content_hash:
+                raise CorruptionError(
+                    f"The file {self._content_hash[:12]} was not read as what it is named after. Read it again; if that "
+                    "does not help, run: dataset-registry verify --deep",
+                    hash=self._content_hash,
+                )
+        self._at += count
+        return int(count)
+
+    def close(self) -> None:
+        super().close()
+        self._stream.close()
