@@ -154,6 +154,10 @@ class Dataset:
         """Delete a tag; its name is never given again. Raises `NotFound`."""
         refs.delete(self._access, self.record, name, is_tag=True)
 
+    def branch(self, name: str) -> PointerRecord:
+        """The branch (or tag) of this name. Raises `NotFound`."""
+        return refs.get(self._access, self.record, name)
+
     def branches(self) -> list[PointerRecord]:
         """The branches, by name."""
         return refs.list_all(self._access, self.record, tags=False)

@@ -80,6 +80,24 @@ class SweepRefused(InputError):
     code = "sweep_refused"
 
 
+class PayloadTooLarge(InputError):
+    """A request or a file that is larger than this server takes."""
+
+    code = "payload_too_large"
+
+
+class RangeNotSatisfiable(InputError):
+    """A range of bytes that lies outside of the file."""
+
+    code = "range_not_satisfiable"
+
+
+class PreconditionFailed(InputError):
+    """What should be changed is no longer what the caller said it was (`If-Match`)."""
+
+    code = "precondition_failed"
+
+
 # --- look again, then retry ----------------------------------------------------------------------------------------
 
 
@@ -105,6 +123,12 @@ class RetryLater(RegistryError):
     """A passing condition: a lock not won in time, a hold that ran out, a server that went away."""
 
     code = "retry_later"
+
+
+class TooManyRequests(RetryLater):
+    """The server has as much to do as it may: ask again in a moment."""
+
+    code = "too_many_requests"
 
 
 # --- ask for access ------------------------------------------------------------------------------------------------

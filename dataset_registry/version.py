@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dataset_registry.model.records import ComponentRecord, Production, Provenance, VersionRecord
-from dataset_registry.model.schema import Schema
+from dataset_registry.model.schema import ComponentSchema, Schema
 from dataset_registry.operations import expire, history, read
 from dataset_registry.operations.access import Access
 from dataset_registry.operations.contents import CatalogContents, Contents
@@ -87,10 +87,18 @@ class Version:
         """Its components in order of name and index."""
         return tuple(read.components(self._contents, self.record))
 
+    def components_named(self, names: Sequence[str]) -> tuple[ComponentRecord, ...]:
+        """Its components of these names alone."""
+        return tuple(read.components(self._contents, self.record, names))
+
     @cached_property
     def schema(self) -> Schema:
         """The columns and statistics captured of its components."""
         return read.schema(self._contents, self.record)
+
+    def captured(self, components: Components = None) -> list[tuple[str, int, ComponentSchema]]:
+        """The schema of each component that has one, by name and index; `schema` has them all by label."""
+        return self._contents.schemas(self.record, _names(components))
 
     @property
     def provenance(self) -> Provenance:

@@ -131,9 +131,12 @@ def numbered(tx: Transaction, dataset_id: int, numbers: Sequence[int]) -> list[V
     return sorted(found, key=lambda version: -version.number)
 
 
-def all_of(tx: Transaction, dataset_id: int) -> list[VersionRecord]:
-    """Every version of a dataset, newest first."""
-    query = _SELECT.where(_V.c.dataset_id == dataset_id).order_by(_V.c.version_number.desc())
+def all_of(
+    tx: Transaction, dataset_id: int, *, before: int | None = None, limit: int | None = None
+) -> list[VersionRecord]:
+    """Every version of a dataset, newest first, or at most `limit` with numbers below `before`."""
+    query = _SELECT.where(_V.c.dataset_id == dataset_id).order_by(_V.c.version_number.desc()).limit(limit)
+    query = query if before is None else query.where(_V.c.version_number < before)
     return _records(tx, tx.execute(query).all())
 
 

@@ -34,7 +34,7 @@ from dataset_registry.model.records import (
 )
 from dataset_registry.operations import audit, find
 from dataset_registry.operations import datasets as dataset_operations
-from dataset_registry.operations.access import Access, authorize_commit, readable
+from dataset_registry.operations.access import Access, authorize, authorize_commit, readable
 from dataset_registry.operations.change import OVERLAY, Change, edits_of
 from dataset_registry.operations.put import BytesGone, Held, put, spooled_bytes
 from dataset_registry.store import Spool
@@ -46,7 +46,8 @@ class CommitOptions:
 
     `base` is the version the writer looked at (see `head`): a component that changed on the branch since then is a
     conflict, unless `overwrite`. `fallback` is the branch whose head a branch that does not
-    exist yet starts from. `parents` (refs, the branch's own head first) make a merge.
+    exist yet starts from. `parents` (refs, the branch's own head first) make a merge. A commit that may be sent twice has a
+    `uuid` of its own: it makes one version.
     """
 
     branch: str = find.MAIN
@@ -56,6 +57,23 @@ class CommitOptions:
     fallback: str | None = None
     parents: Sequence[str] = ()
     provenance: Provenance | None = None
+    uuid: UUID | None = None
+
+
+def base_of(access: Access, dataset: DatasetRecord | NewDataset, version_id: int | None) -> Head | None:
+    """The version that a writer looked at, by its id. Raises `CommitConflict` when it is gone."""
+    if version_id is None or isinstance(dataset, NewDataset):
+        return None
+    with access.catalog.read() as tx:
+        authorize(access, tx, "read", dataset.id)
+        found = versions.by_id(tx, version_id)
+    if found is None or found.dataset_id != dataset.id:
+        raise CommitConflict(
+            f"The version from which this commit began was deleted from {dataset.name} meanwhile. Read the new version and "
+            "commit again.",
+            dataset=dataset.name,
+        )
+    return Head(found.id, found.number, found.depth, found.digest)
 
 
 def head(access: Access, dataset: DatasetRecord | NewDataset, branch: str, fallback: str | None = None) -> Head | None:
@@ -77,7 +95,9 @@ def commit(
     pointer_name(options.branch)
     if not change and len(options.parents) < 2:
         raise InputError("There is nothing to commit: add, replace or remove a component first.", dataset=dataset.name)
-    uuid = uuid4()
+    uuid = options.uuid or uuid4()
+    if options.uuid is not None and (made := _made_before(access, change, uuid)) is not None:
+        return made
     for attempt in range(4):
         held = _put(access, spool, dataset, change, options.branch, careful=attempt > 0)
         try:
@@ -86,13 +106,21 @@ def commit(
             continue
         except RetryLater:
             # The connection may have broken after the commit: the version is there then, under our own id.
-            with access.catalog.read() as tx:
-                made = versions.by_uuid(tx, uuid)
-                if made is None:
-                    raise
-                written = list(manifests.components(tx, made.id, sorted(change.names())))
-            return _result(change, made, written, unchanged=False, new_bytes=0)
+            if (made := _made_before(access, change, uuid)) is None:
+                raise
+            return made
     raise RetryLater("The bytes of this commit were collected again and again while it was made. Try again.")
+
+
+def _made_before(access: Access, change: Change, uuid: UUID) -> CommitResult | None:
+    """What a commit with this UUID did, if it went through."""
+    with access.catalog.read() as tx:
+        made = versions.by_uuid(tx, uuid)
+        if made is None:
+            return None
+        authorize(access, tx, "read", made.dataset_id)
+        written = list(manifests.components(tx, made.id, sorted(change.names())))
+    return _result(change, made, written, unchanged=False, new_bytes=0)
 
 
 def _put(

@@ -32,22 +32,27 @@ def version_by_id(access: Access, dataset: DatasetRecord, version_id: int) -> Ve
     return found
 
 
-def log(access: Access, dataset: DatasetRecord, ref: str, limit: int | None) -> list[VersionRecord]:
-    """The version a ref names and everything it came from, newest first, at most `limit` of them."""
+def log(
+    access: Access, dataset: DatasetRecord, ref: str, limit: int | None, before: int | None = None
+) -> list[VersionRecord]:
+    """The version a ref names and everything it came from, newest first, at most `limit` of them, with numbers below `before`."""
     if limit is not None and limit < 0:
         raise InputError(f"A limit is 0 or more, not {limit}.", limit=limit)
     with access.catalog.snapshot() as tx:
         authorize(access, tx, "read", dataset.id)
         start = find.version(tx, dataset, ref)
         walk = history.ancestors(start.number, versions.below(tx, dataset.id, start.number))
+        walk = (node for node in walk if before is None or node.number < before)
         return versions.numbered(tx, dataset.id, [node.number for node in islice(walk, limit)])
 
 
-def tree(access: Access, dataset: DatasetRecord) -> list[VersionRecord]:
-    """Every version of a dataset, newest first; the tree is in their parents."""
+def tree(
+    access: Access, dataset: DatasetRecord, *, before: int | None = None, limit: int | None = None
+) -> list[VersionRecord]:
+    """Every version of a dataset, newest first; the tree is in their parents. Or a page: those with numbers below `before`."""
     with access.catalog.snapshot() as tx:
         authorize(access, tx, "read", dataset.id)
-        return versions.all_of(tx, dataset.id)
+        return versions.all_of(tx, dataset.id, before=before, limit=limit)
 
 
 def children(access: Access, dataset: DatasetRecord, ref: str) -> list[VersionRecord]:

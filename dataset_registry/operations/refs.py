@@ -100,6 +100,14 @@ def delete(access: Access, dataset: DatasetRecord, name: str, *, is_tag: bool) -
     access.catalog.write(work)
 
 
+def get(access: Access, dataset: DatasetRecord, name: str) -> PointerRecord:
+    """A branch or tag. Raises `NotFound`."""
+    name = pointer_name(name)
+    with access.catalog.read() as tx:
+        authorize(access, tx, "read", dataset.id)
+        return _get(tx, dataset, name)
+
+
 def list_all(access: Access, dataset: DatasetRecord, *, tags: bool) -> list[PointerRecord]:
     """The branches or the tags of a dataset, by name."""
     with access.catalog.read() as tx:

@@ -1,6 +1,6 @@
 """Staging: whatever a user hands in becomes spooled files with digests, a format and a schema. Nothing is stored yet."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -99,6 +99,15 @@ def captured(access: Access, spool: Spool, spooled: Spooled, format: str) -> Com
         return ComponentSchema.from_json(*found)
     read = apart.capture if access.is_guarded else capture.capture
     return read(spool.path(spooled), format)
+
+
+def stage_parts(access: Access, spool: Spool, parts: Sequence[Spooled], user_types: str | None) -> Staged:
+    """Stage a table that comes as Parquet files with the same columns, in order. Raises `UnreadableFile`."""
+    paths = [spool.path(part) for part in parts]
+    read = apart.capture_table if access.is_guarded else parquet.capture_table
+    schema, rows = read(paths, user_types)
+    listed = tuple(Part(file.content_hash, file.size, count) for file, count in zip(parts, rows, strict=True))
+    return Staged(parts_digest(listed), sum(p.size for p in listed), "parquet", schema, tuple(parts), listed)
 
 
 def _stage_table(spool: Spool, value: Any) -> Staged:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import BinaryIO
 
 from dataset_registry.catalog import Transaction, files
@@ -63,6 +64,25 @@ def open_bytes(access: Access, content_hash: str) -> BinaryIO:
     if len(found) != 1:
         raise InputError(f"{content_hash!r} is a table in {len(found)} Parquet files: read each by its own hash.")
     return CatalogContents(access).open(None, found[0])
+
+
+def known(access: Access, hashes: Sequence[str]) -> set[str]:
+    """Those of these contents that are stored and that the actor may read; of others it is not told that they are."""
+    with access.catalog.read() as tx:
+        found = files.find_many(tx, hashes)
+        visible = readable_files(access, tx, [file.id for file in found.values()])
+        return {content_hash for content_hash, file in found.items() if file.id in visible}
+
+
+def size_and_path(access: Access, content_hash: str) -> tuple[int, Path]:
+    """Size and a local file of a stored content that the actor may read. Raises `NotFound`."""
+    if content_hash not in known(access, [content_hash]):
+        raise NotFound(f"No stored file has a hash that starts with {content_hash!r}.", hash=content_hash)
+    with access.catalog.read() as tx:
+        found = files.find_many(tx, [content_hash]).get(content_hash)
+    if found is None or found.object_key is None:
+        raise InputError(f"{content_hash!r} is a table in several Parquet files: name these.", hash=content_hash)
+    return found.size, access.copies.fetch(found.object_key, found.compression_type)
 
 
 def list_all(access: Access, after: int = 0, limit: int | None = None) -> Iterator[FileRecord]:

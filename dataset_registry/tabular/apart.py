@@ -27,19 +27,18 @@ _MESSAGE = 64 << 20
 
 def capture(path: Path, format: str) -> ComponentSchema | None:
     """As `capture.capture`, apart. Raises `UnreadableFile` also where the limits did not suffice."""
-    return _looked({"paths": [str(path)], "format": format})
+    return _looked({"paths": [str(path)], "format": format})[0]
 
 
-def capture_table(paths: Sequence[Path], user_types: str | None) -> ComponentSchema:
-    """As `parquet.capture_table`, apart: the schema of a table in several Parquet files."""
-    found = _looked(
-        {"paths": [str(path) for path in paths], "format": "parquet", "user_types": user_types, "table": True}
-    )
-    assert found is not None, "a table has a schema"
-    return found
+def capture_table(paths: Sequence[Path], user_types: str | None) -> tuple[ComponentSchema, list[int]]:
+    """As `parquet.capture_table`, apart."""
+    names = [str(path) for path in paths]
+    schema, rows = _looked({"paths": names, "format": "parquet", "user_types": user_types, "table": True})
+    assert schema is not None, "a table has a schema"
+    return schema, rows
 
 
-def _looked(job: Mapping[str, Any]) -> ComponentSchema | None:
+def _looked(job: Mapping[str, Any]) -> tuple[ComponentSchema | None, list[int]]:
     context = _context()
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_look, args=(there, json.dumps(job), MEMORY, SECONDS), daemon=True)
@@ -63,7 +62,8 @@ def _looked(job: Mapping[str, Any]) -> ComponentSchema | None:
     found = json.loads(answer)
     if "error" in found:
         raise UnreadableFile(found["error"])
-    return ComponentSchema.from_json(found["schema"], found["statistics"]) if found["schema"] else None
+    schema = ComponentSchema.from_json(found["schema"], found["statistics"]) if found["schema"] else None
+    return schema, found["rows"]
 
 
 @cache
@@ -86,12 +86,18 @@ def _look(answer: Connection, job_text: str, memory: int, seconds: int) -> None:
     job = json.loads(job_text)
     paths = [Path(path) for path in job["paths"]]
     try:
+        found: ComponentSchema | None
+        rows: list[int] = []
         if job.get("table"):
-            found: ComponentSchema | None = parquet.capture_table(paths, job["user_types"])
+            found, rows = parquet.capture_table(paths, job["user_types"])
         else:
             found = looking.capture(paths[0], job["format"])
         schema = found.to_json() if found else None
-        message: dict[str, Any] = {"schema": schema, "statistics": found.statistics_to_json() if found else []}
+        message: dict[str, Any] = {
+            "schema": schema,
+            "statistics": found.statistics_to_json() if found else [],
+            "rows": rows,
+        }
     except RegistryError as error:
         message = {"error": str(error)}
     except MemoryError:

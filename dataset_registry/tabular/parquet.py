@@ -113,8 +113,8 @@ def capture(path: Path) -> TableSchema:
         return TableSchema(None, columns_of(file.schema_arrow), file.metadata.num_rows, facts.statistics())
 
 
-def capture_table(paths: Sequence[Path], types: str | None) -> ComponentSchema:
-    """The schema and statistics of a table in several Parquet files, from their footers; `types` as in `TableSchema`.
+def capture_table(paths: Sequence[Path], types: str | None) -> tuple[ComponentSchema, list[int]]:
+    """The schema of a table in several Parquet files, and the rows of each, from their footers; `types` as in `TableSchema`.
 
     Raises `UnreadableFile` for a file that is no Parquet, or has other columns than the first.
     """
@@ -126,18 +126,13 @@ def capture_table(paths: Sequence[Path], types: str | None) -> ComponentSchema:
     facts = _Facts()
     for path in paths:
         facts.add(pq.read_metadata(path))
-    rows = sum(table.rows or 0 for table in found)
-    schema = TableSchema(None, found[0].columns, rows, facts.statistics(), types)
+    rows = [table.rows or 0 for table in found]
+    schema = TableSchema(None, found[0].columns, sum(rows), facts.statistics(), types)
     try:
         with_user_types(pq.read_schema(paths[0]).empty_table(), schema)
     except (pa.ArrowException, ValueError, TypeError) as error:
         raise UnreadableFile(f"The types that came with this table do not fit it: {_first_line(error)}.") from error
-    return ComponentSchema("parquet", (schema,))
-
-
-def part_rows(path: Path) -> int:
-    """The rows of a Parquet file, by its footer."""
-    return int(pq.read_metadata(path).num_rows)
+    return ComponentSchema("parquet", (schema,)), rows
 
 
 class _Facts:

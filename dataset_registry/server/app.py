@@ -1,0 +1,153 @@
+"""The server as a whole: its app, its life, and running it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+import anyio.to_thread
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+from starlette.concurrency import run_in_threadpool
+
+from dataset_registry.catalog.engine import HEAD
+from dataset_registry.errors import RegistryError
+from dataset_registry.operations import audit
+from dataset_registry.operations.access import Access
+from dataset_registry.registry import Registry
+from dataset_registry.server import observing, problems
+from dataset_registry.server.limits import Limited
+from dataset_registry.server.observing import Metrics, Observed, log
+from dataset_registry.server.routes import datasets, files, people, refs, upkeep
+from dataset_registry.server.settings import Settings
+from dataset_registry.server.uploads import Uploads
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The app over the registry that the settings name. Raises `CatalogOutdated`, `InputError`."""
+    registry = Registry.open(
+        settings.folder,
+        catalog=settings.catalog,
+        store=settings.store,
+        compression=settings.compression,
+        door="rest",
+    )
+    metrics = Metrics()
+    app = FastAPI(
+        title="dataset_registry",
+        version="1",
+        summary="git for the datasets that a Dagster pipeline materializes",
+        description="Every error is a problem (RFC 9457) with a stable `code` and the next step in `detail`.",
+        lifespan=_life,
+        redirect_slashes=False,
+    )
+    app.state.settings = settings
+    app.state.registry = registry
+    app.state.access = replace(registry._access, is_guarded=True)
+    app.state.uploads = Uploads(
+        registry._access.store.scratch, most=settings.max_upload_bytes, hours=settings.upload_hours
+    )
+    problems.install(app)
+    v1 = APIRouter(prefix="/v1", responses=problems.RESPONSES)
+    for module in (datasets, files, refs, people, upkeep):
+        v1.include_router(module.router)
+    v1.include_router(people.secrets)
+    app.include_router(v1)
+    app.include_router(_watching(metrics))
+    app.add_middleware(Limited, settings=settings)
+    app.add_middleware(Observed, metrics=metrics)
+    app.openapi = lambda: _describe(app)  # type: ignore[method-assign]
+    return app
+
+
+def _watching(metrics: Metrics) -> APIRouter:
+    """What a load balancer, an orchestrator and Prometheus ask. Open to everybody who reaches the port."""
+    router = APIRouter(tags=["watching"])
+
+    @router.get("/health")
+    def health() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "ok"}
+
+    @router.get("/ready", responses={503: problems.RESPONSES[503]})
+    def ready(request: Request) -> dict[str, str]:
+        """The catalog answers too, and has the revision that this package wants."""
+        access: Access = request.app.state.access
+        found = access.catalog.revision()
+        if found != HEAD:
+            raise access.catalog.outdated(found)
+        return {"status": "ok"}
+
+    @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    def text() -> Response:
+        """Counters for Prometheus."""
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4")
+
+    return router
+
+
+@asynccontextmanager
+async def _life(app: FastAPI) -> AsyncIterator[None]:
+    settings: Settings = app.state.settings
+    anyio.to_thread.current_default_thread_limiter().total_tokens = settings.threads
+    upkeep_task = asyncio.create_task(_keep_house(app, settings))
+    log.info("ready", registry=app.state.registry.location)
+    try:
+        yield
+    finally:
+        upkeep_task.cancel()
+        with suppress(asyncio.CancelledError):
+            await upkeep_task
+        app.state.registry.close()
+        log.info("stopped")
+
+
+async def _keep_house(app: FastAPI, settings: Settings) -> None:
+    """Seal the audit log, forget old uploads; as long as the server lives."""
+    while settings.seal_seconds > 0:
+        await asyncio.sleep(settings.seal_seconds)
+        try:
+            await run_in_threadpool(audit.seal_now, app.state.access)
+            await run_in_threadpool(app.state.uploads.tidy)
+        except RegistryError as error:
+            log.warning("upkeep", error=str(error), code=error.code)
+
+
+def _describe(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI description, made once."""
+    if app.openapi_schema is None:
+        described = get_openapi(
+            title=app.title,
+            version=app.version,
+            openapi_version="3.1.0",
+            summary=app.summary,
+            description=app.description,
+            routes=app.routes,
+        )
+        _, extra = models_json_schema(
+            [(shape, "validation") for shape in files.SHAPES], ref_template="#/components/schemas/{model}"
+        )
+        described["components"]["schemas"] |= extra["$defs"]
+        app.openapi_schema = described
+    return app.openapi_schema
+
+
+def serve(settings: Settings, host: str, port: int) -> None:
+    """Run a server until it is told to stop (SIGTERM, Ctrl-C): requests under way are finished first."""
+    import uvicorn
+
+    observing.configure()
+    config = uvicorn.Config(
+        create_app(settings),
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=30,
+        timeout_keep_alive=30,
+        h11_max_incomplete_event_size=64 << 10,
+    )
+    uvicorn.Server(config).run()

@@ -1,0 +1,128 @@
+"""Commits that come over the wire: contents are gathered from uploads, forms and what is stored, then committed as any other."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from starlette.datastructures import UploadFile
+
+from dataset_registry.errors import InputError
+from dataset_registry.model.names import component_name, pointer_name
+from dataset_registry.model.partitions import partition_key
+from dataset_registry.model.records import CommitResult, DatasetRecord, NewDataset
+from dataset_registry.operations import commit as commits
+from dataset_registry.operations import stored
+from dataset_registry.operations.access import Access
+from dataset_registry.operations.change import Change, staged_component
+from dataset_registry.operations.stage import Staged, captured, stage_file, stage_parts
+from dataset_registry.server.uploads import Upload, Uploads
+from dataset_registry.store import Spool, Spooled
+from dataset_registry.wire import CommitIn, ComponentIn, ContentIn
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where the contents of a commit may come from."""
+
+    access: Access
+    uploads: Uploads
+    form: Mapping[str, UploadFile]
+
+
+def commit(
+    sources: Sources, dataset: DatasetRecord | NewDataset, request: CommitIn, uuid: UUID | None = None
+) -> CommitResult:
+    """Make a version of a request. Uploads that it names are gone afterwards, if it succeeds."""
+    access = sources.access
+    used: dict[str, Upload] = {}
+    options = commits.CommitOptions(
+        branch=pointer_name(request.branch),
+        message=request.message,
+        base=commits.base_of(access, dataset, request.base_version_id),
+        overwrite=request.overwrite,
+        fallback=pointer_name(request.fallback) if request.fallback is not None else None,
+        parents=request.parents,
+        provenance=request.provenance.provenance() if request.provenance else None,
+        uuid=uuid,
+    )
+    commits.head(
+        access, dataset, options.branch, options.fallback
+    )  # who may not commit is told before anything is read
+    with Spool(access.store.scratch) as spool:
+        change = _change(request)
+        for component in request.components:
+            staged = _stage(sources, spool, component, used)
+            key = component_name(component.component_name), component.component_index
+            change.put[key] = staged_component(staged, component.component_type, component.metadata)
+        result = commits.commit(access, spool, dataset, change, options)
+    for upload in used.values():
+        sources.uploads.end(upload)
+    return result
+
+
+def _change(request: CommitIn) -> Change:
+    removed: dict[str, set[int] | None] = {}
+    for gone in request.removed:
+        indexes = removed.setdefault(component_name(gone.component_name), set())
+        if gone.component_index is None:
+            removed[gone.component_name] = None
+        elif indexes is not None:
+            indexes.add(gone.component_index)
+    return Change(
+        replaced={component_name(name) for name in request.replaced},
+        removed=removed,
+        partitions={partition_key(key) for key in request.partitions},
+        everything=request.everything,
+        cleared={(component_name(gone.component_name), gone.component_index) for gone in request.cleared},
+    )
+
+
+def _stage(sources: Sources, spool: Spool, component: ComponentIn, used: dict[str, Upload]) -> Staged:
+    if (component.content is None) == (component.parts is None):
+        raise InputError(
+            f"The component {component.component_name!r} needs a content, or the parts of a table: one of them.",
+            component=component.component_name,
+        )
+    if component.parts is not None:
+        parts = [_spooled(sources, spool, part, used)[0] for part in component.parts]
+        return stage_parts(sources.access, spool, parts, component.user_types)
+    assert component.content is not None, "one of the two is given"
+    spooled, name = _spooled(sources, spool, component.content, used)
+
+    def look(spool: Spool, content: Spooled, format: str) -> object:
+        return captured(sources.access, spool, content, format)
+
+    return stage_file(look, spool, spooled, component.file_name or name, component.format, component.encoding)  # type: ignore[arg-type]
+
+
+def _spooled(sources: Sources, spool: Spool, content: ContentIn, used: dict[str, Upload]) -> tuple[Spooled, str | None]:
+    """The content, and what its sender called its file. Raises `InputError`, `NotFound`."""
+    name = None
+    if content.part is not None:
+        part = sources.form.get(content.part)
+        if part is None:
+            raise InputError(f"This request has no part {content.part!r}: add it to the form.", part=content.part)
+        part.file.seek(0)
+        spooled, name = spool.copy(part.file), part.filename
+    elif content.upload_id is not None:
+        upload = sources.uploads.get(sources.access.actor.name, content.upload_id)
+        spooled = spool.share(sources.uploads.path(upload))
+        used[upload.id] = upload
+        if upload.content_hash not in (None, spooled.content_hash):
+            raise _differs(str(upload.content_hash), spooled)
+    elif content.content_hash is not None:
+        return Spooled(content.content_hash, *stored.size_and_path(sources.access, content.content_hash)), None
+    else:
+        raise InputError(
+            "Say where a content comes from: an upload_id, a part, or a content_hash that is known to you."
+        )
+    if content.content_hash not in (None, spooled.content_hash):
+        raise _differs(str(content.content_hash), spooled)
+    return spooled, name
+
+
+def _differs(said: str, spooled: Spooled) -> InputError:
+    return InputError(
+        f"What arrived has the hash {spooled.content_hash[:12]}, not {said[:12]} as announced. Send it again.",
+        hash=spooled.content_hash,
+    )

@@ -1,0 +1,135 @@
+"""What a server tells of itself: a line of JSON a request, and counters for Prometheus. Tokens are in neither."""
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from time import perf_counter
+from typing import Any
+from uuid import uuid4
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_SECRET = re.compile(r"dr_[A-Za-z0-9_-]{20,}|(?i:bearer)\s+\S+")
+
+log = structlog.get_logger("dataset_registry")
+
+
+class Metrics:
+    """The counters of one server."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.requests = Counter(
+            "dataset_registry_requests", "Requests answered", ["method", "route", "status"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "dataset_registry_request_seconds", "Time to answer", ["method", "route"], registry=self.registry
+        )
+        self.under_way = Gauge("dataset_registry_requests_under_way", "Requests under way", registry=self.registry)
+        self.received = Counter("dataset_registry_received_bytes", "Bytes of bodies received", registry=self.registry)
+        self.sent = Counter("dataset_registry_sent_bytes", "Bytes of bodies sent", registry=self.registry)
+
+    def text(self) -> bytes:
+        """All of them, as Prometheus reads them."""
+        return generate_latest(self.registry)
+
+
+def redact(text: str) -> str:
+    """A text without anything that looks like a token."""
+    return _SECRET.sub("[redacted]", text)
+
+
+def _redact(logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return {name: redact(value) if isinstance(value, str) else value for name, value in event.items()}
+
+
+class _Redacting(logging.Formatter):
+    """Lines of other libraries, as JSON and without tokens."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        import json
+
+        fields = {"level": record.levelname.lower(), "logger": record.name, "event": record.getMessage()}
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps({name: redact(text) for name, text in fields.items()})
+
+
+def configure() -> None:
+    """Send this process's logs to standard error as JSON."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            _redact,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Redacting())
+    for name in ("uvicorn", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO)
+
+
+class Observed:
+    """Middleware around everything: gives each request an id, counts it, logs it."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state = scope.setdefault("state", {})
+        state["request_id"] = uuid4().hex
+        status, sent, received, begun = 500, 0, 0, perf_counter()
+
+        async def receiving() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            return message
+
+        async def sending(message: Message) -> None:
+            nonlocal status, sent
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"].append((b"x-request-id", state["request_id"].encode()))
+            else:
+                sent += len(message.get("body", b""))
+            await send(message)
+
+        self._metrics.under_way.inc()
+        try:
+            await self._app(scope, receiving, sending)
+        finally:
+            seconds = perf_counter() - begun
+            route = getattr(scope.get("route"), "path", "other")
+            self._metrics.under_way.dec()
+            self._metrics.requests.labels(scope["method"], route, status).inc()
+            self._metrics.seconds.labels(scope["method"], route).observe(seconds)
+            self._metrics.received.inc(received)
+            self._metrics.sent.inc(sent)
+            if route not in ("/health", "/ready", "/metrics"):
+                log.info(
+                    "request",
+                    id=state["request_id"],
+                    method=scope["method"],
+                    path=scope["path"],
+                    status=status,
+                    ms=round(seconds * 1000, 1),
+                    actor=state.get("actor"),
+                    code=state.get("code"),
+                    received=received,
+                    sent=sent,
+                )

@@ -1,0 +1,110 @@
+"""Errors as problem+json (RFC 9457): one table from our codes to status codes."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from dataset_registry import errors
+from dataset_registry.wire import Problem
+
+STATUS: Mapping[type[errors.RegistryError], int] = {
+    errors.RegistryError: 500,
+    errors.InputError: 422,
+    errors.NotFound: 404,
+    errors.AlreadyExists: 409,
+    errors.InUse: 409,
+    errors.TagImmutable: 409,
+    errors.SweepRefused: 409,
+    errors.PayloadTooLarge: 413,
+    errors.PreconditionFailed: 412,
+    errors.RangeNotSatisfiable: 416,
+    errors.ConflictError: 409,
+    errors.RetryLater: 503,
+    errors.TooManyRequests: 429,
+    errors.PermissionDenied: 403,
+    errors.NotAuthenticated: 401,
+    errors.CatalogOutdated: 503,
+    errors.NotAdopted: 409,
+    errors.StorageError: 507,
+    errors.CorruptionError: 500,
+}
+"""The status of each class of error; of those not named here, that of the class they are a kind of."""
+
+MEDIA_TYPE = "application/problem+json"
+
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": HTTPStatus(status).phrase,
+        "model": Problem,
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    for status in (400, 401, 403, 404, 405, 408, 409, 412, 413, 422, 429, 500, 503, 507)
+}
+"""What every route may answer beside what it is for."""
+
+
+def status_of(error: errors.RegistryError) -> int:
+    """The HTTP status of an error."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def response(error: errors.RegistryError, request_id: str | None) -> JSONResponse:
+    """An error as its answer."""
+    status = status_of(error)
+    headers = {}
+    if status in (429, 503):
+        headers["Retry-After"] = "1"
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    problem = Problem(
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=str(error),
+        code=error.code,
+        instance=request_id,
+        fields={name: _plain(value) for name, value in error.fields.items()},
+    )
+    return JSONResponse(problem.model_dump(), status, headers, MEDIA_TYPE)
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, int | float | bool | str | None) else str(value)
+
+
+def install(app: FastAPI) -> None:
+    """Let an app answer with problems."""
+
+    async def ours(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, errors.RegistryError)
+        request.state.code = error.code
+        return response(error, request.state.request_id)
+
+    async def invalid(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        found = error.errors()[0]
+        where = ".".join(str(part) for part in found["loc"])
+        mistake = errors.InputError(f"{where}: {found['msg']}. See /docs for what this request takes.", where=where)
+        return response(mistake, request.state.request_id)
+
+    async def plain(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        title = HTTPStatus(error.status_code).phrase
+        problem = Problem(
+            title=title,
+            status=error.status_code,
+            detail=f"{error.detail}. See /docs for what there is.",
+            code="http_" + str(error.status_code),
+            instance=request.state.request_id,
+        )
+        return JSONResponse(problem.model_dump(), error.status_code, error.headers, MEDIA_TYPE)
+
+    app.add_exception_handler(errors.RegistryError, ours)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, plain)

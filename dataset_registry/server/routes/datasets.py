@@ -1,0 +1,189 @@
+"""Datasets, and what leads from one version to another."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query
+
+from dataset_registry.dataset import Dataset
+from dataset_registry.operations import datasets, history
+from dataset_registry.server import paging
+from dataset_registry.server.asking import Asking, Here, Idempotent
+from dataset_registry.server.paging import Cursor, Limit
+from dataset_registry.version import Version
+from dataset_registry.wire import (
+    MOST_IDS,
+    CapturedShape,
+    ComparisonShape,
+    ConsumerShape,
+    CountShape,
+    DatasetIn,
+    DatasetPatch,
+    DatasetShape,
+    Page,
+    ProductionShape,
+    ReadIn,
+    SchemaShape,
+    VersionShape,
+)
+
+router = APIRouter(route_class=Idempotent)
+
+DatasetId = Annotated[int, Path(ge=1, le=MOST_IDS, description="The id of a dataset.")]
+VersionId = Annotated[int, Path(ge=1, le=MOST_IDS, description="The id of a version (`id`, not `version_number`).")]
+Ref = Annotated[
+    str,
+    Query(
+        min_length=1,
+        max_length=1000,
+        description="A branch, a tag, `v3`, a digest's beginning; with `~2` or `^2` behind.",
+    ),
+]
+
+
+def dataset_of(dataset_id: DatasetId, access: Asking) -> Dataset:
+    """The dataset of a path."""
+    return Dataset(access, datasets.by_id(access, dataset_id))
+
+
+def version_of(dataset_id: DatasetId, version_id: VersionId, access: Asking) -> Version:
+    """The version of a path."""
+    found = datasets.by_id(access, dataset_id)
+    return Version(access, history.version_by_id(access, found, version_id))
+
+
+There = Annotated[Dataset, Depends(dataset_of)]
+That = Annotated[Version, Depends(version_of)]
+
+
+def _shape(version: Version) -> VersionShape:
+    return VersionShape.of(version.record)
+
+
+@router.get("/datasets", tags=["datasets"])
+def list_datasets(
+    here: Here,
+    prefix: Annotated[str, Query(max_length=1000, description="Only names that start so.")] = "",
+    name: Annotated[str | None, Query(max_length=1000, description="The dataset of this name alone.")] = None,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> Page[DatasetShape]:
+    """The datasets that you may read, by name. One that is looked up by `name` and is not there is a 404."""
+    if name is not None:
+        return Page(items=[DatasetShape.of(here.dataset(name).record)])
+    after = paging.decode(cursor)
+    found = [dataset.record for dataset in here.datasets(prefix=prefix) if after is None or dataset.name > after]
+    return paging.page(found, limit, DatasetShape.of, lambda record: record.name)
+
+
+@router.post("/datasets", status_code=201, tags=["datasets"])
+def create_dataset(here: Here, body: DatasetIn) -> DatasetShape:
+    """Make a dataset, of which you become the admin."""
+    return DatasetShape.of(here.create_dataset(body.name, description=body.description).record)
+
+
+@router.get("/datasets/{dataset_id}", tags=["datasets"])
+def get_dataset(there: There) -> DatasetShape:
+    """A dataset."""
+    return DatasetShape.of(there.record)
+
+
+@router.patch("/datasets/{dataset_id}", tags=["datasets"])
+def update_dataset(there: There, body: DatasetPatch, access: Asking) -> DatasetShape:
+    """Change the name or the description, those that are given."""
+    return DatasetShape.of(datasets.update(access, there.record, name=body.name, description=body.description))
+
+
+@router.delete("/datasets/{dataset_id}", tags=["datasets"])
+def delete_dataset(there: There) -> CountShape:
+    """Delete a dataset with its versions, branches and tags; how many versions those were."""
+    return CountShape(count=there.delete())
+
+
+# --- versions ------------------------------------------------------------------------------------------------------
+
+
+@router.get("/datasets/{dataset_id}/versions", tags=["versions"])
+def list_versions(there: There, access: Asking, cursor: Cursor = None, limit: Limit = 100) -> Page[VersionShape]:
+    """Every version, newest first, each with its parents."""
+    found = history.tree(access, there.record, before=paging.number(cursor), limit=limit + 1)
+    return paging.page(found, limit, VersionShape.of, lambda record: record.number)
+
+
+@router.get("/datasets/{dataset_id}/tree", tags=["versions"])
+def tree(there: There, access: Asking, cursor: Cursor = None, limit: Limit = 1000) -> Page[VersionShape]:
+    """The same as the list of versions: the tree is in their parents."""
+    return list_versions(there, access, cursor, limit)
+
+
+@router.get("/datasets/{dataset_id}/resolve", tags=["versions"])
+def resolve(there: There, ref: Ref = "main") -> VersionShape:
+    """The version that a ref names."""
+    return _shape(there.version(ref))
+
+
+@router.get("/datasets/{dataset_id}/log", tags=["versions"])
+def log(
+    there: There, access: Asking, ref: Ref = "main", cursor: Cursor = None, limit: Limit = 100
+) -> Page[VersionShape]:
+    """The version that a ref names and all it came from, newest first."""
+    found = history.log(access, there.record, ref, limit + 1, before=paging.number(cursor))
+    return paging.page(found, limit, VersionShape.of, lambda record: record.number)
+
+
+@router.get("/datasets/{dataset_id}/compare", tags=["versions"])
+def compare(there: There, before: Ref, after: Ref) -> ComparisonShape:
+    """What changed from one ref to another: components, and the columns of each table."""
+    return ComparisonShape.of(there.diff(before, after))
+
+
+@router.get("/datasets/{dataset_id}/merge-bases", tags=["versions"])
+def merge_bases(there: There, left: Ref, right: Ref) -> Page[VersionShape]:
+    """The best common ancestors of two refs, newest first."""
+    return Page(items=[_shape(version) for version in there.merge_bases(left, right)])
+
+
+@router.get("/datasets/{dataset_id}/versions/{version_id}", tags=["versions"])
+def get_version(that: That) -> VersionShape:
+    """A version."""
+    return _shape(that)
+
+
+@router.delete("/datasets/{dataset_id}/versions/{version_id}", tags=["versions"])
+def delete_version(there: There, that: That) -> CountShape:
+    """Delete a version that no branch, tag or child points at."""
+    there.delete_version(f"v{that.number}")
+    return CountShape(count=1)
+
+
+@router.get("/datasets/{dataset_id}/versions/{version_id}/children", tags=["versions"])
+def children(there: There, that: That) -> Page[VersionShape]:
+    """The versions made from this one, oldest first."""
+    return Page(items=[_shape(child) for child in there.children(f"v{that.number}")])
+
+
+@router.get("/datasets/{dataset_id}/schema/{version_id}", tags=["versions"])
+def schema(
+    that: That, component: Annotated[list[str] | None, Query(max_length=1000, description="Only of these.")] = None
+) -> SchemaShape:
+    """The columns and statistics captured of a version's components."""
+    found = [CapturedShape.of(*captured) for captured in that.captured(component)]
+    return SchemaShape(dataset_version_id=that.id, components=found)
+
+
+@router.get("/datasets/{dataset_id}/versions/{version_id}/productions", tags=["lineage"])
+def productions(that: That) -> Page[ProductionShape]:
+    """Every production of a version on record: which run made it from exactly which others."""
+    return Page(items=[ProductionShape.of(production) for production in that.productions])
+
+
+@router.get("/datasets/{dataset_id}/versions/{version_id}/consumers", tags=["lineage"])
+def consumers(that: That) -> Page[ConsumerShape]:
+    """The versions that were made from this one, of datasets that you may read."""
+    return Page(items=[ConsumerShape(dataset_name=name, version_number=number) for name, number in that.consumers])
+
+
+@router.post("/datasets/{dataset_id}/versions/{version_id}/reads", status_code=201, tags=["lineage"])
+def note_read(that: That, body: ReadIn) -> CountShape:
+    """Note that a pipeline run reads a version: no expiry takes it meanwhile."""
+    that.note_read(body.run_id)
+    return CountShape(count=1)

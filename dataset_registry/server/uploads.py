@@ -1,0 +1,155 @@
+"""Uploads under way: files that grow request by request, until a commit names them.
+
+An upload is a file and a line of facts beside it, in the server's scratch: whoever began it goes on where it stopped, after
+a broken connection and after a restart of the server. Several servers behind one address need one scratch folder, or must
+send a client to the same one each time.
+"""
+
+import json
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from time import time
+from typing import BinaryIO
+
+from starlette.concurrency import run_in_threadpool
+
+from dataset_registry.errors import ConflictError, InputError, NotFound, PayloadTooLarge
+from dataset_registry.store.spool import storage_error
+
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An upload: whose it is, and what was said of it."""
+
+    id: str
+    user: str
+    file_size: int | None
+    content_hash: str | None
+    begun: float
+
+
+class Uploads:
+    """The uploads of one server."""
+
+    def __init__(self, scratch: Path, *, most: int, hours: float) -> None:
+        self._folder = scratch / "uploads"
+        self._most, self._seconds = most, hours * 3600
+        self._writing: set[str] = set()
+
+    def begin(self, user: str, file_size: int | None, content_hash: str | None) -> Upload:
+        """Begin an upload of a user. Raises `PayloadTooLarge`, `StorageError`."""
+        if file_size is not None and file_size > self._most:
+            raise PayloadTooLarge(f"This server takes files of up to {self._most:,} bytes.", most=self._most)
+        upload = Upload(secrets.token_hex(16), user, file_size, content_hash, time())
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._facts(upload.id).write_text(json.dumps(asdict(upload)))
+            self._data(upload.id).touch()
+        except OSError as error:
+            raise storage_error(error, "The upload could not be begun") from error
+        return upload
+
+    def get(self, user: str, upload_id: str) -> Upload:
+        """A user's upload. Raises `NotFound`, also for those of others."""
+        found = None
+        if upload_id.isalnum() and upload_id.isascii():
+            with suppress(OSError, ValueError):
+                found = Upload(**json.loads(self._facts(upload_id).read_text()))
+        if found is None or found.user != user:
+            raise NotFound("There is no such upload (any more). Begin one with POST /v1/uploads.", upload=upload_id)
+        return found
+
+    def offset(self, upload: Upload) -> int:
+        """How many bytes are there."""
+        return self._data(upload.id).stat().st_size
+
+    def expires_at(self, upload: Upload) -> datetime:
+        """When it goes, if nobody goes on with it."""
+        return datetime.fromtimestamp(self._data(upload.id).stat().st_mtime, UTC) + timedelta(seconds=self._seconds)
+
+    async def append(self, upload: Upload, offset: int, body: AsyncIterator[bytes]) -> int:
+        """Append a body at `offset`, which must be where the upload stands; where it stands now.
+
+        What came before a connection broke stays. Raises `ConflictError`, `PayloadTooLarge`, `StorageError`.
+        """
+        with self._exclusively(upload):
+            there = self.offset(upload)
+            if offset != there:
+                raise ConflictError(f"The upload stands at {there}, not at {offset}. Go on from there.", offset=there)
+            most = upload.file_size if upload.file_size is not None else self._most
+            pending: list[bytes] = []
+            size = 0
+            with self._data(upload.id).open("ab", buffering=0) as file:
+                try:
+                    async for piece in body:
+                        pending.append(piece)
+                        size += len(piece)
+                        there += len(piece)
+                        if there > most:
+                            raise PayloadTooLarge(
+                                f"This upload was announced with {most:,} bytes, and more came. Begin another one.",
+                                most=most,
+                            )
+                        if size >= _BLOCK:
+                            await run_in_threadpool(_write, file, pending)
+                            size = 0
+                finally:
+                    await run_in_threadpool(_write, file, pending)
+            return self.offset(upload)
+
+    def path(self, upload: Upload) -> Path:
+        """The whole content. Raises `InputError` while some of it is missing."""
+        there = self.offset(upload)
+        if upload.file_size is not None and there != upload.file_size:
+            raise InputError(
+                f"The upload {upload.id} has {there:,} of {upload.file_size:,} bytes: send the rest first.",
+                offset=there,
+            )
+        return self._data(upload.id)
+
+    def end(self, upload: Upload) -> None:
+        """Forget an upload: it was committed, or is not wanted."""
+        self._data(upload.id).unlink(missing_ok=True)
+        self._facts(upload.id).unlink(missing_ok=True)
+
+    def tidy(self) -> None:
+        """Forget uploads that nobody went on with."""
+        for data in self._folder.glob("*.data"):
+            with suppress(OSError):
+                if time() - data.stat().st_mtime > self._seconds:
+                    data.unlink()
+                    data.with_suffix(".json").unlink(missing_ok=True)
+
+    @contextmanager
+    def _exclusively(self, upload: Upload) -> Iterator[None]:
+        if upload.id in self._writing:
+            raise ConflictError("Another request is writing to this upload. Ask where it stands, then go on.")
+        self._writing.add(upload.id)
+        try:
+            yield
+        finally:
+            self._writing.discard(upload.id)
+
+    def _data(self, upload_id: str) -> Path:
+        return self._folder / f"{upload_id}.data"
+
+    def _facts(self, upload_id: str) -> Path:
+        return self._folder / f"{upload_id}.json"
+
+
+def _write(file: BinaryIO, pending: list[bytes]) -> None:
+    try:
+        while pending:
+            rest = memoryview(pending[0])
+            while rest:
+                rest = rest[os.write(file.fileno(), rest) :]
+            pending.pop(0)
+    except OSError as error:
+        raise storage_error(error, "The upload could not be kept") from error
