@@ -194,10 +194,13 @@ class Draft:
     Content is read and its schema captured when it is added; `version` and `result` are there after the commit.
     """
 
-    def __init__(
+    def __init__(self, access: Access, dataset: DatasetRecord | NewDataset, branch: str, **options: Any) -> None:
+        self._access = access
+        self._dataset = dataset
+        self._begin(branch, **options)
+
+    def _begin(
         self,
-        access: Access,
-        dataset: DatasetRecord | NewDataset,
         branch: str,
         *,
         message: str | None = None,
@@ -208,8 +211,6 @@ class Draft:
     ) -> None:
         branch = pointer_name(branch)
         fallback = pointer_name(fallback) if fallback is not None else None
-        self._access = access
-        self._dataset = dataset
         self._change = Change()
         self._result: CommitResult | None = None
         self.provenance = provenance

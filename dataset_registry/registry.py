@@ -41,10 +41,12 @@ class Registry:
         catalog: str | None = None,
         store: str | Store | None = None,
         actor: str | None = None,
+        token: str | None = None,
         compression: str | None = None,
         door: str = "python",
     ) -> "Registry":
-        """Open a registry: in a folder (SQLite and files, made on first use), or by the URLs of its catalog and store.
+        """Open a registry: in a folder (SQLite and files, made on first use), by the URLs of its catalog and store, or the
+        one of a server by its address (`https://…`) with an API token.
 
         `catalog` is `sqlite:///…` or `postgresql+psycopg://…`; `store` a folder, a `file://` URL, `s3://bucket/prefix`,
         `gs://…` or `az://…`. `actor` acts as that user, with its permissions; without one you are the owner, who may do
@@ -52,8 +54,12 @@ class Registry:
         JSON files where that pays; readers see the content either way. `door` is what the audit log says of how you came in.
 
         Raises `CatalogOutdated` for a PostgreSQL catalog that needs
-        `dataset-registry db upgrade`, `InputError`.
+        `dataset-registry db upgrade`, `InputError`, `NotAuthenticated` for a token that lets nobody in.
         """
+        if str(folder).startswith(("https://", "http://")):
+            from dataset_registry.remote import open_remote
+
+            return open_remote(str(folder), token)
         if folder is not None:
             root = Path(folder).expanduser().absolute()
             catalog = catalog or sqlite_url(root / "catalog.sqlite")

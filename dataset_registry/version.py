@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -26,6 +25,9 @@ Components = str | Sequence[str] | None
 
 class Version:
     """One version of a dataset. Everything about it stays as it is for as long as it exists."""
+
+    _components: tuple[ComponentRecord, ...] | None = None
+    _schema: Schema | None = None
 
     def __init__(self, access: Access, record: VersionRecord) -> None:
         self._access = access
@@ -82,19 +84,23 @@ class Version:
         """How many components it has, without listing them."""
         return self.record.component_count
 
-    @cached_property
+    @property
     def components(self) -> tuple[ComponentRecord, ...]:
         """Its components in order of name and index."""
-        return tuple(read.components(self._contents, self.record))
+        if self._components is None:  # not a cached_property: until Python 3.12 all instances share its lock
+            self._components = tuple(read.components(self._contents, self.record))
+        return self._components
 
     def components_named(self, names: Sequence[str]) -> tuple[ComponentRecord, ...]:
         """Its components of these names alone."""
         return tuple(read.components(self._contents, self.record, names))
 
-    @cached_property
+    @property
     def schema(self) -> Schema:
         """The columns and statistics captured of its components."""
-        return read.schema(self._contents, self.record)
+        if self._schema is None:
+            self._schema = read.schema(self._contents, self.record)
+        return self._schema
 
     def captured(self, components: Components = None) -> list[tuple[str, int, ComponentSchema]]:
         """The schema of each component that has one, by name and index; `schema` has them all by label."""

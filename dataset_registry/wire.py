@@ -39,8 +39,8 @@ _Item = TypeVar("_Item")
 
 MOST_IDS = 2**31 - 1
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Text = Annotated[str, Field(max_length=100_000, pattern=r"^[^\x00]*\Z")]
-Name = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]*\Z")]
+Text = Annotated[str, Field(max_length=100_000, pattern=r"^[^\x00]*$")]
+Name = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")]
 
 
 class Shape(BaseModel):
@@ -448,11 +448,11 @@ class InputShape(Shape):
 
 
 class ProvenanceShape(Shape):
-    run_id: Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*\Z")] | None = None
+    run_id: Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*$")] | None = None
     step: Text | None = None
     asset_key: Text | None = None
     partition: Text | None = None
-    code_version: Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*\Z")] | None = None
+    code_version: Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*$")] | None = None
     inputs: list[InputShape] = Field(default_factory=list, max_length=100_000)
     metadata: dict[str, Any] = Field(default_factory=dict)
 
@@ -633,7 +633,7 @@ class CountShape(Shape):
 
 
 class ReadIn(Shape):
-    run_id: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00]*\Z")]
+    run_id: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
 
 
 class ConsumerShape(Shape):
@@ -688,9 +688,9 @@ class TokenIn(Shape):
     """A token to make: for oneself without a `user`. It lasts for ever without `lasts_seconds`."""
 
     user: Name | None = None
-    name: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00]*\Z")] = "token"
+    name: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00]*$")] = "token"
     permission: PermissionText = "admin"
-    prefix: Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*\Z")] = ""
+    prefix: Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*$")] = ""
     lasts_seconds: int | None = Field(None, ge=1, le=36500 * 86400)
 
     def lasts(self) -> timedelta | None:
@@ -762,7 +762,7 @@ class GrantIn(Shape):
 
     user: Name
     permission: PermissionText
-    name: Annotated[str, Field(max_length=1000, pattern=r"^[^\x00]*\Z")] | None = None
+    name: Annotated[str, Field(max_length=1000, pattern=r"^[^\x00]*$")] | None = None
     file: Name | None = None
 
 
@@ -802,7 +802,7 @@ class GrantShape(Shape):
 class ProtectionIn(Shape):
     """A branch to protect, in a dataset or under a prefix; `allow` are those who may move it beside admins."""
 
-    name: Annotated[str, Field(max_length=1000, pattern=r"^[^\x00]*\Z")]
+    name: Annotated[str, Field(max_length=1000, pattern=r"^[^\x00]*$")]
     branch: Name = "main"
     allow: list[Name] = Field(default_factory=list, max_length=1000)
 

@@ -89,14 +89,14 @@ class Uploads:
             with self._data(upload.id).open("ab", buffering=0) as file:
                 try:
                     async for piece in body:
-                        pending.append(piece)
-                        size += len(piece)
-                        there += len(piece)
-                        if there > most:
+                        if there + len(piece) > most:
                             raise PayloadTooLarge(
                                 f"This upload was announced with {most:,} bytes, and more came. Begin another one.",
                                 most=most,
                             )
+                        pending.append(piece)
+                        size += len(piece)
+                        there += len(piece)
                         if size >= _BLOCK:
                             await run_in_threadpool(_write, file, pending)
                             size = 0
@@ -112,7 +112,10 @@ class Uploads:
                 f"The upload {upload.id} has {there:,} of {upload.file_size:,} bytes: send the rest first.",
                 offset=there,
             )
-        return self._data(upload.id)
+        data = self._data(upload.id)
+        if upload.file_size is not None:
+            data.chmod(0o444)  # nothing comes any more: the store may link it instead of copying it
+        return data
 
     def end(self, upload: Upload) -> None:
         """Forget an upload: it was committed, or is not wanted."""

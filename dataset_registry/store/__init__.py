@@ -5,7 +5,7 @@ from urllib.parse import unquote
 from dataset_registry.errors import StorageError
 from dataset_registry.store.compression import Compression, compress, parse_compression
 from dataset_registry.store.folder import FolderStore
-from dataset_registry.store.local import LocalCopies
+from dataset_registry.store.local import LocalCopies, cache_folder
 from dataset_registry.store.memory import MemoryStore
 from dataset_registry.store.objects import SCHEMES, ObjectStore
 from dataset_registry.store.protocol import Store, StoredObject, new_key
@@ -21,6 +21,7 @@ __all__ = [
     "Spooled",
     "Store",
     "StoredObject",
+    "cache_folder",
     "compress",
     "new_key",
     "open_store",

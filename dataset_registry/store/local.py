@@ -27,6 +27,11 @@ CACHE_BYTES = 10 * 2**30
 _BLOCK = 1 << 20
 
 
+def cache_folder() -> Path:
+    """Where copies of remote files are kept, unless somebody says otherwise."""
+    return Path("~/.cache/dataset-registry").expanduser()
+
+
 class LocalCopies:
     """The cache of one store, as one process uses it. What `fetch` gave stays until `close`."""
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import parse_qsl, urlsplit
 
 from dataset_registry.errors import CorruptionError, InputError, RetryLater, StorageError
-from dataset_registry.store.local import CACHE_BYTES
+from dataset_registry.store.local import CACHE_BYTES, cache_folder
 from dataset_registry.store.protocol import KEY, Store, StoredObject, checked_key, missing
 from dataset_registry.store.spool import tidy
 
@@ -54,7 +54,7 @@ class ObjectStore:
     def __init__(self, location: str, *, config: Mapping[str, str] | None = None) -> None:
         parts = urlsplit(location)
         options = dict(parse_qsl(parts.query))
-        cache = options.pop("cache", "~/.cache/dataset-registry")
+        cache = options.pop("cache", str(cache_folder()))
         self.cache_bytes = _bytes(options.pop("cache_bytes", str(CACHE_BYTES)))
         self.location = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         if not parts.netloc:

@@ -121,6 +121,26 @@ def components(
     return paging.slice_of(found, cursor, limit, ComponentShape.of)
 
 
+@router.get("/datasets/{dataset_id}/versions/{version_id}/objects", tags=["versions"])
+def component_objects(
+    that: That,
+    access: Asking,
+    name: Annotated[list[str] | None, Query(max_length=1000, description="Only of these components.")] = None,
+    cursor: Cursor = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+) -> Page[ObjectsShape]:
+    """For each component the files to read, by the id of its file."""
+    found = that.components if name is None else that.components_named(name)
+    start = paging.number(cursor) or 0
+    wanted = found[start : start + limit]
+    listed = CatalogContents(access).objects(that.record, wanted)
+    items = [
+        ObjectsShape(file_id=component.file_id, objects=[FileShape.of(file) for file in files])
+        for component, files in zip(wanted, listed, strict=True)
+    ]
+    return Page(items=items, next_cursor=paging.encode(start + limit) if start + limit < len(found) else None)
+
+
 @router.get(
     "/datasets/{dataset_id}/versions/{version_id}/content",
     tags=["versions"],

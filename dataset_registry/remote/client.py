@@ -1,0 +1,171 @@
+"""Requests to a server: who asks, what is tried again, and errors as the ones that were raised there."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from random import random
+from time import sleep
+from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit
+from uuid import uuid4
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from dataset_registry.errors import CorruptionError, InputError, RegistryError, RetryLater
+from dataset_registry.wire import Problem, errors_by_code
+
+_Shape = TypeVar("_Shape", bound=BaseModel)
+
+_ATTEMPTS = 6
+_PASSING = (429, 502, 503, 504)
+_PAGE = 1000
+
+
+class Client:
+    """The connections to one server, for one token. Threads may share it."""
+
+    def __init__(self, url: str, token: str | None) -> None:
+        parts = urlsplit(url)
+        if not parts.hostname or parts.query or parts.fragment:
+            raise InputError(f"{url!r} is no server: give its address, like https://registry.example.com.", url=url)
+        if token is None:
+            raise InputError(
+                f"{url} wants to know who asks: Registry.open({url!r}, token='…'). Make one with: dataset-registry token create"
+            )
+        self.url = url.rstrip("/")
+        self._http = httpx.Client(
+            base_url=self.url + "/v1/",
+            headers={"Authorization": f"Bearer {token}", "User-Agent": "dataset-registry"},
+            timeout=httpx.Timeout(60.0, connect=10.0, read=600.0),
+            limits=httpx.Limits(max_connections=32, max_keepalive_connections=16, keepalive_expiry=20.0),
+        )
+        self._errors = errors_by_code()
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._http.close()
+
+    def get(self, path: str, shape: type[_Shape], **query: object) -> _Shape:
+        """What a path has, as its shape."""
+        return self._read(self._ask("GET", path, query=query), shape)
+
+    def pages(self, path: str, shape: type[_Shape], *, limit: int | None = None, **query: object) -> Iterator[_Shape]:
+        """All items of a list, page by page, or so many."""
+        cursor, left = None, limit
+        while left is None or left > 0:
+            size = _PAGE if left is None else min(left, _PAGE)
+            answer = self._ask("GET", path, query={**query, "cursor": cursor, "limit": size}).json()
+            for item in answer["items"]:
+                yield shape.model_validate(item)
+            cursor = answer["next_cursor"]
+            left = None if left is None else left - len(answer["items"])
+            if cursor is None:
+                return
+
+    def listed(self, path: str, shape: type[_Shape], **query: object) -> list[_Shape]:
+        """All items of a list that has no pages."""
+        return [shape.model_validate(item) for item in self._ask("GET", path, query=query).json()["items"]]
+
+    def post(self, path: str, shape: type[_Shape], body: Mapping[str, object] | BaseModel, **query: object) -> _Shape:
+        """Send something, once: a key goes with it, so that an answer that was lost can be asked for again."""
+        content = body.model_dump(mode="json", by_alias=True) if isinstance(body, BaseModel) else body
+        return self._read(self._ask("POST", path, query=query, json=content), shape)
+
+    def post_form(self, path: str, shape: type[_Shape], data: Mapping[str, str], files: Mapping[str, Any]) -> _Shape:
+        """Send a form with files, once."""
+        return self._read(self._ask("POST", path, data=data, files=files), shape)
+
+    def patch(self, path: str, shape: type[_Shape], body: Mapping[str, object]) -> _Shape:
+        """Change something. Not tried again: what it names may have moved on."""
+        return self._read(self._ask("PATCH", path, json=body, attempts=1), shape)
+
+    def send(self, path: str, shape: type[_Shape], offset: int, content: Iterator[bytes]) -> _Shape:
+        """Send the bytes of an upload from an offset on. Raises `RetryLater` when the connection breaks."""
+        headers = {"Upload-Offset": str(offset), "Content-Type": "application/octet-stream"}
+        return self._read(self._ask("PATCH", path, content=content, headers=headers, attempts=1), shape)
+
+    def delete(self, path: str, shape: type[_Shape], **query: object) -> _Shape:
+        """Remove something. Not tried again: the second time it would not be there."""
+        return self._read(self._ask("DELETE", path, query=query, attempts=1), shape)
+
+    @contextmanager
+    def stream(self, path: str, start: int = 0) -> Iterator[httpx.Response]:
+        """The bytes of a path while they come, from `start` on."""
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        try:
+            with self._http.stream("GET", path, headers=headers) as response:
+                if response.status_code >= 400:
+                    response.read()
+                    raise self._error(response)
+                yield response
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+
+    def lines(self, path: str) -> Iterator[str]:
+        """The lines of a path while they come."""
+        with self.stream(path) as response:
+            yield from response.iter_lines()
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, object] | None = None,
+        attempts: int = _ATTEMPTS,
+        headers: Mapping[str, str] | None = None,
+        **content: Any,
+    ) -> httpx.Response:
+        params = {name: value for name, value in (query or {}).items() if value is not None}
+        sent = dict(headers or {})
+        if method == "POST":
+            sent["Idempotency-Key"] = uuid4().hex
+        for attempt in range(attempts):
+            last = attempt == attempts - 1
+            try:
+                for file in content.get("files", {}).values():
+                    file[1].seek(0)
+                response = self._http.request(method, path, params=params, headers=sent, **content)  # type: ignore[arg-type]
+            except httpx.TransportError as error:
+                if last:
+                    raise self._unreachable(error) from error
+            else:
+                if response.status_code < 400:
+                    return response
+                if last or response.status_code not in _PASSING:
+                    raise self._error(response)
+            sleep(random() * 0.1 * 2**attempt)
+        raise AssertionError("unreachable")
+
+    def _unreachable(self, error: httpx.TransportError) -> RetryLater:
+        return RetryLater(f"The server {self.url} does not answer: {error or type(error).__name__}. Try again.")
+
+    def _error(self, response: httpx.Response) -> RegistryError:
+        try:
+            problem = Problem.model_validate_json(response.content)
+        except ValidationError:
+            return RetryLater(
+                f"The server {self.url} answered {response.status_code} {response.reason_phrase}, and not as a registry "
+                "does. Is the address right?"
+            )
+        kind = self._errors.get(problem.code, RetryLater if response.status_code in _PASSING else RegistryError)
+        return kind(problem.detail, **problem.fields)
+
+    def _read(self, response: httpx.Response, shape: type[_Shape]) -> _Shape:
+        try:
+            return shape.model_validate_json(response.content)
+        except ValidationError as error:
+            raise CorruptionError(
+                f"The server {self.url} answered in another form than this version of dataset-registry knows: "
+                f"{error.errors()[0]['msg']}. Use the server's version."
+            ) from error
+
+
+def segment(name: str) -> str:
+    """A name as a part of a path, slashes and all."""
+    return quote(name, safe="")
+
+
+def texts(names: Sequence[str] | None) -> list[str] | None:
+    """Names as a query that repeats one parameter."""
+    return None if names is None else list(names)

@@ -1,0 +1,186 @@
+"""What versions hold, as a server tells it; files come into the cache of this machine, checked against their hashes."""
+
+from collections.abc import Iterator, Sequence
+from io import BufferedReader, RawIOBase
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+from urllib.parse import urlsplit
+
+import httpx
+
+from dataset_registry.errors import CorruptionError, StorageError
+from dataset_registry.model.records import ComponentRecord, FileRecord, VersionRecord
+from dataset_registry.model.schema import ComponentSchema
+from dataset_registry.operations.contents import checked
+from dataset_registry.remote.client import Client
+from dataset_registry.store import LocalCopies, Store, StoredObject, cache_folder
+from dataset_registry.wire import ComponentShape, ObjectsShape, SchemaShape
+
+_FEW = 50
+"""Names that go into one query."""
+_KEY_TAIL = "." + "0" * 32
+
+
+class ServedContents:
+    """Contents as a server has them."""
+
+    transfers = 8
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._store = _ServedFiles(client)
+        self.copies = LocalCopies(self._store)
+
+    @property
+    def scratch(self) -> Path:
+        """A folder on this machine for spools and copies."""
+        return self._store.scratch
+
+    def components(self, version: VersionRecord, names: Sequence[str] | None = None) -> list[ComponentRecord]:
+        found = self._client.pages(f"{_path(version)}/components", ComponentShape, name=_few(names))
+        records = (shape.record() for shape in found)
+        return [record for record in records if names is None or record.name in names]
+
+    def schemas(
+        self, version: VersionRecord, names: Sequence[str] | None = None
+    ) -> list[tuple[str, int, ComponentSchema]]:
+        path = f"datasets/{version.dataset_id}/schema/{version.id}"
+        found = self._client.get(path, SchemaShape, component=_few(names))
+        return [c.captured() for c in found.components if names is None or c.component_name in names]
+
+    def schema_count(self, version: VersionRecord, names: Sequence[str]) -> int:
+        return len({str(captured.to_json()) for _, _, captured in self.schemas(version, names)})
+
+    def objects(self, version: VersionRecord, found: Sequence[ComponentRecord]) -> list[list[FileRecord]]:
+        names = sorted({component.name for component in found})
+        listed = self._client.pages(f"{_path(version)}/objects", ObjectsShape, name=_few(names))
+        known = {shape.file_id: [file.record() for file in shape.objects] for shape in listed}
+        for files in known.values():
+            self._store.ids.update((str(file.content_hash), file.id) for file in files)
+        return [known[component.file_id] for component in found]
+
+    def fetch(self, version: VersionRecord, file: FileRecord) -> Path:
+        return self.copies.fetch(_key(file))
+
+    def open(self, version: VersionRecord | None, file: FileRecord) -> BinaryIO:
+        stream = _ServedFile(self._client, file.id, file.size)
+        if file.content_hash is None:
+            return cast(BinaryIO, BufferedReader(stream, 1 << 20))
+        return checked(cast(BinaryIO, BufferedReader(stream, 1 << 20)), file.content_hash)
+
+    def uri(self, file: FileRecord) -> str:
+        return self.copies.fetch(_key(file)).as_uri()
+
+
+def _path(version: VersionRecord) -> str:
+    return f"datasets/{version.dataset_id}/versions/{version.id}"
+
+
+def _few(names: Sequence[str] | None) -> list[str] | None:
+    return list(names) if names is not None and len(names) <= _FEW else None
+
+
+def _key(file: FileRecord) -> str:
+    if file.content_hash is None:
+        raise CorruptionError(
+            "This version comes from a legacy catalog, and its bytes are not in the store yet: open() and checkout() read it. "
+            "Let an administrator run: dataset-registry adopt"
+        )
+    return file.content_hash + _KEY_TAIL
+
+
+class _ServedFiles:
+    """The files of a server as a store that can be read: what the cache of this machine is filled from."""
+
+    transfers = 8
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.location = client.url
+        parts = urlsplit(client.url)
+        self.scratch = cache_folder() / parts.scheme / parts.netloc.replace(":", "_") / parts.path.strip("/")
+        self.ids: dict[str, int] = {}
+
+    def path(self, key: str) -> None:
+        """Nothing of a server is a file of this machine."""
+
+    def open(self, key: str) -> BinaryIO:
+        return cast(BinaryIO, BufferedReader(_ServedFile(self._client, self.ids[key[:64]], None), 1 << 20))
+
+    def uri(self, key: str) -> str:
+        return f"{self.location}/v1/files/{self.ids[key[:64]]}/content"
+
+    def put(self, key: str, source: Path | bytes) -> int:
+        raise self._read_only()
+
+    def take(self, key: str, source: Store, source_key: str) -> bool:
+        return False
+
+    def size(self, key: str) -> int | None:
+        raise self._read_only()
+
+    def delete(self, key: str) -> None:
+        raise self._read_only()
+
+    def list(self) -> Iterator[StoredObject]:
+        raise self._read_only()
+
+    def tidy(self, older_than: float) -> int:
+        return 0
+
+    def _read_only(self) -> StorageError:
+        return StorageError(f"The store behind {self.location} is the server's: it is changed by requests alone.")
+
+
+class _ServedFile(RawIOBase):
+    """A stream over a file of a server: one request while it is read on, another after a seek."""
+
+    def __init__(self, client: Client, file_id: int, size: int | None) -> None:
+        self._client, self._file_id, self._size = client, file_id, size
+        self._at = 0
+        self._context: Any = None
+        self._pieces: Iterator[bytes] | None = None
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._size is not None
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        base = (0, self._at, self._size or 0)[whence]
+        if base + offset != self._at:
+            self._stop()
+            self._at = base + offset
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        if self._size is not None and self._at >= self._size:
+            return 0
+        if self._pieces is None:
+            self._context = self._client.stream(f"files/{self._file_id}/content", self._at)
+            response: httpx.Response = self._context.__enter__()
+            self._pieces = response.iter_bytes(1 << 20)
+        while not self._rest:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._rest = piece
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        self._at += count
+        return count
+
+    def _stop(self) -> None:
+        if self._context is not None:
+            self._context.__exit__(None, None, None)
+        self._context, self._pieces, self._rest = None, None, b""
+
+    def close(self) -> None:
+        self._stop()
+        super().close()

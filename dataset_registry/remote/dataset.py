@@ -1,0 +1,310 @@
+"""Datasets, versions and drafts of a server."""
+
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from dataset_registry.dataset import Dataset, Draft
+from dataset_registry.errors import NotFound, RetryLater
+from dataset_registry.model.records import (
+    CommitResult,
+    DatasetRecord,
+    Head,
+    NewDataset,
+    PointerRecord,
+    Production,
+    VersionRecord,
+)
+from dataset_registry.model.schema import ComponentSchema
+from dataset_registry.operations import find
+from dataset_registry.operations.change import StagedComponent
+from dataset_registry.operations.commit import CommitOptions
+from dataset_registry.operations.diff import Diff
+from dataset_registry.remote.client import Client, segment
+from dataset_registry.remote.contents import ServedContents
+from dataset_registry.store import Spool, Spooled
+from dataset_registry.version import Version
+from dataset_registry.wire import (
+    CommitIn,
+    CommitShape,
+    ComparisonShape,
+    ComponentIn,
+    ConsumerShape,
+    ContentIn,
+    CountShape,
+    DatasetShape,
+    HashesShape,
+    NamedCommitIn,
+    PointerShape,
+    ProductionShape,
+    ProvenanceShape,
+    RemovalIn,
+    UploadShape,
+    VersionShape,
+)
+
+_IN_FORM = 1 << 20
+"""Files up to this many bytes travel with the commit."""
+_FORM_BYTES = 64 << 20
+_FORM_FILES = 1000
+_BLOCK = 1 << 20
+_RESUMED = 20
+"""How often an upload goes on after a broken connection."""
+
+
+class RemoteVersion(Version):
+    """A version of a server."""
+
+    def __init__(self, client: Client, contents: ServedContents, record: VersionRecord) -> None:
+        self._client = client
+        self._contents = contents
+        self.record = record
+        self._path = f"datasets/{record.dataset_id}/versions/{record.id}"
+
+    @property
+    def productions(self) -> list[Production]:
+        return [shape.production() for shape in self._client.listed(f"{self._path}/productions", ProductionShape)]
+
+    @property
+    def consumers(self) -> list[tuple[str, int]]:
+        found = self._client.listed(f"{self._path}/consumers", ConsumerShape)
+        return [(shape.dataset_name, shape.version_number) for shape in found]
+
+    def note_read(self, run_id: str) -> None:
+        self._client.post(f"{self._path}/reads", CountShape, {"run_id": run_id})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RemoteVersion) and (other._client, other.id) == (self._client, self.id)
+
+    def __hash__(self) -> int:
+        return hash(self.record.id)
+
+
+class RemoteDataset(Dataset):
+    """A dataset of a server."""
+
+    def __init__(self, client: Client, contents: ServedContents, record: DatasetRecord) -> None:
+        self._client = client
+        self._contents = contents
+        self.record = record
+        self._path = f"datasets/{record.id}"
+
+    def draft(self, branch: str = find.MAIN, **options: Any) -> "RemoteDraft":
+        return RemoteDraft(self._client, self._contents, self.record, branch, **options)
+
+    def _version(self, shape: VersionShape) -> RemoteVersion:
+        return RemoteVersion(self._client, self._contents, shape.record())
+
+    # --- looking ---------------------------------------------------------------------------------------------------
+
+    def version(self, ref: str = find.MAIN) -> RemoteVersion:
+        return self._version(self._client.get(f"{self._path}/resolve", VersionShape, ref=ref))
+
+    def log(self, ref: str = find.MAIN, *, limit: int | None = None) -> list[Version]:
+        found = self._client.pages(f"{self._path}/log", VersionShape, ref=ref, limit=limit)
+        return [self._version(shape) for shape in found]
+
+    def tree(self) -> list[Version]:
+        return [self._version(shape) for shape in self._client.pages(f"{self._path}/versions", VersionShape)]
+
+    def children(self, ref: str) -> list[Version]:
+        parent = self.version(ref)
+        return [self._version(shape) for shape in self._client.listed(f"{parent._path}/children", VersionShape)]
+
+    def merge_bases(self, left: str, right: str) -> list[Version]:
+        found = self._client.listed(f"{self._path}/merge-bases", VersionShape, left=left, right=right)
+        return [self._version(shape) for shape in found]
+
+    def diff(self, before: str, after: str) -> Diff:
+        return self._client.get(f"{self._path}/compare", ComparisonShape, before=before, after=after).diff()
+
+    # --- branches and tags -----------------------------------------------------------------------------------------
+
+    def create_branch(self, name: str, ref: str = find.MAIN) -> PointerRecord:
+        body = {"pointer_name": name, "ref": ref}
+        return self._client.post(f"{self._path}/branches", PointerShape, body).record()
+
+    def create_tag(self, name: str, ref: str = find.MAIN) -> PointerRecord:
+        body = {"pointer_name": name, "ref": ref}
+        return self._client.post(f"{self._path}/tags", PointerShape, body).record()
+
+    def move_branch(self, name: str, ref: str, *, expect: str | None = None) -> PointerRecord:
+        body = {"ref": ref, "expect": expect}
+        return self._client.patch(f"{self._path}/branches/{segment(name)}", PointerShape, body).record()
+
+    def delete_branch(self, name: str) -> None:
+        self._client.delete(f"{self._path}/branches/{segment(name)}", CountShape)
+
+    def delete_tag(self, name: str) -> None:
+        self._client.delete(f"{self._path}/tags/{segment(name)}", CountShape)
+
+    def branch(self, name: str) -> PointerRecord:
+        return self._client.get(f"{self._path}/branches/{segment(name)}", PointerShape).record()
+
+    def branches(self) -> list[PointerRecord]:
+        return [shape.record() for shape in self._client.listed(f"{self._path}/branches", PointerShape)]
+
+    def tags(self) -> list[PointerRecord]:
+        return [shape.record() for shape in self._client.listed(f"{self._path}/tags", PointerShape)]
+
+    # --- the dataset itself ----------------------------------------------------------------------------------------
+
+    def update(self, *, description: str) -> None:
+        self.record = self._client.patch(self._path, DatasetShape, {"description": description}).record()
+
+    def rename(self, name: str) -> None:
+        self.record = self._client.patch(self._path, DatasetShape, {"name": name}).record()
+
+    def delete_version(self, ref: str) -> None:
+        self._client.delete(self.version(ref)._path, CountShape)
+
+    def delete(self) -> int:
+        return self._client.delete(self._path, CountShape).count
+
+
+class RemoteDraft(Draft):
+    """A draft that is sent to a server: content is spooled and hashed here, and travels only where the server lacks it."""
+
+    def __init__(
+        self,
+        client: Client,
+        contents: ServedContents,
+        dataset: DatasetRecord | NewDataset,
+        branch: str,
+        **options: Any,
+    ) -> None:
+        self._client = client
+        self._contents = contents
+        self._dataset = dataset
+        self._begin(branch, **options)
+
+    @property
+    def version(self) -> RemoteVersion:
+        return RemoteVersion(self._client, self._contents, self.result.version)
+
+    @property
+    def _scratch(self) -> Path:
+        return self._contents.scratch
+
+    def _head(self, branch: str, fallback: str | None) -> Head | None:
+        if isinstance(self._dataset, NewDataset):
+            return None
+        for name in (branch, fallback):
+            if name is None:
+                continue
+            try:
+                found = self._client.get(f"datasets/{self._dataset.id}/branches/{segment(name)}", PointerShape)
+            except NotFound:
+                continue
+            return Head(found.dataset_version_id, found.version_number, 0, found.digest, found.is_tag)
+        return None  # whether that is an error, the commit knows
+
+    def _captured(self, spool: Spool, spooled: Spooled, format: str) -> ComponentSchema | None:
+        return None  # the server looks for itself
+
+    def _commit(self, spool: Spool, options: CommitOptions) -> CommitResult:
+        contents = {file.content_hash: file for c in self._change.put.values() for file in c.staged.spooled}
+        places, form = self._send(contents)
+        body = self._request(options, places)
+        path = "commits" if isinstance(self._dataset, NewDataset) else f"datasets/{self._dataset.id}/versions"
+        if not form:
+            return self._client.post(path, CommitShape, body).result()
+        files = {part: (part, _opened(contents[content_hash])) for content_hash, part in form.items()}
+        return self._client.post_form(
+            path, CommitShape, {"commit": body.model_dump_json(by_alias=True)}, files
+        ).result()
+
+    def _request(self, options: CommitOptions, places: dict[str, ContentIn]) -> CommitIn:
+        change = self._change
+        removed = [
+            RemovalIn(component_name=name, component_index=index)
+            for name, indexes in change.removed.items()
+            for index in ([None] if indexes is None else sorted(indexes))
+        ]
+        fields: dict[str, Any] = {
+            "branch": options.branch,
+            "message": options.message,
+            "components": [_component(key, component, places) for key, component in change.put.items()],
+            "replaced": sorted(change.replaced),
+            "removed": removed,
+            "cleared": [RemovalIn(component_name=name, component_index=index) for name, index in change.cleared],
+            "partitions": sorted(change.partitions),
+            "everything": change.everything,
+            "base_version_id": options.base.id if options.base else None,
+            "overwrite": options.overwrite,
+            "fallback": options.fallback,
+            "parents": list(options.parents),
+            "provenance": ProvenanceShape.of(options.provenance) if options.provenance else None,
+        }
+        if isinstance(self._dataset, NewDataset):
+            return NamedCommitIn(dataset_name=self._dataset.name, description=self._dataset.description, **fields)
+        return CommitIn(**fields)
+
+    def _send(self, contents: dict[str, Spooled]) -> tuple[dict[str, ContentIn], dict[str, str]]:
+        """Bring what the server lacks: large files now, small ones with the commit. Where each content is to be found, and
+        the parts of the form by hash."""
+        hashes = sorted(contents)
+        known: set[str] = set()
+        for start in range(0, len(hashes), 10_000):
+            batch = {"hashes": hashes[start : start + 10_000]}
+            known.update(self._client.post("contents/known", HashesShape, batch).known)
+        places = {h: ContentIn(content_hash=h, upload_id=None, part=None) for h in known}
+        form: dict[str, str] = {}
+        size = 0
+        for content_hash in hashes:
+            content = contents[content_hash]
+            if content_hash in known:
+                continue
+            if content.size <= _IN_FORM and size + content.size <= _FORM_BYTES and len(form) < _FORM_FILES:
+                form[content_hash] = f"content-{len(form)}"
+                size += content.size
+                places[content_hash] = ContentIn(content_hash=content_hash, upload_id=None, part=form[content_hash])
+            else:
+                upload_id = self._upload(content)
+                places[content_hash] = ContentIn(content_hash=content_hash, upload_id=upload_id, part=None)
+        return places, form
+
+    def _upload(self, content: Spooled) -> str:
+        """Upload a file, going on where it stopped after a broken connection; the id of the upload."""
+        body = {"file_size": content.size, "content_hash": content.content_hash}
+        upload = self._client.post("uploads", UploadShape, body)
+        path = f"uploads/{upload.upload_id}"
+        for attempt in range(_RESUMED):
+            if upload.offset == content.size:
+                break
+            try:
+                upload = self._client.send(path, UploadShape, upload.offset, _blocks(content, upload.offset))
+            except RetryLater:
+                if attempt == _RESUMED - 1:
+                    raise
+                upload = self._client.get(path, UploadShape)
+        return upload.upload_id
+
+
+def _component(key: tuple[str, int], component: StagedComponent, places: dict[str, ContentIn]) -> ComponentIn:
+    staged = component.staged
+    parts = [places[part.content_hash] for part in staged.parts] if staged.parts is not None else None
+    kind, _, encoding = staged.format.partition("; charset=")
+    return ComponentIn(
+        component_name=key[0],
+        component_index=key[1],
+        component_type=component.type,  # type: ignore[arg-type]  # checked when it was staged
+        content=places[staged.content_hash] if parts is None else None,
+        parts=parts,
+        user_types=staged.schema.tables[0].user_types if parts is not None and staged.schema else None,
+        format=None if parts is not None else kind,
+        encoding=encoding or None,
+        metadata=dict(component.metadata),
+    )
+
+
+def _opened(content: Spooled) -> BinaryIO:
+    return BytesIO(content.source) if isinstance(content.source, bytes) else content.source.open("rb")
+
+
+def _blocks(content: Spooled, start: int) -> Iterator[bytes]:
+    with _opened(content) as stream:
+        stream.seek(start)
+        while block := stream.read(_BLOCK):
+            yield block

@@ -1,0 +1,328 @@
+"""The registry of a server."""
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from datetime import timedelta
+from typing import Any, BinaryIO, cast
+
+from dataset_registry.dataset import Dataset
+from dataset_registry.errors import InputError, NotFound
+from dataset_registry.model.actors import Grant, Kind, NewToken, Permission, Protection, Token, User
+from dataset_registry.model.audit import AuditCheck, AuditEntry
+from dataset_registry.model.names import dataset_name
+from dataset_registry.model.records import FileRecord, NewDataset, RegistryBranch
+from dataset_registry.model.retention import Policy, Rule
+from dataset_registry.operations import find
+from dataset_registry.operations.adopt import Adoption, AdoptionPlan
+from dataset_registry.operations.collect import GRACE, SHARE, Collected, CollectPlan, SweepPlan
+from dataset_registry.operations.copy import Copied
+from dataset_registry.operations.expire import Expired, ExpirePlan
+from dataset_registry.operations.progress import Progress, silent
+from dataset_registry.operations.verify import Finding, Verification
+from dataset_registry.registry import Registry
+from dataset_registry.remote.client import Client, segment
+from dataset_registry.remote.contents import ServedContents
+from dataset_registry.remote.dataset import RemoteDataset, RemoteDraft
+from dataset_registry.wire import (
+    AdoptionPlanShape,
+    AdoptionShape,
+    AuditCheckShape,
+    AuditShape,
+    CollectedShape,
+    CollectPlanShape,
+    CountShape,
+    DatasetShape,
+    ExpireApplyIn,
+    ExpiredShape,
+    ExpirePlanShape,
+    FileShape,
+    GrantShape,
+    NewTokenShape,
+    ObjectsShape,
+    ProtectionShape,
+    RegistryBranchShape,
+    SweepPlanShape,
+    TokenShape,
+    UserShape,
+    VerificationShape,
+    WhoShape,
+)
+
+
+def open_remote(url: str, token: str | None) -> Registry:
+    """The registry of the server at a URL, as the user of a token sees it. Raises `NotAuthenticated`, `RetryLater`."""
+    client = Client(url, token)
+    try:
+        who = client.get("whoami", WhoShape)
+    except BaseException:
+        client.close()
+        raise
+    return RemoteRegistry(client, who.user)
+
+
+class RemoteRegistry(Registry):
+    """Every method is a request; what it returns, and raises, is what the embedded one does."""
+
+    def __init__(self, client: Client, user: str) -> None:
+        self._client = client
+        self._user = user
+        self._contents = ServedContents(client)
+
+    @property
+    def actor(self) -> str:
+        return self._user
+
+    @property
+    def location(self) -> str:
+        return self._client.url
+
+    def close(self) -> None:
+        self._client.close()
+        self._contents.copies.close()
+
+    def _dataset(self, shape: DatasetShape) -> RemoteDataset:
+        return RemoteDataset(self._client, self._contents, shape.record())
+
+    # --- datasets --------------------------------------------------------------------------------------------------
+
+    def create_dataset(self, name: str, *, description: str | None = None) -> Dataset:
+        return self._dataset(self._client.post("datasets", DatasetShape, {"name": name, "description": description}))
+
+    def dataset(self, name: str | int) -> Dataset:
+        if isinstance(name, int):
+            return self._dataset(self._client.get(f"datasets/{name}", DatasetShape))
+        (found,) = self._client.listed("datasets", DatasetShape, name=name)
+        return self._dataset(found)
+
+    def datasets(self, *, prefix: str = "") -> list[Dataset]:
+        return [self._dataset(shape) for shape in self._client.pages("datasets", DatasetShape, prefix=prefix)]
+
+    def draft(
+        self, name: str, branch: str = find.MAIN, *, description: str | None = None, **options: Any
+    ) -> RemoteDraft:
+        wanted = NewDataset(dataset_name(name), description)
+        try:
+            return RemoteDraft(self._client, self._contents, self.dataset(wanted.name).record, branch, **options)
+        except NotFound:
+            return RemoteDraft(self._client, self._contents, wanted, branch, **options)
+
+    # --- files -----------------------------------------------------------------------------------------------------
+
+    def file(self, content_hash: str) -> FileRecord:
+        (found,) = self._client.listed("files", FileShape, content_hash=content_hash)
+        return found.record()
+
+    def files(self) -> Iterator[FileRecord]:
+        return (shape.record() for shape in self._client.pages("files", FileShape))
+
+    def open_file(self, content_hash: str) -> BinaryIO:
+        found = self._client.get(f"files/{self.file(content_hash).id}/objects", ObjectsShape).objects
+        if len(found) != 1:
+            raise InputError(f"{content_hash!r} is a table in {len(found)} Parquet files: read each by its own hash.")
+        return self._contents.open(None, found[0].record())
+
+    # --- who may what ----------------------------------------------------------------------------------------------
+
+    def create_user(
+        self, name: str, *, role: str = "member", kind: Kind = "person", members: Sequence[str] = ()
+    ) -> User:
+        body = {"name": name, "role": role, "kind": kind, "members": list(members)}
+        return self._client.post("users", UserShape, body).user()
+
+    def update_user(
+        self,
+        name: str,
+        *,
+        role: str | None = None,
+        disabled: bool | None = None,
+        members: Sequence[str] | None = None,
+    ) -> User:
+        body = {"role": role, "disabled": disabled, "members": None if members is None else list(members)}
+        return self._client.patch(f"users/{segment(name)}", UserShape, body).user()
+
+    def users(self) -> list[User]:
+        return [shape.user() for shape in self._client.listed("users", UserShape)]
+
+    def create_token(
+        self,
+        user: str | None = None,
+        *,
+        name: str = "token",
+        permission: Permission = "admin",
+        prefix: str = "",
+        lasts: timedelta | None = None,
+    ) -> NewToken:
+        body = {
+            "user": user,
+            "name": name,
+            "permission": permission,
+            "prefix": prefix,
+            "lasts_seconds": int(lasts.total_seconds()) if lasts is not None else None,
+        }
+        return self._client.post("tokens", NewTokenShape, body).new_token()
+
+    def tokens(self, user: str | None = None) -> list[Token]:
+        return [shape.token() for shape in self._client.listed("tokens", TokenShape, user=user)]
+
+    def revoke_token(self, token_id: int) -> Token:
+        return self._client.delete(f"tokens/{token_id}", TokenShape).token()
+
+    def grant(self, user: str, permission: Permission, name: str | None = None, *, file: str | None = None) -> Grant:
+        body = {"user": user, "permission": permission, "name": name, "file": file}
+        return self._client.post("grants", GrantShape, body).grant()
+
+    def revoke(self, user: str, name: str | None = None, *, file: str | None = None) -> None:
+        self._client.delete("grants", CountShape, user=user, name=name, file=file)
+
+    def grants(self, name: str | None = None, *, file: str | None = None, user: str | None = None) -> list[Grant]:
+        found = self._client.listed("grants", GrantShape, name=name, file=file, user=user)
+        return [shape.grant() for shape in found]
+
+    def protect(self, name: str, branch: str = find.MAIN, *, allow: Sequence[str] = ()) -> Protection:
+        body = {"name": name, "branch": branch, "allow": list(allow)}
+        return self._client.post("protections", ProtectionShape, body).protection()
+
+    def unprotect(self, name: str, branch: str = find.MAIN) -> None:
+        self._client.delete("protections", CountShape, name=name, branch=branch)
+
+    def protections(self, name: str | None = None) -> list[Protection]:
+        return [shape.protection() for shape in self._client.listed("protections", ProtectionShape, name=name)]
+
+    # --- who did what ----------------------------------------------------------------------------------------------
+
+    def audit(
+        self,
+        *,
+        dataset: str | None = None,
+        actor: str | None = None,
+        action: str | None = None,
+        before: int | None = None,
+        limit: int | None = None,
+    ) -> list[AuditEntry]:
+        found = self._client.pages("audit", AuditShape, limit=limit, dataset=dataset, actor=actor, action=action)
+        return [shape.entry() for shape in found if before is None or shape.id < before]
+
+    def export_audit(self) -> Iterator[tuple[AuditEntry, str]]:
+        for line in self._client.lines("audit/export"):
+            shape = AuditShape.model_validate(json.loads(line))
+            yield shape.entry(), shape.entry_hash
+
+    def seal_audit(self) -> int:
+        return self._client.post("audit/seal", CountShape, {}).count
+
+    def check_audit(self) -> AuditCheck:
+        found = self._client.get("audit/check", AuditCheckShape)
+        return AuditCheck(found.entries, found.sealed, found.digest, tuple(found.problems))
+
+    # --- branches over all datasets --------------------------------------------------------------------------------
+
+    def create_branch(self, name: str, source: str = find.MAIN) -> int:
+        return self._client.post("branches", CountShape, {"name": name, "source": source}).count
+
+    def delete_branch(self, name: str) -> int:
+        return self._client.delete(f"branches/{segment(name)}", CountShape).count
+
+    def branches(self) -> list[RegistryBranch]:
+        return [shape.record() for shape in self._client.listed("branches", RegistryBranchShape)]
+
+    # --- keeping house ---------------------------------------------------------------------------------------------
+
+    def expire(  # type: ignore[override]  # the overloads of the embedded one
+        self,
+        policy: Policy,
+        *,
+        dry_run: bool = False,
+        live_runs: Collection[str] | None = None,
+        progress: Progress = silent,
+    ) -> ExpirePlan | Expired:
+        body = {
+            "rules": [_rule(rule) for rule in policy.rules],
+            "keep_inputs": policy.keep_inputs,
+            "live_runs": None if live_runs is None else list(live_runs),
+        }
+        plan = self._client.post("expire/plan", ExpirePlanShape, body).plan()
+        return plan if dry_run else cast(Expired, self.apply(plan, live_runs=live_runs))
+
+    def collect(  # type: ignore[override]
+        self, *, older_than: timedelta = GRACE, dry_run: bool = False, progress: Progress = silent
+    ) -> CollectPlan | Collected:
+        body = {"older_than_seconds": int(older_than.total_seconds())}
+        plan = self._client.post("collect/plan", CollectPlanShape, body).plan()
+        return plan if dry_run else cast(Collected, self.apply(plan))
+
+    def sweep(  # type: ignore[override]
+        self,
+        *,
+        older_than: timedelta = GRACE,
+        max_share: float = SHARE,
+        dry_run: bool = False,
+        progress: Progress = silent,
+    ) -> SweepPlan | Collected:
+        body = {"older_than_seconds": int(older_than.total_seconds()), "max_share": max_share}
+        plan = self._client.post("sweep/plan", SweepPlanShape, body).plan()
+        return plan if dry_run else cast(Collected, self.apply(plan))
+
+    def apply(  # type: ignore[override]
+        self,
+        plan: ExpirePlan | CollectPlan | SweepPlan,
+        *,
+        live_runs: Collection[str] | None = None,
+        progress: Progress = silent,
+    ) -> Expired | Collected:
+        if isinstance(plan, ExpirePlan):
+            runs = None if live_runs is None else list(live_runs)
+            body = ExpireApplyIn(plan=ExpirePlanShape.of(plan), live_runs=runs)
+            done = self._client.post("expire/apply", ExpiredShape, body)
+            return Expired(done.versions, done.kept)
+        if isinstance(plan, CollectPlan):
+            found = self._client.post("collect/apply", CollectedShape, CollectPlanShape.of(plan))
+        else:
+            found = self._client.post("sweep/apply", CollectedShape, SweepPlanShape.of(plan))
+        return Collected(found.files, found.kept, found.objects, found.bytes)
+
+    def verify(
+        self,
+        *,
+        deep: bool | tuple[int, int] = False,
+        repair: bool = False,
+        older_than: timedelta = GRACE,
+        progress: Progress = silent,
+    ) -> Verification:
+        share = (1, 1) if deep is True else deep or None
+        body = {"share": share, "repair": repair, "older_than_seconds": int(older_than.total_seconds())}
+        found = self._client.post("verify", VerificationShape, body)
+        findings = tuple(Finding(f.kind, f.what, f.mended) for f in found.findings)
+        return Verification(findings, found.files, found.bytes_read, found.waiting)
+
+    def copy_to(
+        self,
+        other: Registry,
+        *,
+        datasets: Sequence[str] = ("*",),
+        refs: Sequence[str] | None = None,
+        progress: Progress = silent,
+    ) -> Copied:
+        raise InputError(
+            "A copy goes from catalog to catalog and from store to store, past any server: open both registries by their "
+            "catalogs and stores.",
+        )
+
+    def adopt(self, *, dry_run: bool = False, progress: Progress = silent) -> AdoptionPlan | Adoption:  # type: ignore[override]
+        if dry_run:
+            plan = self._client.post("adopt/plan", AdoptionPlanShape, {})
+            return AdoptionPlan(plan.inline, plan.paths, plan.bytes, plan.unreadable)
+        done = self._client.post("adopt/apply", AdoptionShape, {})
+        return Adoption(done.files, done.duplicates, done.bytes, done.versions, done.failed)
+
+
+def _rule(rule: Rule) -> dict[str, object]:
+    return {
+        "datasets": rule.datasets,
+        "branches": rule.branches,
+        "last": rule.last,
+        "younger_than_seconds": int(rule.younger_than.total_seconds()) if rule.younger_than is not None else None,
+        "daily": rule.daily,
+        "weekly": rule.weekly,
+        "monthly": rule.monthly,
+        "yearly": rule.yearly,
+    }
