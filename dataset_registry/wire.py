@@ -384,7 +384,7 @@ class ObjectsShape(Shape):
 class UploadIn(Shape):
     """What is about to be uploaded. With `direct`, straight into the object store, where there is one."""
 
-    file_size: int | None = Field(None, ge=0, le=2**46)
+    file_size: int | None = Field(default=None, ge=0, le=2**46)
     content_hash: Hash | None = None
     direct: bool = False
 
@@ -424,10 +424,10 @@ class ComponentIn(Shape):
     """A component to set. A table comes as several Parquet `parts` with the same columns, any other content as one."""
 
     component_name: Name
-    component_index: int = Field(0, ge=0, le=MOST_IDS)
+    component_index: int = Field(default=0, ge=0, le=MOST_IDS)
     component_type: Literal["data", "metadata", "schema", "overlay"] = "data"
     content: ContentIn | None = None
-    parts: list[ContentIn] | None = Field(None, min_length=1, max_length=100_000)
+    parts: list[ContentIn] | None = Field(default=None, min_length=1, max_length=100_000)
     user_types: Text | None = None
     format: Name | None = None
     encoding: Name | None = None
@@ -531,7 +531,7 @@ class RemovalIn(Shape):
     """A component to remove: all of its indexes, or one."""
 
     component_name: Name
-    component_index: int | None = Field(None, ge=0, le=MOST_IDS)
+    component_index: int | None = Field(default=None, ge=0, le=MOST_IDS)
 
 
 class CommitIn(Shape):
@@ -550,7 +550,7 @@ class CommitIn(Shape):
     cleared: list[RemovalIn] = Field(default_factory=list, max_length=100_000)
     partitions: list[Name] = Field(default_factory=list, max_length=100_000)
     everything: bool = False
-    base_version_id: int | None = Field(None, ge=1, le=MOST_IDS)
+    base_version_id: int | None = Field(default=None, ge=1, le=MOST_IDS)
     overwrite: bool = False
     fallback: Name | None = None
     parents: list[Name] = Field(default_factory=list, max_length=100)
@@ -656,7 +656,7 @@ class UserIn(Shape):
 class UserPatch(Shape):
     role: Literal["administrator", "member", "guest"] | None = None
     disabled: bool | None = None
-    members: list[Name] | None = Field(None, max_length=10_000)
+    members: list[Name] | None = Field(default=None, max_length=10_000)
 
 
 class UserShape(Shape):
@@ -691,7 +691,7 @@ class TokenIn(Shape):
     name: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00]*$")] = "token"
     permission: PermissionText = "admin"
     prefix: Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*$")] = ""
-    lasts_seconds: int | None = Field(None, ge=1, le=36500 * 86400)
+    lasts_seconds: int | None = Field(default=None, ge=1, le=36500 * 86400)
 
     def lasts(self) -> timedelta | None:
         return None if self.lasts_seconds is None else timedelta(seconds=self.lasts_seconds)
@@ -892,12 +892,12 @@ class RuleIn(Shape):
 
     datasets: Name = "*"
     branches: Name = "*"
-    last: int = Field(0, ge=0, le=MOST_IDS)
+    last: int = Field(default=0, ge=0, le=MOST_IDS)
     younger_than_seconds: Seconds | None = None
-    daily: int = Field(0, ge=0, le=100_000)
-    weekly: int = Field(0, ge=0, le=100_000)
-    monthly: int = Field(0, ge=0, le=100_000)
-    yearly: int = Field(0, ge=0, le=100_000)
+    daily: int = Field(default=0, ge=0, le=100_000)
+    weekly: int = Field(default=0, ge=0, le=100_000)
+    monthly: int = Field(default=0, ge=0, le=100_000)
+    yearly: int = Field(default=0, ge=0, le=100_000)
 
 
 class ExpireIn(Shape):
@@ -914,7 +914,7 @@ class CollectIn(Shape):
 
 class SweepIn(Shape):
     older_than_seconds: Seconds = 86400
-    max_share: float = Field(0.0, ge=0.0, le=1.0)
+    max_share: float = Field(default=0.0, ge=0.0, le=1.0)
 
 
 class VerifyIn(Shape):

@@ -13,7 +13,7 @@ import pytest
 
 from dataset_registry import Dataset, Registry
 from dataset_registry.catalog import Catalog, migrate
-from tests import servers
+from tests import servers, serving
 
 DATABASES = ("sqlite", "postgresql")
 _numbers = count(1)
@@ -97,6 +97,13 @@ def embedded(sqlite_url: str, tmp_path: Path) -> Iterator[Registry]:
     """An empty registry on SQLite."""
     with Registry.open(catalog=sqlite_url, store=str(tmp_path / "store"), actor="alice") as opened:
         yield opened
+
+
+@pytest.fixture
+def served(sqlite_url: str, tmp_path: Path) -> Iterator[serving.Served]:
+    """A server over an empty registry on SQLite, in a thread."""
+    with serving.in_thread(catalog=sqlite_url, store=str(tmp_path / "store")) as found:
+        yield found
 
 
 @pytest.fixture

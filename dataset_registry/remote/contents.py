@@ -160,6 +160,7 @@ class _ServedFile(RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         if self._size is not None and self._at >= self._size:
+            self._stop()
             return 0
         if self._pieces is None:
             self._context = self._client.stream(f"files/{self._file_id}/content", self._at)
@@ -168,6 +169,7 @@ class _ServedFile(RawIOBase):
         while not self._rest:
             piece = next(self._pieces, None)
             if piece is None:
+                self._stop()
                 return 0
             self._rest = piece
         count = min(len(buffer), len(self._rest))
@@ -178,6 +180,7 @@ class _ServedFile(RawIOBase):
 
     def _stop(self) -> None:
         if self._context is not None:
+            cast(Any, self._pieces).close()
             self._context.__exit__(None, None, None)
         self._context, self._pieces, self._rest = None, None, b""
 

@@ -249,7 +249,7 @@ class RemoteDraft(Draft):
         for start in range(0, len(hashes), 10_000):
             batch = {"hashes": hashes[start : start + 10_000]}
             known.update(self._client.post("contents/known", HashesShape, batch).known)
-        places = {h: ContentIn(content_hash=h, upload_id=None, part=None) for h in known}
+        places = {h: ContentIn(content_hash=h) for h in known}
         form: dict[str, str] = {}
         size = 0
         for content_hash in hashes:
@@ -259,10 +259,10 @@ class RemoteDraft(Draft):
             if content.size <= _IN_FORM and size + content.size <= _FORM_BYTES and len(form) < _FORM_FILES:
                 form[content_hash] = f"content-{len(form)}"
                 size += content.size
-                places[content_hash] = ContentIn(content_hash=content_hash, upload_id=None, part=form[content_hash])
+                places[content_hash] = ContentIn(content_hash=content_hash, part=form[content_hash])
             else:
                 upload_id = self._upload(content)
-                places[content_hash] = ContentIn(content_hash=content_hash, upload_id=upload_id, part=None)
+                places[content_hash] = ContentIn(content_hash=content_hash, upload_id=upload_id)
         return places, form
 
     def _upload(self, content: Spooled) -> str:

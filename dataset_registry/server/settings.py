@@ -9,18 +9,20 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="DATASET_REGISTRY_", frozen=True)
 
-    folder: str | None = Field(None, description="The folder of an embedded registry.")
-    catalog: str | None = Field(None, description="The catalog's URL, with a store.")
-    store: str | None = Field(None, description="The store, with a catalog.")
+    folder: str | None = Field(default=None, description="The folder of an embedded registry.")
+    catalog: str | None = Field(default=None, description="The catalog's URL, with a store.")
+    store: str | None = Field(default=None, description="The store, with a catalog.")
     compression: str | None = Field(
         None, description="What new CSV and JSON files are compressed with, where that pays."
     )
 
-    max_json_bytes: int = Field(32 << 20, description="The largest JSON body.")
-    max_upload_bytes: int = Field(1 << 40, description="The largest upload, in one request or in several.")
-    max_form_files: int = Field(2000, description="How many files one commit may bring in one form.")
-    body_seconds: float = Field(60.0, description="How long a client may be silent in the middle of its request.")
-    concurrency: int = Field(64, description="Requests under way at once; more are told to come again (429).")
-    threads: int = Field(40, description="Requests that are in the catalog or the store at once.")
-    upload_hours: float = Field(24.0, description="How long an upload that nobody goes on with is kept.")
-    seal_seconds: float = Field(60.0, description="How often the audit log is sealed; 0 for never.")
+    max_json_bytes: int = Field(default=32 << 20, description="The largest JSON body.")
+    max_upload_bytes: int = Field(default=1 << 40, description="The largest upload, in one request or in several.")
+    max_form_files: int = Field(default=2000, description="How many files one commit may bring in one form.")
+    body_seconds: float = Field(
+        default=60.0, description="How long a client may be silent in the middle of its request."
+    )
+    concurrency: int = Field(default=64, description="Requests under way at once; more are told to come again (429).")
+    threads: int = Field(default=40, description="Requests that are in the catalog or the store at once.")
+    upload_hours: float = Field(default=24.0, description="How long an upload that nobody goes on with is kept.")
+    seal_seconds: float = Field(default=60.0, description="How often the audit log is sealed; 0 for never.")

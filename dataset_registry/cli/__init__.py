@@ -1,0 +1,66 @@
+"""The command line: reads its options, calls one method of a registry, prints. Nothing here decides anything.
+
+A script can tell what went wrong by the exit code: 1 the input or the surroundings, 2 the command line itself, 3 damage was
+found, 4 what was named is not there, 5 somebody else was first or the moment was bad (try again), 6 permission.
+"""
+
+import os
+import sys
+
+import typer
+
+from dataset_registry import errors
+from dataset_registry.cli import data, db, people, refs, serving, upkeep
+
+EXIT_CODES: dict[type[errors.RegistryError], int] = {
+    errors.RegistryError: 1,
+    errors.NotFound: 4,
+    errors.ConflictError: 5,
+    errors.RetryLater: 5,
+    errors.PermissionDenied: 6,
+    errors.NotAuthenticated: 6,
+}
+"""The exit code of each class of error; of those not named here, that of the class they are a kind of."""
+
+app = typer.Typer(no_args_is_help=True, help="git for the datasets that a Dagster pipeline materializes.")
+
+
+@app.callback()
+def root() -> None:
+    """Keeps the group a group."""
+
+
+for _commands in (data.app, people.app, upkeep.app, serving.app):
+    app.registered_commands += _commands.registered_commands
+for _name, _group in (
+    ("dataset", data.dataset_app),
+    ("version", data.version_app),
+    ("branch", refs.branch_app),
+    ("tag", refs.tag_app),
+    ("registry-branch", refs.everywhere_app),
+    ("file", data.file_app),
+    ("user", people.user_app),
+    ("token", people.token_app),
+    ("grant", people.grant_app),
+    ("protect", people.protect_app),
+    ("audit", people.audit_app),
+    ("db", db.app),
+):
+    app.add_typer(_group, name=_name)
+
+
+def exit_code(error: errors.RegistryError) -> int:
+    """What a script is told of an error."""
+    return next(EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)
+
+
+def main() -> None:
+    """Run the command line; an error that a user can act on is printed without a traceback."""
+    try:
+        app()
+    except errors.RegistryError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(exit_code(error)) from (error if os.environ.get("DATASET_REGISTRY_DEBUG") else None)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None

@@ -1,0 +1,497 @@
+"""Commands about datasets, their versions and what is in them."""
+
+import sys
+from pathlib import Path
+from shutil import copyfileobj
+from typing import Annotated, Any, BinaryIO, cast
+
+import typer
+
+from dataset_registry.cli import graph, place
+from dataset_registry.cli.output import (
+    AsJson,
+    Yes,
+    confirmed,
+    moment,
+    print_facts,
+    print_json,
+    print_table,
+    size,
+    working,
+)
+from dataset_registry.cli.place import here
+from dataset_registry.dataset import Dataset
+from dataset_registry.errors import InputError
+from dataset_registry.model.names import split_address
+from dataset_registry.registry import Registry
+from dataset_registry.version import Version
+from dataset_registry.wire import (
+    CapturedShape,
+    CommitShape,
+    ComparisonShape,
+    ComponentShape,
+    DatasetShape,
+    FileShape,
+    ProductionShape,
+    SchemaShape,
+    VersionShape,
+)
+
+app = typer.Typer()
+dataset_app = typer.Typer(no_args_is_help=True, help="Make, describe, rename and delete datasets.")
+version_app = typer.Typer(no_args_is_help=True, help="What was made from a version, and deleting one.")
+file_app = typer.Typer(no_args_is_help=True, help="Stored files by their hash.")
+
+Address = Annotated[
+    str,
+    typer.Argument(
+        help="A version: raw/flights (the head of main), raw/flights@v3, raw/flights@main~2 …",
+        autocompletion=place.complete_address,
+    ),
+]
+DatasetName = Annotated[
+    str, typer.Argument(metavar="DATASET", help="The name of a dataset.", autocompletion=place.complete_dataset)
+]
+Message = Annotated[str | None, typer.Option("--message", "-m", help="What the version is.")]
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+) -> None:
+    """Make an embedded registry: a SQLite catalog and a folder of files."""
+    existed = (folder.expanduser() / "catalog.sqlite").exists()
+    with place.opened(str(folder), None, None) as registry:
+        typer.echo(f"{registry.location} {'is a registry already' if existed else 'is a registry now'}")
+
+
+@app.command()
+@here
+def status(registry: Registry, as_json: AsJson = False) -> None:
+    """Where the registry is, who you are there, and how much it holds."""
+    found = registry.datasets()
+    count = total = 0
+    for file in registry.files():
+        count, total = count + 1, total + (file.size if file.form == "whole" else 0)
+    if as_json:
+        print_json(
+            {
+                "location": registry.location,
+                "actor": registry.actor,
+                "datasets": len(found),
+                "files": count,
+                "bytes": total,
+            }
+        )
+        return
+    print_facts(
+        [
+            ("registry", registry.location),
+            ("you are", registry.actor),
+            ("datasets", len(found)),
+            ("files", f"{count:,}"),
+        ]
+    )
+    print_facts([("content", size(total))])
+
+
+@app.command()
+@here
+def datasets(
+    registry: Registry,
+    prefix: Annotated[str, typer.Argument(help="Only names that begin so.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """List the datasets that you may read."""
+    found = registry.datasets(prefix=prefix)
+    if as_json:
+        print_json([DatasetShape.of(dataset.record) for dataset in found])
+        return
+    rows = [[d.id, d.name, d.description, d.record.created_by, moment(d.record.created_at)] for d in found]
+    print_table(["id", "name", "description", "by", "made"], rows)
+
+
+@app.command()
+@here
+def put(
+    registry: Registry,
+    dataset: DatasetName,
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILES…",
+            help="Files to set: a path, name=path for a component of that name, or - for standard input.",
+        ),
+    ],
+    message: Message = None,
+    branch: Annotated[str, typer.Option("--branch", "-b", help="The branch to commit to.")] = "main",
+    kind: Annotated[str, typer.Option("--type", help="data, metadata, schema or overlay.")] = "data",
+    format: Annotated[
+        str | None, typer.Option("--format", help="csv, json, parquet, excel or binary; else the name tells.")
+    ] = None,
+    encoding: Annotated[str | None, typer.Option("--encoding", help="What a CSV file is encoded in.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what somebody else committed meanwhile.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Commit files: they become components of a new version, the others carry over. Makes the dataset if there is none.
+
+    One file alone is the component `data`; of several, each has its file's name without the suffix.
+    """
+    named = [_named(text, alone=len(files) == 1) for text in files]
+    with (
+        working(f"committing to {dataset}"),
+        registry.draft(dataset, branch, message=message, overwrite=overwrite) as draft,
+    ):
+        for name, source in named:
+            value: Any = sys.stdin.buffer if source == "-" else Path(source)
+            draft.add(name, value, type=kind, format=format, encoding=encoding)
+    result = draft.result
+    if as_json:
+        print_json(CommitShape.of(result))
+    elif result.unchanged:
+        typer.echo(f"{draft.version} on {branch} has this already: nothing changed")
+    else:
+        new = f"{size(result.new_bytes)} new of {size(result.total_bytes)}"
+        typer.echo(f"{draft.version} on {branch}, {(draft.version.digest or '')[:8]}: {new}")
+
+
+def _named(text: str, *, alone: bool) -> tuple[str, str]:
+    name, equals, source = text.partition("=")
+    if equals and not Path(text).exists():
+        return name, source
+    return ("data" if alone or text == "-" else Path(text).stem), text
+
+
+@app.command()
+@here
+def get(
+    registry: Registry,
+    address: Address,
+    component: Annotated[str | None, typer.Argument(help="One component; else all of them.")] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", "-o", help="A folder to write into; - for standard output (one component).")
+    ] = None,
+    index: Annotated[int, typer.Option("--index", help="Which of the components of that name.")] = 0,
+) -> None:
+    """Write a version's components as files, which are yours to change; or one to standard output."""
+    version = registry.version(address)
+    if to == "-" or (to is None and not sys.stdout.isatty()):
+        with version.open(component, index=index) as stream:
+            _write(stream)
+        return
+    folder = to if to is not None else address.partition("@")[0].replace("/", "_")
+    with working(f"writing {version}"):
+        paths = version.checkout(folder, component=component)
+    for path in paths:
+        typer.echo(str(path))
+
+
+def _write(stream: BinaryIO) -> None:
+    copyfileobj(stream, cast(Any, sys.stdout.buffer), 1 << 20)
+    sys.stdout.buffer.flush()
+
+
+@app.command()
+@here
+def log(
+    registry: Registry,
+    address: Address,
+    everything: Annotated[bool, typer.Option("--all", "-a", help="Every version, on whatever branch.")] = False,
+    limit: Annotated[int | None, typer.Option("--limit", "-n", help="At most so many versions.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw the history of a ref, newest first: how it branched, and what was merged."""
+    name, ref = split_address(address)
+    dataset = registry.dataset(name)
+    found = dataset.tree()[:limit] if everything else dataset.log(ref or "main", limit=limit)
+    if as_json:
+        print_json([VersionShape.of(version.record) for version in found])
+        return
+    refs: dict[int, list[str]] = {}
+    for pointer in [*dataset.branches(), *dataset.tags()]:
+        label = f"tag: {pointer.name}" if pointer.is_tag else pointer.name
+        refs.setdefault(pointer.version_number, []).append(label)
+    for line in graph.draw((v.number, v.parents, _line(v, refs.get(v.number, []))) for v in found):
+        typer.echo(line)
+
+
+def _line(version: Version, refs: list[str]) -> str:
+    where = f" ({', '.join(refs)})" if refs else ""
+    message = (version.message or "").partition("\n")[0]
+    who = f"{version.created_by or 'somebody'}, {moment(version.created_at)}"
+    return f"v{version.number} {(version.digest or 'legacy')[:8]}{where} {message} · {who}".replace("  ", " ")
+
+
+@app.command()
+@here
+def show(registry: Registry, address: Address, as_json: AsJson = False) -> None:
+    """A version: who made it, from what, and what it holds."""
+    version = registry.version(address)
+    productions = version.productions
+    if as_json:
+        shapes = [ComponentShape.of(component) for component in version.components]
+        made = [ProductionShape.of(production) for production in productions]
+        print_json({"version": VersionShape.of(version.record), "components": shapes, "productions": made})
+        return
+    print_facts(
+        [
+            ("version", version),
+            ("digest", version.digest),
+            ("parents", ", ".join(f"v{number}" for number in version.parents)),
+            ("made", f"{moment(version.created_at)} by {version.created_by or 'somebody'}"),
+            ("message", version.message),
+        ]
+    )
+    for production in productions:
+        provenance = production.provenance
+        inputs = ", ".join(f"{read.dataset}@v{read.version}" for read in provenance.inputs)
+        if provenance.run_id or inputs:
+            again = " again, unchanged," if production.unchanged else ""
+            typer.echo(f"produced{again} by run {provenance.run_id or '?'}" + (f" from {inputs}" if inputs else ""))
+    schema = version.schema
+    rows = []
+    for c in version.components:
+        found = schema.components.get(c.name if c.index == 0 else f"{c.name}[{c.index}]")
+        count = found.rows if found else None
+        label = c.name + (f"[{c.index}]" if c.index else "")
+        rows.append(
+            [label, c.type, c.format, "" if count is None else f"{count:,}", size(c.size), (c.content_hash or "")[:12]]
+        )
+    print_table(["component", "type", "format", "rows", "size", "hash"], rows)
+
+
+@app.command()
+@here
+def schema(
+    registry: Registry,
+    address: Address,
+    component: Annotated[str | None, typer.Argument(help="One component; else all of them.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The columns of a version's tables, with what is known of their values."""
+    version = registry.version(address)
+    captured = version.captured(component)
+    if as_json:
+        shapes = [CapturedShape.of(*found) for found in captured]
+        print_json(SchemaShape(dataset_version_id=version.id, components=shapes))
+        return
+    for name, index, found in captured:
+        for table in found.tables:
+            label = name + (f"[{index}]" if index else "") + (f"/{table.name}" if table.name else "")
+            typer.echo(f"{label}: {found.format}, {table.rows if table.rows is not None else '?'} rows")
+            rows = []
+            for column in table.columns:
+                facts = table.statistics.get(column.name)
+                known = [None] * 3 if facts is None else [facts.null_count, facts.min, facts.max]
+                rows.append([column.name, column.type, "" if column.nullable else "not null", *map(_text, known)])
+            print_table(["column", "type", "", "nulls", "min", "max"], rows)
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)[:40]
+
+
+@app.command()
+@here
+def diff(
+    registry: Registry,
+    dataset: DatasetName,
+    before: Annotated[str, typer.Argument(help="A ref.", autocompletion=place.complete_ref)],
+    after: Annotated[str, typer.Argument(help="Another one.", autocompletion=place.complete_ref)] = "main",
+    as_json: AsJson = False,
+) -> None:
+    """What changed from one version to another: components, and the columns of their tables."""
+    found = registry.dataset(dataset).diff(before, after)
+    if as_json:
+        print_json(ComparisonShape.of(found))
+        return
+    typer.echo(f"{dataset} v{found.before.number} -> v{found.after.number}")
+    for sign, keys in (
+        ("+", found.components.added),
+        ("-", found.components.removed),
+        ("~", found.components.changed),
+    ):
+        for name, index in keys:
+            typer.echo(f"{sign} {name}{f'[{index}]' if index else ''}")
+    for label, changes in found.schema.items():
+        reads = ", ".join(
+            text for holds, text in ((changes.backward, "backward"), (changes.forward, "forward")) if holds
+        )
+        typer.echo(f"columns of {label} ({reads + ' compatible' if reads else 'not compatible'}):")
+        for change in changes.changes:
+            typer.echo(f"  {change}")
+    if not found.components:
+        typer.echo("no difference")
+
+
+# --- datasets as wholes --------------------------------------------------------------------------------------------
+
+
+@dataset_app.command("create")
+@here
+def create_dataset(
+    registry: Registry,
+    name: Annotated[str, typer.Argument(help="A path like raw/flights.")],
+    description: Annotated[str | None, typer.Option("--description", "-d")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make an empty dataset, of which you become the admin."""
+    _say(registry.create_dataset(name, description=description), "made", as_json)
+
+
+@dataset_app.command("describe")
+@here
+def describe(
+    registry: Registry,
+    dataset: DatasetName,
+    description: Annotated[str, typer.Argument()],
+    as_json: AsJson = False,
+) -> None:
+    """Change the description."""
+    found = registry.dataset(dataset)
+    found.update(description=description)
+    _say(found, "changed", as_json)
+
+
+@dataset_app.command("rename")
+@here
+def rename(
+    registry: Registry,
+    dataset: DatasetName,
+    name: Annotated[str, typer.Argument(help="The new name.")],
+    as_json: AsJson = False,
+) -> None:
+    """Change the name; versions, branches and tags stay."""
+    found = registry.dataset(dataset)
+    found.rename(name)
+    _say(found, f"is {dataset} by its new name", as_json)
+
+
+@dataset_app.command("delete")
+@here
+def delete_dataset(registry: Registry, dataset: DatasetName, yes: Yes = False) -> None:
+    """Delete a dataset with all its versions. Files go with the next collect, those that nothing else names."""
+    found = registry.dataset(dataset)
+    count = len(found.tree())
+    if confirmed(f"Delete {dataset} with {count} versions?", yes=yes):
+        typer.echo(f"{dataset} deleted with {found.delete()} versions")
+
+
+def _say(dataset: Dataset, what: str, as_json: bool) -> None:
+    if as_json:
+        print_json(DatasetShape.of(dataset.record))
+    else:
+        typer.echo(f"{dataset.name} {what}")
+
+
+# --- versions ------------------------------------------------------------------------------------------------------
+
+
+@version_app.command("children")
+@here
+def children(registry: Registry, address: Address, as_json: AsJson = False) -> None:
+    """The versions made from one in its own dataset."""
+    name, ref = split_address(address)
+    _list(registry.dataset(name).children(ref or "main"), as_json)
+
+
+@version_app.command("merge-base")
+@here
+def merge_base(
+    registry: Registry,
+    dataset: DatasetName,
+    left: Annotated[str, typer.Argument(autocompletion=place.complete_ref)],
+    right: Annotated[str, typer.Argument(autocompletion=place.complete_ref)],
+    as_json: AsJson = False,
+) -> None:
+    """The best common ancestors of two refs."""
+    _list(registry.dataset(dataset).merge_bases(left, right), as_json)
+
+
+@version_app.command("consumers")
+@here
+def consumers(registry: Registry, address: Address, as_json: AsJson = False) -> None:
+    """The versions of other datasets that were made from one."""
+    found = registry.version(address).consumers
+    if as_json:
+        print_json([{"dataset_name": name, "version_number": number} for name, number in found])
+        return
+    for name, number in found:
+        typer.echo(f"{name}@v{number}")
+
+
+@version_app.command("delete")
+@here
+def delete_version(registry: Registry, address: Address, yes: Yes = False) -> None:
+    """Delete a version that no branch, tag or child points at."""
+    name, ref = split_address(address)
+    if ref is None:
+        raise InputError(f"Say which version: {name}@v3, for example.")
+    dataset = registry.dataset(name)
+    version = dataset.version(ref)
+    if confirmed(f"Delete {version}?", yes=yes):
+        dataset.delete_version(f"v{version.number}")
+        typer.echo(f"{version} deleted")
+
+
+def _list(found: list[Version], as_json: bool) -> None:
+    if as_json:
+        print_json([VersionShape.of(version.record) for version in found])
+        return
+    for version in found:
+        typer.echo(_line(version, []))
+
+
+# --- files ---------------------------------------------------------------------------------------------------------
+
+Hash = Annotated[str, typer.Argument(help="The beginning of a SHA-256.")]
+
+
+@file_app.command("show")
+@here
+def show_file(registry: Registry, content_hash: Hash, as_json: AsJson = False) -> None:
+    """A stored file: its hash, its size, and how many versions name it."""
+    found = registry.file(content_hash)
+    if as_json:
+        print_json(FileShape.of(found))
+        return
+    print_facts(
+        [
+            ("hash", found.content_hash),
+            ("size", f"{found.size:,} bytes"),
+            ("named by", f"{found.reference_count} components"),
+            ("format", found.format),
+            ("compressed", found.compression_type),
+            ("stored", moment(found.created_at)),
+        ]
+    )
+
+
+@file_app.command("get")
+@here
+def get_file(
+    registry: Registry,
+    content_hash: Hash,
+    to: Annotated[str, typer.Option("--to", "-o", help="A file to write; - for standard output.")] = "-",
+) -> None:
+    """The content of a stored file."""
+    with registry.open_file(content_hash) as stream:
+        if to == "-":
+            _write(stream)
+            return
+        with Path(to).open("xb") as target:
+            copyfileobj(stream, target, 1 << 20)
+
+
+@file_app.command("list")
+@here
+def list_files(registry: Registry, as_json: AsJson = False) -> None:
+    """The stored files that you may read, oldest first."""
+    found = list(registry.files())
+    if as_json:
+        print_json([FileShape.of(file) for file in found])
+        return
+    rows = [[f.id, (f.content_hash or "")[:16], size(f.size), f.reference_count, f.format] for f in found]
+    print_table(["id", "hash", "size", "named", "format"], rows)

@@ -1,0 +1,320 @@
+"""Commands about users, groups, tokens, grants, protected branches, and who did what."""
+
+import json
+from datetime import timedelta
+from typing import Annotated, cast
+
+import typer
+
+from dataset_registry.cli.output import AsJson, moment, print_facts, print_json, print_table
+from dataset_registry.cli.place import here
+from dataset_registry.errors import InputError
+from dataset_registry.model.actors import Kind, Permission, User, parse_permission
+from dataset_registry.model.retention import parse_duration
+from dataset_registry.registry import Registry
+from dataset_registry.wire import (
+    AuditCheckShape,
+    AuditShape,
+    GrantShape,
+    NewTokenShape,
+    ProtectionShape,
+    TokenShape,
+    UserShape,
+)
+
+app = typer.Typer()
+user_app = typer.Typer(no_args_is_help=True, help="Users, services and groups, for administrators.")
+token_app = typer.Typer(no_args_is_help=True, help="API tokens: yours, and for administrators those of others.")
+grant_app = typer.Typer(no_args_is_help=True, help="Who may read, write or administer what.")
+protect_app = typer.Typer(no_args_is_help=True, help="Branches that only some may move.")
+audit_app = typer.Typer(no_args_is_help=True, help="Who did what, and whether anybody tampered with that.")
+
+TAMPERED = 3
+"""The exit code of a check that found the audit log tampered with."""
+
+UserName = Annotated[str, typer.Argument(help="The name of a user or a group.")]
+Resource = Annotated[
+    str | None, typer.Argument(help="A dataset, or a prefix that ends in '/'; '/' alone for all datasets.")
+]
+FileHash = Annotated[str | None, typer.Option("--file", help="A file by its hash, instead.")]
+
+
+@app.command()
+@here
+def whoami(registry: Registry) -> None:
+    """As whom you act."""
+    typer.echo(registry.actor)
+
+
+# --- users ---------------------------------------------------------------------------------------------------------
+
+
+@user_app.command("create")
+@here
+def create_user(
+    registry: Registry,
+    name: UserName,
+    role: Annotated[str, typer.Option("--role", help="administrator, member (may make datasets) or guest.")] = "member",
+    kind: Annotated[str, typer.Option("--kind", help="person, service or group.")] = "person",
+    members: Annotated[list[str] | None, typer.Option("--member", help="Of a group; several times.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a user or a group. From the first one on, names are checked."""
+    _say(registry.create_user(name, role=role, kind=cast(Kind, kind), members=members or ()), "made", as_json)
+
+
+@user_app.command("update")
+@here
+def update_user(
+    registry: Registry,
+    name: UserName,
+    role: Annotated[str | None, typer.Option("--role")] = None,
+    disable: Annotated[bool | None, typer.Option("--disable/--enable", help="Lock it out, let it in again.")] = None,
+    members: Annotated[
+        list[str] | None, typer.Option("--member", help="All the members of a group from now on; several times.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change a user's role, lock it out or let it in again; give a group other members."""
+    _say(registry.update_user(name, role=role, disabled=disable, members=members), "changed", as_json)
+
+
+@user_app.command("list")
+@here
+def list_users(registry: Registry, as_json: AsJson = False) -> None:
+    """Every user and group."""
+    found = registry.users()
+    if as_json:
+        print_json([UserShape.of(user) for user in found])
+        return
+    rows = [[u.name, u.kind, u.role, ", ".join(u.members), "locked out" if u.disabled_at else ""] for u in found]
+    print_table(["name", "kind", "role", "members", ""], rows)
+
+
+def _say(user: User, what: str, as_json: bool) -> None:
+    if as_json:
+        print_json(UserShape.of(user))
+    else:
+        of = f"with {', '.join(user.members) or 'no members'}" if user.kind == "group" else f"({user.role})"
+        typer.echo(f"{user.kind} {user.name} {of} {what}")
+
+
+# --- tokens --------------------------------------------------------------------------------------------------------
+
+
+@token_app.command("create")
+@here
+def create_token(
+    registry: Registry,
+    user: Annotated[str | None, typer.Argument(help="Whose; else your own.")] = None,
+    name: Annotated[str, typer.Option("--name", help="What it is for.")] = "token",
+    permission: Annotated[str, typer.Option("--permission", help="read, write or admin: at most this.")] = "admin",
+    prefix: Annotated[str, typer.Option("--prefix", help="Only datasets whose name begins so: raw/")] = "",
+    lasts: Annotated[str | None, typer.Option("--lasts", help="30d, 12h …; else until it is revoked.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a token. Its secret is printed once, alone on standard output."""
+    duration: timedelta | None = parse_duration(lasts) if lasts is not None else None
+    made = registry.create_token(
+        user, name=name, permission=parse_permission(permission), prefix=prefix, lasts=duration
+    )
+    if as_json:
+        print_json(NewTokenShape.of(made))
+        return
+    until = f" until {moment(made.token.expires_at)}" if made.token.expires_at else ""
+    typer.echo(f"token {made.token.id} lets {made.token.user} in{until}; it is not shown again:", err=True)
+    typer.echo(made.secret)
+
+
+@token_app.command("list")
+@here
+def list_tokens(
+    registry: Registry, user: Annotated[str | None, typer.Argument()] = None, as_json: AsJson = False
+) -> None:
+    """Tokens, the newest first."""
+    found = registry.tokens(user)
+    if as_json:
+        print_json([TokenShape.of(token) for token in found])
+        return
+    rows = [
+        [
+            t.id,
+            t.user,
+            t.name,
+            t.permission,
+            t.prefix or "everything",
+            "revoked" if t.revoked_at else moment(t.expires_at),
+            moment(t.last_used_at),
+        ]
+        for t in found
+    ]
+    print_table(["id", "user", "name", "at most", "on", "until", "last used"], rows)
+
+
+@token_app.command("revoke")
+@here
+def revoke_token(registry: Registry, token_id: Annotated[int, typer.Argument(help="Its id, from token list.")]) -> None:
+    """Let a token let nobody in any more."""
+    typer.echo(f"token {token_id} of {registry.revoke_token(token_id).user} revoked")
+
+
+# --- grants --------------------------------------------------------------------------------------------------------
+
+
+def _name(resource: str | None, file: str | None) -> str | None:
+    if file is None and resource is None:
+        raise InputError("Say on what: a dataset, a prefix that ends in '/', or --file HASH.")
+    return "" if resource == "/" else resource
+
+
+@grant_app.command("add")
+@here
+def grant(
+    registry: Registry,
+    user: UserName,
+    permission: Annotated[str, typer.Argument(help="read, write or admin.")],
+    resource: Resource = None,
+    file: FileHash = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a user or group read, write or admin something, instead of what it could do there."""
+    given: Permission = parse_permission(permission)
+    made = registry.grant(user, given, _name(resource, file), file=file)
+    if as_json:
+        print_json(GrantShape.of(made))
+    else:
+        typer.echo(f"{user} may {permission} {made.resource or 'all datasets'}")
+
+
+@grant_app.command("revoke")
+@here
+def revoke(registry: Registry, user: UserName, resource: Resource = None, file: FileHash = None) -> None:
+    """Take what a user or group was granted on something."""
+    registry.revoke(user, _name(resource, file), file=file)
+    typer.echo(f"{user} was granted nothing on {file or resource} any more")
+
+
+@grant_app.command("list")
+@here
+def list_grants(
+    registry: Registry,
+    resource: Resource = None,
+    file: FileHash = None,
+    user: Annotated[str | None, typer.Option("--user", help="What this user or group was granted.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What was granted on something, to somebody, or all that you may see."""
+    found = registry.grants("" if resource == "/" else resource, file=file, user=user)
+    if as_json:
+        print_json([GrantShape.of(grant) for grant in found])
+        return
+    rows = [[g.user, g.permission, g.resource_type, g.resource, g.granted_by, moment(g.granted_at)] for g in found]
+    print_table(["who", "may", "", "what", "by", "since"], rows)
+
+
+# --- protected branches --------------------------------------------------------------------------------------------
+
+Branch = Annotated[str, typer.Argument(help="The branch.")]
+Where = Annotated[str, typer.Argument(help="A dataset, or a prefix that ends in '/'; '/' alone for all datasets.")]
+
+
+@protect_app.command("add")
+@here
+def protect(
+    registry: Registry,
+    resource: Where,
+    branch: Branch = "main",
+    allow: Annotated[list[str] | None, typer.Option("--allow", help="Users and groups that may move it.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let only admins and those who are allowed commit to a branch, move it or delete it."""
+    made = registry.protect("" if resource == "/" else resource, branch, allow=allow or ())
+    if as_json:
+        print_json(ProtectionShape.of(made))
+    else:
+        typer.echo(f"{branch} of {resource} is moved by {', '.join(['admins', *made.allowed])} only")
+
+
+@protect_app.command("remove")
+@here
+def unprotect(registry: Registry, resource: Where, branch: Branch = "main") -> None:
+    """Protect a branch no more."""
+    registry.unprotect("" if resource == "/" else resource, branch)
+    typer.echo(f"{branch} of {resource} is protected no more")
+
+
+@protect_app.command("list")
+@here
+def list_protections(
+    registry: Registry,
+    dataset: Annotated[str | None, typer.Argument(help="A dataset; else all, for administrators.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Protected branches."""
+    found = registry.protections(dataset)
+    if as_json:
+        print_json([ProtectionShape.of(protection) for protection in found])
+        return
+    rows = [[p.resource or "all datasets", p.branch, ", ".join(["admins", *p.allowed])] for p in found]
+    print_table(["where", "branch", "moved by"], rows)
+
+
+# --- the audit log -------------------------------------------------------------------------------------------------
+
+
+@audit_app.command("list")
+@here
+def audit(
+    registry: Registry,
+    dataset: Annotated[str | None, typer.Option("--dataset", help="Only what is about this one.")] = None,
+    actor: Annotated[str | None, typer.Option("--by", help="Only what this user did.")] = None,
+    action: Annotated[str | None, typer.Option("--action", help="Only this: commit, grant …")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """Who did what, the newest first."""
+    found = registry.audit(dataset=dataset, actor=actor, action=action, limit=limit)
+    if as_json:
+        print_json([AuditShape.of(entry) for entry in found])
+        return
+    rows = []
+    for e in found:
+        change = " -> ".join(text for text in (e.before, e.after) if text)
+        what = (e.dataset or str(e.details.get("name", ""))) + (f"@{e.ref}" if e.ref else "")
+        rows.append([moment(e.at), e.actor, e.door, e.action, what, change])
+    print_table(["when", "who", "door", "did", "to", "change"], rows)
+
+
+@audit_app.command("export")
+@here
+def export(registry: Registry) -> None:
+    """The whole log, oldest first, an entry of JSON with its hash a line."""
+    for entry, carried in registry.export_audit():
+        typer.echo(json.dumps(AuditShape.of(entry, carried).model_dump(mode="json"), ensure_ascii=False))
+
+
+@audit_app.command("seal")
+@here
+def seal(registry: Registry) -> None:
+    """Seal what was not sealed yet; every collect does, and a server every minute."""
+    typer.echo(f"{registry.seal_audit()} entries sealed")
+
+
+@audit_app.command("check")
+@here
+def check(registry: Registry, as_json: AsJson = False) -> None:
+    """Find out whether anybody changed, removed or added entries since they were sealed. The exit code is 3 then."""
+    found = registry.check_audit()
+    if as_json:
+        print_json(
+            AuditCheckShape(
+                entries=found.entries, sealed=found.sealed, digest=found.digest, problems=list(found.problems)
+            )
+        )
+    else:
+        for problem in found.problems:
+            typer.echo(problem)
+        print_facts([("entries", f"{found.entries:,}, {found.sealed:,} of them sealed"), ("seal", found.digest)])
+        typer.echo("the log was tampered with" if found.problems else "nothing was tampered with")
+    if found.problems:
+        raise typer.Exit(TAMPERED)

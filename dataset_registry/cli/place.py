@@ -1,0 +1,163 @@
+"""Which registry a command is about, and as whom: options that every such command has."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from dataset_registry.errors import InputError
+from dataset_registry.registry import Registry
+
+FOLDER_VARIABLE = "DATASET_REGISTRY"
+CATALOG_VARIABLE = "DATASET_REGISTRY_CATALOG"
+STORE_VARIABLE = "DATASET_REGISTRY_STORE"
+ACTOR_VARIABLE = "DATASET_REGISTRY_ACTOR"
+TOKEN_VARIABLE = "DATASET_REGISTRY_TOKEN"  # noqa: S105 - the name of a variable
+
+PANEL = "Which registry"
+WHICH = "Say which registry: --registry FOLDER (or the https:// address of a server), or --catalog and --store."
+
+Folder = Annotated[
+    str | None,
+    typer.Option(
+        "--registry",
+        "-r",
+        envvar=FOLDER_VARIABLE,
+        help="The folder of an embedded registry, or the https:// address of a server.",
+        rich_help_panel=PANEL,
+    ),
+]
+AnyCatalog = Annotated[
+    str | None,
+    typer.Option("--catalog", envvar=CATALOG_VARIABLE, help="The catalog's URL, with --store.", rich_help_panel=PANEL),
+]
+AnyStore = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        envvar=STORE_VARIABLE,
+        help="The store: a folder, s3://bucket/prefix, gs://… or az://…",
+        rich_help_panel=PANEL,
+    ),
+]
+As = Annotated[
+    str | None,
+    typer.Option(
+        "--as",
+        envvar=ACTOR_VARIABLE,
+        help="Act as this user, with its permissions; else you are the registry's owner.",
+        rich_help_panel=PANEL,
+    ),
+]
+Token = Annotated[
+    str | None,
+    typer.Option(
+        "--token",
+        envvar=TOKEN_VARIABLE,
+        help="The API token for a server. Better in the environment: others see your command line.",
+        rich_help_panel=PANEL,
+        show_envvar=True,
+    ),
+]
+CatalogOption = Annotated[
+    str,
+    typer.Option(
+        "--catalog",
+        envvar=CATALOG_VARIABLE,
+        help="The catalog's URL: postgresql+psycopg://user:password@host/database or sqlite:///folder/catalog.sqlite.",
+    ),
+]
+
+_OPTIONS = {"registry": Folder, "catalog": AnyCatalog, "store": AnyStore, "acting_as": As, "token": Token}
+_Command = TypeVar("_Command", bound=Callable[..., None])
+
+
+@contextmanager
+def opened(
+    registry: str | None,
+    catalog: str | None,
+    store: str | None,
+    acting_as: str | None = None,
+    token: str | None = None,
+    *,
+    otherwise: str = WHICH,
+    compress: bool = False,
+) -> Iterator[Registry]:
+    """The registry that the options name. Raises `InputError` when they name none."""
+    if registry is None and (catalog is None or store is None):
+        raise InputError(otherwise)
+    with Registry.open(
+        registry,
+        catalog=catalog,
+        store=store,
+        actor=acting_as,
+        token=token,
+        compression="zstd" if compress else None,
+        door="cli",
+    ) as found:
+        yield found
+
+
+def here(command: _Command) -> _Command:
+    """Give a command the options that say which registry it is about; its first parameter is that registry, opened."""
+
+    @wraps(command)
+    def opening(*arguments: Any, **given: Any) -> None:
+        place = {name: given.pop(name) for name in _OPTIONS}
+        with opened(**place) as registry:
+            command(registry, *arguments, **given)
+
+    own = list(inspect.signature(command).parameters.values())[1:]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [parameter.replace(kind=keyword) for parameter in own]
+    parameters += [inspect.Parameter(n, keyword, default=None, annotation=a) for n, a in _OPTIONS.items()]
+    opening.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    opening.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return opening  # type: ignore[return-value]
+
+
+# --- completing names in the shell ---------------------------------------------------------------------------------
+
+
+def complete_dataset(context: typer.Context, incomplete: str) -> list[str]:
+    """The names of datasets that begin so."""
+    with _quietly(context) as registry:
+        return [] if registry is None else [d.name for d in registry.datasets() if d.name.startswith(incomplete)]
+
+
+def complete_address(context: typer.Context, incomplete: str) -> list[str]:
+    """Datasets, and behind an `@` their branches and tags."""
+    name, at, ref = incomplete.partition("@")
+    if not at:
+        return complete_dataset(context, incomplete)
+    with _quietly(context) as registry:
+        if registry is None:
+            return []
+        dataset = registry.dataset(name)
+        refs = [pointer.name for pointer in [*dataset.branches(), *dataset.tags()]]
+        return [f"{name}@{found}" for found in refs if found.startswith(ref)]
+
+
+def complete_ref(context: typer.Context, incomplete: str) -> list[str]:
+    """The branches and tags of the dataset that the command line names before."""
+    name = str(context.params.get("dataset") or "").partition("@")[0]
+    with _quietly(context) as registry:
+        if registry is None or not name:
+            return []
+        dataset = registry.dataset(name)
+        refs = [pointer.name for pointer in [*dataset.branches(), *dataset.tags()]]
+        return [found for found in refs if found.startswith(incomplete)]
+
+
+@contextmanager
+def _quietly(context: typer.Context) -> Iterator[Registry | None]:
+    """The registry of a command line that is still being typed; None where there is none."""
+    folder, catalog, store, acting_as, token = (context.params.get(name) for name in _OPTIONS)
+    if folder is None and (catalog is None or store is None):
+        yield None
+        return
+    with opened(folder, catalog, store, acting_as, token) as registry:
+        yield registry

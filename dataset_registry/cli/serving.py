@@ -1,0 +1,44 @@
+"""Running a server."""
+
+import ipaddress
+from typing import Annotated
+
+import typer
+
+from dataset_registry.cli.place import AnyCatalog, AnyStore, Folder
+from dataset_registry.errors import InputError
+
+app = typer.Typer()
+
+
+@app.command()
+def serve(
+    registry: Folder = None,
+    catalog: AnyCatalog = None,
+    store: AnyStore = None,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen on.")] = 8600,
+    compress: Annotated[bool, typer.Option("--compress", help="Compress new CSV and JSON files.")] = False,
+) -> None:
+    """Serve a registry over REST, until SIGTERM or Ctrl-C; requests under way are finished first.
+
+    Limits come from the environment (DATASET_REGISTRY_CONCURRENCY, …). It speaks HTTP: put a proxy with TLS before it where
+    others than this machine reach it.
+    """
+    try:
+        from dataset_registry.server.app import serve as run
+        from dataset_registry.server.settings import Settings
+    except ImportError as error:
+        raise InputError("A server needs more libraries: pip install 'dataset-registry[server]'") from error
+    if registry is None and (catalog is None or store is None):
+        raise InputError("Say which registry to serve: --registry FOLDER, or --catalog and --store.")
+    settings = Settings(folder=registry, catalog=catalog, store=store, compression="zstd" if compress else None)
+    typer.echo(f"http://{_shown(host)}:{port} (its description: /docs)", err=True)
+    run(settings, host, port)
+
+
+def _shown(host: str) -> str:
+    try:
+        return f"[{host}]" if ipaddress.ip_address(host).version == 6 else host
+    except ValueError:
+        return host

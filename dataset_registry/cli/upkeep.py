@@ -1,0 +1,258 @@
+"""Commands that keep house: expire, collect, verify; and moving: copy, adopt."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dataset_registry.cli.output import AsJson, DryRun, Yes, confirmed, print_json, print_table, progress, size
+from dataset_registry.cli.place import here, opened
+from dataset_registry.errors import InputError
+from dataset_registry.model.retention import Policy, Rule, parse_duration
+from dataset_registry.registry import Registry
+
+DAMAGED = 3
+"""The exit code of a verification that found damage."""
+
+app = typer.Typer()
+
+OlderThan = Annotated[
+    str, typer.Option("--older-than", help="Leave alone what is younger than this: 12h, 7d; 0 for nothing.")
+]
+
+
+# --- keeping house -------------------------------------------------------------------------------------------------
+
+
+@app.command()
+@here
+def expire(
+    registry: Registry,
+    policy: Annotated[Path | None, typer.Option(help="A policy in a TOML file, instead of the options below.")] = None,
+    datasets: Annotated[str, typer.Option(help="The datasets it is for, as a pattern: 'raw/*'.")] = "*",
+    branches: Annotated[str, typer.Option(help="The branches whose histories are judged, as a pattern.")] = "*",
+    last: Annotated[int, typer.Option("--keep-last", help="Keep the newest versions.")] = 0,
+    younger_than: Annotated[
+        str | None, typer.Option("--keep-younger-than", help="Keep those of the last 30d, 12h …")
+    ] = None,
+    daily: Annotated[int, typer.Option("--keep-daily", help="Keep one a day, for so many days.")] = 0,
+    weekly: Annotated[int, typer.Option("--keep-weekly", help="Keep one a week, for so many weeks.")] = 0,
+    monthly: Annotated[int, typer.Option("--keep-monthly", help="Keep one a month, for so many months.")] = 0,
+    yearly: Annotated[int, typer.Option("--keep-yearly", help="Keep one a year, for so many years.")] = 0,
+    keep_inputs: Annotated[bool, typer.Option("--keep-inputs", help="Keep what kept versions were made from.")] = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete the versions that no rule keeps. Heads of branches, tags and what runs use always stay.
+
+    Files are removed by the next collect.
+    """
+    if policy is not None:
+        wanted = Policy.from_mapping(_toml(policy))
+    else:
+        age = parse_duration(younger_than) if younger_than is not None else None
+        rule = Rule(datasets, branches, last, age, daily, weekly, monthly, yearly)
+        wanted = Policy((rule,), keep_inputs)
+    plan = registry.expire(wanted, dry_run=True)
+    if as_json:
+        print_json(
+            {
+                "versions": plan.versions,
+                "bytes": plan.bytes,
+                "datasets": {
+                    found.dataset.name: {
+                        "expire": [version.number for version in found.expiring],
+                        "keep": {str(number): reason for number, reason in sorted(found.kept.items())},
+                    }
+                    for found in plan.datasets
+                },
+            }
+        )
+    else:
+        rows = [[name, kept, gone, why] for name, kept, gone, why in plan.summary() if gone or kept]
+        print_table(["dataset", "keep", "expire", "kept because"], rows)
+        typer.echo(f"{plan.versions} versions expire; {size(plan.bytes)} are free after the next collect")
+    if not plan.versions or dry_run or not confirmed(f"Delete {plan.versions} versions?", yes=yes):
+        return
+    with progress() as bars:
+        done = registry.apply(plan, progress=bars)
+    kept = f", {done.kept} came to be needed and stay" if done.kept else ""
+    typer.echo(f"{done.versions} versions deleted{kept}", err=as_json)
+
+
+@app.command()
+@here
+def collect(
+    registry: Registry,
+    older_than: OlderThan = "1d",
+    sweep: Annotated[
+        bool,
+        typer.Option("--sweep", help="Also remove objects that the catalog does not know (lists the whole store)."),
+    ] = False,
+    max_share: Annotated[
+        float, typer.Option(help="The share of the store that a sweep may remove; 1 for whatever is unknown.")
+    ] = 0.0,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove the files that nothing names any more. Safe beside any number of writers."""
+    age = parse_duration(older_than)
+    with progress() as bars:
+        plan = registry.collect(older_than=age, dry_run=True)
+        unknown = registry.sweep(older_than=age, max_share=max_share, dry_run=True, progress=bars) if sweep else None
+    facts: dict[str, Any] = {
+        "files": len(plan.files),
+        "bytes": plan.bytes,
+        "expired_holds": plan.expired_holds,
+        "trash": plan.trashed,
+    }
+    if unknown is not None:
+        facts |= {
+            "unknown_objects": len(unknown.objects),
+            "unknown_bytes": unknown.bytes,
+            "suspicion": unknown.suspicion,
+        }
+    if as_json:
+        print_json(facts)
+    else:
+        rows = [["files that nothing names", len(plan.files), size(plan.bytes)]]
+        rows += [["holds of dead writers", plan.expired_holds, ""], ["objects in the trash", plan.trashed, ""]]
+        if unknown is not None:
+            rows.append(["objects that the catalog does not know", len(unknown.objects), size(unknown.bytes)])
+        print_table(["what", "how many", "bytes"], rows)
+    if dry_run or not confirmed("Remove them?", yes=yes):
+        return
+    with progress() as bars:
+        done = [registry.apply(plan, progress=bars)]
+        if unknown is not None:
+            done.append(registry.apply(unknown, progress=bars))
+    typer.echo(
+        f"{sum(d.files for d in done)} files, {sum(d.objects for d in done)} objects removed; "
+        f"{size(sum(d.bytes for d in done))} freed",
+        err=as_json,
+    )
+
+
+@app.command()
+@here
+def verify(
+    registry: Registry,
+    deep: Annotated[bool, typer.Option("--deep", help="Read and hash the content of every file.")] = False,
+    share: Annotated[
+        str | None, typer.Option(help="Read a share of the files: 2/7 is the second of seven, say on Tuesdays.")
+    ] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Mend what is safe, put what is damaged into quarantine.")
+    ] = False,
+    older_than: OlderThan = "1d",
+    as_json: AsJson = False,
+) -> None:
+    """Check every digest, look for every object, on request read every byte. Writers go on meanwhile.
+
+    The exit code is 3 when something is damaged, 0 when nothing was found but leftovers.
+    """
+    from dataset_registry.operations.verify import parse_share
+
+    part = parse_share(share) if share is not None else deep
+    with progress() as bars:
+        found = registry.verify(deep=part, repair=repair, older_than=parse_duration(older_than), progress=bars)
+    if as_json:
+        listed = [{"kind": f.kind, "what": f.what, "mended": f.mended, "repair": f.repair} for f in found.findings]
+        print_json({"files": found.files, "bytes_read": found.bytes_read, "waiting": found.waiting, "findings": listed})
+    else:
+        for finding in found.findings[:200]:
+            typer.echo(f"{finding.kind}: {finding.what}{' (mended)' if finding.mended else ''}")
+        if len(found.findings) > 200:
+            typer.echo(f"and {len(found.findings) - 200} more (see --json)")
+        for kind, remedy in {f.kind: f.repair for f in found.findings if not f.mended}.items():
+            typer.echo(f"what to do about {kind}: {remedy}")
+        read = f", {size(found.bytes_read)} of content read" if part else ""
+        left = sum(not finding.mended for finding in found.findings)
+        typer.echo(f"{found.files} files looked for{read}: " + (f"{left} findings left" if left else "all is well"))
+        if found.waiting:
+            typer.echo(f"{found.waiting} legacy files wait for: dataset-registry adopt")
+    if found.damage:
+        raise typer.Exit(DAMAGED)
+
+
+# --- moving --------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+@here
+def copy(
+    registry: Registry,
+    to: Annotated[str | None, typer.Option("--to", help="The folder of the other registry.")] = None,
+    to_catalog: Annotated[str | None, typer.Option(help="The catalog of the other registry, with --to-store.")] = None,
+    to_store: Annotated[str | None, typer.Option(help="The store of the other registry.")] = None,
+    datasets: Annotated[list[str] | None, typer.Option("--dataset", help="Patterns of the datasets to copy.")] = None,
+    refs: Annotated[
+        list[str] | None, typer.Option("--ref", help="Copy only what these branches and tags reach.")
+    ] = None,
+    compress: Annotated[bool, typer.Option("--compress", help="Compress CSV and JSON files in the copy.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Copy datasets with their histories into another registry. Only what is missing there travels; can be repeated."""
+    with (
+        opened(to, to_catalog, to_store, otherwise=_WHERE_TO, compress=compress) as target,
+        progress() as bars,
+    ):
+        done = registry.copy_to(target, datasets=datasets or ("*",), refs=refs or None, progress=bars)
+    if as_json:
+        print_json(asdict(done))
+        return
+    for note in done.notes:
+        typer.echo(f"note: {note}", err=True)
+    typer.echo(
+        f"{done.datasets} datasets: {done.versions} versions copied, {done.present} there already; "
+        f"{done.files} files, {size(done.bytes)} moved"
+    )
+
+
+@app.command()
+@here
+def adopt(
+    registry: Registry,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take the files of a legacy catalog into the store: hashed, deduplicated, counted. Can be stopped and repeated."""
+    plan = registry.adopt(dry_run=True)
+    if dry_run:
+        if as_json:
+            print_json(asdict(plan))
+            return
+        rows = [["kept inline in the catalog", plan.inline], ["under paths", plan.paths]]
+        print_table(["legacy files", "how many"], [*rows, ["of which cannot be read", len(plan.unreadable)]])
+        for number, path in list(plan.unreadable.items())[:20]:
+            typer.echo(f"file {number}: {path} cannot be read")
+        typer.echo(f"{size(plan.bytes)} to read")
+        return
+    with progress() as bars:
+        done = registry.adopt(progress=bars)
+    if as_json:
+        print_json(asdict(done))
+    else:
+        typer.echo(
+            f"{done.files} files adopted, {done.duplicates} of them duplicates; {size(done.bytes)} stored; "
+            f"{done.versions} versions have their digest now"
+        )
+        for number, reason in done.failed.items():
+            typer.echo(f"file {number} could not be read: {reason}", err=True)
+    if done.failed:
+        raise typer.Exit(DAMAGED)
+
+
+_WHERE_TO = "Say where to copy to: --to FOLDER, or --to-catalog and --to-store."
+
+
+def _toml(path: Path) -> Mapping[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"The policy {path} cannot be read: {error}.") from error

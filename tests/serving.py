@@ -1,0 +1,121 @@
+"""Servers for tests: in a thread of the test's process (quick), or as the process that users start (for killing it)."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic, sleep
+
+import httpx
+import uvicorn
+
+from dataset_registry import Registry
+from dataset_registry.server.app import create_app
+from dataset_registry.server.settings import Settings
+
+
+@dataclass
+class Served:
+    """A server: its address, and a registry of its owner to look at and to make users with, past all doors."""
+
+    url: str
+    owner: Registry
+    process: subprocess.Popen[bytes] | None = None
+    log: Path | None = None
+    clients: list[Registry] = field(default_factory=list)
+
+    def token(self, user: str, **options: object) -> str:
+        """The secret of a new token of a user, made if there is none."""
+        if user not in {found.name for found in self.owner.users()}:
+            self.owner.create_user(user)
+        return self.owner.create_token(user, **options).secret  # type: ignore[arg-type]
+
+    def registry(self, user: str = "admin", **options: object) -> Registry:
+        """The registry over REST as a user; `admin` is an administrator."""
+        if user == "admin" and user not in {found.name for found in self.owner.users()}:
+            self.owner.create_user(user, role="administrator")
+        opened = Registry.open(self.url, token=self.token(user, **options))
+        self.clients.append(opened)
+        return opened
+
+    def http(self, user: str = "admin", **options: object) -> httpx.Client:
+        """Plain HTTP as a user, below `/v1/`."""
+        if user == "admin" and user not in {found.name for found in self.owner.users()}:
+            self.owner.create_user(user, role="administrator")
+        headers = {"Authorization": f"Bearer {self.token(user, **options)}"}
+        return httpx.Client(base_url=self.url + "/v1/", headers=headers, timeout=60)
+
+    def close(self) -> None:
+        for client in self.clients:
+            client.close()
+        self.owner.close()
+
+
+@contextmanager
+def in_thread(*, catalog: str, store: str, **settings: object) -> Iterator[Served]:
+    """A server in a thread of this process."""
+    app = create_app(Settings(catalog=catalog, store=store, **settings))  # type: ignore[arg-type]
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, access_log=False))
+    thread = threading.Thread(target=server.run, name="rest", daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive(), "the server did not start"
+        sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    served = Served(f"http://127.0.0.1:{port}", Registry.open(catalog=catalog, store=store))
+    try:
+        yield served
+    finally:
+        served.close()
+        server.should_exit = True
+        thread.join(20)
+
+
+@contextmanager
+def in_process(*, catalog: str, store: str, log: Path, **environment: str) -> Iterator[Served]:
+    """A server as users start it; `environment` are settings in capitals (`CONCURRENCY="4"`)."""
+    port = _free_port()
+    command = [sys.executable, "-c", "from dataset_registry.cli import main; main()"]
+    command += ["serve", "--catalog", catalog, "--store", store, "--port", str(port)]
+    given = {f"DATASET_REGISTRY_{name}": value for name, value in environment.items()}
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, env={**os.environ, **given}, stderr=output, stdout=output)
+    served = Served(f"http://127.0.0.1:{port}", Registry.open(catalog=catalog, store=store), process, log)
+    try:
+        _wait(served, process)
+        yield served
+    finally:
+        served.close()
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait(served: Served, process: subprocess.Popen[bytes]) -> None:
+    deadline = monotonic() + 60
+    while monotonic() < deadline:
+        assert process.poll() is None, served.log and served.log.read_text()
+        try:
+            if httpx.get(served.url + "/ready", timeout=1).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        sleep(0.05)
+    raise AssertionError("the server did not answer in a minute")
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
