@@ -318,6 +318,7 @@ def populate(catalog: Catalog, revision: str) -> None:
         insert(catalog, "name_prefixes", prefix="raw/")
         execute(
             catalog,
-            "INSERT INTO answered_requests (user_id, request_key, fingerprint, status, answer) VALUES (:user, 'k', 'f', 201, '{}')",
+            "INSERT INTO answered_requests (user_id, request_key, fingerprint, status, answer)"
+            " VALUES (:user, 'k', 'f', 201, '{}')",
             {"user": user},
         )

@@ -1,6 +1,7 @@
 """Files and what is in them: looking them up, downloading, uploading, committing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Annotated, Any, BinaryIO
 from uuid import UUID
 
@@ -298,16 +299,21 @@ def _bodies(name: str) -> dict[str, Any]:
     }
 
 
-async def _received(request: Request, kind: type[CommitIn]) -> tuple[CommitIn, dict[str, UploadFile]]:
-    """The commit of a request, and the files that came with it."""
+@asynccontextmanager
+async def _received(request: Request, kind: type[CommitIn]) -> AsyncIterator[tuple[CommitIn, dict[str, UploadFile]]]:
+    """The commit of a request, and the files that came with it, which are gone afterwards."""
     settings = request.app.state.settings
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        return _parsed(kind, await request.body()), {}
-    form = await request.form(max_files=settings.max_form_files, max_fields=1000, max_part_size=settings.max_json_bytes)
-    files = {name: value for name, value in form.multi_items() if isinstance(value, UploadFile)}
-    if len(files) < sum(isinstance(value, UploadFile) for _, value in form.multi_items()):
-        raise InputError("Two files of this form have the same name. Give each component a name of its own.")
-    return _parsed(kind, _commit_of(form, files)), files
+        yield _parsed(kind, await request.body()), {}
+        return
+    async with request.form(
+        max_files=settings.max_form_files, max_fields=1000, max_part_size=settings.max_json_bytes
+    ) as form:
+        given = [(name, value) for name, value in form.multi_items() if isinstance(value, UploadFile)]
+        files = dict(given)
+        if len(files) < len(given):
+            raise InputError("Two files of this form have the same name. Give each component a name of its own.")
+        yield _parsed(kind, _commit_of(form, files)), files
 
 
 def _commit_of(form: FormData, files: dict[str, UploadFile]) -> bytes | dict[str, Any]:
@@ -343,17 +349,18 @@ async def commit(request: Request, there: There, access: Asking) -> CommitShape:
 
     In a form without `commit`, every file is the component of its field's name: `curl -F data=@flights.csv -F message=July`.
     """
-    body, files = await _received(request, CommitIn)
-    return await _commit(request, access, there.record, body, files)
+    async with _received(request, CommitIn) as (body, files):
+        return await _commit(request, access, there.record, body, files)
 
 
 @router.post("/commits", status_code=201, tags=["versions"], openapi_extra=_bodies("NamedCommitIn"))
 async def commit_by_name(request: Request, access: Asking) -> CommitShape:
     """The same by the dataset's name; a dataset that is not there is made with its first version."""
-    body, files = await _received(request, NamedCommitIn)
-    assert isinstance(body, NamedCommitIn), "parsed as one"
-    dataset = await run_in_threadpool(datasets.find_or_new, access, dataset_name(body.dataset_name), body.description)
-    return await _commit(request, access, dataset, body, files)
+    async with _received(request, NamedCommitIn) as (body, files):
+        assert isinstance(body, NamedCommitIn), "parsed as one"
+        name = dataset_name(body.dataset_name)
+        dataset = await run_in_threadpool(datasets.find_or_new, access, name, body.description)
+        return await _commit(request, access, dataset, body, files)
 
 
 SHAPES = (CommitIn, NamedCommitIn, ComponentIn, ContentIn)
