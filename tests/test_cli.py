@@ -1,13 +1,18 @@
 """The command line: what it prints, and what it says of mistakes."""
 
+import io
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from dataset_registry import Registry, cli
+from dataset_registry.cli import graph, output, place, upkeep
+from tests.serving import Served
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -20,7 +25,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 def test_the_catalog_is_upgraded_checked_and_taken_back(
     empty_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(cli.CATALOG_VARIABLE, empty_url)
+    monkeypatch.setenv(place.CATALOG_VARIABLE, empty_url)
     for arguments, words in (
         (["db", "current"], "no tables yet"),
         (["db", "upgrade"], "no tables -> 0012"),
@@ -35,17 +40,20 @@ def test_the_catalog_is_upgraded_checked_and_taken_back(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "words", "code"),
     [
-        (["db", "current", "--catalog", "mysql://host/db"], "a catalog lives in SQLite or PostgreSQL"),
-        (["db", "upgrade", "--catalog", "postgresql://nobody@127.0.0.1:1/none"], "cannot be used now"),
-        (["db", "check", "--catalog", "sqlite:////nowhere/at/all.sqlite"], "no tables yet"),
+        (["db", "current", "--catalog", "mysql://host/db"], "a catalog lives in SQLite or PostgreSQL", 1),
+        (["db", "upgrade", "--catalog", "postgresql://nobody@127.0.0.1:1/none"], "cannot be used now", 5),
+        (["db", "check", "--catalog", "sqlite:////nowhere/at/all.sqlite"], "no tables yet", 1),
+        (["status", "-r", "http://127.0.0.1:1"], "wants to know who asks", 1),
+        (["status", "-r", "http://127.0.0.1:1", "--token", "dr_x"], "does not answer", 5),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_1(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+def test_a_mistake_is_one_line_and_an_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str, code: int
 ) -> None:
-    assert run(monkeypatch, *arguments) == 1
+    monkeypatch.setattr("dataset_registry.remote.client.sleep", lambda seconds: None)
+    assert run(monkeypatch, *arguments) == code
     printed = capsys.readouterr()
     assert words.lower() in printed.err.lower()
     assert printed.err.startswith("error: ")
@@ -83,7 +91,7 @@ def test_a_no_at_the_prompt_removes_nothing_and_a_yes_does(
 ) -> None:
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     for answer, left in ((False, 10), (True, 2)):
-        monkeypatch.setattr(cli.typer, "confirm", lambda question, answer=answer: answer)
+        monkeypatch.setattr(output.typer, "confirm", lambda question, answer=answer: answer)
         assert run(monkeypatch, "expire", "-r", folder, "--keep-last", "2") == 0
         assert len(versions(folder)) == left
     assert "8 versions deleted" in capsys.readouterr().out
@@ -92,7 +100,7 @@ def test_a_no_at_the_prompt_removes_nothing_and_a_yes_does(
 def test_plans_and_results_are_json_on_request(
     folder: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(cli.FOLDER_VARIABLE, folder)
+    monkeypatch.setenv(place.FOLDER_VARIABLE, folder)
 
     def printed(*arguments: str) -> dict[str, Any]:
         assert run(monkeypatch, *arguments, "--json") == 0
@@ -112,7 +120,7 @@ def test_damage_has_an_exit_code_of_its_own(
     folder: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     next(Path(folder).glob("objects/*/*")).unlink()
-    assert run(monkeypatch, "verify", "-r", folder) == cli.DAMAGED
+    assert run(monkeypatch, "verify", "-r", folder) == upkeep.DAMAGED
     printed = capsys.readouterr().out
     assert "missing: the file" in printed
     assert "what to do about missing" in printed
@@ -133,7 +141,6 @@ def test_a_copy_with_a_note_says_it(
         (["verify"], "Say which registry"),
         (["copy", "-r", "{folder}"], "Say where to copy to"),
         (["copy", "-r", "{folder}", "--to", "{folder}"], "prefix of its own"),
-        (["copy", "-r", "{folder}", "--to", "{folder}-2", "--dataset", "none*"], "No dataset matches none*"),
         (["expire", "-r", "{folder}"], "must keep something"),
         (["expire", "-r", "{folder}", "--keep-younger-than", "soon"], "no duration"),
         (["expire", "-r", "{folder}", "--policy", "{folder}/none.toml"], "cannot be read"),
@@ -152,3 +159,248 @@ def test_what_cannot_be_meant_is_refused(
     printed = capsys.readouterr()
     assert words in printed.err
     assert printed.err.startswith("error: ")
+
+
+# --- data ----------------------------------------------------------------------------------------------------------
+
+
+class Shell:
+    """A user at a prompt, in a registry of its own."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+        self.folder, self._monkeypatch, self._captured = folder, monkeypatch, capfd
+        monkeypatch.setenv(place.FOLDER_VARIABLE, str(folder / "registry"))
+        monkeypatch.chdir(folder)
+
+    def __call__(self, *arguments: str, code: int = 0, given: bytes | None = None) -> str:
+        """What a command prints; its errors too when it has to fail."""
+        if given is not None:
+            self._monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
+        assert run(self._monkeypatch, *arguments) == code
+        printed = self._captured.readouterr()
+        assert "Traceback" not in printed.err
+        return printed.out if code == 0 else printed.out + printed.err
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self(*arguments, "--json"))
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Shell:
+    found = Shell(tmp_path, monkeypatch, capfd)
+    (tmp_path / "july.csv").write_text("id,name\n1,a\n2,b\n")
+    (tmp_path / "codes.csv").write_text("code\nAA\n")
+    found("init", "registry")
+    return found
+
+
+def test_files_go_in_and_come_out_again(shell: Shell) -> None:
+    assert "raw/flights@v1 on main" in shell("put", "raw/flights", "july.csv", "-m", "July")
+    assert "nothing changed" in shell("put", "raw/flights", "july.csv")
+    assert "raw/flights@v2" in shell("put", "raw/flights", "airports=codes.csv")
+    assert shell("get", "raw/flights", "data", "-o", "-") == "id,name\n1,a\n2,b\n"
+    assert shell("get", "raw/flights", "airports") == "code\nAA\n", "a pipe gets the bytes"
+    assert len(shell("get", "raw/flights@v2", "-o", "out").splitlines()) == 2
+    assert (shell.folder / "out" / "airports.csv").read_text() == "code\nAA\n"
+    assert "exists already" in shell("get", "raw/flights@v2", "-o", "out", code=1)
+
+
+def test_standard_input_is_a_component(shell: Shell) -> None:
+    shell("put", "raw/piped", "-", "--format", "csv", given=b"x,y\n1,2\n")
+    found = shell.json("schema", "raw/piped")
+    assert [c["name"] for c in found["components"][0]["schema_json"]["tables"][0]["columns"]] == ["x", "y"]
+
+
+def test_several_files_are_components_by_their_names(shell: Shell) -> None:
+    shell("put", "raw/both", "july.csv", "codes.csv", "--type", "metadata")
+    found = shell.json("show", "raw/both")["components"]
+    assert [(c["component_name"], c["component_type"]) for c in found] == [("codes", "metadata"), ("july", "metadata")]
+
+
+def test_a_version_is_shown_with_what_it_holds(shell: Shell) -> None:
+    shell("put", "raw/flights", "july.csv", "-m", "July")
+    printed = shell("show", "raw/flights")
+    assert "raw/flights@v1" in printed
+    assert "July" in printed
+    assert re.search(r"data\s+data\s+csv\s+2\s+16 bytes", printed)
+    assert re.search(r"id\s+int64\s+0\s+1\s+2", shell("schema", "raw/flights"))
+
+
+def test_what_changed_is_told_by_component_and_column(shell: Shell) -> None:
+    shell("put", "raw/flights", "july.csv")
+    (shell.folder / "august.csv").write_text("id,name,delay\n1,a,5\n")
+    shell("put", "raw/flights", "data=august.csv", "airports=codes.csv")
+    printed = shell("diff", "raw/flights", "v1")
+    assert "raw/flights v1 -> v2" in printed
+    assert "+ airports" in printed
+    assert "~ data" in printed
+    assert "+ delay: int64" in printed
+    assert shell("diff", "raw/flights", "v1", "v1").endswith("no difference\n")
+    assert shell.json("diff", "raw/flights", "v1")["added"] == [{"component_name": "airports", "component_index": 0}]
+
+
+def test_a_branched_history_is_drawn(shell: Shell) -> None:
+    shell("put", "raw/flights", "july.csv", "-m", "July")
+    shell("branch", "create", "raw/flights", "dev")
+    shell("put", "raw/flights", "codes.csv", "-m", "on main")
+    shell("put", "raw/flights", "codes.csv", "-b", "dev", "-m", "on dev", "--type", "metadata")
+    shell("tag", "create", "raw/flights", "first", "v1")
+    lines = [re.sub(r" [0-9a-f]{8}| ·.*", "", line) for line in shell("log", "raw/flights", "--all").splitlines()]
+    assert lines == [
+        "●  v3 (dev) on dev",
+        "│ ●  v2 (main) on main",
+        "├─╯",
+        "●  v1 (tag: first) July",
+    ]
+    assert [v["version_number"] for v in shell.json("log", "raw/flights@dev")] == [3, 1]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "drawing"),
+    [
+        ([], []),
+        ([(2, [1]), (1, [])], ["●  2", "●  1"]),
+        (
+            [(4, [2, 3]), (3, [1]), (2, [1]), (1, [])],
+            ["●  4", "├─╮", "│ ●  3", "● │  2", "├─╯", "●  1"],
+        ),
+        (
+            [(5, [2]), (4, [3]), (3, [1]), (2, [1]), (1, [])],
+            ["●  5", "│ ●  4", "│ ●  3", "● │  2", "├─╯", "●  1"],
+        ),
+        (  # two heads of one parent, a third of another: the middle line is crossed
+            [(5, [1]), (4, [2]), (3, [1]), (2, []), (1, [])],
+            ["●  5", "│ ●  4", "│ │ ●  3", "│ ● │  2", "├───╯", "●  1"],
+        ),
+        (  # a criss-cross
+            [(5, [3, 4]), (4, [2, 1]), (3, [1, 2]), (2, [0]), (1, [0]), (0, [])],
+            None,
+        ),
+    ],
+)
+def test_drawings(nodes: list[tuple[int, list[int]]], drawing: list[str] | None) -> None:
+    lines = list(graph.draw((number, parents, str(number)) for number, parents in nodes))
+    if drawing is not None:
+        assert lines == drawing
+    assert [line.split()[-1] for line in lines if "●" in line] == [str(number) for number, _ in nodes]
+    assert all("●" in line or set(line) <= set("├─╮╯┼│ ") for line in lines)
+
+
+def test_branches_and_tags_are_made_moved_and_listed(shell: Shell) -> None:
+    shell("put", "raw/flights", "july.csv")
+    shell("put", "raw/flights", "data=codes.csv")
+    assert shell.json("branch", "create", "raw/flights", "dev", "v1")["version_number"] == 1
+    assert "not at v2 as expected" in shell("branch", "move", "raw/flights", "dev", "v2", "--expect", "v2", code=5)
+    assert "dev is at v2" in shell("branch", "move", "raw/flights", "dev", "v2", "--expect", "v1")
+    assert [b["pointer_name"] for b in shell.json("branch", "list", "raw/flights")] == ["dev", "main"]
+    shell("branch", "delete", "raw/flights", "dev")
+    shell("tag", "create", "raw/flights", "v1.0")
+    assert "never given again" in shell("tag", "delete", "raw/flights", "v1.0") + shell(
+        "tag", "create", "raw/flights", "v1.0", code=1
+    )
+    assert "made in 1 datasets" in shell("registry-branch", "create", "pr-1")
+    assert [b["name"] for b in shell.json("registry-branch", "list")] == ["pr-1"]
+    assert "deleted in 1" in shell("registry-branch", "delete", "pr-1")
+
+
+def test_datasets_and_versions_are_made_changed_and_deleted(shell: Shell) -> None:
+    shell("dataset", "create", "raw/a", "-d", "one")
+    shell("dataset", "describe", "raw/a", "two")
+    shell("dataset", "rename", "raw/a", "raw/b")
+    assert [(d["name"], d["description"]) for d in shell.json("datasets", "raw/")] == [("raw/b", "two")]
+    for name in ("july.csv", "data=codes.csv"):
+        shell("put", "raw/b", name)
+    assert [v["version_number"] for v in shell.json("version", "children", "raw/b@v1")] == [2]
+    assert "point at it" in shell("version", "delete", "raw/b@v1", "--yes", code=1)
+    assert "There is nobody to ask" in shell("dataset", "delete", "raw/b", code=1)
+    assert "raw/b deleted with 2 versions" in shell("dataset", "delete", "raw/b", "--yes")
+    assert "There is no dataset 'raw/b'" in shell("show", "raw/b", code=4)
+
+
+def test_files_are_found_by_their_hash(shell: Shell) -> None:
+    shell("put", "raw/flights", "july.csv")
+    (found,) = shell.json("file", "list")
+    assert found["reference_count"] == 1
+    assert shell.json("file", "show", found["content_hash"][:12]) == found
+    assert shell("file", "get", found["content_hash"]) == "id,name\n1,a\n2,b\n"
+
+
+def test_users_act_with_their_permissions(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell("put", "raw/flights", "july.csv")
+    shell("user", "create", "bob")
+    shell("user", "create", "crew", "--kind", "group", "--member", "bob")
+    monkeypatch.setenv(place.ACTOR_VARIABLE, "bob")
+    assert "There is no dataset" in shell("show", "raw/flights", code=4)
+    monkeypatch.delenv(place.ACTOR_VARIABLE)
+    assert "crew may read raw/" in shell("grant", "add", "crew", "read", "raw/")
+    monkeypatch.setenv(place.ACTOR_VARIABLE, "bob")
+    assert "bob" in shell("whoami")
+    assert "raw/flights@v1" in shell("show", "raw/flights")
+    assert "this takes write" in shell("put", "raw/flights", "codes.csv", code=6)
+    monkeypatch.delenv(place.ACTOR_VARIABLE)
+    shell("protect", "add", "raw/", "main", "--allow", "crew")
+    assert shell.json("protect", "list", "raw/flights")[0]["allowed"] == ["crew"]
+    shell("protect", "remove", "raw/", "main")
+    shell("grant", "revoke", "crew", "raw/")
+    assert shell.json("grant", "list") == []
+    assert "administrator" in shell("user", "update", "bob", "--role", "administrator")
+    assert [u["name"] for u in shell.json("user", "list")] == ["bob", "crew"]
+
+
+def test_a_secret_stands_alone_on_standard_output(shell: Shell) -> None:
+    shell("user", "create", "bob")
+    assert re.fullmatch(r"dr_[A-Za-z0-9_-]{43}\n", shell("token", "create", "bob", "--lasts", "30d"))
+    (found,) = shell.json("token", "list", "bob")
+    assert "secret" not in found
+    assert "revoked" in shell("token", "revoke", str(found["id"]))
+    assert "revoked" in shell("token", "list")
+
+
+def test_who_did_what_is_listed_exported_and_checked(shell: Shell) -> None:
+    shell("put", "raw/flights", "july.csv")
+    assert [(e["action"], e["door"]) for e in shell.json("audit", "list")] == [
+        ("commit", "cli"),
+        ("dataset.create", "cli"),
+    ]
+    assert "2 entries sealed" in shell("audit", "seal")
+    exported = [json.loads(line) for line in shell("audit", "export").splitlines()]
+    assert [e["action"] for e in exported] == ["dataset.create", "commit"]
+    assert "nothing was tampered with" in shell("audit", "check")
+
+
+def test_a_served_registry_is_used_like_a_folder(served: Served, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    served.owner.create_user("admin", role="administrator")
+    monkeypatch.setenv(place.FOLDER_VARIABLE, served.url)
+    monkeypatch.setenv(place.TOKEN_VARIABLE, served.token("admin"))
+    assert "raw/flights@v1" in shell("put", "raw/flights", "july.csv")
+    assert shell("get", "raw/flights") == "id,name\n1,a\n2,b\n"
+    assert "admin" in shell("status")
+    assert "all is well" in shell("verify", "--deep")
+    monkeypatch.setenv(place.TOKEN_VARIABLE, "dr_wrong")
+    assert "lets nobody in" in shell("status", code=6)
+
+
+def test_every_command_has_help_that_says_what_it_does(shell: Shell) -> None:
+    pending: list[tuple[list[str], Any]] = [([], typer.main.get_command(cli.app))]
+    seen = 0
+    while pending:
+        path, command = pending.pop()
+        if hasattr(command, "commands"):
+            pending += [([*path, name], inner) for name, inner in command.commands.items()]
+            continue
+        assert command.help, path
+        assert "Usage:" in shell(*path, "--help")
+        seen += 1
+    assert seen > 45
+
+
+def test_names_and_refs_are_completed_in_the_shell(shell: Shell) -> None:
+    shell("put", "raw/flights", "july.csv")
+    shell("tag", "create", "raw/flights", "nightly")
+    context = typer.Context(typer.main.get_command(cli.app))
+    context.params = {"registry": str(shell.folder / "registry"), "dataset": "raw/flights"}
+    assert place.complete_dataset(context, "ra") == ["raw/flights"]
+    assert place.complete_address(context, "raw/flights@n") == ["raw/flights@nightly"]
+    assert place.complete_ref(context, "") == ["main", "nightly"]
+    context.params = {}
+    assert place.complete_address(context, "raw") == []

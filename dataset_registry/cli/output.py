@@ -90,12 +90,12 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def confirmed(question: str, *, yes: bool) -> bool:
-    """Whether the user wants it. Raises `InputError` where there is nobody to ask."""
+def confirmed(question: str, *, yes: bool, otherwise: str = "") -> bool:
+    """Whether the user wants it. Raises `InputError` where there is nobody to ask; `otherwise` is what else may be done."""
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise InputError(f"{question} There is nobody to ask: pass --yes to do it.")
+        raise InputError(f"{question} There is nobody to ask: pass --yes to do it{otherwise}.")
     return typer.confirm(question)
 
 

@@ -19,6 +19,8 @@ DAMAGED = 3
 
 app = typer.Typer()
 
+_OR_LOOK = ", or --dry-run to see the plan only"
+
 OlderThan = Annotated[
     str, typer.Option("--older-than", help="Leave alone what is younger than this: 12h, 7d; 0 for nothing.")
 ]
@@ -76,7 +78,7 @@ def expire(
         rows = [[name, kept, gone, why] for name, kept, gone, why in plan.summary() if gone or kept]
         print_table(["dataset", "keep", "expire", "kept because"], rows)
         typer.echo(f"{plan.versions} versions expire; {size(plan.bytes)} are free after the next collect")
-    if not plan.versions or dry_run or not confirmed(f"Delete {plan.versions} versions?", yes=yes):
+    if not plan.versions or dry_run or not confirmed(f"Delete {plan.versions} versions?", yes=yes, otherwise=_OR_LOOK):
         return
     with progress() as bars:
         done = registry.apply(plan, progress=bars)
@@ -125,7 +127,7 @@ def collect(
         if unknown is not None:
             rows.append(["objects that the catalog does not know", len(unknown.objects), size(unknown.bytes)])
         print_table(["what", "how many", "bytes"], rows)
-    if dry_run or not confirmed("Remove them?", yes=yes):
+    if dry_run or not confirmed("Remove them?", yes=yes, otherwise=_OR_LOOK):
         return
     with progress() as bars:
         done = [registry.apply(plan, progress=bars)]

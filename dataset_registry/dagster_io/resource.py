@@ -25,7 +25,8 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
     """
 
     path: str | None = Field(
-        default=None, description="The folder of an embedded registry (SQLite and files), made on first use."
+        default=None,
+        description="The folder of an embedded registry (SQLite and files), made on first use; or a server: https://…",
     )
     catalog: str | None = Field(default=None, description="The URL of the catalog, such as postgresql+psycopg://…")
     store: str | None = Field(
@@ -34,14 +35,20 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
     compression: str | None = Field(
         default=None, description="What new CSV and JSON files are compressed with, where that pays."
     )
-    actor: str | None = Field(default=None, description="Who commits; the operating system's user when not given.")
+    actor: str | None = Field(
+        default=None,
+        description="The user, say a service, that runs act as, with its permissions; the registry's owner when not given.",
+    )
+    token: str | None = Field(
+        default=None, description='The API token for a server: `dg.EnvVar("DATASET_REGISTRY_TOKEN")`, never the text itself.'
+    )
     branch: str | None = Field(default=None, description="The branch to write to and to read from.")
     fallback_branch: str = Field(default="main", description="What is read where a dataset does not have the branch.")
 
     @property
     def registry(self) -> Registry:
         """The registry, opened once in a process. Raises `CatalogOutdated`, `InputError`."""
-        return _open(self.path, self.catalog, self.store, self.actor, self.compression)
+        return _open(self.path, self.catalog, self.store, self.actor, self.token, self.compression)
 
     def branch_of(self, run_tags: Mapping[str, str] | None = None) -> str:
         """The branch of a run with these tags."""
@@ -51,6 +58,13 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
 
 @cache
 def _open(
-    path: str | None, catalog: str | None, store: str | None, actor: str | None, compression: str | None
+    path: str | None,
+    catalog: str | None,
+    store: str | None,
+    actor: str | None,
+    token: str | None,
+    compression: str | None,
 ) -> Registry:
-    return Registry.open(path, catalog=catalog, store=store, actor=actor, compression=compression)
+    return Registry.open(
+        path, catalog=catalog, store=store, actor=actor, token=token, compression=compression, door="dagster"
+    )

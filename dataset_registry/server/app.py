@@ -34,6 +34,7 @@ def create_app(settings: Settings) -> FastAPI:
         compression=settings.compression,
         door="rest",
     )
+    observing.configure()
     metrics = Metrics()
     app = FastAPI(
         title="dataset_registry",
@@ -138,7 +139,6 @@ def serve(settings: Settings, host: str, port: int) -> None:
     """Run a server until it is told to stop (SIGTERM, Ctrl-C): requests under way are finished first."""
     import uvicorn
 
-    observing.configure()
     config = uvicorn.Config(
         create_app(settings),
         host=host,
