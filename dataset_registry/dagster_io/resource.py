@@ -40,7 +40,8 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
         description="The user, say a service, that runs act as, with its permissions; the registry's owner when not given.",
     )
     token: str | None = Field(
-        default=None, description='The API token for a server: `dg.EnvVar("DATASET_REGISTRY_TOKEN")`, never the text itself.'
+        default=None,
+        description='The API token for a server: `dg.EnvVar("DATASET_REGISTRY_TOKEN")`, never the text itself.',
     )
     branch: str | None = Field(default=None, description="The branch to write to and to read from.")
     fallback_branch: str = Field(default="main", description="What is read where a dataset does not have the branch.")

@@ -119,6 +119,14 @@ def put(
     return Held(holds, stored)
 
 
+def hold_for_upload(access: Access, content_hash: str) -> str:
+    """A fresh key for content that its sender puts into the store itself. The hold is never released: when it runs out a
+    collection takes whatever is under the key, and goes on doing so for as long as the sender could still be writing."""
+    key = new_key(content_hash)
+    access.catalog.write(lambda tx: files.hold(tx, {content_hash: key}))
+    return key
+
+
 def _each(move: Callable[[str], None], hashes: Sequence[str], at_once: int) -> None:
     if min(len(hashes), at_once) <= 1:
         for content_hash in hashes:

@@ -1,6 +1,7 @@
 """What versions hold, as a server tells it; files come into the cache of this machine, checked against their hashes."""
 
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from io import BufferedReader, RawIOBase
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -109,6 +110,9 @@ class _ServedFiles:
 
     def uri(self, key: str) -> str:
         return f"{self.location}/v1/files/{self.ids[key[:64]]}/content"
+
+    def upload_url(self, key: str, lasts: timedelta) -> None:
+        """A server's store is reached by its own uploads."""
 
     def put(self, key: str, source: Path | bytes) -> int:
         raise self._read_only()

@@ -106,7 +106,11 @@ def _spooled(sources: Sources, spool: Spool, content: ContentIn, used: dict[str,
         spooled, name = spool.copy(part.file), part.filename
     elif content.upload_id is not None:
         upload = sources.uploads.get(sources.access.actor.name, content.upload_id)
-        spooled = spool.share(sources.uploads.path(upload))
+        if upload.key is None:
+            spooled = spool.share(sources.uploads.path(upload))
+        else:  # a copy of our own: the sender could still change what is under the key
+            with sources.access.store.open(upload.key) as stream:
+                spooled = spool.copy(stream)
         used[upload.id] = upload
         if upload.content_hash not in (None, spooled.content_hash):
             raise _differs(str(upload.content_hash), spooled)

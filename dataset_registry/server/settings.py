@@ -16,6 +16,10 @@ class Settings(BaseSettings):
         None, description="What new CSV and JSON files are compressed with, where that pays."
     )
 
+    direct_uploads: bool = Field(
+        default=False,
+        description="Whether clients may PUT large files straight into the object store (they must reach it).",
+    )
     max_json_bytes: int = Field(default=32 << 20, description="The largest JSON body.")
     max_upload_bytes: int = Field(default=1 << 40, description="The largest upload, in one request or in several.")
     max_form_files: int = Field(default=2000, description="How many files one commit may bring in one form.")

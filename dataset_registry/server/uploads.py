@@ -26,13 +26,14 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An upload: whose it is, and what was said of it."""
+    """An upload: whose it is, and what was said of it. With a `key`, its content goes straight into the store, under that."""
 
     id: str
     user: str
     file_size: int | None
     content_hash: str | None
     begun: float
+    key: str | None = None
 
 
 class Uploads:
@@ -43,11 +44,11 @@ class Uploads:
         self._most, self._seconds = most, hours * 3600
         self._writing: set[str] = set()
 
-    def begin(self, user: str, file_size: int | None, content_hash: str | None) -> Upload:
+    def begin(self, user: str, file_size: int | None, content_hash: str | None, key: str | None = None) -> Upload:
         """Begin an upload of a user. Raises `PayloadTooLarge`, `StorageError`."""
         if file_size is not None and file_size > self._most:
             raise PayloadTooLarge(f"This server takes files of up to {self._most:,} bytes.", most=self._most)
-        upload = Upload(secrets.token_hex(16), user, file_size, content_hash, time())
+        upload = Upload(secrets.token_hex(16), user, file_size, content_hash, time(), key)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._facts(upload.id).write_text(json.dumps(asdict(upload)))

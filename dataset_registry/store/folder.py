@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from time import time
 from typing import BinaryIO
@@ -127,6 +128,9 @@ class FolderStore:
 
     def uri(self, key: str) -> str:
         return self._path(key).as_uri()
+
+    def upload_url(self, key: str, lasts: timedelta) -> None:
+        checked_key(key)
 
     def delete(self, key: str) -> None:
         try:

@@ -3,6 +3,7 @@
 import threading
 import weakref
 from collections.abc import Iterator
+from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
 from shutil import rmtree
@@ -49,6 +50,9 @@ class MemoryStore:
 
     def uri(self, key: str) -> str:
         return f"memory:///{key}"
+
+    def upload_url(self, key: str, lasts: timedelta) -> None:
+        checked_key(key)
 
     def delete(self, key: str) -> None:
         with self._lock:

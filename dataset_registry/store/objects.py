@@ -162,6 +162,12 @@ class ObjectStore:
     def uri(self, key: str) -> str:
         return f"{self._bucket}/{self._path(key)}"
 
+    def upload_url(self, key: str, lasts: timedelta) -> str:
+        import obstore
+
+        with self._errors(key):
+            return str(obstore.sign(cast(Any, self._client), "PUT", self._path(key), lasts))
+
     def delete(self, key: str) -> None:
         import obstore
 

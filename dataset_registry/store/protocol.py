@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO, Protocol
 from uuid import uuid4
@@ -80,6 +81,9 @@ class Store(Protocol):
 
     def uri(self, key: str) -> str:
         """The address under which another engine can read the object."""
+
+    def upload_url(self, key: str, lasts: timedelta) -> str | None:
+        """An address to which anybody who knows it may PUT the object for so long, None where there is no such thing."""
 
     def delete(self, key: str) -> None:
         """Remove an object. An absent key is not an error: deletions are repeated after a crash."""

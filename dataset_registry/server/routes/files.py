@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Annotated, Any, BinaryIO
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from dataset_registry.model.records import DatasetRecord, FileRecord, NewDataset
 from dataset_registry.operations import datasets, read, stored
 from dataset_registry.operations.access import Access
 from dataset_registry.operations.contents import CatalogContents
+from dataset_registry.operations.put import hold_for_upload
 from dataset_registry.server import commits, paging
 from dataset_registry.server.asking import Asking, Here, Idempotent, version_uuid
 from dataset_registry.server.paging import Cursor, Limit
@@ -46,6 +48,9 @@ router = APIRouter(route_class=Idempotent)
 FileId = Annotated[int, Path(ge=1, le=MOST_IDS, description="The id of a file.")]
 UploadId = Annotated[str, Path(min_length=1, max_length=100, description="The id of an upload.")]
 _BLOCK = 1 << 20
+_ONE_PUT = 5 << 30
+"""What S3 takes in one PUT."""
+_DIRECT_FOR = timedelta(hours=1)
 
 
 def uploads_of(request: Request) -> Uploads:
@@ -232,9 +237,19 @@ def _upload(uploads: Uploads, upload: Upload) -> UploadShape:
 
 
 @router.post("/uploads", status_code=201, tags=["uploads"])
-def begin_upload(access: Asking, uploads: Growing, body: UploadIn) -> UploadShape:
-    """Begin an upload that can be gone on with after a broken connection: PATCH its bytes, then commit it."""
-    return _upload(uploads, uploads.begin(access.actor.name, body.file_size, body.content_hash))
+def begin_upload(request: Request, access: Asking, uploads: Growing, body: UploadIn) -> UploadShape:
+    """Begin an upload that can be gone on with after a broken connection: PATCH its bytes, then commit it.
+
+    With `direct`, `file_size` and `content_hash`, a server whose store can do it answers with an `upload_url`: PUT the content
+    there instead, within the hour. It is read and checked before it counts.
+    """
+    url = key = None
+    direct = body.direct and request.app.state.settings.direct_uploads and (body.file_size or 0) <= _ONE_PUT
+    if direct and body.content_hash is not None and body.file_size is not None:
+        key = hold_for_upload(access, body.content_hash)
+        url = access.store.upload_url(key, _DIRECT_FOR)
+    upload = uploads.begin(access.actor.name, body.file_size, body.content_hash, key if url else None)
+    return _upload(uploads, upload).model_copy(update={"upload_url": url})
 
 
 @router.get("/uploads/{upload_id}", tags=["uploads"])
