@@ -125,6 +125,12 @@ class RetryLater(RegistryError):
     code = "retry_later"
 
 
+class BodyTimeout(RetryLater):
+    """A client was silent for too long in the middle of its request."""
+
+    code = "body_timeout"
+
+
 class TooManyRequests(RetryLater):
     """The server has as much to do as it may: ask again in a moment."""
 

@@ -1,6 +1,5 @@
 """Running a server."""
 
-import ipaddress
 from typing import Annotated
 
 import typer
@@ -33,12 +32,4 @@ def serve(
     if registry is None and (catalog is None or store is None):
         raise InputError("Say which registry to serve: --registry FOLDER, or --catalog and --store.")
     settings = Settings(folder=registry, catalog=catalog, store=store, compression="zstd" if compress else None)
-    typer.echo(f"http://{_shown(host)}:{port} (its description: /docs)", err=True)
     run(settings, host, port)
-
-
-def _shown(host: str) -> str:
-    try:
-        return f"[{host}]" if ipaddress.ip_address(host).version == 6 else host
-    except ValueError:
-        return host

@@ -1,6 +1,7 @@
 """The server as a whole: its app, its life, and running it."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -18,6 +19,7 @@ from dataset_registry.operations import audit
 from dataset_registry.operations.access import Access
 from dataset_registry.registry import Registry
 from dataset_registry.server import observing, problems
+from dataset_registry.server.asking import Asked
 from dataset_registry.server.limits import Limited
 from dataset_registry.server.observing import Metrics, Observed, log
 from dataset_registry.server.routes import datasets, files, people, refs, upkeep
@@ -57,6 +59,7 @@ def create_app(settings: Settings) -> FastAPI:
     v1.include_router(people.secrets)
     app.include_router(v1)
     app.include_router(_watching(metrics))
+    app.add_middleware(Asked, access=app.state.access)
     app.add_middleware(Limited, settings=settings)
     app.add_middleware(Observed, metrics=metrics)
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]
@@ -148,6 +151,10 @@ def serve(settings: Settings, host: str, port: int) -> None:
         server_header=False,
         timeout_graceful_shutdown=30,
         timeout_keep_alive=30,
+        http="h11",  # httptools takes headers of any size
         h11_max_incomplete_event_size=64 << 10,
     )
+    for number in (signal.SIGTERM, signal.SIGINT):  # what uvicorn hands on when it is done: then we are, too
+        signal.signal(number, lambda *_: None)
+    log.info("serving", url=f"http://{host}:{port}", description="/docs")
     uvicorn.Server(config).run()

@@ -8,35 +8,56 @@ from typing import Annotated, Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from fastapi import Depends, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dataset_registry.catalog import requests
-from dataset_registry.errors import ConflictError, InputError, NotAuthenticated
+from dataset_registry.errors import ConflictError, InputError, NotAuthenticated, RegistryError
 from dataset_registry.operations.access import Access
 from dataset_registry.operations.users import authenticate
 from dataset_registry.registry import Registry
+from dataset_registry.server import problems
 
 _bearer = HTTPBearer(auto_error=False, description="An API token: `dataset-registry token create` makes one.")
 KEY = "Idempotency-Key"
 
 
-def access_of(
-    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-) -> Access:
-    """The access of whoever asks. Raises `NotAuthenticated`."""
-    return _access(request, credentials.credentials if credentials else None)
+class Asked:
+    """Middleware that finds out who asks before anything of the request's body is read."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app, self._here = app, access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let pass what is not of `/v1`, and whoever a token lets in."""
+        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
+            await self._app(scope, receive, send)
+            return
+        try:
+            scope["state"]["access"] = access = await run_in_threadpool(self._access, scope)
+        except RegistryError as error:
+            scope["state"]["code"] = error.code
+            await problems.response(error, scope["state"]["request_id"])(scope, receive, send)
+            return
+        scope["state"]["actor"] = access.actor.name
+        await self._app(scope, receive, send)
+
+    def _access(self, scope: Scope) -> Access:
+        header = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+        scheme, _, secret = header.partition(" ")
+        if scheme.lower() != "bearer" or not secret.strip():
+            raise NotAuthenticated("Say who asks, in the header: Authorization: Bearer TOKEN")
+        actor = authenticate(self._here.catalog, secret.strip(), door="rest")
+        return replace(self._here, actor=actor)
 
 
-def _access(request: Request, secret: str | None) -> Access:
-    if secret is None:
-        raise NotAuthenticated("Say who asks, in the header: Authorization: Bearer TOKEN")
-    access: Access = request.app.state.access
-    actor = authenticate(access.catalog, secret, door="rest")
-    request.state.actor = actor.name
-    return replace(access, actor=actor)
+def access_of(request: Request, described: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Access:
+    """The access of whoever asks; the bearer is here for the description of the API."""
+    access: Access = request.state.access
+    return access
 
 
 def registry_of(access: Annotated[Access, Depends(access_of)]) -> Registry:
@@ -64,18 +85,21 @@ class Idempotent(APIRoute):
                 return await handle(request)
             if not 1 <= len(key) <= 255 or not key.isprintable():
                 raise InputError(f"An {KEY} has 1 to 255 printable characters.")
-            scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
-            access = await run_in_threadpool(_access, request, secret if scheme.lower() == "bearer" else None)
+            access: Access = request.state.access
             fingerprint = await _fingerprint(request)
             known = await run_in_threadpool(_recall, access, key)
             if known is not None:
                 if known[0] != fingerprint:
                     raise ConflictError(f"The {KEY} {key!r} was used for another request. Take a new one.", key=key)
-                return Response(known[2], known[1], {"Idempotent-Replayed": "true"}, media_type="application/json")
+                kept = json.loads(known[2])
+                headers = {**kept["headers"], "Idempotent-Replayed": "true"}
+                return Response(kept["body"], known[1], headers, media_type="application/json")
             request.state.idempotency_uuid = _uuid(access, key, fingerprint)
             response = await handle(request)
-            if response.status_code < 300 and isinstance(response, JSONResponse):
-                answer = bytes(response.body).decode()
+            if response.status_code < 300 and not isinstance(response, StreamingResponse):
+                etag = response.headers.get("ETag")
+                headers = {"ETag": etag} if etag is not None else {}
+                answer = json.dumps({"headers": headers, "body": bytes(response.body).decode()})
                 await run_in_threadpool(_remember, access, key, fingerprint, response.status_code, answer)
             return response
 

@@ -1,21 +1,17 @@
 """What one client may cost: bytes of a body, silence in the middle of it, requests at once."""
 
 import asyncio
+import re
+from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dataset_registry.errors import PayloadTooLarge, RegistryError, RetryLater, TooManyRequests
+from dataset_registry.errors import BodyTimeout, PayloadTooLarge, RegistryError, TooManyRequests
 from dataset_registry.server import problems
 from dataset_registry.server.settings import Settings
 
 _OPEN = ("/health", "/ready", "/metrics")
 """Whoever watches a server that is full must still get an answer."""
-
-
-class BodyTimeout(RetryLater):
-    """The client was silent for too long in the middle of its request."""
-
-    code = "body_timeout"
 
 
 class Limited:
@@ -34,41 +30,52 @@ class Limited:
             error: RegistryError = TooManyRequests("The server has as much to do as it may. Ask again in a moment.")
             await problems.response(error, request_id)(scope, receive, send)
             return
-        headers = dict(scope["headers"])
-        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        is_upload = kind in (b"multipart/form-data", b"application/octet-stream")
-        most = self._settings.max_upload_bytes if is_upload else self._settings.max_json_bytes
-        declared = headers.get(b"content-length", b"0")
+        most = self._settings.max_upload_bytes if _streams(scope) else self._settings.max_json_bytes
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > most:
             await problems.response(_too_large(most), request_id)(scope, receive, send)
             return
         count, has_begun = 0, False
+        refusal: RegistryError | None = None
 
         async def receiving() -> Message:
-            nonlocal count
+            nonlocal count, refusal
             try:
                 message = await asyncio.wait_for(receive(), self._settings.body_seconds if not has_begun else None)
             except TimeoutError:
-                raise BodyTimeout("Nothing came for too long in the middle of this request. Send it again.") from None
+                refusal = BodyTimeout("Nothing came for too long in the middle of this request. Send it again.")
+                raise refusal from None
             count += len(message.get("body", b""))
             if count > most:
-                raise _too_large(most)
+                refusal = _too_large(most)
+                raise refusal
             return message
 
         async def sending(message: Message) -> None:
             nonlocal has_begun
-            has_begun = True
-            await send(message)
+            if refusal is None or has_begun:  # whatever the app makes of an error of ours, ours is the answer
+                has_begun = True
+                await send(message)
 
         self._under_way += 1
         try:
-            await self._app(scope, receiving, sending)
-        except (PayloadTooLarge, BodyTimeout) as error:  # before any route of ours could catch it
-            if has_begun:
-                raise
-            await problems.response(error, request_id)(scope, receive, send)
+            with suppress(PayloadTooLarge, BodyTimeout):
+                await self._app(scope, receiving, sending)
+            if refusal is not None and not has_begun:
+                scope["state"]["code"] = refusal.code
+                await problems.response(refusal, request_id)(scope, receive, send)
         finally:
             self._under_way -= 1
+
+
+def _streams(scope: Scope) -> bool:
+    """Whether a request's body goes to the disk while it comes; all others are held in memory."""
+    method, path = scope["method"], scope["path"]
+    if method == "PATCH":
+        return bool(path.startswith("/v1/uploads/"))
+    kind = dict(scope["headers"]).get(b"content-type", b"").partition(b";")[0].strip().lower()
+    commits = path == "/v1/commits" or re.fullmatch(r"/v1/datasets/\d+/versions", path) is not None
+    return bool(method == "POST" and commits and kind == b"multipart/form-data")
 
 
 def _too_large(most: int) -> PayloadTooLarge:

@@ -14,6 +14,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _SECRET = re.compile(r"dr_[A-Za-z0-9_-]{20,}|(?i:bearer)\s+\S+")
 
+_HANDLER = "dataset_registry"
+_METHODS = ("GET", "POST", "PATCH", "DELETE", "PUT", "HEAD", "OPTIONS")
+
 log = structlog.get_logger("dataset_registry")
 
 
@@ -73,11 +76,12 @@ def configure() -> None:
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(logging.WARNING)
     handler.setFormatter(_Redacting())
-    for name in ("uvicorn", "uvicorn.error"):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(logging.INFO)
+    handler.name = _HANDLER
+    root = logging.getLogger()
+    root.handlers = [found for found in root.handlers if found.name != _HANDLER] + [handler]
+    logging.captureWarnings(True)
 
 
 class Observed:
@@ -116,15 +120,16 @@ class Observed:
             seconds = perf_counter() - begun
             route = getattr(scope.get("route"), "path", "other")
             self._metrics.under_way.dec()
-            self._metrics.requests.labels(scope["method"], route, status).inc()
-            self._metrics.seconds.labels(scope["method"], route).observe(seconds)
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._metrics.requests.labels(method, route, status).inc()
+            self._metrics.seconds.labels(method, route).observe(seconds)
             self._metrics.received.inc(received)
             self._metrics.sent.inc(sent)
             if route not in ("/health", "/ready", "/metrics"):
                 log.info(
                     "request",
                     id=state["request_id"],
-                    method=scope["method"],
+                    method=method,
                     path=scope["path"],
                     status=status,
                     ms=round(seconds * 1000, 1),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from math import isfinite
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -10,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from dataset_registry import errors
+from dataset_registry.server.observing import redact
 from dataset_registry.wire import Problem
 
 STATUS: Mapping[type[errors.RegistryError], int] = {
@@ -25,6 +27,7 @@ STATUS: Mapping[type[errors.RegistryError], int] = {
     errors.RangeNotSatisfiable: 416,
     errors.ConflictError: 409,
     errors.RetryLater: 503,
+    errors.BodyTimeout: 408,
     errors.TooManyRequests: 429,
     errors.PermissionDenied: 403,
     errors.NotAuthenticated: 401,
@@ -64,7 +67,7 @@ def response(error: errors.RegistryError, request_id: str | None) -> JSONRespons
     problem = Problem(
         title=HTTPStatus(status).phrase,
         status=status,
-        detail=str(error),
+        detail=redact(str(error)),
         code=error.code,
         instance=request_id,
         fields={name: _plain(value) for name, value in error.fields.items()},
@@ -73,9 +76,11 @@ def response(error: errors.RegistryError, request_id: str | None) -> JSONRespons
 
 
 def _plain(value: object) -> Any:
+    if isinstance(value, float) and not isfinite(value):
+        return str(value)
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in value]
-    return value if isinstance(value, int | float | bool | str | None) else str(value)
+    return value if isinstance(value, int | float | bool | None) else redact(str(value))
 
 
 def install(app: FastAPI) -> None:
@@ -99,7 +104,7 @@ def install(app: FastAPI) -> None:
         problem = Problem(
             title=title,
             status=error.status_code,
-            detail=f"{error.detail}. See /docs for what there is.",
+            detail=f"{redact(str(error.detail))}. See /docs for what there is.",
             code="http_" + str(error.status_code),
             instance=request.state.request_id,
         )

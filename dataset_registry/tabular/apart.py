@@ -75,8 +75,14 @@ def _context() -> Any:
 
 def _look(answer: Connection, job_text: str, memory: int, seconds: int) -> None:
     """What the process does: limit itself, look, answer."""
+    import os
     import resource
 
+    import duckdb
+
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)  # what libraries say when they give up is no line of our log
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -100,6 +106,12 @@ def _look(answer: Connection, job_text: str, memory: int, seconds: int) -> None:
         }
     except RegistryError as error:
         message = {"error": str(error)}
-    except MemoryError:
+    except (MemoryError, duckdb.OutOfMemoryException):
         return
+    except Exception as error:  # whatever a library makes of such a file: this process is for that
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"[:300]
+        message = {
+            "error": f"The {job['format']} file cannot be read ({reason}). Mend it, or commit it with format='binary' to keep "
+            "it as it is."
+        }
     answer.send_bytes(json.dumps(message).encode())

@@ -107,6 +107,11 @@ def _typed(
             # Types come from a sample; a later value contradicts them. Look at everything.
             relation = connection.sql(f"FROM {source}, sample_size=-1)")
             return relation, _facts(relation)
+    except duckdb.OutOfMemoryException as error:
+        raise UnreadableFile(
+            f"The {kind} file takes more memory to look into than it may: are its columns and lines what they seem to be? Deliver "
+            "it in a simpler form (Parquet, say), or commit it with format='binary' to keep it as it is."
+        ) from error
     except duckdb.Error as error:
         raise _unreadable(error, kind, encoding) from error
 
