@@ -1,32 +1,41 @@
-"""Looking into files of strangers: in a process of its own, with limits of memory and time, that can be lost.
+"""Looking into files of strangers: in processes of their own, with limits of memory and time, that can be lost.
 
-A spreadsheet of 5 kB can ask for 549 GB, a compressed page can unfold without end. The process is forked from one that has
-the libraries loaded and has seen no file yet; what it found comes back as JSON, never as a pickle.
+A spreadsheet of 5 kB can ask for 549 GB, a compressed page can unfold without end. A few workers do the looking, each forked
+from a process that has the libraries loaded and has seen no file; one that fails in any way is gone, and another takes its
+place. What they found comes back as JSON, never as a pickle.
 """
 
 import json
 import multiprocessing
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from dataset_registry.errors import RegistryError, UnreadableFile
+from dataset_registry.errors import RegistryError, RetryLater, UnreadableFile
 from dataset_registry.model.schema import ComponentSchema
 
 MEMORY = 3 << 30
-"""Bytes of address space that a look may take; DuckDB and Arrow reserve more than they use."""
+"""Bytes of address space that a worker may take; DuckDB and Arrow reserve more than they use."""
 
 SECONDS = 25
 """How long a look may take, by the clock and by the processor."""
 
+AT_ONCE = 4
+"""How many workers there are at most."""
+
+_JOBS = 100
+"""After so many looks a worker goes, with whatever it has gathered."""
 _MESSAGE = 64 << 20
+_WAIT = 60.0
 
 
 def capture(path: Path, format: str) -> ComponentSchema | None:
-    """As `capture.capture`, apart. Raises `UnreadableFile` also where the limits did not suffice."""
+    """As `capture.capture`, apart. Raises `UnreadableFile` also where the limits did not suffice, `RetryLater`."""
     return _looked({"paths": [str(path)], "format": format})[0]
 
 
@@ -39,21 +48,8 @@ def capture_table(paths: Sequence[Path], user_types: str | None) -> tuple[Compon
 
 
 def _looked(job: Mapping[str, Any]) -> tuple[ComponentSchema | None, list[int]]:
-    context = _context()
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_look, args=(there, json.dumps(job), MEMORY, SECONDS), daemon=True)
-    process.start()
-    there.close()
-    try:
-        answer = None
-        if here.poll(SECONDS):
-            with suppress(EOFError, OSError):
-                answer = here.recv_bytes(_MESSAGE)
-    finally:
-        here.close()
-        process.kill()
-        process.join()
-        process.close()
+    with _worker() as worker:
+        answer = worker.ask(json.dumps(job).encode())
     if answer is None:
         raise UnreadableFile(
             f"The {job['format']} file takes more than {MEMORY >> 30} GB of memory or {SECONDS} seconds to look into. Deliver it "
@@ -66,6 +62,72 @@ def _looked(job: Mapping[str, Any]) -> tuple[ComponentSchema | None, list[int]]:
     return schema, found["rows"]
 
 
+class _Worker:
+    """A process that looks into one file after another."""
+
+    def __init__(self) -> None:
+        context = _context()
+        self._here, there = context.Pipe()
+        self._process = context.Process(target=_work, args=(there, MEMORY, SECONDS), daemon=True)
+        self._process.start()
+        there.close()
+        self._left = _JOBS
+        self.is_alive = True
+
+    def ask(self, job: bytes) -> bytes | None:
+        """What a job found, None when the worker was lost over it."""
+        self._left -= 1
+        answer = None
+        with suppress(EOFError, OSError):
+            self._here.send_bytes(job)
+            if self._here.poll(SECONDS):
+                answer = self._here.recv_bytes(_MESSAGE)
+        if answer is None or not self._left:
+            self.stop()
+        return answer
+
+    def stop(self) -> None:
+        """Let the process go, whatever it is doing."""
+        self.is_alive = False
+        self._here.close()
+        self._process.kill()
+        self._process.join()
+        self._process.close()
+
+
+_slots = threading.BoundedSemaphore(AT_ONCE)
+_idle: list[_Worker] = []
+
+
+@contextmanager
+def _worker() -> Iterator[_Worker]:
+    """A worker for one job. Raises `RetryLater` when all are at work for too long."""
+    if not _slots.acquire(timeout=_WAIT):
+        raise RetryLater("Too many files are being looked into. Try again in a moment.")
+    try:
+        worker = _idle.pop() if _idle else _Worker()
+        try:
+            yield worker
+        except BaseException:
+            worker.stop()
+            raise
+        if worker.is_alive:
+            _idle.append(worker)
+    finally:
+        _slots.release()
+
+
+def _forget_workers() -> None:
+    """In a forked child: the workers, and who waits for them, are the parent's."""
+    global _slots
+    _idle.clear()
+    _slots = threading.BoundedSemaphore(AT_ONCE)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_workers)
+
+
 @cache
 def _context() -> Any:
     context = multiprocessing.get_context("forkserver")
@@ -73,45 +135,55 @@ def _context() -> Any:
     return context
 
 
-def _look(answer: Connection, job_text: str, memory: int, seconds: int) -> None:
-    """What the process does: limit itself, look, answer."""
-    import os
-    import resource
+# --- in the worker -------------------------------------------------------------------------------------------------
 
-    import duckdb
+
+def _work(conversation: Connection, memory: int, seconds: int) -> None:
+    """What a worker does: limit itself, then look and answer until nobody asks any more."""
+    import resource
 
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)  # what libraries say when they give up is no line of our log
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    while True:
+        try:
+            job = json.loads(conversation.recv_bytes())
+        except EOFError:
+            return
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        allowed = int(used.ru_utime + used.ru_stime) + 2 * seconds
+        resource.setrlimit(resource.RLIMIT_CPU, (allowed, resource.RLIM_INFINITY))
+        answer = _look(job)
+        if answer is None:
+            return
+        conversation.send_bytes(json.dumps(answer).encode())
+
+
+def _look(job: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What is in a file, or why nobody can say; None when the limits did not suffice."""
     from dataset_registry.tabular import capture as looking
     from dataset_registry.tabular import parquet
 
-    job = json.loads(job_text)
     paths = [Path(path) for path in job["paths"]]
+    rows: list[int] = []
+    found: ComponentSchema | None
     try:
-        found: ComponentSchema | None
-        rows: list[int] = []
         if job.get("table"):
             found, rows = parquet.capture_table(paths, job["user_types"])
         else:
             found = looking.capture(paths[0], job["format"])
-        schema = found.to_json() if found else None
-        message: dict[str, Any] = {
-            "schema": schema,
-            "statistics": found.statistics_to_json() if found else [],
-            "rows": rows,
-        }
     except RegistryError as error:
-        message = {"error": str(error)}
-    except (MemoryError, duckdb.OutOfMemoryException):
-        return
+        return {"error": str(error)}
+    except MemoryError:
+        return None
     except Exception as error:  # whatever a library makes of such a file: this process is for that
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"[:300]
-        message = {
+        return {
             "error": f"The {job['format']} file cannot be read ({reason}). Mend it, or commit it with format='binary' to keep "
             "it as it is."
         }
-    answer.send_bytes(json.dumps(message).encode())
+    if found is None:
+        return {"schema": None, "statistics": [], "rows": rows}
+    return {"schema": found.to_json(), "statistics": found.statistics_to_json(), "rows": rows}

@@ -109,8 +109,8 @@ def _typed(
             return relation, _facts(relation)
     except duckdb.OutOfMemoryException as error:
         raise UnreadableFile(
-            f"The {kind} file takes more memory to look into than it may: are its columns and lines what they seem to be? Deliver "
-            "it in a simpler form (Parquet, say), or commit it with format='binary' to keep it as it is."
+            f"The {kind} file takes more memory to look into than it may: are its columns and lines what they seem to be? "
+            "Deliver it in a simpler form (Parquet, say), or commit it with format='binary' to keep it as it is."
         ) from error
     except duckdb.Error as error:
         raise _unreadable(error, kind, encoding) from error
