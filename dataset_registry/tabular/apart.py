@@ -95,37 +95,38 @@ class _Worker:
         self._process.close()
 
 
-_slots = threading.BoundedSemaphore(AT_ONCE)
-_idle: list[_Worker] = []
+class _Workers:
+    """The workers of this process: those who have nothing to do, and how many more there may be."""
+
+    def __init__(self) -> None:
+        self.idle: list[_Worker] = []
+        self.slots = threading.BoundedSemaphore(AT_ONCE)
+
+
+_workers = _Workers()
 
 
 @contextmanager
 def _worker() -> Iterator[_Worker]:
     """A worker for one job. Raises `RetryLater` when all are at work for too long."""
-    if not _slots.acquire(timeout=_WAIT):
+    workers = _workers
+    if not workers.slots.acquire(timeout=_WAIT):
         raise RetryLater("Too many files are being looked into. Try again in a moment.")
     try:
-        worker = _idle.pop() if _idle else _Worker()
+        worker = workers.idle.pop() if workers.idle else _Worker()
         try:
             yield worker
         except BaseException:
             worker.stop()
             raise
         if worker.is_alive:
-            _idle.append(worker)
+            workers.idle.append(worker)
     finally:
-        _slots.release()
+        workers.slots.release()
 
 
-def _forget_workers() -> None:
-    """In a forked child: the workers, and who waits for them, are the parent's."""
-    global _slots
-    _idle.clear()
-    _slots = threading.BoundedSemaphore(AT_ONCE)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_workers)
+if hasattr(os, "register_at_fork"):  # in a child, the workers and who waits for them are the parent's
+    os.register_at_fork(after_in_child=_workers.__init__)  # type: ignore[misc]
 
 
 @cache

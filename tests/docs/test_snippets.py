@@ -4,12 +4,17 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
 import pytest
 
+from tests.docs.warm import commands
+from tests.serving import Served
+
+SERVER = "https://registry.example.com"
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WITH_PYTHON = [page for page in PAGES if "```python" in page.read_text()]
@@ -25,7 +30,8 @@ def name(page: Path) -> str:
 
 
 def says(printed: str, expected: str) -> bool:
-    """Whether the output has the expected lines, in order; `…` stands for anything."""
+    """Whether the output has the expected lines, in order; `…` stands for anything, and columns may be as wide as they are."""
+    printed, expected = (re.sub("[ \t]+", " ", text) for text in (printed, expected))
     pattern = ".*".join(
         ".*".join(re.escape(piece) for piece in line.split("…")) for line in expected.strip().splitlines()
     )
@@ -44,31 +50,53 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(
         names["CATALOG"] = url
         page_text = page.read_text()
         assert 'store="/srv/registry"' in page_text
+    server: Served | None = (
+        request.getfixturevalue("served") if any(SERVER in b for b in blocks(page, "python")) else None
+    )
+    if server is not None:
+        server.owner.create_user("alice", role="administrator")
+        monkeypatch.setenv("DATASET_REGISTRY_TOKEN", server.token("alice"))
     printed = StringIO()
     with redirect_stdout(printed):
         for block in blocks(page, "python"):
-            exec(compile(block.replace("/srv/registry", str(tmp_path / "srv")), name(page), "exec"), names)
+            block = block.replace("/srv/registry", str(tmp_path / "srv"))  # noqa: PLW2901
+            block = block.replace(SERVER, server.url) if server is not None else block  # noqa: PLW2901
+            exec(compile(block, name(page), "exec"), names)
     if page.name == "README.md":
         expected = blocks(page, "text")[-1]
         assert says(printed.getvalue(), expected), printed.getvalue()
 
 
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a `dataset-registry` that starts at once."""
+    with commands(tmp_path_factory.mktemp("warm")) as found:
+        yield found
+
+
 @pytest.mark.parametrize("page", WITH_CONSOLE, ids=name)
-def test_the_commands_of_a_page_print_what_it_says(page: Path, tmp_path: Path) -> None:
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    for block in blocks(page, "console"):
-        for command, expected in re.findall(r"^\$ (.*)\n((?:[^$].*\n)*)", block, flags=re.MULTILINE):
-            done = subprocess.run(
-                command,
-                shell=True,
-                cwd=tmp_path,
-                capture_output=True,
-                text=True,
-                check=False,
-                env={**os.environ, "PATH": path},
-            )
-            assert done.returncode == 0, done.stderr
-            assert says(done.stdout, expected), f"{command}\n{done.stdout}\nis not\n{expected}"
+def test_the_commands_of_a_page_print_what_it_says(
+    page: Path, tmp_path: Path, quick: Path, request: pytest.FixtureRequest
+) -> None:
+    path = os.pathsep.join([str(quick), str(Path(sys.executable).parent), os.environ["PATH"]])
+    text = "\n".join(blocks(page, "console"))
+    if SERVER in text:
+        served: Served = request.getfixturevalue("served")
+        served.owner.create_user("alice", role="administrator")
+        served.owner.create_user("bob")
+        text = text.replace(SERVER, served.url).replace("$ALICE", served.token("alice"))
+    for command, expected in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", text, flags=re.MULTILINE):
+        done = subprocess.run(
+            command,
+            shell=True,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PATH": path},
+        )
+        assert done.returncode == 0, done.stderr
+        assert says(done.stdout, expected), f"{command}\n{done.stdout}\nis not\n{expected}"
 
 
 def test_the_pages_link_to_what_is_there() -> None:
