@@ -538,8 +538,9 @@ class CommitIn(Shape):
     """What a commit does to the components of the version before it; what it does not name carries over.
 
     `replaced` names lose the indexes that are not set, `partitions` and (with `everything`) the whole version what is not
-    set. `base_version_id` is the version that the client looked at: components that changed since are a conflict, unless
-    `overwrite`. `fallback` is the branch that a missing one starts from; `parents` are refs, the branch's head first.
+    set. `base_version_id` is the version that the client looked at (null: there was none; left out: the head as it is when
+    the request comes): components that changed since are a conflict, unless `overwrite`. `fallback` is the branch that a
+    missing one starts from; `parents` are refs, the branch's head first.
     """
 
     branch: Name = "main"

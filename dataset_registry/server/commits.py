@@ -35,12 +35,17 @@ def commit(
     """Make a version of a request. Uploads that it names are gone afterwards, if it succeeds."""
     access = sources.access
     used: dict[str, Upload] = {}
+    branch = pointer_name(request.branch)
+    fallback = pointer_name(request.fallback) if request.fallback is not None else None
+    base = commits.head(access, dataset, branch, fallback)  # who may not commit is told before anything is read
+    if "base_version_id" in request.model_fields_set:
+        base = commits.base_of(access, dataset, request.base_version_id)
     options = commits.CommitOptions(
-        branch=pointer_name(request.branch),
+        branch=branch,
         message=request.message,
-        base=commits.base_of(access, dataset, request.base_version_id),
+        base=base,
         overwrite=request.overwrite,
-        fallback=pointer_name(request.fallback) if request.fallback is not None else None,
+        fallback=fallback,
         parents=request.parents,
         provenance=request.provenance.provenance() if request.provenance else None,
         uuid=uuid,
