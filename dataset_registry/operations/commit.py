@@ -104,6 +104,10 @@ def commit(
             return access.catalog.write(partial(make, access, dataset, change, options, uuid, held))
         except BytesGone:
             continue
+        except CommitConflict:
+            if options.uuid is None or (made := _made_before(access, change, uuid)) is None:
+                raise
+            return made  # the same commit, sent twice at once
         except RetryLater:
             # The connection may have broken after the commit: the version is there then, under our own id.
             if (made := _made_before(access, change, uuid)) is None:

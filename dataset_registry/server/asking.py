@@ -49,7 +49,9 @@ class Asked:
         header = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
         scheme, _, secret = header.partition(" ")
         if scheme.lower() != "bearer" or not secret.strip():
-            raise NotAuthenticated("Say who asks, in the header: Authorization: Bearer TOKEN")
+            raise NotAuthenticated(
+                "Say who asks: send the header Authorization, with the word Bearer and a token behind it"
+            )
         actor = authenticate(self._here.catalog, secret.strip(), door="rest")
         return replace(self._here, actor=actor)
 
@@ -86,43 +88,33 @@ class Idempotent(APIRoute):
             if not 1 <= len(key) <= 255 or not key.isprintable():
                 raise InputError(f"An {KEY} has 1 to 255 printable characters.")
             access: Access = request.state.access
-            fingerprint = await _fingerprint(request)
+            request.state.idempotency_seed = uuid5(NAMESPACE_URL, f"dataset_registry {access.actor.name} {key}")
+            if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+                return await handle(request)  # the commit knows by its content whether it was made
+            fingerprint = hashlib.sha256(f"{request.method} {request.url.path}?{request.url.query}".encode())
+            fingerprint.update(await request.body())
             known = await run_in_threadpool(_recall, access, key)
             if known is not None:
-                if known[0] != fingerprint:
+                if known[0] != fingerprint.hexdigest():
                     raise ConflictError(f"The {KEY} {key!r} was used for another request. Take a new one.", key=key)
                 kept = json.loads(known[2])
                 headers = {**kept["headers"], "Idempotent-Replayed": "true"}
                 return Response(kept["body"], known[1], headers, media_type="application/json")
-            request.state.idempotency_uuid = _uuid(access, key, fingerprint)
             response = await handle(request)
             if response.status_code < 300 and not isinstance(response, StreamingResponse):
                 etag = response.headers.get("ETag")
                 headers = {"ETag": etag} if etag is not None else {}
                 answer = json.dumps({"headers": headers, "body": bytes(response.body).decode()})
-                await run_in_threadpool(_remember, access, key, fingerprint, response.status_code, answer)
+                await run_in_threadpool(_remember, access, key, fingerprint.hexdigest(), response.status_code, answer)
             return response
 
         return remembering
 
 
-def _uuid(access: Access, key: str, fingerprint: str) -> UUID:
-    return uuid5(NAMESPACE_URL, json.dumps(["dataset_registry", access.actor.name, key, fingerprint]))
-
-
-def version_uuid(request: Request) -> UUID | None:
-    """The UUID that the version of this request gets each time it is sent, None for a request without a key."""
-    found: UUID | None = getattr(request.state, "idempotency_uuid", None)
+def commit_seed(request: Request) -> UUID | None:
+    """What the UUID of this request's version is made from, each time it is sent; None for a request without a key."""
+    found: UUID | None = getattr(request.state, "idempotency_seed", None)
     return found
-
-
-async def _fingerprint(request: Request) -> str:
-    hasher = hashlib.sha256(f"{request.method} {request.url.path}?{request.url.query}".encode())
-    if request.headers.get("content-type", "").startswith("application/json"):
-        hasher.update(await request.body())
-    else:  # a form has a border of its own each time; its content is compared by the commit
-        hasher.update(request.headers.get("content-length", "").encode())
-    return hasher.hexdigest()
 
 
 def _recall(access: Access, key: str) -> tuple[str, int, str] | None:

@@ -1,12 +1,13 @@
 """Commits that come over the wire: contents are gathered from uploads, forms and what is stored, then committed as any other."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from uuid import UUID
+from dataclasses import dataclass, replace
+from uuid import UUID, uuid5
 
 from starlette.datastructures import UploadFile
 
 from dataset_registry.errors import InputError
+from dataset_registry.model.manifest import canonical_json
 from dataset_registry.model.names import component_name, pointer_name
 from dataset_registry.model.partitions import partition_key
 from dataset_registry.model.records import CommitResult, DatasetRecord, NewDataset
@@ -30,9 +31,12 @@ class Sources:
 
 
 def commit(
-    sources: Sources, dataset: DatasetRecord | NewDataset, request: CommitIn, uuid: UUID | None = None
+    sources: Sources, dataset: DatasetRecord | NewDataset, request: CommitIn, seed: UUID | None = None
 ) -> CommitResult:
-    """Make a version of a request. Uploads that it names are gone afterwards, if it succeeds."""
+    """Make a version of a request. Uploads that it names are gone afterwards, if it succeeds.
+
+    With a `seed`, the same request with the same contents makes one version, however often it comes.
+    """
     access = sources.access
     used: dict[str, Upload] = {}
     branch = pointer_name(request.branch)
@@ -48,7 +52,6 @@ def commit(
         fallback=fallback,
         parents=request.parents,
         provenance=request.provenance.provenance() if request.provenance else None,
-        uuid=uuid,
     )
     commits.head(
         access, dataset, options.branch, options.fallback
@@ -59,10 +62,19 @@ def commit(
             staged = _stage(sources, spool, component, used)
             key = component_name(component.component_name), component.component_index
             change.put[key] = staged_component(staged, component.component_type, component.metadata)
+        if seed is not None:
+            options = replace(options, uuid=_uuid(seed, dataset, request, change))
         result = commits.commit(access, spool, dataset, change, options)
     for upload in used.values():
         sources.uploads.end(upload)
     return result
+
+
+def _uuid(seed: UUID, dataset: DatasetRecord | NewDataset, request: CommitIn, change: Change) -> UUID:
+    """The UUID of a version by what it is asked for: where contents came from is left out, what they are is not."""
+    contents = sorted((name, index, c.staged.content_hash) for (name, index), c in change.put.items())
+    asked = request.model_dump(mode="json", exclude={"components"})
+    return uuid5(seed, canonical_json([dataset.name, asked, contents]))
 
 
 def _change(request: CommitIn) -> Change:

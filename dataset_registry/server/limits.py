@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dataset_registry.errors import BodyTimeout, PayloadTooLarge, RegistryError, TooManyRequests
+from dataset_registry.errors import BodyTimeout, InputError, PayloadTooLarge, RegistryError, TooManyRequests
 from dataset_registry.server import problems
 from dataset_registry.server.settings import Settings
 
@@ -28,6 +28,11 @@ class Limited:
         request_id = scope.get("state", {}).get("request_id")
         if self._under_way >= self._settings.concurrency:
             error: RegistryError = TooManyRequests("The server has as much to do as it may. Ask again in a moment.")
+            await problems.response(error, request_id)(scope, receive, send)
+            return
+        names = [name for name, _ in scope["headers"]]
+        if names.count(b"content-type") > 1 or names.count(b"authorization") > 1:
+            error = InputError("Send one Content-Type and one Authorization, not several.")
             await problems.response(error, request_id)(scope, receive, send)
             return
         most = self._settings.max_upload_bytes if _streams(scope) else self._settings.max_json_bytes

@@ -12,7 +12,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_SECRET = re.compile(r"dr_[A-Za-z0-9_-]{20,}|(?i:bearer)\s+\S+")
+_SECRET = re.compile(r"dr_[A-Za-z0-9_-]{20,}")
 
 _HANDLER = "dataset_registry"
 _METHODS = ("GET", "POST", "PATCH", "DELETE", "PUT", "HEAD", "OPTIONS")

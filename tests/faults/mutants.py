@@ -78,12 +78,12 @@ def hits_without_holds(patch: Patch) -> None:
     real_put, real_find = put.put, files.find_many
     seen: dict[str, Any] = {}
 
-    def careless_put(access: Any, wanted: Mapping[str, Any], **options: Any) -> put.Held:
+    def careless_put(access: Any, wanted: Mapping[str, Any], authorized: Any, **options: Any) -> put.Held:
         seen.clear()
         with access.catalog.read() as tx:
             seen.update(real_find(tx, list(wanted)))
         new = {content_hash: what for content_hash, what in wanted.items() if content_hash not in seen}
-        return real_put(access, new, **options) if new else put.Held()
+        return real_put(access, new, authorized, **options) if new else put.Held()
 
     def remembered(tx: Transaction, hashes: Sequence[str]) -> dict[str, Any]:
         return real_find(tx, hashes) | {

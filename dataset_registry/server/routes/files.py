@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Annotated, Any, BinaryIO
-from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -21,7 +20,7 @@ from dataset_registry.operations.access import Access
 from dataset_registry.operations.contents import CatalogContents
 from dataset_registry.operations.put import hold_for_upload
 from dataset_registry.server import commits, paging
-from dataset_registry.server.asking import Asking, Here, Idempotent, version_uuid
+from dataset_registry.server.asking import Asking, Here, Idempotent, commit_seed
 from dataset_registry.server.paging import Cursor, Limit
 from dataset_registry.server.routes.datasets import That, There
 from dataset_registry.server.uploads import Upload, Uploads
@@ -48,6 +47,8 @@ router = APIRouter(route_class=Idempotent)
 FileId = Annotated[int, Path(ge=1, le=MOST_IDS, description="The id of a file.")]
 UploadId = Annotated[str, Path(min_length=1, max_length=100, description="The id of an upload.")]
 _BLOCK = 1 << 20
+_FORM_TEXTS = 8
+"""Texts of a form: the commit, or message, branch and the like."""
 _ONE_PUT = 5 << 30
 """What S3 takes in one PUT."""
 _DIRECT_FOR = timedelta(hours=1)
@@ -176,7 +177,8 @@ def _download(access: Access, found: Sequence[FileRecord], wanted: str | None, i
     headers["Content-Disposition"] = "attachment"
     if file.content_hash is not None:
         headers["ETag"] = f'"{file.content_hash}"'
-        if if_none_match is not None and headers["ETag"] in [tag.strip() for tag in if_none_match.split(",")]:
+        known = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
+        if headers["ETag"] in known or known == ["*"]:
             return Response(None, 304, headers)
     start, stop = _range(wanted, file.size)
     stream = CatalogContents(access).open(None, file)
@@ -322,7 +324,7 @@ async def _received(request: Request, kind: type[CommitIn]) -> AsyncIterator[tup
         yield _parsed(kind, await request.body()), {}
         return
     async with request.form(
-        max_files=settings.max_form_files, max_fields=1000, max_part_size=settings.max_json_bytes
+        max_files=settings.max_form_files, max_fields=_FORM_TEXTS, max_part_size=settings.max_json_bytes
     ) as form:
         given = [(name, value) for name, value in form.multi_items() if isinstance(value, UploadFile)]
         files = dict(given)
@@ -354,8 +356,7 @@ async def _commit(
     request: Request, access: Access, dataset: DatasetRecord | NewDataset, body: CommitIn, files: dict[str, UploadFile]
 ) -> CommitShape:
     sources = commits.Sources(access, request.app.state.uploads, files)
-    uuid: UUID | None = version_uuid(request)
-    return CommitShape.of(await run_in_threadpool(commits.commit, sources, dataset, body, uuid))
+    return CommitShape.of(await run_in_threadpool(commits.commit, sources, dataset, body, commit_seed(request)))
 
 
 @router.post("/datasets/{dataset_id}/versions", status_code=201, tags=["versions"], openapi_extra=_bodies("CommitIn"))
