@@ -22,9 +22,13 @@ from dataset_registry.server import observing, problems
 from dataset_registry.server.asking import Asked
 from dataset_registry.server.limits import Limited
 from dataset_registry.server.observing import Metrics, Observed, log
+from dataset_registry.server.protocol import impatient
 from dataset_registry.server.routes import datasets, files, people, refs, upkeep
 from dataset_registry.server.settings import Settings
 from dataset_registry.server.uploads import Uploads
+
+_MORE_THREADS = 8
+"""Threads beside those of requests under way: who asks, whether the catalog answers, upkeep."""
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -61,7 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(_watching(metrics))
     app.add_middleware(Asked, access=app.state.access)
     app.add_middleware(Limited, settings=settings)
-    app.add_middleware(Observed, metrics=metrics)
+    app.add_middleware(Observed, metrics=metrics, unforeseen=problems.unforeseen)
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]
     return app
 
@@ -71,7 +75,7 @@ def _watching(metrics: Metrics) -> APIRouter:
     router = APIRouter(tags=["watching"])
 
     @router.get("/health")
-    def health() -> dict[str, str]:
+    async def health() -> dict[str, str]:
         """The process answers."""
         return {"status": "ok"}
 
@@ -95,7 +99,7 @@ def _watching(metrics: Metrics) -> APIRouter:
 @asynccontextmanager
 async def _life(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
-    anyio.to_thread.current_default_thread_limiter().total_tokens = settings.threads
+    anyio.to_thread.current_default_thread_limiter().total_tokens = settings.concurrency + _MORE_THREADS
     upkeep_task = asyncio.create_task(_keep_house(app, settings))
     log.info("ready", registry=app.state.registry.location)
     try:
@@ -151,7 +155,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
         server_header=False,
         timeout_graceful_shutdown=30,
         timeout_keep_alive=30,
-        http="h11",  # httptools takes headers of any size
+        http=impatient(settings.body_seconds),  # h11: httptools takes headers of any size
         h11_max_incomplete_event_size=64 << 10,
     )
     for number in (signal.SIGTERM, signal.SIGINT):  # what uvicorn hands on when it is done: then we are, too

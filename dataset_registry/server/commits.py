@@ -73,7 +73,7 @@ def commit(
 def _uuid(seed: UUID, dataset: DatasetRecord | NewDataset, request: CommitIn, change: Change) -> UUID:
     """The UUID of a version by what it is asked for: where contents came from is left out, what they are is not."""
     contents = sorted((name, index, c.staged.content_hash) for (name, index), c in change.put.items())
-    asked = request.model_dump(mode="json", exclude={"components"})
+    asked = request.model_dump(mode="json", exclude={"components": {"__all__": {"content", "parts"}}})
     return uuid5(seed, canonical_json([dataset.name, asked, contents]))
 
 

@@ -3,7 +3,7 @@
 import logging
 import re
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from time import perf_counter
 from typing import Any
 from uuid import uuid4
@@ -87,8 +87,8 @@ def configure() -> None:
 class Observed:
     """Middleware around everything: gives each request an id, counts it, logs it."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+    def __init__(self, app: ASGIApp, metrics: Metrics, unforeseen: Callable[[str], ASGIApp]) -> None:
+        self._app, self._metrics, self._unforeseen = app, metrics, unforeseen
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -96,7 +96,7 @@ class Observed:
             return
         state = scope.setdefault("state", {})
         state["request_id"] = uuid4().hex
-        status, sent, received, begun = 500, 0, 0, perf_counter()
+        status, sent, received, begun = 0, 0, 0, perf_counter()
 
         async def receiving() -> Message:
             nonlocal received
@@ -116,6 +116,11 @@ class Observed:
         self._metrics.under_way.inc()
         try:
             await self._app(scope, receiving, sending)
+        except Exception:
+            if status:  # the answer has begun: the connection is cut, and the client sees that it is not whole
+                raise
+            log.exception("unforeseen", id=state["request_id"])
+            await self._unforeseen(state["request_id"])(scope, receiving, sending)
         finally:
             seconds = perf_counter() - begun
             route = getattr(scope.get("route"), "path", "other")

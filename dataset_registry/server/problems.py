@@ -75,6 +75,14 @@ def response(error: errors.RegistryError, request_id: str | None) -> JSONRespons
     return JSONResponse(problem.model_dump(), status, headers, MEDIA_TYPE)
 
 
+def unforeseen(request_id: str) -> JSONResponse:
+    """The answer when something went wrong that nobody thought of."""
+    error = errors.RegistryError(
+        "Something went wrong in the server. Tell its operator the id of this request (instance)."
+    )
+    return response(error, request_id)
+
+
 def _plain(value: object) -> Any:
     if isinstance(value, float) and not isfinite(value):
         return str(value)

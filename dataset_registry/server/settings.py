@@ -27,6 +27,5 @@ class Settings(BaseSettings):
         default=60.0, description="How long a client may be silent in the middle of its request."
     )
     concurrency: int = Field(default=64, description="Requests under way at once; more are told to come again (429).")
-    threads: int = Field(default=40, description="Requests that are in the catalog or the store at once.")
     upload_hours: float = Field(default=24.0, description="How long an upload that nobody goes on with is kept.")
     seal_seconds: float = Field(default=60.0, description="How often the audit log is sealed; 0 for never.")

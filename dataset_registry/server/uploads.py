@@ -22,6 +22,8 @@ from dataset_registry.errors import ConflictError, InputError, NotFound, Payload
 from dataset_registry.store.spool import storage_error
 
 _BLOCK = 1 << 20
+_NEWBORN = 60.0
+"""Seconds in which the two files of an upload come to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Uploads:
         if upload_id.isalnum() and upload_id.isascii():
             with suppress(OSError, ValueError):
                 found = Upload(**json.loads(self._facts(upload_id).read_text()))
-        if found is None or found.user != user:
+        if found is None or found.user != user or not self._data(upload_id).exists():
             raise NotFound("There is no such upload (any more). Begin one with POST /v1/uploads.", upload=upload_id)
         return found
 
@@ -129,7 +131,10 @@ class Uploads:
             with suppress(OSError):
                 if time() - data.stat().st_mtime > self._seconds:
                     data.unlink()
-                    data.with_suffix(".json").unlink(missing_ok=True)
+        for facts in self._folder.glob("*.json"):
+            with suppress(OSError):
+                if not facts.with_suffix(".data").exists() and time() - facts.stat().st_mtime > _NEWBORN:
+                    facts.unlink()
 
     @contextmanager
     def _exclusively(self, upload: Upload) -> Iterator[None]:

@@ -324,7 +324,7 @@ async def _received(request: Request, kind: type[CommitIn]) -> AsyncIterator[tup
         yield _parsed(kind, await request.body()), {}
         return
     async with request.form(
-        max_files=settings.max_form_files, max_fields=_FORM_TEXTS, max_part_size=settings.max_json_bytes
+        max_files=settings.max_form_files, max_fields=_FORM_TEXTS, max_part_size=settings.max_json_bytes // _FORM_TEXTS
     ) as form:
         given = [(name, value) for name, value in form.multi_items() if isinstance(value, UploadFile)]
         files = dict(given)
