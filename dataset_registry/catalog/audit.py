@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Row, func, insert, select, text
 
@@ -14,6 +15,8 @@ from dataset_registry.model.manifest import canonical_json
 
 _L = audit_log
 _PAGE = 1000
+_BEFORE_ALL = -(2**31)
+"""Ids begin at 1; whoever slips in another one is to be found."""
 _INSERT = insert(_L)
 
 
@@ -71,7 +74,7 @@ def entries(
     return [_entry(row) for row in tx.execute(query.limit(limit))]
 
 
-def hashed(tx: Transaction, after: int = 0) -> Iterator[tuple[AuditEntry, str]]:
+def hashed(tx: Transaction, after: int = _BEFORE_ALL) -> Iterator[tuple[AuditEntry, str]]:
     """Every entry after this one in order, with the hash that it carries."""
     while True:
         rows = tx.execute(select(*_COLUMNS).where(_L.c.id > after).order_by(_L.c.id).limit(_PAGE)).all()
@@ -92,10 +95,18 @@ def _entry(row: Row) -> AuditEntry:  # type: ignore[type-arg]
         before=row.before,
         after=row.after,
         token_id=row.token_id,
-        details=json.loads(row.details) if row.details else {},
+        details=_details(row.details),
         at=row.at,
         id=row.id,
     )
+
+
+def _details(text: str | None) -> dict[str, Any]:
+    """What was kept as canonical JSON; anything else is something that we did not write, and that no hash fits."""
+    try:
+        return dict(json.loads(text)) if text else {}
+    except (ValueError, TypeError):
+        return {"unreadable": text}
 
 
 def settled(tx: Transaction) -> int:

@@ -118,6 +118,9 @@ def check(access: Access) -> AuditCheck:
         for entry, carried in audit.hashed(tx):
             while pending and entry.id > pending[-1].last_id:
                 close()
+            if entry.id < 1:
+                problems.append(f"entry {entry.id} was slipped in: ids begin at 1 ({entry.action} by {entry.actor})")
+                continue
             if entry.hash() != carried:
                 problems.append(
                     f"entry {entry.id} does not say what its hash is over: it was changed ({entry.action} of "

@@ -14,7 +14,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.concurrency import run_in_threadpool
 
 from dataset_registry.catalog.engine import HEAD
-from dataset_registry.errors import RegistryError
+from dataset_registry.errors import CatalogOutdated, RegistryError
 from dataset_registry.operations import audit
 from dataset_registry.operations.access import Access
 from dataset_registry.registry import Registry
@@ -85,7 +85,8 @@ def _watching(metrics: Metrics) -> APIRouter:
         access: Access = request.app.state.access
         found = access.catalog.revision()
         if found != HEAD:
-            raise access.catalog.outdated(found)
+            log.warning("not ready", reason=str(access.catalog.outdated(found)))
+            raise CatalogOutdated("The catalog has another revision than this server. Its log says which.")
         return {"status": "ok"}
 
     @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
@@ -138,8 +139,20 @@ def _describe(app: FastAPI) -> dict[str, Any]:
             [(shape, "validation") for shape in files.SHAPES], ref_template="#/components/schemas/{model}"
         )
         described["components"]["schemas"] |= extra["$defs"]
+        _share_problems(described)
         app.openapi_schema = described
     return app.openapi_schema
+
+
+def _share_problems(described: dict[str, Any]) -> None:
+    """Let every route name what it may answer beside what it is for, instead of repeating it."""
+    shared = described["components"].setdefault("responses", {})
+    for path in described["paths"].values():
+        for operation in path.values():
+            for status, answer in operation["responses"].items():
+                if problems.MEDIA_TYPE in answer.get("content", {}):
+                    shared[f"Problem{status}"] = {**answer, "content": problems.CONTENT}
+                    operation["responses"][status] = {"$ref": f"#/components/responses/Problem{status}"}
 
 
 def serve(settings: Settings, host: str, port: int) -> None:

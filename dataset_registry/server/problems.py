@@ -40,11 +40,13 @@ STATUS: Mapping[type[errors.RegistryError], int] = {
 
 MEDIA_TYPE = "application/problem+json"
 
+CONTENT: dict[str, Any] = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+
 RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {
         "description": HTTPStatus(status).phrase,
         "model": Problem,
-        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        "content": CONTENT,
     }
     for status in (400, 401, 403, 404, 405, 408, 409, 412, 413, 422, 429, 500, 503, 507)
 }

@@ -157,8 +157,9 @@ def _create_audit_log() -> None:
             refuse = f"BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
             op.execute(f"CREATE TRIGGER {table}_update BEFORE UPDATE ON {table} {refuse}")
             op.execute(f"CREATE TRIGGER {table}_delete BEFORE DELETE ON {table} {refuse}")
-            # INSERT OR REPLACE would get around the other two.
-            there = f"WHEN EXISTS (SELECT 1 FROM {table} WHERE id = NEW.id)"
+            # INSERT OR REPLACE would get around the other two, by any unique column.
+            same = "id = NEW.id OR first_id = NEW.first_id" if table == "audit_seals" else "id = NEW.id"
+            there = f"WHEN EXISTS (SELECT 1 FROM {table} WHERE {same})"
             op.execute(f"CREATE TRIGGER {table}_replace BEFORE INSERT ON {table} {there} {refuse}")
         return
     op.execute(
