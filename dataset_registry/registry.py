@@ -12,7 +12,7 @@ from dataset_registry.dataset import Dataset, Draft
 from dataset_registry.errors import InputError
 from dataset_registry.model.actors import Actor, Grant, Kind, NewToken, Permission, Protection, Token, User
 from dataset_registry.model.audit import AuditCheck, AuditEntry
-from dataset_registry.model.names import split_address
+from dataset_registry.model.names import split_address, user_name
 from dataset_registry.model.records import FileRecord, RegistryBranch
 from dataset_registry.model.retention import Policy
 from dataset_registry.operations import adopt as adoption
@@ -77,13 +77,18 @@ class Registry:
             opened.close()
             raise
         kept = open_store(store) if isinstance(store, str) else store
-        who = Actor(actor, door=door) if actor else Actor(_user(), is_owner=True, door=door)
+        who = Actor(_user(), is_owner=True, door=door) if actor is None else Actor(user_name(actor), door=door)
         return cls(Access(opened, kept, LocalCopies(kept), who, packing))
 
     @property
     def actor(self) -> str:
         """Who commits through this registry."""
         return self._access.actor.name
+
+    @property
+    def is_owner(self) -> bool:
+        """Whether nothing is refused, because it was opened by its catalog and store without naming an actor."""
+        return self._access.actor.is_owner
 
     @property
     def location(self) -> str:

@@ -35,13 +35,15 @@ def _covers(name: Any) -> ColumnElement[bool]:
 
 def _held_by(user_id: Any, grantee: Any) -> ColumnElement[bool]:
     """That a grantee is the user, or a group that it belongs to."""
+    # `correlate_except`: SQLAlchemy looks one query outwards only, and would ask here about the users of a join of its own.
     groups = select(group_members.c.group_id).where(group_members.c.user_id == user_id)
+    groups = groups.correlate_except(group_members)
     return or_(grantee == user_id, grantee.in_(groups))
 
 
 def _is_about(dataset_id: Any, name: Any, row: Any) -> ColumnElement[bool]:
     """That a row names a dataset, or a prefix of its name."""
-    prefixes = select(name_prefixes.c.id).where(_covers(name))
+    prefixes = select(name_prefixes.c.id).where(_covers(name)).correlate_except(name_prefixes)
     return or_(
         and_(row.c.resource_type == "dataset", row.c.resource_id == dataset_id),
         and_(row.c.resource_type == "prefix", row.c.resource_id.in_(prefixes)),

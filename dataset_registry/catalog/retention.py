@@ -135,9 +135,14 @@ def needed_as_inputs(tx: Transaction, version_ids: Sequence[int], dying: Collect
     return {made_from for made_from, made in tx.execute(query.distinct()) if made not in dying}
 
 
-def lock(tx: Transaction, version_ids: Sequence[int]) -> list[int]:
-    """Keep everybody from pointing at versions until the transaction ends; those that are there still, in order."""
-    query = select(_V.c.id).where(_V.c.id.in_(version_ids)).order_by(_V.c.id).with_for_update()
+def lock(tx: Transaction, dataset_id: int, version_ids: Sequence[int]) -> list[int]:
+    """Keep everybody from pointing at versions of a dataset until the transaction ends; those that are there still, in order."""
+    query = (
+        select(_V.c.id)
+        .where(_V.c.dataset_id == dataset_id, _V.c.id.in_(version_ids))
+        .order_by(_V.c.id)
+        .with_for_update()
+    )
     return list(tx.execute(query).scalars())
 
 

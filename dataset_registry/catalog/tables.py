@@ -282,6 +282,7 @@ tokens = Table(
     Column("expires_at", Timestamp),
     Column("revoked_at", Timestamp),
     Column("last_used_at", Timestamp),
+    Column("made_with", Id, ForeignKey("tokens.id"), index=True),  # revoked with it
     sqlite_autoincrement=True,
 )
 

@@ -146,6 +146,7 @@ def create_token(
     prefix: str,
     lasts: timedelta | None,
     at_most: datetime | None = None,
+    made_with: int | None = None,
 ) -> int:
     """Insert a token that lasts so long, at most until then; its id."""
     expires: Any = utc_now(int(lasts.total_seconds())) if lasts is not None else None
@@ -158,6 +159,7 @@ def create_token(
         "permission_type": permission,
         "prefix": prefix,
         "expires_at": expires,
+        "made_with": made_with,
     }
     return int(tx.execute(insert(tokens).values(row).returning(tokens.c.id)).scalar_one())
 
@@ -175,7 +177,9 @@ def tokens_of(tx: Transaction, user: str | None) -> list[Token]:
 
 
 def revoke_token(tx: Transaction, token_id: int) -> None:
-    """Let a token let nobody in any more."""
-    tx.execute(
-        update(tokens).where(tokens.c.id == token_id).values(revoked_at=func.coalesce(tokens.c.revoked_at, utc_now()))
-    )
+    """Let a token let nobody in any more, nor those that were made with it, and so on."""
+    revoked = [token_id]
+    while revoked:
+        statement = update(tokens).where(tokens.c.id.in_(revoked))
+        tx.execute(statement.values(revoked_at=func.coalesce(tokens.c.revoked_at, utc_now())))
+        revoked = list(tx.execute(select(tokens.c.id).where(tokens.c.made_with.in_(revoked))).scalars())

@@ -200,8 +200,9 @@ def copy(
     as_json: AsJson = False,
 ) -> None:
     """Copy datasets with their histories into another registry. Only what is missing there travels; can be repeated."""
+    actor = None if registry.is_owner else registry.actor
     with (
-        opened(to, to_catalog, to_store, otherwise=_WHERE_TO, compress=compress) as target,
+        opened(to, to_catalog, to_store, actor, otherwise=_WHERE_TO, compress=compress) as target,
         progress() as bars,
     ):
         done = registry.copy_to(target, datasets=datasets or ("*",), refs=refs or None, progress=bars)

@@ -103,6 +103,11 @@ def administer(access: Access, tx: Transaction) -> None:
         )
 
 
+def admit(access: Access, tx: Transaction) -> None:
+    """Let pass whoever is a user here at all, for what is one's own. Raises `PermissionDenied`."""
+    _standing(access, tx)
+
+
 def is_administrator(access: Access, tx: Transaction) -> bool:
     """Whether everything is allowed."""
     standing, token = _standing(access, tx), access.actor.token

@@ -209,6 +209,8 @@ def plan_sweep(
 
 def apply_sweep(access: Access, planned: SweepPlan, progress: Progress = silent) -> Collected:
     """Remove the objects of a plan that the catalog still does not know. Raises `SweepRefused` for a suspicious plan."""
+    with access.catalog.read() as tx:
+        administer(access, tx)
     if planned.suspicion is not None:
         raise SweepRefused(
             f"Nothing was swept: {planned.suspicion}. That is what a catalog restored from an older backup looks like, or a "

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from dataset_registry.catalog import Transaction, datasets, files, manifests, pointers, productions, users, versions
 from dataset_registry.errors import AlreadyExists, CorruptionError, InputError, NotFound, RetryLater
+from dataset_registry.model.actors import NOTHING
 from dataset_registry.model.history import ancestors
 from dataset_registry.model.manifest import ComponentKey, Entry, build, rewrite
 from dataset_registry.model.records import (
@@ -27,7 +28,15 @@ from dataset_registry.model.records import (
 )
 from dataset_registry.operations import audit
 from dataset_registry.operations import datasets as dataset_operations
-from dataset_registry.operations.access import Access, authorize, authorize_creation, readable
+from dataset_registry.operations.access import (
+    Access,
+    authorize,
+    authorize_creation,
+    is_administrator,
+    level_on,
+    readable,
+)
+from dataset_registry.operations.history import visible_productions
 from dataset_registry.operations.progress import Progress, silent
 from dataset_registry.operations.put import Bytes, BytesGone, Held, place, put
 from dataset_registry.operations.verify import content_digest
@@ -83,11 +92,16 @@ def copy(
         _copy_dataset(source, target, record, refs, done, progress)
     for record in found:  # what was made from a dataset may have arrived before it
         target.catalog.write(partial(productions.link_inputs, dataset=record.name))
-    if refs is None:
+    if refs is None and _administered(source) and _administered(target):
         with source.catalog.read() as tx:
             everywhere = pointers.registry_branches_of(tx)
         target.catalog.write(lambda tx: pointers.add_registry_branches(tx, everywhere))
     return done
+
+
+def _administered(access: Access) -> bool:
+    with access.catalog.read() as tx:
+        return is_administrator(access, tx)
 
 
 def _copy_dataset(
@@ -143,6 +157,10 @@ def _refuse_other_history(source: Access, target: Access, record: DatasetRecord)
     """Raise `AlreadyExists`, before anything moves, when the target has another version under a number of the source's."""
     with target.catalog.read() as tx:
         found = datasets.find(tx, record.name)
+        if found is not None and level_on(target, tx, found.id) == NOTHING:
+            raise AlreadyExists(
+                f"The other registry has a dataset {record.name!r} that is not yours.", dataset=record.name
+            )
         there = {version.number: version for version in versions.all_of(tx, found.id)} if found else {}
     if there:
         with source.catalog.read() as tx:
@@ -182,7 +200,7 @@ class _Shipment:
 def _copy_version(source: Access, target: Access, dataset: DatasetRecord, version: VersionRecord, done: Copied) -> None:
     with source.catalog.snapshot() as tx:
         now = versions.by_id(tx, version.id)  # an expiry may have given it other parents since, or taken it
-        shipment = _pack(tx, now, source.catalog.address) if now else None
+        shipment = _pack(source, tx, now) if now else None
     if shipment is None:
         done.notes.append(f"{version.dataset}@v{version.number} was deleted while it was copied")
         return
@@ -196,7 +214,7 @@ def _copy_version(source: Access, target: Access, dataset: DatasetRecord, versio
     raise RetryLater("The files of the copy were collected again and again while it was made. Try again.")
 
 
-def _pack(tx: Transaction, version: VersionRecord, origin: str) -> _Shipment:
+def _pack(source: Access, tx: Transaction, version: VersionRecord) -> _Shipment:
     first = versions.by_number(tx, version.dataset_id, version.parents[0]) if version.parents else None
     if first is not None:
         before, after = manifests.changed_entries(tx, first.id, version.id)
@@ -213,14 +231,14 @@ def _pack(tx: Transaction, version: VersionRecord, origin: str) -> _Shipment:
     schema_ids = {e.schema_id for e in after if e.schema_id} | {schema_id for schema_id, _ in captures.values()}
     return _Shipment(
         version,
-        origin,
+        source.catalog.address,
         edits,
         {str(file.content_hash): file for file in whole},
         {str(f.content_hash): (f, parts.get(f.id, [])) for f in known.values() if f.form == "parts"},
         known[version.overlay_file_id].content_hash if version.overlay_file_id else None,
         files.schemas_by_id(tx, sorted(schema_ids)),
         {(str(known[i].content_hash), format): captured for (i, format), captured in captures.items()},
-        productions.of_version(tx, version.id),
+        visible_productions(source, tx, version),
     )
 
 

@@ -3,9 +3,10 @@
 from dataset_registry.catalog import Transaction, datasets, grants, manifests, pointers, versions
 from dataset_registry.errors import AlreadyExists, InUse, NotFound
 from dataset_registry.model import names
+from dataset_registry.model.actors import NOTHING
 from dataset_registry.model.records import DatasetRecord, NewDataset
 from dataset_registry.operations import audit, find
-from dataset_registry.operations.access import Access, absent, authorize, authorize_creation, readable
+from dataset_registry.operations.access import Access, absent, authorize, authorize_creation, level_on, readable
 
 
 def create(access: Access, name: str, description: str | None) -> DatasetRecord:
@@ -38,19 +39,22 @@ def find_or_new(access: Access, name: str, description: str | None) -> DatasetRe
     name = names.dataset_name(name)
     with access.catalog.read() as tx:
         found = datasets.find(tx, name)
-        if found is None:
-            authorize_creation(access, tx, name)
-            return NewDataset(name, description)
-        return find.dataset(access, tx, name)
+        if found is not None and level_on(access, tx, found.id) != NOTHING:
+            return found
+        authorize_creation(access, tx, name)
+        if found is not None:
+            raise find.no_dataset(name)
+        return NewDataset(name, description)
 
 
 def get(access: Access, name: str) -> DatasetRecord:
     """The dataset of this name. Raises `NotFound`."""
     with access.catalog.read() as tx:
-        # A name from a legacy catalog keeps to none of our rules.
-        if datasets.find(tx, name) is None:
-            name = names.dataset_name(name)
-        return find.dataset(access, tx, name)
+        found = datasets.find(tx, name)
+        if found is None or level_on(access, tx, found.id) == NOTHING:
+            # Only a name that may be read keeps to none of our rules, as those from legacy catalogs may.
+            return find.dataset(access, tx, names.dataset_name(name))
+        return found
 
 
 def by_id(access: Access, dataset_id: int) -> DatasetRecord:

@@ -171,6 +171,8 @@ def apply(
 
     Their children become children of the nearest version before them that stays.
     """
+    with access.catalog.read() as tx:
+        administer(access, tx)
     deleted = 0
     dying = frozenset(version.id for found in planned.datasets for version in found.expiring)
     for found in planned.datasets:
@@ -192,7 +194,8 @@ def _delete(
     tx: Transaction,
 ) -> int:
     administer(access, tx)
-    there = retention.lock(tx, ids)
+    there = retention.lock(tx, dataset.id, ids)
+    dataset = datasets.by_id(tx, dataset.id) or dataset
     # Statements of their own, after the lock: whoever came to point at one of them has committed by now.
     needed = retention.pointed_at(tx, there) | retention.in_use(tx, live_runs, IN_USE_SECONDS, _JUST_NOW)
     if dying is not None:

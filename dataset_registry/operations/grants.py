@@ -14,6 +14,7 @@ from dataset_registry.operations import audit, find, stored
 from dataset_registry.operations.access import (
     Access,
     administer,
+    admit,
     is_administrator,
     level_on,
     level_on_file,
@@ -69,10 +70,15 @@ def list_all(access: Access, name: str | None, file: str | None, user: str | Non
             return found if user is None else [grant for grant in found if grant.user == user]
         if user is None and is_administrator(access, tx):
             return grants.grants(tx)
+        admit(access, tx)
         user = access.actor.name if user is None else user
         if user != access.actor.name:
             administer(access, tx)
-        return grants.grants(tx, user_id=get_user(tx, user).id)
+        found = grants.grants(tx, user_id=get_user(tx, user).id)
+        token = access.actor.token
+        if token is not None and token.prefix:  # what it is not for, it does not tell of
+            found = [g for g in found if g.resource_type != "file" and g.resource.startswith(token.prefix)]
+        return found
 
 
 def _resource(access: Access, tx: Transaction, name: str | None, file: str | None, *, make: bool = False) -> _Resource:

@@ -6,7 +6,7 @@ A walk reads the history in several statements: it needs one snapshot, or an exp
 from dataclasses import replace
 from itertools import islice
 
-from dataset_registry.catalog import datasets, productions, versions
+from dataset_registry.catalog import Transaction, datasets, productions, versions
 from dataset_registry.errors import InputError, NotFound
 from dataset_registry.model import history
 from dataset_registry.model.records import DatasetRecord, Production, VersionRecord
@@ -74,17 +74,20 @@ def productions_of(access: Access, version: VersionRecord) -> list[Production]:
     """How a version came about, and every time its content was produced again, oldest first."""
     with access.catalog.read() as tx:
         authorize(access, tx, "read", version.dataset_id)
-        among = readable(access, tx)
-        found = productions.of_version(tx, version.id)
-        if among is None:
-            return found
-        names = {record.name for record in datasets.all_of(tx, "", among)}  # what was read is nobody else's business
-        return [
-            replace(
-                p, provenance=replace(p.provenance, inputs=tuple(i for i in p.provenance.inputs if i.dataset in names))
-            )
-            for p in found
-        ]
+        return visible_productions(access, tx, version)
+
+
+def visible_productions(access: Access, tx: Transaction, version: VersionRecord) -> list[Production]:
+    """The productions of a version, with the inputs that the actor may read: what else was read is nobody else's business."""
+    among = readable(access, tx)
+    found = productions.of_version(tx, version.id)
+    if among is None:
+        return found
+    names = {record.name for record in datasets.all_of(tx, "", among)}
+    return [
+        replace(p, provenance=replace(p.provenance, inputs=tuple(i for i in p.provenance.inputs if i.dataset in names)))
+        for p in found
+    ]
 
 
 def consumers(access: Access, version: VersionRecord) -> list[tuple[str, int]]:

@@ -10,6 +10,7 @@ from dataset_registry.model.actors import (
     Actor,
     Kind,
     NewToken,
+    Permission,
     Role,
     Token,
     User,
@@ -21,7 +22,7 @@ from dataset_registry.model.actors import (
 )
 from dataset_registry.model.names import name_prefix, user_name
 from dataset_registry.operations import audit
-from dataset_registry.operations.access import Access, administer, is_administrator
+from dataset_registry.operations.access import Access, administer, admit, is_administrator
 
 _LONGEST = timedelta(days=36500)
 
@@ -138,7 +139,7 @@ def create_token(
     def work(tx: Transaction) -> NewToken:
         _own_or_administer(access, tx, user)
         mine = access.actor.token
-        if mine is not None and (level(given) > level(mine.permission) or not prefix.startswith(mine.prefix)):
+        if mine is not None and not _is_within(given, prefix, mine):
             raise PermissionDenied(
                 f"The token in use is for {mine.permission} on {mine.prefix or 'everything'!r}, and makes none for more.",
             )
@@ -155,6 +156,7 @@ def create_token(
             prefix=prefix,
             lasts=lasts,
             at_most=ends,
+            made_with=mine.id if mine is not None else None,
         )
         audit.note(access, tx, "token.create", after=user, token=token_id, permission=given, prefix=prefix or None)
         made = users.find_token(tx, token_id)
@@ -175,12 +177,16 @@ def tokens(access: Access, user: str | None) -> list[Token]:
 
 
 def revoke_token(access: Access, token_id: int) -> Token:
-    """Let a token let nobody in any more. Raises `NotFound`, also for tokens of others."""
+    """Let a token let nobody in any more, nor those that were made with it. Raises `NotFound`, also for tokens of others."""
 
     def work(tx: Transaction) -> Token:
+        admit(access, tx)
         found = users.find_token(tx, token_id)
         if found is None or (found.user != access.actor.name and not is_administrator(access, tx)):
             raise NotFound(f"There is no token {token_id}. List yours with registry.tokens().", token=token_id)
+        mine = access.actor.token
+        if mine is not None and mine.id != token_id and not _is_within(found.permission, found.prefix, mine):
+            raise PermissionDenied(f"The token in use is for less than token {token_id}, and does not revoke it.")
         users.revoke_token(tx, token_id)
         audit.note(access, tx, "token.revoke", before=found.user, token=token_id)
         return users.find_token(tx, token_id) or found
@@ -188,8 +194,14 @@ def revoke_token(access: Access, token_id: int) -> Token:
     return access.catalog.write(work)
 
 
+def _is_within(permission: Permission, prefix: str, token: Token) -> bool:
+    """Whether what is for this permission and prefix is for no more than a token."""
+    return level(permission) <= level(token.permission) and prefix.startswith(token.prefix)
+
+
 def _own_or_administer(access: Access, tx: Transaction, user: str) -> None:
     """Let pass an administrator, and the user itself."""
+    admit(access, tx)
     if user != access.actor.name or access.actor.is_owner:
         administer(access, tx)
 

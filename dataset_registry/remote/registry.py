@@ -73,6 +73,10 @@ class RemoteRegistry(Registry):
         return self._user
 
     @property
+    def is_owner(self) -> bool:
+        return False
+
+    @property
     def location(self) -> str:
         return self._client.url
 

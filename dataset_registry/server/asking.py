@@ -23,6 +23,7 @@ from dataset_registry.server import problems
 
 _bearer = HTTPBearer(auto_error=False, description="An API token: `dataset-registry token create` makes one.")
 KEY = "Idempotency-Key"
+_LONGEST_KEY = 200
 
 
 class Asked:
@@ -85,8 +86,8 @@ class Idempotent(APIRoute):
             key = request.headers.get(KEY)
             if key is None or request.method != "POST":
                 return await handle(request)
-            if not 1 <= len(key) <= 255 or not key.isprintable():
-                raise InputError(f"An {KEY} has 1 to 255 printable characters.")
+            if not 1 <= len(key) <= _LONGEST_KEY or not key.isprintable():
+                raise InputError(f"An {KEY} has 1 to {_LONGEST_KEY} printable characters.")
             access: Access = request.state.access
             request.state.idempotency_seed = uuid5(NAMESPACE_URL, f"dataset_registry {access.actor.name} {key}")
             if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
@@ -117,15 +118,20 @@ def commit_seed(request: Request) -> UUID | None:
     return found
 
 
+def _own(access: Access, key: str) -> str:
+    """A key as it is kept: what a wider token was answered is not for a narrower one."""
+    return f"{access.actor.token.id if access.actor.token else 0} {key}"
+
+
 def _recall(access: Access, key: str) -> tuple[str, int, str] | None:
     with access.catalog.read() as tx:
-        return requests.find(tx, access.user_id(tx), key)
+        return requests.find(tx, access.user_id(tx), _own(access, key))
 
 
 def _remember(access: Access, key: str, fingerprint: str, status: int, answer: str) -> None:
     def work(tx: Any) -> None:
         user_id = access.user_id(tx)
-        if requests.find(tx, user_id, key) is None:
-            requests.remember(tx, user_id, key, fingerprint=fingerprint, status=status, answer=answer)
+        if requests.find(tx, user_id, _own(access, key)) is None:
+            requests.remember(tx, user_id, _own(access, key), fingerprint=fingerprint, status=status, answer=answer)
 
     access.catalog.write(work)

@@ -38,11 +38,13 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.DateTime),
         sa.Column("revoked_at", sa.DateTime),
         sa.Column("last_used_at", sa.DateTime),
+        sa.Column("made_with", sa.Integer, sa.ForeignKey("tokens.id", name="fk_tokens_made_with")),
         sa.UniqueConstraint("token_hash", name="uq_tokens_token_hash"),
         sa.PrimaryKeyConstraint("id", name="pk_tokens"),
         sqlite_autoincrement=True,
     )
     op.create_index("idx_tokens_user_id", "tokens", ["user_id"])
+    op.create_index("idx_tokens_made_with", "tokens", ["made_with"])
     op.create_table(
         "name_prefixes",
         sa.Column("id", sa.Integer, primary_key=True),

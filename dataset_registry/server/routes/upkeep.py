@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 
 from dataset_registry.model.retention import Policy, Rule
 from dataset_registry.server import paging
-from dataset_registry.server.asking import Here, Idempotent
+from dataset_registry.server.asking import Here
 from dataset_registry.server.paging import Cursor, Limit
 from dataset_registry.wire import (
     AdoptionPlanShape,
@@ -33,7 +33,8 @@ from dataset_registry.wire import (
     VerifyIn,
 )
 
-router = APIRouter(route_class=Idempotent)
+router = APIRouter()
+"""Not idempotent by memory: a plan is new each time, and what was done once is not done again anyway."""
 
 
 def _rule(rule: RuleIn) -> Rule:
