@@ -239,6 +239,8 @@ class Draft:
             if kind is None:
                 options = replace(self._options, provenance=self.provenance)
                 self._result = self._commit(spool, options)
+            else:
+                self._change = Change()  # what it holds goes with the spool
 
     def add(
         self,

@@ -56,7 +56,9 @@ class Registry:
         Raises `CatalogOutdated` for a PostgreSQL catalog that needs
         `dataset-registry db upgrade`, `InputError`, `NotAuthenticated` for a token that lets nobody in.
         """
-        if str(folder).startswith(("https://", "http://")):
+        if str(folder).lower().startswith(("https://", "http://")):
+            if catalog is not None or store is not None or actor is not None or compression is not None:
+                raise InputError("A server has its catalog and store, and its token says who you are: leave those out.")
             from dataset_registry.remote import open_remote
 
             return open_remote(str(folder), token)
@@ -413,7 +415,12 @@ class Registry:
 
         Raises `InputError` (both have one store), `AlreadyExists` (other histories under the same numbers).
         """
-        return copying.copy(self._access, other._access, wanted=datasets, refs=refs, progress=progress)
+        access = getattr(other, "_access", None)
+        if access is None:
+            raise InputError(
+                "A copy goes from catalog to catalog and from store to store: open the other registry by its own."
+            )
+        return copying.copy(self._access, access, wanted=datasets, refs=refs, progress=progress)
 
     # --- legacy catalogs -------------------------------------------------------------------------------------------
 

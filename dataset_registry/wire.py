@@ -40,11 +40,18 @@ _Item = TypeVar("_Item")
 MOST_IDS = 2**31 - 1
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(max_length=100_000, pattern=r"^[^\x00]*$")]
-Name = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")]
+Name = Annotated[str, Field(max_length=10_000)]
+"""A name or a ref: whether it is one, the rules of names say, in their own words."""
 
 
 class Shape(BaseModel):
-    """A JSON object of ours; what a request has beyond its fields is a mistake."""
+    """A JSON object that a server answers with. What a newer one says beyond these fields is passed over."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Request(BaseModel):
+    """A JSON object that a client sends; what it has beyond its fields is a mistake."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -345,6 +352,8 @@ class FileShape(Shape):
     compression_type: str | None
     reference_count: int | None
     created_at: datetime
+    stored_size: int | None = None
+    damage: str | None = None
 
     @classmethod
     def of(cls, record: FileRecord) -> "FileShape":
@@ -357,6 +366,8 @@ class FileShape(Shape):
             compression_type=record.compression_type,
             reference_count=record.reference_count,
             created_at=record.created_at,
+            stored_size=record.stored_size,
+            damage=record.damage,
         )
 
     def record(self) -> FileRecord:
@@ -369,7 +380,8 @@ class FileShape(Shape):
             format=self.file_type,
             compression_type=self.compression_type,
             created_at=self.created_at,
-            stored_size=self.file_size,
+            stored_size=self.file_size if self.stored_size is None else self.stored_size,
+            damage=self.damage,
             reference_count=self.reference_count,
         )
 
@@ -381,7 +393,7 @@ class ObjectsShape(Shape):
     objects: list[FileShape]
 
 
-class UploadIn(Shape):
+class UploadIn(Request):
     """What is about to be uploaded. With `direct`, straight into the object store, where there is one."""
 
     file_size: int | None = Field(default=None, ge=0, le=2**46)
@@ -400,7 +412,7 @@ class UploadShape(Shape):
     upload_url: str | None = None
 
 
-class HashesIn(Shape):
+class HashesIn(Request):
     hashes: list[Hash] = Field(max_length=10_000)
 
 
@@ -411,7 +423,7 @@ class HashesShape(Shape):
 # --- committing ----------------------------------------------------------------------------------------------------
 
 
-class ContentIn(Shape):
+class ContentIn(Request):
     """Where content comes from: an upload, a part of this request, or (by its hash alone) a file that the client may read.
     With a `content_hash`, it must have that."""
 
@@ -420,7 +432,7 @@ class ContentIn(Shape):
     part: Name | None = None
 
 
-class ComponentIn(Shape):
+class ComponentIn(Request):
     """A component to set. A table comes as several Parquet `parts` with the same columns, any other content as one."""
 
     component_name: Name
@@ -435,7 +447,7 @@ class ComponentIn(Shape):
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
-class InputShape(Shape):
+class InputShape(Request):
     """A version that was read to produce another: the ref asked for, and what it named."""
 
     dataset: Name
@@ -447,7 +459,7 @@ class InputShape(Shape):
     label: Name | None = None
 
 
-class ProvenanceShape(Shape):
+class ProvenanceShape(Request):
     run_id: Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*$")] | None = None
     step: Text | None = None
     asset_key: Text | None = None
@@ -527,14 +539,14 @@ class ProductionShape(Shape):
         )
 
 
-class RemovalIn(Shape):
+class RemovalIn(Request):
     """A component to remove: all of its indexes, or one."""
 
     component_name: Name
     component_index: int | None = Field(default=None, ge=0, le=MOST_IDS)
 
 
-class CommitIn(Shape):
+class CommitIn(Request):
     """What a commit does to the components of the version before it; what it does not name carries over.
 
     `replaced` names lose the indexes that are not set, `partitions` and (with `everything`) the whole version what is not
@@ -563,6 +575,15 @@ class NamedCommitIn(CommitIn):
 
     dataset_name: Name
     description: Text | None = None
+
+
+class HeadShape(Shape):
+    """Where a commit would start from now: the dataset (null: the commit makes it), and the version (null: from nothing)."""
+
+    dataset: DatasetShape | None
+    version_id: int | None
+    version_number: int | None
+    digest: str | None
 
 
 class CommitShape(Shape):
@@ -600,29 +621,29 @@ class CommitShape(Shape):
 # --- requests about datasets, branches and tags --------------------------------------------------------------------
 
 
-class DatasetIn(Shape):
+class DatasetIn(Request):
     name: Name
     description: Text | None = None
 
 
-class DatasetPatch(Shape):
+class DatasetPatch(Request):
     name: Name | None = None
     description: Text | None = None
 
 
-class PointerIn(Shape):
+class PointerIn(Request):
     pointer_name: Name
     ref: Name = "main"
 
 
-class MoveIn(Shape):
+class MoveIn(Request):
     """Where a branch goes; with `expect`, only if it is there now (as `If-Match`, by ref instead of by ETag)."""
 
     ref: Name
     expect: Name | None = None
 
 
-class RegistryBranchIn(Shape):
+class RegistryBranchIn(Request):
     name: Name
     source: Name = "main"
 
@@ -633,7 +654,7 @@ class CountShape(Shape):
     count: int
 
 
-class ReadIn(Shape):
+class ReadIn(Request):
     run_id: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
 
 
@@ -647,14 +668,14 @@ class ConsumerShape(Shape):
 PermissionText = Annotated[Permission, Field(description="`read` < `write` < `admin`")]
 
 
-class UserIn(Shape):
+class UserIn(Request):
     name: Name
     kind: Literal["person", "service", "group"] = "person"
     role: Literal["administrator", "member", "guest"] = "member"
     members: list[Name] = Field(default_factory=list, max_length=10_000)
 
 
-class UserPatch(Shape):
+class UserPatch(Request):
     role: Literal["administrator", "member", "guest"] | None = None
     disabled: bool | None = None
     members: list[Name] | None = Field(default=None, max_length=10_000)
@@ -685,7 +706,7 @@ class UserShape(Shape):
         return User(self.id, self.name, self.kind, self.role, self.created_at, self.disabled_at, tuple(self.members))
 
 
-class TokenIn(Shape):
+class TokenIn(Request):
     """A token to make: for oneself without a `user`. It lasts for ever without `lasts_seconds`."""
 
     user: Name | None = None
@@ -758,7 +779,7 @@ class WhoShape(Shape):
     token: TokenShape | None
 
 
-class GrantIn(Shape):
+class GrantIn(Request):
     """A permission for a user or group on a dataset or prefix (`name`: `raw/flights`, `raw/`), or on a file by its hash."""
 
     user: Name
@@ -800,7 +821,7 @@ class GrantShape(Shape):
         )
 
 
-class ProtectionIn(Shape):
+class ProtectionIn(Request):
     """A branch to protect, in a dataset or under a prefix; `allow` are those who may move it beside admins."""
 
     name: Annotated[str, Field(max_length=1000, pattern=r"^[^\x00]*$")]
@@ -888,7 +909,7 @@ Seconds = Annotated[int, Field(ge=0, le=36500 * 86400)]
 Runs = Annotated[list[Name], Field(max_length=100_000)]
 
 
-class RuleIn(Shape):
+class RuleIn(Request):
     """What a retention policy keeps of the branches that match, as `dataset_registry.Rule`."""
 
     datasets: Name = "*"
@@ -901,7 +922,7 @@ class RuleIn(Shape):
     yearly: int = Field(default=0, ge=0, le=100_000)
 
 
-class ExpireIn(Shape):
+class ExpireIn(Request):
     """A policy to plan by. `live_runs` are the pipeline runs under way; without it, all of the last day."""
 
     rules: list[RuleIn] = Field(min_length=1, max_length=1000)
@@ -909,16 +930,16 @@ class ExpireIn(Shape):
     live_runs: Runs | None = None
 
 
-class CollectIn(Shape):
+class CollectIn(Request):
     older_than_seconds: Seconds = 86400
 
 
-class SweepIn(Shape):
+class SweepIn(Request):
     older_than_seconds: Seconds = 86400
     max_share: float = Field(default=0.0, ge=0.0, le=1.0)
 
 
-class VerifyIn(Shape):
+class VerifyIn(Request):
     """`share` reads the content of the n-th of t shares of the files; [1, 1] of all."""
 
     share: tuple[Annotated[int, Field(ge=1, le=10_000)], Annotated[int, Field(ge=1, le=10_000)]] | None = None
@@ -974,7 +995,7 @@ class ExpirePlanShape(Shape):
                 DatasetExpiry(
                     found.dataset.record(),
                     found.kept,
-                    [Dated(v.id, v.number, v.created_at, tuple(v.parents)) for v in found.expiring],
+                    tuple(Dated(v.id, v.number, v.created_at, tuple(v.parents)) for v in found.expiring),
                 )
                 for found in self.datasets
             ),
@@ -983,7 +1004,7 @@ class ExpirePlanShape(Shape):
         )
 
 
-class ExpireApplyIn(Shape):
+class ExpireApplyIn(Request):
     plan: ExpirePlanShape
     live_runs: Runs | None = None
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from math import ceil
 
 from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, or_, select, true
 
@@ -48,7 +49,7 @@ def _unnamed(hold: ColumnElement[bool]) -> ColumnElement[bool]:
 
 def unreferenced(tx: Transaction, older_than: timedelta) -> list[Unreferenced]:
     """The files that nothing names and that are older than this, tables before the parts that only they name."""
-    old = files.c.created_at <= utc_now(-int(older_than.total_seconds()))
+    old = files.c.created_at <= utc_now(-ceil(older_than.total_seconds()))
     unnamed = _unnamed(uploads.c.expires_at >= utc_now())
     tables = select(files.c.id).where(files.c.form == "parts", old, unnamed).cte("tables")
     living_table = exists().where(file_parts.c.part_id == files.c.id, file_parts.c.file_id.not_in(select(tables.c.id)))
@@ -92,7 +93,7 @@ def drop_unused_schemas(tx: Transaction) -> int:
 
 def forget_reads(tx: Transaction, older_than: timedelta) -> None:
     """Forget what runs read longer ago than this."""
-    tx.execute(delete(version_reads).where(version_reads.c.read_at < utc_now(-int(older_than.total_seconds()))))
+    tx.execute(delete(version_reads).where(version_reads.c.read_at < utc_now(-ceil(older_than.total_seconds()))))
 
 
 # --- holds ---------------------------------------------------------------------------------------------------------

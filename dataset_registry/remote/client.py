@@ -11,39 +11,63 @@ from uuid import uuid4
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from dataset_registry.errors import CorruptionError, InputError, RegistryError, RetryLater
-from dataset_registry.wire import Problem, errors_by_code
+from dataset_registry.errors import (
+    CorruptionError,
+    InputError,
+    InvalidName,
+    NotAuthenticated,
+    RegistryError,
+    RetryLater,
+)
+from dataset_registry.wire import Page, Problem, errors_by_code
 
 _Shape = TypeVar("_Shape", bound=BaseModel)
 
-_ATTEMPTS = 6
+_ATTEMPTS = 8
 _PASSING = (429, 502, 503, 504)
 _PAGE = 1000
+_PATIENCE = 600.0
+"""Seconds to wait for an answer."""
 
 
 class Client:
     """The connections to one server, for one token. Threads may share it."""
 
     def __init__(self, url: str, token: str | None) -> None:
-        parts = urlsplit(url)
-        if not parts.hostname or parts.query or parts.fragment:
+        try:
+            parts = urlsplit(url)
+            is_address = bool(parts.hostname) and not parts.query and not parts.fragment and (parts.port or 1) > 0
+        except ValueError:
+            is_address = False
+        if not is_address or not url.isprintable():
             raise InputError(f"{url!r} is no server: give its address, like https://registry.example.com.", url=url)
         if token is None:
             raise InputError(
                 f"{url} wants to know who asks: Registry.open({url!r}, token='…'). Make one with: dataset-registry token create"
             )
         self.url = url.rstrip("/")
-        self._http = httpx.Client(
-            base_url=self.url + "/v1/",
-            headers={"Authorization": f"Bearer {token}", "User-Agent": "dataset-registry"},
-            timeout=httpx.Timeout(60.0, connect=10.0, read=600.0),
-            limits=httpx.Limits(max_connections=32, max_keepalive_connections=16, keepalive_expiry=20.0),
-        )
+        if not token.isascii() or not token.isprintable() or not token.strip():
+            raise NotAuthenticated("The token has characters that no token has: was something copied along with it?")
+        self._token = token
+        self._opened: httpx.Client | None = None
         self._errors = errors_by_code()
 
+    @property
+    def _http(self) -> httpx.Client:
+        opened = self._opened
+        if opened is None or opened.is_closed:
+            opened = self._opened = httpx.Client(
+                base_url=self.url + "/v1/",
+                headers={"Authorization": f"Bearer {self._token}", "User-Agent": "dataset-registry"},
+                timeout=_timeout(_PATIENCE),
+                limits=httpx.Limits(max_connections=32, max_keepalive_connections=16, keepalive_expiry=20.0),
+            )
+        return opened
+
     def close(self) -> None:
-        """Give the connections back."""
-        self._http.close()
+        """Give the connections back; it connects again when it is used again."""
+        if self._opened is not None:
+            self._opened.close()
 
     def get(self, path: str, shape: type[_Shape], **query: object) -> _Shape:
         """What a path has, as its shape."""
@@ -54,22 +78,35 @@ class Client:
         cursor, left = None, limit
         while left is None or left > 0:
             size = _PAGE if left is None else min(left, _PAGE)
-            answer = self._ask("GET", path, query={**query, "cursor": cursor, "limit": size}).json()
-            for item in answer["items"]:
-                yield shape.model_validate(item)
-            cursor = answer["next_cursor"]
-            left = None if left is None else left - len(answer["items"])
+            answer = self._page(self._ask("GET", path, query={**query, "cursor": cursor, "limit": size}), shape)
+            yield from answer.items
+            cursor = answer.next_cursor
+            left = None if left is None else left - len(answer.items)
             if cursor is None:
                 return
 
     def listed(self, path: str, shape: type[_Shape], **query: object) -> list[_Shape]:
         """All items of a list that has no pages."""
-        return [shape.model_validate(item) for item in self._ask("GET", path, query=query).json()["items"]]
+        return self._page(self._ask("GET", path, query=query), shape).items
 
-    def post(self, path: str, shape: type[_Shape], body: Mapping[str, object] | BaseModel, **query: object) -> _Shape:
-        """Send something, once: a key goes with it, so that an answer that was lost can be asked for again."""
+    def _page(self, response: httpx.Response, shape: type[_Shape]) -> Page[_Shape]:
+        page: type[Page[_Shape]] = Page[shape]  # type: ignore[valid-type]
+        return self._read(response, page)
+
+    def post(
+        self,
+        path: str,
+        shape: type[_Shape],
+        body: Mapping[str, object] | BaseModel,
+        *,
+        patience: float | None = _PATIENCE,
+    ) -> _Shape:
+        """Send something, once: a key goes with it, so that an answer that was lost can be asked for again.
+
+        `patience` is in seconds; None waits for as long as it takes, for work that may take hours.
+        """
         content = body.model_dump(mode="json", by_alias=True) if isinstance(body, BaseModel) else body
-        return self._read(self._ask("POST", path, query=query, json=content), shape)
+        return self._read(self._ask("POST", path, json=content, timeout=_timeout(patience)), shape)
 
     def post_form(self, path: str, shape: type[_Shape], data: Mapping[str, str], files: Mapping[str, Any]) -> _Shape:
         """Send a form with files, once."""
@@ -128,21 +165,26 @@ class Client:
         sent = dict(headers or {})
         if method == "POST":
             sent["Idempotency-Key"] = uuid4().hex
-        for attempt in range(attempts):
-            last = attempt == attempts - 1
+        for attempt in range(_ATTEMPTS):
+            last = attempt >= attempts - 1
             try:
                 for file in content.get("files", {}).values():
                     file[1].seek(0)
                 response = self._http.request(method, path, params=params, headers=sent, **content)  # type: ignore[arg-type]
+            except UnicodeEncodeError as error:
+                raise InputError(f"{error.object[:40]!r} is no text that can be sent. Mend it.") from error
             except httpx.TransportError as error:
-                if last:
+                if last or isinstance(error, httpx.ReadTimeout):  # it is at work still: another one would not help it
                     raise self._unreachable(error) from error
+                wait = 0.0
             else:
                 if response.status_code < 400:
                     return response
-                if last or response.status_code not in _PASSING:
+                refused = response.status_code == 429  # before anything was done: whatever it was, it may come again
+                if (last and not (refused and attempt < _ATTEMPTS - 1)) or response.status_code not in _PASSING:
                     raise self._error(response)
-            sleep(random() * 0.1 * 2**attempt)
+                wait = 0.2 if response.status_code == 429 else 0.05
+            sleep(max(wait, random() * 0.1 * 2**attempt))
         raise AssertionError("unreachable")
 
     def _unreachable(self, error: httpx.TransportError) -> RetryLater:
@@ -169,8 +211,14 @@ class Client:
             ) from error
 
 
+def _timeout(patience: float | None) -> httpx.Timeout:
+    return httpx.Timeout(60.0, connect=10.0, read=patience)
+
+
 def segment(name: str) -> str:
     """A name as a part of a path, slashes and all."""
+    if name in ("", ".", ".."):  # which would be another path
+        raise InvalidName(f"{name!r} is the name of nothing here.", name=name)
     return quote(name, safe="")
 
 

@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from io import BufferedReader, RawIOBase
 from pathlib import Path
+from time import sleep
 from typing import Any, BinaryIO, cast
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx
 
-from dataset_registry.errors import CorruptionError, StorageError
+from dataset_registry.errors import CorruptionError, InputError, RetryLater, StorageError
 from dataset_registry.model.records import ComponentRecord, FileRecord, VersionRecord
 from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.operations.contents import checked
@@ -19,6 +20,10 @@ from dataset_registry.wire import ComponentShape, ObjectsShape, SchemaShape
 
 _FEW = 50
 """Names that go into one query."""
+_LONG = 4000
+"""Bytes of a query that every server and proxy takes."""
+_GOING_ON = 3
+"""How often a download goes on after a broken connection."""
 _KEY_TAIL = "." + "0" * 32
 
 
@@ -78,12 +83,14 @@ def _path(version: VersionRecord) -> str:
 
 
 def _few(names: Sequence[str] | None) -> list[str] | None:
-    return list(names) if names is not None and len(names) <= _FEW else None
+    if names is None or len(names) > _FEW or sum(len(quote(name)) for name in names) > _LONG:
+        return None
+    return list(names)
 
 
 def _key(file: FileRecord) -> str:
     if file.content_hash is None:
-        raise CorruptionError(
+        raise InputError(
             "This version comes from a legacy catalog, and its bytes are not in the store yet: open() and checkout() read it. "
             "Let an administrator run: dataset-registry adopt"
         )
@@ -142,6 +149,7 @@ class _ServedFile(RawIOBase):
     def __init__(self, client: Client, file_id: int, size: int | None) -> None:
         self._client, self._file_id, self._size = client, file_id, size
         self._at = 0
+        self._broken = 0
         self._context: Any = None
         self._pieces: Iterator[bytes] | None = None
         self._rest = b""
@@ -163,17 +171,39 @@ class _ServedFile(RawIOBase):
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        if self._size is not None and self._at >= self._size:
-            self._stop()
-            return 0
-        if self._pieces is None:
-            self._context = self._client.stream(f"files/{self._file_id}/content", self._at)
-            response: httpx.Response = self._context.__enter__()
-            self._pieces = response.iter_bytes(1 << 20)
         while not self._rest:
-            piece = next(self._pieces, None)
+            if self._size is not None and self._at >= self._size:
+                self._stop()
+                return 0
+            try:
+                self._begin()
+                piece = next(cast(Iterator[bytes], self._pieces), None)
+            except RetryLater:
+                self._stop()
+                self._broken += 1
+                if self._broken > _GOING_ON:
+                    raise
+                sleep(0.05 * 2**self._broken)
+                continue
+            except httpx.TransportError:
+                self._stop()
+                self._broken += 1
+                if self._broken > _GOING_ON:
+                    raise CorruptionError(
+                        f"The file {self._file_id} of {self._client.url} breaks off at {self._at:,} bytes, again and again. "
+                        "Let an administrator run: dataset-registry verify --deep",
+                        file_id=self._file_id,
+                    ) from None
+                sleep(0.05 * 2**self._broken)
+                continue
             if piece is None:
                 self._stop()
+                if self._size is not None and self._at < self._size:
+                    raise CorruptionError(
+                        f"The file {self._file_id} of {self._client.url} ended at {self._at:,} of {self._size:,} bytes. Read "
+                        "it again.",
+                        file_id=self._file_id,
+                    )
                 return 0
             self._rest = piece
         count = min(len(buffer), len(self._rest))
@@ -181,6 +211,15 @@ class _ServedFile(RawIOBase):
         self._rest = self._rest[count:]
         self._at += count
         return count
+
+    def _begin(self) -> None:
+        if self._pieces is not None:
+            return
+        context = self._client.stream(f"files/{self._file_id}/content", self._at)
+        response: httpx.Response = context.__enter__()
+        self._context, self._pieces = context, response.iter_bytes(1 << 20)
+        if self._size is None:
+            self._size = self._at + int(response.headers["Content-Length"])
 
     def _stop(self) -> None:
         if self._context is not None:

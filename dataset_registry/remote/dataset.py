@@ -1,12 +1,17 @@
 """Datasets, versions and drafts of a server."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
+from time import sleep
 from typing import Any, BinaryIO
 
+from pydantic import ValidationError
+
 from dataset_registry.dataset import Dataset, Draft
-from dataset_registry.errors import NotFound, RetryLater
+from dataset_registry.errors import ConflictError, InputError, NotFound, RetryLater
+from dataset_registry.model.names import parse_ref
 from dataset_registry.model.records import (
     CommitResult,
     DatasetRecord,
@@ -35,6 +40,7 @@ from dataset_registry.wire import (
     CountShape,
     DatasetShape,
     HashesShape,
+    HeadShape,
     NamedCommitIn,
     PointerShape,
     ProductionShape,
@@ -101,9 +107,14 @@ class RemoteDataset(Dataset):
     # --- looking ---------------------------------------------------------------------------------------------------
 
     def version(self, ref: str = find.MAIN) -> RemoteVersion:
+        parse_ref(ref)
         return self._version(self._client.get(f"{self._path}/resolve", VersionShape, ref=ref))
 
     def log(self, ref: str = find.MAIN, *, limit: int | None = None) -> list[Version]:
+        if limit is not None and limit < 0:
+            raise InputError(f"A limit is 0 or more, not {limit}.", limit=limit)
+        if limit == 0:
+            self.version(ref)  # which has to be there all the same
         found = self._client.pages(f"{self._path}/log", VersionShape, ref=ref, limit=limit)
         return [self._version(shape) for shape in found]
 
@@ -190,32 +201,42 @@ class RemoteDraft(Draft):
         return self._contents.scratch
 
     def _head(self, branch: str, fallback: str | None) -> Head | None:
-        if isinstance(self._dataset, NewDataset):
+        dataset = self._dataset
+        which = {"dataset_name": dataset.name} if isinstance(dataset, NewDataset) else {"dataset_id": dataset.id}
+        found = self._client.get("head", HeadShape, branch=branch, fallback=fallback, **which)
+        if found.dataset is not None:
+            self._dataset = found.dataset.record()
+        if found.version_id is None or found.version_number is None:
             return None
-        for name in (branch, fallback):
-            if name is None:
-                continue
-            try:
-                found = self._client.get(f"datasets/{self._dataset.id}/branches/{segment(name)}", PointerShape)
-            except NotFound:
-                continue
-            return Head(found.dataset_version_id, found.version_number, 0, found.digest, found.is_tag)
-        return None  # whether that is an error, the commit knows
+        return Head(found.version_id, found.version_number, 0, found.digest)
 
     def _captured(self, spool: Spool, spooled: Spooled, format: str) -> ComponentSchema | None:
         return None  # the server looks for itself
 
     def _commit(self, spool: Spool, options: CommitOptions) -> CommitResult:
+        try:
+            return self._commit_once(options)
+        except NotFound as error:  # what the server knew when it was asked may have been collected since
+            if "hash" not in error.fields:
+                raise
+            return self._commit_once(options, everything=True)
+
+    def _commit_once(self, options: CommitOptions, *, everything: bool = False) -> CommitResult:
         contents = {file.content_hash: file for c in self._change.put.values() for file in c.staged.spooled}
-        places, form = self._send(contents)
-        body = self._request(options, places)
+        places, form = self._send(contents, everything=everything)
+        try:
+            body = self._request(options, places)
+        except ValidationError as error:
+            found = error.errors()[0]
+            where = ".".join(str(part) for part in found["loc"])
+            raise InputError(f"This commit cannot be sent: {where}: {found['msg']}.", where=where) from error
         path = "commits" if isinstance(self._dataset, NewDataset) else f"datasets/{self._dataset.id}/versions"
         if not form:
             return self._client.post(path, CommitShape, body).result()
-        files = {part: (part, _opened(contents[content_hash])) for content_hash, part in form.items()}
-        return self._client.post_form(
-            path, CommitShape, {"commit": body.model_dump_json(by_alias=True)}, files
-        ).result()
+        with ExitStack() as opened:
+            files = {part: (part, opened.enter_context(_opened(contents[h]))) for h, part in form.items()}
+            data = {"commit": body.model_dump_json(by_alias=True)}
+            return self._client.post_form(path, CommitShape, data, files).result()
 
     def _request(self, options: CommitOptions, places: dict[str, ContentIn]) -> CommitIn:
         change = self._change
@@ -243,12 +264,12 @@ class RemoteDraft(Draft):
             return NamedCommitIn(dataset_name=self._dataset.name, description=self._dataset.description, **fields)
         return CommitIn(**fields)
 
-    def _send(self, contents: dict[str, Spooled]) -> tuple[dict[str, ContentIn], dict[str, str]]:
+    def _send(self, contents: dict[str, Spooled], *, everything: bool) -> tuple[dict[str, ContentIn], dict[str, str]]:
         """Bring what the server lacks: large files now, small ones with the commit. Where each content is to be found, and
         the parts of the form by hash."""
         hashes = sorted(contents)
         known: set[str] = set()
-        for start in range(0, len(hashes), 10_000):
+        for start in range(0, 0 if everything else len(hashes), 10_000):
             batch = {"hashes": hashes[start : start + 10_000]}
             known.update(self._client.post("contents/known", HashesShape, batch).known)
         places = {h: ContentIn(content_hash=h) for h in known}
@@ -281,9 +302,10 @@ class RemoteDraft(Draft):
                 break
             try:
                 upload = self._client.send(path, UploadShape, upload.offset, _blocks(content, upload.offset))
-            except RetryLater:
+            except (RetryLater, ConflictError):  # the connection broke, or the server has not noticed yet that it did
                 if attempt == _RESUMED - 1:
                     raise
+                sleep(min(0.1 * 2**attempt, 5.0))
                 upload = self._client.get(path, UploadShape)
         return upload.upload_id
 

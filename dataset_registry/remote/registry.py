@@ -3,10 +3,11 @@
 import json
 from collections.abc import Collection, Iterator, Sequence
 from datetime import timedelta
+from math import ceil
 from typing import Any, BinaryIO, cast
 
 from dataset_registry.dataset import Dataset
-from dataset_registry.errors import InputError, NotFound
+from dataset_registry.errors import InputError
 from dataset_registry.model.actors import Grant, Kind, NewToken, Permission, Protection, Token, User
 from dataset_registry.model.audit import AuditCheck, AuditEntry
 from dataset_registry.model.names import dataset_name
@@ -90,7 +91,9 @@ class RemoteRegistry(Registry):
     # --- datasets --------------------------------------------------------------------------------------------------
 
     def create_dataset(self, name: str, *, description: str | None = None) -> Dataset:
-        return self._dataset(self._client.post("datasets", DatasetShape, {"name": name, "description": description}))
+        return self._dataset(
+            self._client.post("datasets", DatasetShape, {"name": dataset_name(name), "description": description})
+        )
 
     def dataset(self, name: str | int) -> Dataset:
         if isinstance(name, int):
@@ -105,10 +108,7 @@ class RemoteRegistry(Registry):
         self, name: str, branch: str = find.MAIN, *, description: str | None = None, **options: Any
     ) -> RemoteDraft:
         wanted = NewDataset(dataset_name(name), description)
-        try:
-            return RemoteDraft(self._client, self._contents, self.dataset(wanted.name).record, branch, **options)
-        except NotFound:
-            return RemoteDraft(self._client, self._contents, wanted, branch, **options)
+        return RemoteDraft(self._client, self._contents, wanted, branch, **options)
 
     # --- files -----------------------------------------------------------------------------------------------------
 
@@ -203,8 +203,10 @@ class RemoteRegistry(Registry):
         before: int | None = None,
         limit: int | None = None,
     ) -> list[AuditEntry]:
-        found = self._client.pages("audit", AuditShape, limit=limit, dataset=dataset, actor=actor, action=action)
-        return [shape.entry() for shape in found if before is None or shape.id < before]
+        if limit is not None and limit < 0:
+            raise InputError(f"A limit is 0 or more, not {limit}.", limit=limit)
+        asked = {"dataset": dataset, "actor": actor, "action": action, "before": before}
+        return [shape.entry() for shape in self._client.pages("audit", AuditShape, limit=limit, **asked)]
 
     def export_audit(self) -> Iterator[tuple[AuditEntry, str]]:
         for line in self._client.lines("audit/export"):
@@ -250,7 +252,7 @@ class RemoteRegistry(Registry):
     def collect(  # type: ignore[override]
         self, *, older_than: timedelta = GRACE, dry_run: bool = False, progress: Progress = silent
     ) -> CollectPlan | Collected:
-        body = {"older_than_seconds": int(older_than.total_seconds())}
+        body = {"older_than_seconds": ceil(older_than.total_seconds())}
         plan = self._client.post("collect/plan", CollectPlanShape, body).plan()
         return plan if dry_run else cast(Collected, self.apply(plan))
 
@@ -262,7 +264,7 @@ class RemoteRegistry(Registry):
         dry_run: bool = False,
         progress: Progress = silent,
     ) -> SweepPlan | Collected:
-        body = {"older_than_seconds": int(older_than.total_seconds()), "max_share": max_share}
+        body = {"older_than_seconds": ceil(older_than.total_seconds()), "max_share": max_share}
         plan = self._client.post("sweep/plan", SweepPlanShape, body).plan()
         return plan if dry_run else cast(Collected, self.apply(plan))
 
@@ -276,12 +278,12 @@ class RemoteRegistry(Registry):
         if isinstance(plan, ExpirePlan):
             runs = None if live_runs is None else list(live_runs)
             body = ExpireApplyIn(plan=ExpirePlanShape.of(plan), live_runs=runs)
-            done = self._client.post("expire/apply", ExpiredShape, body)
+            done = self._client.post("expire/apply", ExpiredShape, body, patience=None)
             return Expired(done.versions, done.kept)
         if isinstance(plan, CollectPlan):
-            found = self._client.post("collect/apply", CollectedShape, CollectPlanShape.of(plan))
+            found = self._client.post("collect/apply", CollectedShape, CollectPlanShape.of(plan), patience=None)
         else:
-            found = self._client.post("sweep/apply", CollectedShape, SweepPlanShape.of(plan))
+            found = self._client.post("sweep/apply", CollectedShape, SweepPlanShape.of(plan), patience=None)
         return Collected(found.files, found.kept, found.objects, found.bytes)
 
     def verify(
@@ -293,8 +295,8 @@ class RemoteRegistry(Registry):
         progress: Progress = silent,
     ) -> Verification:
         share = (1, 1) if deep is True else deep or None
-        body = {"share": share, "repair": repair, "older_than_seconds": int(older_than.total_seconds())}
-        found = self._client.post("verify", VerificationShape, body)
+        body = {"share": share, "repair": repair, "older_than_seconds": ceil(older_than.total_seconds())}
+        found = self._client.post("verify", VerificationShape, body, patience=None)
         findings = tuple(Finding(f.kind, f.what, f.mended) for f in found.findings)
         return Verification(findings, found.files, found.bytes_read, found.waiting)
 
@@ -315,7 +317,7 @@ class RemoteRegistry(Registry):
         if dry_run:
             plan = self._client.post("adopt/plan", AdoptionPlanShape, {})
             return AdoptionPlan(plan.inline, plan.paths, plan.bytes, plan.unreadable)
-        done = self._client.post("adopt/apply", AdoptionShape, {})
+        done = self._client.post("adopt/apply", AdoptionShape, {}, patience=None)
         return Adoption(done.files, done.duplicates, done.bytes, done.versions, done.failed)
 
 
@@ -324,7 +326,7 @@ def _rule(rule: Rule) -> dict[str, object]:
         "datasets": rule.datasets,
         "branches": rule.branches,
         "last": rule.last,
-        "younger_than_seconds": int(rule.younger_than.total_seconds()) if rule.younger_than is not None else None,
+        "younger_than_seconds": ceil(rule.younger_than.total_seconds()) if rule.younger_than is not None else None,
         "daily": rule.daily,
         "weekly": rule.weekly,
         "monthly": rule.monthly,

@@ -42,7 +42,7 @@ def commit(
     branch = pointer_name(request.branch)
     fallback = pointer_name(request.fallback) if request.fallback is not None else None
     base = commits.head(access, dataset, branch, fallback)  # who may not commit is told before anything is read
-    if "base_version_id" in request.model_fields_set:
+    if "base_version_id" in request.model_fields_set and not request.overwrite:
         base = commits.base_of(access, dataset, request.base_version_id)
     options = commits.CommitOptions(
         branch=branch,

@@ -17,6 +17,7 @@ from time import time
 from typing import BinaryIO
 
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from dataset_registry.errors import ConflictError, InputError, NotFound, PayloadTooLarge
 from dataset_registry.store.spool import storage_error
@@ -103,6 +104,8 @@ class Uploads:
                         if size >= _BLOCK:
                             await run_in_threadpool(_write, file, pending)
                             size = 0
+                except ClientDisconnect:
+                    pass  # whoever it was comes again, and goes on from what is there
                 finally:
                     await run_in_threadpool(_write, file, pending)
             return self.offset(upload)

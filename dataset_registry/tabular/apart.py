@@ -25,6 +25,9 @@ MEMORY = 3 << 30
 SECONDS = 25
 """How long a look may take, by the clock and by the processor."""
 
+COLUMNS = 16_384
+"""How many columns a table of a stranger may have."""
+
 AT_ONCE = 4
 """How many workers there are at most."""
 
@@ -184,6 +187,10 @@ def _look(job: Mapping[str, Any]) -> dict[str, Any] | None:
         return {
             "error": f"The {job['format']} file cannot be read ({reason}). Mend it, or commit it with format='binary' to keep "
             "it as it is."
+        }
+    if found is not None and any(len(table.columns) > COLUMNS for table in found.tables):
+        return {
+            "error": f"The {job['format']} file has more than {COLUMNS:,} columns. Commit it with format='binary' instead."
         }
     if found is None:
         return {"schema": None, "statistics": [], "rows": rows}

@@ -28,13 +28,15 @@ from dataset_registry.wire import (
 
 router = APIRouter(route_class=Idempotent)
 
-DatasetId = Annotated[int, Path(ge=1, le=MOST_IDS, description="The id of a dataset.")]
-VersionId = Annotated[int, Path(ge=1, le=MOST_IDS, description="The id of a version (`id`, not `version_number`).")]
+DatasetId = Annotated[int, Path(ge=-MOST_IDS, le=MOST_IDS, description="The id of a dataset.")]
+VersionId = Annotated[
+    int, Path(ge=-MOST_IDS, le=MOST_IDS, description="The id of a version (`id`, not `version_number`).")
+]
 Ref = Annotated[
     str,
     Query(
         min_length=1,
-        max_length=1000,
+        max_length=10_000,
         description="A branch, a tag, `v3`, a digest's beginning; with `~2` or `^2` behind.",
     ),
 ]
@@ -62,8 +64,8 @@ def _shape(version: Version) -> VersionShape:
 @router.get("/datasets", tags=["datasets"])
 def list_datasets(
     here: Here,
-    prefix: Annotated[str, Query(max_length=1000, description="Only names that start so.")] = "",
-    name: Annotated[str | None, Query(max_length=1000, description="The dataset of this name alone.")] = None,
+    prefix: Annotated[str, Query(max_length=10_000, description="Only names that start so.")] = "",
+    name: Annotated[str | None, Query(max_length=10_000, description="The dataset of this name alone.")] = None,
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> Page[DatasetShape]:
@@ -163,7 +165,7 @@ def children(there: There, that: That) -> Page[VersionShape]:
 
 @router.get("/datasets/{dataset_id}/schema/{version_id}", tags=["versions"])
 def schema(
-    that: That, component: Annotated[list[str] | None, Query(max_length=1000, description="Only of these.")] = None
+    that: That, component: Annotated[list[str] | None, Query(max_length=10_000, description="Only of these.")] = None
 ) -> SchemaShape:
     """The columns and statistics captured of a version's components."""
     found = [CapturedShape.of(*captured) for captured in that.captured(component)]

@@ -11,10 +11,13 @@ from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
+from starlette.types import Receive, Scope, Send
 
 from dataset_registry.errors import InputError, RangeNotSatisfiable
-from dataset_registry.model.names import dataset_name
+from dataset_registry.model.names import dataset_name as checked_name
+from dataset_registry.model.names import pointer_name
 from dataset_registry.model.records import DatasetRecord, FileRecord, NewDataset
+from dataset_registry.operations import commit as commit_operations
 from dataset_registry.operations import datasets, read, stored
 from dataset_registry.operations.access import Access
 from dataset_registry.operations.contents import CatalogContents
@@ -32,9 +35,11 @@ from dataset_registry.wire import (
     ComponentShape,
     ContentIn,
     CountShape,
+    DatasetShape,
     FileShape,
     HashesIn,
     HashesShape,
+    HeadShape,
     NamedCommitIn,
     ObjectsShape,
     Page,
@@ -44,7 +49,7 @@ from dataset_registry.wire import (
 
 router = APIRouter(route_class=Idempotent)
 
-FileId = Annotated[int, Path(ge=1, le=MOST_IDS, description="The id of a file.")]
+FileId = Annotated[int, Path(ge=-MOST_IDS, le=MOST_IDS, description="The id of a file.")]
 UploadId = Annotated[str, Path(min_length=1, max_length=100, description="The id of an upload.")]
 _BLOCK = 1 << 20
 _FORM_TEXTS = 8
@@ -70,7 +75,7 @@ Growing = Annotated[Uploads, Depends(uploads_of)]
 def list_files(
     here: Here,
     access: Asking,
-    content_hash: Annotated[str | None, Query(max_length=64, description="The beginning of a SHA-256.")] = None,
+    content_hash: Annotated[str | None, Query(max_length=10_000, description="The beginning of a SHA-256.")] = None,
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> Page[FileShape]:
@@ -187,7 +192,22 @@ def _download(access: Access, found: Sequence[FileRecord], wanted: str | None, i
         status = 206
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{file.size}"
     headers["Content-Length"] = str(stop - start)
-    return StreamingResponse(_blocks(stream, start, stop), status, headers, "application/octet-stream")
+    return _Download(stream, _blocks(stream, start, stop), status, headers)
+
+
+class _Download(StreamingResponse):
+    """The bytes of a file, which is closed however the answer ends."""
+
+    def __init__(self, stream: BinaryIO, blocks: Iterator[bytes], status: int, headers: dict[str, str]) -> None:
+        super().__init__(blocks, status, headers, "application/octet-stream")
+        self._stream = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._stream.close()
 
 
 def _range(wanted: str | None, size: int) -> tuple[int, int]:
@@ -208,15 +228,14 @@ def _range(wanted: str | None, size: int) -> tuple[int, int]:
 
 
 def _blocks(stream: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
-    with stream:
-        if start:
-            stream.seek(start)
-        left = stop - start
-        while left and (block := stream.read(min(left, _BLOCK))):
-            left -= len(block)
-            if not left:
-                stream.read(1)  # the end of a whole file is where its hash is compared
-            yield block
+    if start:
+        stream.seek(start)
+    left = stop - start
+    while left and (block := stream.read(min(left, _BLOCK))):
+        left -= len(block)
+        if not left:
+            stream.read(1)  # the end of a whole file is where its hash is compared
+        yield block
 
 
 # --- uploads -------------------------------------------------------------------------------------------------------
@@ -369,12 +388,39 @@ async def commit(request: Request, there: There, access: Asking) -> CommitShape:
         return await _commit(request, access, there.record, body, files)
 
 
+@router.get("/head", tags=["versions"])
+def head(
+    access: Asking,
+    dataset_id: Annotated[int | None, Query(ge=-MOST_IDS, le=MOST_IDS)] = None,
+    dataset_name: Annotated[str | None, Query(max_length=10_000)] = None,
+    branch: Annotated[str, Query(max_length=10_000)] = "main",
+    fallback: Annotated[str | None, Query(max_length=10_000)] = None,
+) -> HeadShape:
+    """What a commit to a branch would start from, for who may make one: its `base_version_id`."""
+    if (dataset_id is None) == (dataset_name is None):
+        raise InputError("Say which dataset: its dataset_id or its dataset_name, one of them.")
+    found: DatasetRecord | NewDataset
+    if dataset_id is not None:
+        found = datasets.by_id(access, dataset_id)
+    else:
+        found = datasets.find_or_new(access, str(dataset_name), None)
+    start = commit_operations.head(
+        access, found, pointer_name(branch), pointer_name(fallback) if fallback is not None else None
+    )
+    return HeadShape(
+        dataset=DatasetShape.of(found) if isinstance(found, DatasetRecord) else None,
+        version_id=start.id if start else None,
+        version_number=start.number if start else None,
+        digest=start.digest if start else None,
+    )
+
+
 @router.post("/commits", status_code=201, tags=["versions"], openapi_extra=_bodies("NamedCommitIn"))
 async def commit_by_name(request: Request, access: Asking) -> CommitShape:
     """The same by the dataset's name; a dataset that is not there is made with its first version."""
     async with _received(request, NamedCommitIn) as (body, files):
         assert isinstance(body, NamedCommitIn), "parsed as one"
-        name = dataset_name(body.dataset_name)
+        name = checked_name(body.dataset_name)
         dataset = await run_in_threadpool(datasets.find_or_new, access, name, body.description)
         return await _commit(request, access, dataset, body, files)
 

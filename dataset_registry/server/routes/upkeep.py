@@ -12,6 +12,7 @@ from dataset_registry.server import paging
 from dataset_registry.server.asking import Here
 from dataset_registry.server.paging import Cursor, Limit
 from dataset_registry.wire import (
+    MOST_IDS,
     AdoptionPlanShape,
     AdoptionShape,
     AuditCheckShape,
@@ -123,11 +124,12 @@ def audit(
     dataset: Annotated[str | None, Query(max_length=1000, description="Only what is about this dataset.")] = None,
     actor: Annotated[str | None, Query(max_length=1000, description="Only what this user did.")] = None,
     action: Annotated[str | None, Query(max_length=100, description="Only this: `commit`, `grant`, …")] = None,
+    before: Annotated[int | None, Query(ge=1, le=MOST_IDS, description="Only what is older than this entry.")] = None,
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> Page[AuditShape]:
     """Who did what, the newest first: everything for administrators, of a dataset for its admins."""
-    before = paging.number(cursor)
+    before = paging.number(cursor) or before
     found = here.audit(dataset=dataset, actor=actor, action=action, before=before, limit=limit + 1)
     return paging.page(found, limit, AuditShape.of, lambda entry: entry.id)
 

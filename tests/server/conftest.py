@@ -1,0 +1,49 @@
+"""Fixtures for the tests of the server: clients that get closed, and a server over a full registry."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests import serving
+from tests.server.support import Prepared, prepare
+
+Client = Callable[..., httpx.Client]
+
+
+@pytest.fixture
+def clients() -> Iterator[Client]:
+    """Plain HTTP clients of a server as a user, below `/v1/`: `clients(served, "bob")`; without a user, without a token."""
+    with ExitStack() as stack:
+
+        def client(served: serving.Served, user: str | None = "admin", **options: Any) -> httpx.Client:
+            if user is None:
+                return stack.enter_context(httpx.Client(base_url=served.url + "/v1/", timeout=60))
+            return stack.enter_context(served.http(user, **options))
+
+        yield client
+
+
+@pytest.fixture
+def http(served: serving.Served, clients: Client) -> httpx.Client:
+    """An administrator's client of `served`."""
+    return clients(served)
+
+
+@pytest.fixture
+def full(sqlite_url: str, tmp_path: Path) -> Iterator[tuple[serving.Served, Prepared]]:
+    """A server over a registry that has something of everything; it seals nothing by itself."""
+    with serving.in_thread(
+        catalog=sqlite_url, store=str(tmp_path / "store"), seal_seconds=0.0, body_seconds=5.0
+    ) as served:
+        yield served, prepare(served, datasets=12)
+
+
+@pytest.fixture
+def process(sqlite_url: str, tmp_path: Path) -> Iterator[serving.Served]:
+    """A server as users start it, over an empty registry on SQLite."""
+    with serving.in_process(catalog=sqlite_url, store=str(tmp_path / "store"), log=tmp_path / "log") as found:
+        yield found
