@@ -40,6 +40,7 @@ _Item = TypeVar("_Item")
 MOST_IDS = 2**31 - 1
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(max_length=100_000, pattern=r"^[^\x00]*$")]
+Word = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")]
 Name = Annotated[str, Field(max_length=10_000)]
 """A name or a ref: whether it is one, the rules of names say, in their own words."""
 
@@ -428,8 +429,8 @@ class ContentIn(Request):
     With a `content_hash`, it must have that."""
 
     content_hash: Hash | None = None
-    upload_id: Name | None = None
-    part: Name | None = None
+    upload_id: Word | None = None
+    part: Word | None = None
 
 
 class ComponentIn(Request):
@@ -441,9 +442,9 @@ class ComponentIn(Request):
     content: ContentIn | None = None
     parts: list[ContentIn] | None = Field(default=None, min_length=1, max_length=100_000)
     user_types: Text | None = None
-    format: Name | None = None
-    encoding: Name | None = None
-    file_name: Name | None = None
+    format: Word | None = None
+    encoding: Word | None = None
+    file_name: Word | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 

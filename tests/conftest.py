@@ -1,5 +1,6 @@
 """Fixtures: real registries, on SQLite and on PostgreSQL, each test its own; the servers are shared by a session."""
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -16,7 +17,18 @@ from dataset_registry.catalog import Catalog, migrate
 from tests import servers, serving
 
 DATABASES = ("sqlite", "postgresql")
+_TOKEN = re.compile(r"dr_[A-Za-z0-9_-]{43}")
 _numbers = count(1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[pytest.TestReport]:
+    """Fail every test in whose log or standard error a token appears, whatever it is about."""
+    report = yield
+    if _TOKEN.search(report.capstderr + report.caplog) is not None:
+        report.outcome = "failed"
+        report.longrepr = "A token stands in the log of this test."
+    return report
 
 
 @pytest.fixture(scope="session")

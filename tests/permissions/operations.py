@@ -236,6 +236,8 @@ OPERATIONS = (
         put("POST", there("/versions"), files={"extra": ("x.bin", b"x")}, data={"branch": "mine", "fallback": "main"}),
         changes=True,
     ),
+    Operation("where a commit starts", On(WRITE), None, get(lambda w: "head", dataset_id=lambda w: w.id)),
+    Operation("where a commit by name starts", ByName(WRITE), None, get(lambda w: "head", dataset_name=DATASET)),
     Operation(
         "commit what is stored, by its hash",
         On(WRITE),
