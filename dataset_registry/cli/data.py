@@ -25,17 +25,16 @@ from dataset_registry.errors import InputError
 from dataset_registry.model.names import split_address
 from dataset_registry.registry import Registry
 from dataset_registry.version import Version
-from dataset_registry.wire import (
+from dataset_registry.wire.commits import CommitShape, ProductionShape
+from dataset_registry.wire.datasets import (
     CapturedShape,
-    CommitShape,
     ComparisonShape,
     ComponentShape,
     DatasetShape,
-    FileShape,
-    ProductionShape,
     SchemaShape,
     VersionShape,
 )
+from dataset_registry.wire.files import FileShape
 
 app = typer.Typer()
 dataset_app = typer.Typer(no_args_is_help=True, help="Make, describe, rename and delete datasets.")

@@ -12,15 +12,8 @@ from dataset_registry.errors import InputError
 from dataset_registry.model.actors import Kind, Permission, User, parse_permission
 from dataset_registry.model.retention import parse_duration
 from dataset_registry.registry import Registry
-from dataset_registry.wire import (
-    AuditCheckShape,
-    AuditShape,
-    GrantShape,
-    NewTokenShape,
-    ProtectionShape,
-    TokenShape,
-    UserShape,
-)
+from dataset_registry.wire.people import GrantShape, NewTokenShape, ProtectionShape, TokenShape, UserShape
+from dataset_registry.wire.upkeep import AuditCheckShape, AuditShape
 
 app = typer.Typer()
 user_app = typer.Typer(no_args_is_help=True, help="Users, services and groups, for administrators.")

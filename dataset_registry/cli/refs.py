@@ -10,7 +10,7 @@ from dataset_registry.cli.output import AsJson, moment, print_json, print_table
 from dataset_registry.cli.place import here
 from dataset_registry.model.records import PointerRecord
 from dataset_registry.registry import Registry
-from dataset_registry.wire import PointerShape, RegistryBranchShape
+from dataset_registry.wire.datasets import PointerShape, RegistryBranchShape
 
 branch_app = typer.Typer(no_args_is_help=True, help="Branches: pointers that move.")
 tag_app = typer.Typer(no_args_is_help=True, help="Tags: pointers that never move.")

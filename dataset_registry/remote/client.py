@@ -19,7 +19,7 @@ from dataset_registry.errors import (
     RegistryError,
     RetryLater,
 )
-from dataset_registry.wire import Page, Problem, errors_by_code
+from dataset_registry.wire.shapes import Page, Problem, errors_by_code
 
 _Shape = TypeVar("_Shape", bound=BaseModel)
 

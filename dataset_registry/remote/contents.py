@@ -16,7 +16,8 @@ from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.operations.contents import checked
 from dataset_registry.remote.client import Client
 from dataset_registry.store import LocalCopies, Store, StoredObject, cache_folder
-from dataset_registry.wire import ComponentShape, ObjectsShape, SchemaShape
+from dataset_registry.wire.datasets import ComponentShape, SchemaShape
+from dataset_registry.wire.files import ObjectsShape
 
 _FEW = 50
 """Names that go into one query."""

@@ -30,25 +30,20 @@ from dataset_registry.remote.client import Client, segment
 from dataset_registry.remote.contents import ServedContents
 from dataset_registry.store import Spool, Spooled
 from dataset_registry.version import Version
-from dataset_registry.wire import (
+from dataset_registry.wire.commits import (
     CommitIn,
     CommitShape,
-    ComparisonShape,
     ComponentIn,
-    ConsumerShape,
     ContentIn,
-    CountShape,
-    DatasetShape,
-    HashesShape,
     HeadShape,
     NamedCommitIn,
-    PointerShape,
     ProductionShape,
     ProvenanceShape,
     RemovalIn,
-    UploadShape,
-    VersionShape,
 )
+from dataset_registry.wire.datasets import ComparisonShape, ConsumerShape, DatasetShape, PointerShape, VersionShape
+from dataset_registry.wire.files import HashesShape, UploadShape
+from dataset_registry.wire.shapes import CountShape
 
 _IN_FORM = 1 << 20
 """Files up to this many bytes travel with the commit."""

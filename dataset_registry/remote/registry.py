@@ -24,29 +24,22 @@ from dataset_registry.registry import Registry
 from dataset_registry.remote.client import Client, segment
 from dataset_registry.remote.contents import ServedContents
 from dataset_registry.remote.dataset import RemoteDataset, RemoteDraft
-from dataset_registry.wire import (
+from dataset_registry.wire.datasets import DatasetShape, RegistryBranchShape
+from dataset_registry.wire.files import FileShape, ObjectsShape
+from dataset_registry.wire.people import GrantShape, NewTokenShape, ProtectionShape, TokenShape, UserShape, WhoShape
+from dataset_registry.wire.shapes import CountShape
+from dataset_registry.wire.upkeep import (
     AdoptionPlanShape,
     AdoptionShape,
     AuditCheckShape,
     AuditShape,
     CollectedShape,
     CollectPlanShape,
-    CountShape,
-    DatasetShape,
     ExpireApplyIn,
     ExpiredShape,
     ExpirePlanShape,
-    FileShape,
-    GrantShape,
-    NewTokenShape,
-    ObjectsShape,
-    ProtectionShape,
-    RegistryBranchShape,
     SweepPlanShape,
-    TokenShape,
-    UserShape,
     VerificationShape,
-    WhoShape,
 )
 
 

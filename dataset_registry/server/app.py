@@ -23,7 +23,7 @@ from dataset_registry.server.asking import Asked
 from dataset_registry.server.limits import Limited
 from dataset_registry.server.observing import Metrics, Observed, log
 from dataset_registry.server.protocol import impatient
-from dataset_registry.server.routes import datasets, files, people, refs, upkeep
+from dataset_registry.server.routes import commits, datasets, files, people, refs, upkeep, uploads
 from dataset_registry.server.settings import Settings
 from dataset_registry.server.uploads import Uploads
 
@@ -58,7 +58,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     problems.install(app)
     v1 = APIRouter(prefix="/v1", responses=problems.RESPONSES)
-    for module in (datasets, files, refs, people, upkeep):
+    for module in (datasets, files, uploads, commits, refs, people, upkeep):
         v1.include_router(module.router)
     v1.include_router(people.secrets)
     app.include_router(v1)
@@ -136,7 +136,7 @@ def _describe(app: FastAPI) -> dict[str, Any]:
             routes=app.routes,
         )
         _, extra = models_json_schema(
-            [(shape, "validation") for shape in files.SHAPES], ref_template="#/components/schemas/{model}"
+            [(shape, "validation") for shape in commits.SHAPES], ref_template="#/components/schemas/{model}"
         )
         described["components"]["schemas"] |= extra["$defs"]
         _share_problems(described)

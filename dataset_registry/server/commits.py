@@ -18,7 +18,7 @@ from dataset_registry.operations.change import Change, staged_component
 from dataset_registry.operations.stage import Staged, captured, stage_file, stage_parts
 from dataset_registry.server.uploads import Upload, Uploads
 from dataset_registry.store import Spool, Spooled
-from dataset_registry.wire import CommitIn, ComponentIn, ContentIn
+from dataset_registry.wire.commits import CommitIn, ComponentIn, ContentIn
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from dataset_registry import errors
 from dataset_registry.server.observing import redact
-from dataset_registry.wire import Problem
+from dataset_registry.wire.shapes import Problem
 
 STATUS: Mapping[type[errors.RegistryError], int] = {
     errors.RegistryError: 500,

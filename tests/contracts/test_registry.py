@@ -57,7 +57,7 @@ from dataset_registry.model.partitions import component_of
 from dataset_registry.remote import client as remote_client
 from dataset_registry.remote import contents as remote_contents
 from dataset_registry.store import new_key
-from dataset_registry.wire import DatasetShape
+from dataset_registry.wire.datasets import DatasetShape
 from tests import serving
 from tests.conftest import _catalog, _database
 from tests.contracts.scenarios import (

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from dataset_registry import Registry
-from dataset_registry.wire import CollectPlanShape, ExpirePlanShape, SweepPlanShape
+from dataset_registry.wire.upkeep import CollectPlanShape, ExpirePlanShape, SweepPlanShape
 from tests.permissions.subjects import (
     ADMIN,
     DATASET,

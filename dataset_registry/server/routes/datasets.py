@@ -10,21 +10,19 @@ from dataset_registry.server import paging
 from dataset_registry.server.asking import Asking, Here, Idempotent
 from dataset_registry.server.paging import Cursor, Limit
 from dataset_registry.version import Version
-from dataset_registry.wire import (
-    MOST_IDS,
+from dataset_registry.wire.commits import ProductionShape
+from dataset_registry.wire.datasets import (
     CapturedShape,
     ComparisonShape,
     ConsumerShape,
-    CountShape,
     DatasetIn,
     DatasetPatch,
     DatasetShape,
-    Page,
-    ProductionShape,
     ReadIn,
     SchemaShape,
     VersionShape,
 )
+from dataset_registry.wire.shapes import MOST_IDS, CountShape, Page
 
 router = APIRouter(route_class=Idempotent)
 

@@ -5,13 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from dataset_registry.server.asking import Asking, Here, Idempotent
-from dataset_registry.wire import (
-    MOST_IDS,
-    CountShape,
+from dataset_registry.wire.people import (
     GrantIn,
     GrantShape,
     NewTokenShape,
-    Page,
     ProtectionIn,
     ProtectionShape,
     TokenIn,
@@ -21,6 +18,7 @@ from dataset_registry.wire import (
     UserShape,
     WhoShape,
 )
+from dataset_registry.wire.shapes import MOST_IDS, CountShape, Page
 
 router = APIRouter(route_class=Idempotent)
 secrets = APIRouter()

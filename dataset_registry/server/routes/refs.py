@@ -8,15 +8,8 @@ from dataset_registry.errors import BranchMoved, PreconditionFailed
 from dataset_registry.model.records import PointerRecord
 from dataset_registry.server.asking import Here, Idempotent
 from dataset_registry.server.routes.datasets import There
-from dataset_registry.wire import (
-    CountShape,
-    MoveIn,
-    Page,
-    PointerIn,
-    PointerShape,
-    RegistryBranchIn,
-    RegistryBranchShape,
-)
+from dataset_registry.wire.datasets import MoveIn, PointerIn, PointerShape, RegistryBranchIn, RegistryBranchShape
+from dataset_registry.wire.shapes import CountShape, Page
 
 router = APIRouter(route_class=Idempotent)
 

@@ -11,8 +11,8 @@ from dataset_registry.model.retention import Policy, Rule
 from dataset_registry.server import paging
 from dataset_registry.server.asking import Here
 from dataset_registry.server.paging import Cursor, Limit
-from dataset_registry.wire import (
-    MOST_IDS,
+from dataset_registry.wire.shapes import MOST_IDS, CountShape, Page
+from dataset_registry.wire.upkeep import (
     AdoptionPlanShape,
     AdoptionShape,
     AuditCheckShape,
@@ -20,13 +20,11 @@ from dataset_registry.wire import (
     CollectedShape,
     CollectIn,
     CollectPlanShape,
-    CountShape,
     ExpireApplyIn,
     ExpiredShape,
     ExpireIn,
     ExpirePlanShape,
     FindingShape,
-    Page,
     RuleIn,
     SweepIn,
     SweepPlanShape,

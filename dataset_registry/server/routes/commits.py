@@ -1,0 +1,148 @@
+"""Commits: JSON whose contents were uploaded before, or a form with the files themselves."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData, UploadFile
+
+from dataset_registry.errors import InputError
+from dataset_registry.model.names import dataset_name as checked_name
+from dataset_registry.model.names import pointer_name
+from dataset_registry.model.records import DatasetRecord, NewDataset
+from dataset_registry.operations import commit as commit_operations
+from dataset_registry.operations import datasets
+from dataset_registry.operations.access import Access
+from dataset_registry.server import commits
+from dataset_registry.server.asking import Asking, Idempotent, commit_seed
+from dataset_registry.server.routes.datasets import There
+from dataset_registry.wire.commits import CommitIn, CommitShape, ComponentIn, ContentIn, HeadShape, NamedCommitIn
+from dataset_registry.wire.datasets import DatasetShape
+from dataset_registry.wire.shapes import MOST_IDS
+
+router = APIRouter(route_class=Idempotent)
+
+_FORM_TEXTS = 8
+"""Texts of a form: the commit, or message, branch and the like."""
+
+
+_FORM = {
+    "type": "object",
+    "properties": {
+        "commit": {"type": "string", "description": "The commit as JSON; its contents name `part`s of this form."},
+        "message": {"type": "string"},
+        "branch": {"type": "string"},
+        "component_type": {"type": "string", "enum": ["data", "metadata", "schema", "overlay"]},
+    },
+    "additionalProperties": {"type": "string", "format": "binary"},
+}
+
+
+def _bodies(name: str) -> dict[str, Any]:
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}},
+                "multipart/form-data": {"schema": _FORM},
+            },
+        }
+    }
+
+
+@asynccontextmanager
+async def _received(request: Request, kind: type[CommitIn]) -> AsyncIterator[tuple[CommitIn, dict[str, UploadFile]]]:
+    """The commit of a request, and the files that came with it, which are gone afterwards."""
+    settings = request.app.state.settings
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        yield _parsed(kind, await request.body()), {}
+        return
+    async with request.form(
+        max_files=settings.max_form_files, max_fields=_FORM_TEXTS, max_part_size=settings.max_json_bytes // _FORM_TEXTS
+    ) as form:
+        given = [(name, value) for name, value in form.multi_items() if isinstance(value, UploadFile)]
+        files = dict(given)
+        if len(files) < len(given):
+            raise InputError("Two files of this form have the same name. Give each component a name of its own.")
+        yield _parsed(kind, _commit_of(form, files)), files
+
+
+def _commit_of(form: FormData, files: dict[str, UploadFile]) -> bytes | dict[str, Any]:
+    texts = {name: value for name, value in form.multi_items() if isinstance(value, str)}
+    if (given := texts.pop("commit", None)) is not None:
+        return given.encode(errors="surrogatepass")
+    kind = texts.pop("component_type", "data")
+    components = [
+        {"component_name": name, "component_type": kind, "content": {"part": name}, "file_name": file.filename or name}
+        for name, file in files.items()
+    ]
+    return {**texts, "components": components, "replaced": list(files)}
+
+
+def _parsed(kind: type[CommitIn], given: bytes | dict[str, Any]) -> CommitIn:
+    try:
+        return kind.model_validate(given) if isinstance(given, dict) else kind.model_validate_json(given)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors(include_context=False, include_url=False)) from error
+
+
+async def _commit(
+    request: Request, access: Access, dataset: DatasetRecord | NewDataset, body: CommitIn, files: dict[str, UploadFile]
+) -> CommitShape:
+    sources = commits.Sources(access, request.app.state.uploads, files)
+    return CommitShape.of(await run_in_threadpool(commits.commit, sources, dataset, body, commit_seed(request)))
+
+
+@router.post("/datasets/{dataset_id}/versions", status_code=201, tags=["versions"], openapi_extra=_bodies("CommitIn"))
+async def commit(request: Request, there: There, access: Asking) -> CommitShape:
+    """Make a version of a dataset: JSON whose contents were uploaded before, or a form with the files themselves.
+
+    In a form without `commit`, every file is the component of its field's name: `curl -F data=@flights.csv -F message=July`.
+    """
+    async with _received(request, CommitIn) as (body, files):
+        return await _commit(request, access, there.record, body, files)
+
+
+@router.get("/head", tags=["versions"])
+def head(
+    access: Asking,
+    dataset_id: Annotated[int | None, Query(ge=-MOST_IDS, le=MOST_IDS)] = None,
+    dataset_name: Annotated[str | None, Query(max_length=10_000)] = None,
+    branch: Annotated[str, Query(max_length=10_000)] = "main",
+    fallback: Annotated[str | None, Query(max_length=10_000)] = None,
+) -> HeadShape:
+    """What a commit to a branch would start from, for who may make one: its `base_version_id`."""
+    if (dataset_id is None) == (dataset_name is None):
+        raise InputError("Say which dataset: its dataset_id or its dataset_name, one of them.")
+    found: DatasetRecord | NewDataset
+    if dataset_id is not None:
+        found = datasets.by_id(access, dataset_id)
+    else:
+        found = datasets.find_or_new(access, str(dataset_name), None)
+    start = commit_operations.head(
+        access, found, pointer_name(branch), pointer_name(fallback) if fallback is not None else None
+    )
+    return HeadShape(
+        dataset=DatasetShape.of(found) if isinstance(found, DatasetRecord) else None,
+        version_id=start.id if start else None,
+        version_number=start.number if start else None,
+        digest=start.digest if start else None,
+    )
+
+
+@router.post("/commits", status_code=201, tags=["versions"], openapi_extra=_bodies("NamedCommitIn"))
+async def commit_by_name(request: Request, access: Asking) -> CommitShape:
+    """The same by the dataset's name; a dataset that is not there is made with its first version."""
+    async with _received(request, NamedCommitIn) as (body, files):
+        assert isinstance(body, NamedCommitIn), "parsed as one"
+        name = checked_name(body.dataset_name)
+        dataset = await run_in_threadpool(datasets.find_or_new, access, name, body.description)
+        return await _commit(request, access, dataset, body, files)
+
+
+SHAPES = (CommitIn, NamedCommitIn, ComponentIn, ContentIn)
+"""Shapes that only the two forms of a commit name: the description of the API has to be told of them."""

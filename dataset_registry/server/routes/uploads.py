@@ -1,0 +1,97 @@
+"""Uploads under way, and what needs none."""
+
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Path, Request
+
+from dataset_registry.operations import stored
+from dataset_registry.operations.put import hold_for_upload
+from dataset_registry.server.asking import Asking, Idempotent
+from dataset_registry.server.uploads import Upload, Uploads
+from dataset_registry.wire.files import HashesIn, HashesShape, UploadIn, UploadShape
+from dataset_registry.wire.shapes import CountShape
+
+router = APIRouter(route_class=Idempotent)
+
+UploadId = Annotated[str, Path(min_length=1, max_length=100, description="The id of an upload.")]
+_ONE_PUT = 5 << 30
+"""What S3 takes in one PUT."""
+_DIRECT_FOR = timedelta(hours=1)
+
+
+def uploads_of(request: Request) -> Uploads:
+    """The uploads of this server."""
+    found: Uploads = request.app.state.uploads
+    return found
+
+
+Growing = Annotated[Uploads, Depends(uploads_of)]
+
+
+@router.post("/contents/known", tags=["uploads"])
+def known(access: Asking, body: HashesIn) -> HashesShape:
+    """Which of these contents need no upload, because they are stored and you may read them."""
+    return HashesShape(known=sorted(stored.known(access, body.hashes)))
+
+
+def _upload(uploads: Uploads, upload: Upload) -> UploadShape:
+    return UploadShape(
+        upload_id=upload.id,
+        offset=uploads.offset(upload),
+        file_size=upload.file_size,
+        content_hash=upload.content_hash,
+        expires_at=uploads.expires_at(upload),
+    )
+
+
+@router.post("/uploads", status_code=201, tags=["uploads"])
+def begin_upload(request: Request, access: Asking, uploads: Growing, body: UploadIn) -> UploadShape:
+    """Begin an upload that can be gone on with after a broken connection: PATCH its bytes, then commit it.
+
+    With `direct`, `file_size` and `content_hash`, a server whose store can do it answers with an `upload_url`: PUT the content
+    there instead, within the hour. It is read and checked before it counts.
+    """
+    url = key = None
+    direct = body.direct and request.app.state.settings.direct_uploads and (body.file_size or 0) <= _ONE_PUT
+    if direct and body.content_hash is not None and body.file_size is not None:
+        key = hold_for_upload(access, body.content_hash)
+        url = access.store.upload_url(key, _DIRECT_FOR)
+    upload = uploads.begin(access.actor.name, body.file_size, body.content_hash, key if url else None)
+    return _upload(uploads, upload).model_copy(update={"upload_url": url})
+
+
+@router.get("/uploads/{upload_id}", tags=["uploads"])
+def get_upload(upload_id: UploadId, access: Asking, uploads: Growing) -> UploadShape:
+    """Where an upload stands."""
+    return _upload(uploads, uploads.get(access.actor.name, upload_id))
+
+
+@router.patch(
+    "/uploads/{upload_id}",
+    tags=["uploads"],
+    openapi_extra={
+        "requestBody": {
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+            "required": True,
+        }
+    },
+)
+async def append_upload(
+    request: Request,
+    upload_id: UploadId,
+    access: Asking,
+    uploads: Growing,
+    offset: Annotated[int, Header(alias="Upload-Offset", ge=0, le=2**46, description="Where the body belongs.")],
+) -> UploadShape:
+    """Append bytes to an upload, at the offset where it stands. What arrived before a connection broke stays."""
+    upload = uploads.get(access.actor.name, upload_id)
+    await uploads.append(upload, offset, request.stream())
+    return _upload(uploads, upload)
+
+
+@router.delete("/uploads/{upload_id}", tags=["uploads"])
+def end_upload(upload_id: UploadId, access: Asking, uploads: Growing) -> CountShape:
+    """Forget an upload."""
+    uploads.end(uploads.get(access.actor.name, upload_id))
+    return CountShape(count=1)

@@ -1,0 +1,205 @@
+"""Commits, and how versions came about."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from dataset_registry.model.records import CommitResult, InputVersion, Production, Provenance
+from dataset_registry.wire.datasets import CapturedShape, ComponentShape, DatasetShape, VersionShape
+from dataset_registry.wire.shapes import MOST_IDS, Hash, Name, Request, Shape, Text, Word
+
+
+class ContentIn(Request):
+    """Where content comes from: an upload, a part of this request, or (by its hash alone) a file that the client may read.
+    With a `content_hash`, it must have that."""
+
+    content_hash: Hash | None = None
+    upload_id: Word | None = None
+    part: Word | None = None
+
+
+class ComponentIn(Request):
+    """A component to set. A table comes as several Parquet `parts` with the same columns, any other content as one."""
+
+    component_name: Name
+    component_index: int = Field(default=0, ge=0, le=MOST_IDS)
+    component_type: Literal["data", "metadata", "schema", "overlay"] = "data"
+    content: ContentIn | None = None
+    parts: list[ContentIn] | None = Field(default=None, min_length=1, max_length=100_000)
+    user_types: Text | None = None
+    format: Word | None = None
+    encoding: Word | None = None
+    file_name: Word | None = None
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class InputShape(Request):
+    """A version that was read to produce another: the ref asked for, and what it named."""
+
+    dataset: Name
+    version: int = Field(ge=1, le=MOST_IDS)
+    digest: Hash | None = None
+    ref: Name
+    components: list[Name] = Field(default_factory=list)
+    fallback: Name | None = None
+    label: Name | None = None
+
+
+class ProvenanceShape(Request):
+    run_id: Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*$")] | None = None
+    step: Text | None = None
+    asset_key: Text | None = None
+    partition: Text | None = None
+    code_version: Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*$")] | None = None
+    inputs: list[InputShape] = Field(default_factory=list, max_length=100_000)
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def of(cls, found: Provenance) -> "ProvenanceShape":
+        return cls(
+            run_id=found.run_id,
+            step=found.step,
+            asset_key=found.asset_key,
+            partition=found.partition,
+            code_version=found.code_version,
+            inputs=[
+                InputShape(
+                    dataset=i.dataset,
+                    version=i.version,
+                    digest=i.digest,
+                    ref=i.ref,
+                    components=list(i.components),
+                    fallback=i.fallback,
+                    label=i.label,
+                )
+                for i in found.inputs
+            ],
+            metadata=dict(found.metadata),
+        )
+
+    def provenance(self) -> Provenance:
+        return Provenance(
+            run_id=self.run_id,
+            step=self.step,
+            asset_key=self.asset_key,
+            partition=self.partition,
+            code_version=self.code_version,
+            inputs=tuple(
+                InputVersion(i.dataset, i.version, i.digest, i.ref, tuple(i.components), i.fallback, i.label)
+                for i in self.inputs
+            ),
+            metadata=self.metadata,
+        )
+
+
+class ProductionShape(Shape):
+    id: int
+    version_number: int
+    branch: str | None
+    unchanged: bool
+    created_at: datetime
+    created_by: str | None
+    provenance: ProvenanceShape
+
+    @classmethod
+    def of(cls, found: Production) -> "ProductionShape":
+        return cls(
+            id=found.id,
+            version_number=found.version,
+            branch=found.branch,
+            unchanged=found.unchanged,
+            created_at=found.created_at,
+            created_by=found.created_by,
+            provenance=ProvenanceShape.of(found.provenance),
+        )
+
+    def production(self) -> Production:
+        return Production(
+            self.id,
+            self.version_number,
+            self.branch,
+            self.unchanged,
+            self.created_at,
+            self.created_by,
+            self.provenance.provenance(),
+        )
+
+
+class RemovalIn(Request):
+    """A component to remove: all of its indexes, or one."""
+
+    component_name: Name
+    component_index: int | None = Field(default=None, ge=0, le=MOST_IDS)
+
+
+class CommitIn(Request):
+    """What a commit does to the components of the version before it; what it does not name carries over.
+
+    `replaced` names lose the indexes that are not set, `partitions` and (with `everything`) the whole version what is not
+    set. `base_version_id` is the version that the client looked at (null: there was none; left out: the head as it is when
+    the request comes): components that changed since are a conflict, unless `overwrite`. `fallback` is the branch that a
+    missing one starts from; `parents` are refs, the branch's head first.
+    """
+
+    branch: Name = "main"
+    message: Text | None = None
+    components: list[ComponentIn] = Field(default_factory=list, max_length=100_000)
+    replaced: list[Name] = Field(default_factory=list, max_length=100_000)
+    removed: list[RemovalIn] = Field(default_factory=list, max_length=100_000)
+    cleared: list[RemovalIn] = Field(default_factory=list, max_length=100_000)
+    partitions: list[Name] = Field(default_factory=list, max_length=100_000)
+    everything: bool = False
+    base_version_id: int | None = Field(default=None, ge=1, le=MOST_IDS)
+    overwrite: bool = False
+    fallback: Name | None = None
+    parents: list[Name] = Field(default_factory=list, max_length=100)
+    provenance: ProvenanceShape | None = None
+
+
+class NamedCommitIn(CommitIn):
+    """A commit to a dataset by its name, which it makes when there is none."""
+
+    dataset_name: Name
+    description: Text | None = None
+
+
+class HeadShape(Shape):
+    """Where a commit would start from now: the dataset (null: the commit makes it), and the version (null: from nothing)."""
+
+    dataset: DatasetShape | None
+    version_id: int | None
+    version_number: int | None
+    digest: str | None
+
+
+class CommitShape(Shape):
+    """What a commit did. `unchanged`: the content equals the head of the branch, and there is no new version."""
+
+    version: VersionShape
+    unchanged: bool
+    new_bytes: int
+    total_bytes: int
+    written: list[ComponentShape]
+    captured: list[CapturedShape]
+
+    @classmethod
+    def of(cls, result: CommitResult) -> "CommitShape":
+        return cls(
+            version=VersionShape.of(result.version),
+            unchanged=result.unchanged,
+            new_bytes=result.new_bytes,
+            total_bytes=result.total_bytes,
+            written=[ComponentShape.of(component) for component in result.written],
+            captured=[CapturedShape.of(*key, schema) for key, schema in result.schemas.items()],
+        )
+
+    def result(self) -> CommitResult:
+        return CommitResult(
+            self.version.record(),
+            self.unchanged,
+            self.new_bytes,
+            self.total_bytes,
+            tuple(component.record() for component in self.written),
+            {(name, index): schema for name, index, schema in (c.captured() for c in self.captured)},
+        )

@@ -1,0 +1,308 @@
+"""Datasets, versions, branches and tags, schemas and comparisons."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import Field
+
+from dataset_registry.model.records import ComponentRecord, DatasetRecord, PointerRecord, RegistryBranch, VersionRecord
+from dataset_registry.model.schema import ChangeKind, ColumnChange, ComponentSchema, SchemaDiff
+from dataset_registry.operations.diff import ComponentDiff, Diff
+from dataset_registry.wire.shapes import Name, Request, Shape, Text
+
+
+class DatasetShape(Shape):
+    id: int
+    name: str
+    description: str | None
+    created_at: datetime
+    created_by: str | None
+
+    @classmethod
+    def of(cls, record: DatasetRecord) -> "DatasetShape":
+        return cls(
+            id=record.id,
+            name=record.name,
+            description=record.description,
+            created_at=record.created_at,
+            created_by=record.created_by,
+        )
+
+    def record(self) -> DatasetRecord:
+        return DatasetRecord(self.id, self.name, self.description, self.created_at, self.created_by)
+
+
+class VersionShape(Shape):
+    """A version. `parents` are version numbers, the first parent leading; `digest` is the Merkle root of its components."""
+
+    id: int
+    uuid: UUID | None
+    dataset_id: int
+    dataset_name: str
+    version_number: int
+    depth: int
+    digest: str | None
+    parent_version_id: int | None
+    parents: list[int]
+    message: str | None
+    ingestion_timestamp: datetime
+    uploaded_by: str | None
+    component_count: int
+    overlay_file_id: int | None
+
+    @classmethod
+    def of(cls, record: VersionRecord) -> "VersionShape":
+        return cls(
+            id=record.id,
+            uuid=record.uuid,
+            dataset_id=record.dataset_id,
+            dataset_name=record.dataset,
+            version_number=record.number,
+            depth=record.depth,
+            digest=record.digest,
+            parent_version_id=record.parent_id,
+            parents=list(record.parents),
+            message=record.message,
+            ingestion_timestamp=record.created_at,
+            uploaded_by=record.created_by,
+            component_count=record.component_count,
+            overlay_file_id=record.overlay_file_id,
+        )
+
+    def record(self) -> VersionRecord:
+        return VersionRecord(
+            id=self.id,
+            uuid=self.uuid,
+            dataset_id=self.dataset_id,
+            dataset=self.dataset_name,
+            number=self.version_number,
+            depth=self.depth,
+            digest=self.digest,
+            parents=tuple(self.parents),
+            message=self.message,
+            created_at=self.ingestion_timestamp,
+            created_by=self.uploaded_by,
+            component_count=self.component_count,
+            overlay_file_id=self.overlay_file_id,
+            parent_id=self.parent_version_id,
+        )
+
+
+class ComponentShape(Shape):
+    component_name: str
+    component_index: int
+    component_type: str
+    file_id: int
+    content_hash: str | None
+    file_size: int
+    format: str
+    metadata: dict[str, Any]
+
+    @classmethod
+    def of(cls, record: ComponentRecord) -> "ComponentShape":
+        return cls(
+            component_name=record.name,
+            component_index=record.index,
+            component_type=record.type,
+            file_id=record.file_id,
+            content_hash=record.content_hash,
+            file_size=record.size,
+            format=record.format,
+            metadata=dict(record.metadata),
+        )
+
+    def record(self) -> ComponentRecord:
+        return ComponentRecord(
+            self.component_name,
+            self.component_index,
+            self.component_type,
+            self.content_hash,
+            self.file_size,
+            self.format,
+            self.file_id,
+            self.metadata,
+        )
+
+
+class PointerShape(Shape):
+    """A branch, or a tag. `base_version_number` is where a registry-wide branch started in this dataset."""
+
+    pointer_name: str
+    is_tag: bool
+    dataset_version_id: int
+    version_number: int
+    digest: str | None
+    updated_at: datetime
+    base_version_number: int | None = None
+
+    @classmethod
+    def of(cls, record: PointerRecord) -> "PointerShape":
+        return cls(
+            pointer_name=record.name,
+            is_tag=record.is_tag,
+            dataset_version_id=record.version_id,
+            version_number=record.version_number,
+            digest=record.digest,
+            updated_at=record.updated_at,
+            base_version_number=record.base,
+        )
+
+    def record(self) -> PointerRecord:
+        return PointerRecord(
+            self.pointer_name,
+            self.is_tag,
+            self.dataset_version_id,
+            self.version_number,
+            self.digest,
+            self.updated_at,
+            self.base_version_number,
+        )
+
+
+class RegistryBranchShape(Shape):
+    name: str
+    source: str
+    created_at: datetime
+
+    @classmethod
+    def of(cls, record: RegistryBranch) -> "RegistryBranchShape":
+        return cls(name=record.name, source=record.source, created_at=record.created_at)
+
+    def record(self) -> RegistryBranch:
+        return RegistryBranch(self.name, self.source, self.created_at)
+
+
+class CapturedShape(Shape):
+    """The schema of a component: `schema_json` are its tables' columns, `statistics_json` facts of its rows, table by table."""
+
+    component_name: str
+    component_index: int
+    snapshot: dict[str, Any] = Field(alias="schema_json")  # pydantic has a method of that name
+    statistics_json: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, name: str, index: int, captured: ComponentSchema) -> "CapturedShape":
+        return cls(
+            component_name=name,
+            component_index=index,
+            schema_json=captured.to_json(),
+            statistics_json=captured.statistics_to_json(),
+        )
+
+    def captured(self) -> tuple[str, int, ComponentSchema]:
+        schema = ComponentSchema.from_json(self.snapshot, self.statistics_json)
+        return self.component_name, self.component_index, schema
+
+
+class SchemaShape(Shape):
+    dataset_version_id: int
+    components: list[CapturedShape]
+
+
+class KeyShape(Shape):
+    component_name: str
+    component_index: int
+
+
+class ColumnChangeShape(Shape):
+    kind: ChangeKind
+    column: str
+    before: str | None
+    after: str | None
+
+
+class SchemaDiffShape(Shape):
+    """What changed in a table. `backward`: a reader of the new columns can read the old data; `forward`: the reverse."""
+
+    changes: list[ColumnChangeShape]
+    backward: bool
+    forward: bool
+
+
+class ComparisonShape(Shape):
+    before: VersionShape
+    after: VersionShape
+    added: list[KeyShape]
+    removed: list[KeyShape]
+    changed: list[KeyShape]
+    schema_changes: dict[str, SchemaDiffShape]
+
+    @classmethod
+    def of(cls, diff: Diff) -> "ComparisonShape":
+        def keys(found: Sequence[tuple[str, int]]) -> list[KeyShape]:
+            return [KeyShape(component_name=name, component_index=index) for name, index in found]
+
+        return cls(
+            before=VersionShape.of(diff.before),
+            after=VersionShape.of(diff.after),
+            added=keys(diff.components.added),
+            removed=keys(diff.components.removed),
+            changed=keys(diff.components.changed),
+            schema_changes={
+                label: SchemaDiffShape(
+                    changes=[
+                        ColumnChangeShape(kind=c.kind, column=c.column, before=c.before, after=c.after)
+                        for c in found.changes
+                    ],
+                    backward=found.backward,
+                    forward=found.forward,
+                )
+                for label, found in diff.schema.items()
+            },
+        )
+
+    def diff(self) -> Diff:
+        def keys(found: Sequence[KeyShape]) -> tuple[tuple[str, int], ...]:
+            return tuple((key.component_name, key.component_index) for key in found)
+
+        return Diff(
+            self.before.record(),
+            self.after.record(),
+            ComponentDiff(keys(self.added), keys(self.removed), keys(self.changed)),
+            {
+                label: SchemaDiff(
+                    tuple(ColumnChange(c.kind, c.column, c.before, c.after) for c in found.changes),
+                    found.backward,
+                    found.forward,
+                )
+                for label, found in self.schema_changes.items()
+            },
+        )
+
+
+class DatasetIn(Request):
+    name: Name
+    description: Text | None = None
+
+
+class DatasetPatch(Request):
+    name: Name | None = None
+    description: Text | None = None
+
+
+class PointerIn(Request):
+    pointer_name: Name
+    ref: Name = "main"
+
+
+class MoveIn(Request):
+    """Where a branch goes; with `expect`, only if it is there now (as `If-Match`, by ref instead of by ETag)."""
+
+    ref: Name
+    expect: Name | None = None
+
+
+class RegistryBranchIn(Request):
+    name: Name
+    source: Name = "main"
+
+
+class ReadIn(Request):
+    run_id: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
+
+
+class ConsumerShape(Shape):
+    dataset_name: str
+    version_number: int

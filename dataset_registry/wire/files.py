@@ -1,0 +1,88 @@
+"""Files and uploads."""
+
+from datetime import datetime
+
+from pydantic import Field
+
+from dataset_registry.model.records import FileForm, FileRecord
+from dataset_registry.wire.shapes import Hash, Request, Shape
+
+
+class FileShape(Shape):
+    """A stored file. `form` is `whole`, or `parts` for a table in several Parquet files; `reference_count` counts the versions
+    that name it, of those that the reader may see."""
+
+    id: int
+    content_hash: str | None
+    file_size: int
+    form: FileForm
+    file_type: str | None
+    compression_type: str | None
+    reference_count: int | None
+    created_at: datetime
+    stored_size: int | None = None
+    damage: str | None = None
+
+    @classmethod
+    def of(cls, record: FileRecord) -> "FileShape":
+        return cls(
+            id=record.id,
+            content_hash=record.content_hash,
+            file_size=record.size,
+            form=record.form,
+            file_type=record.format,
+            compression_type=record.compression_type,
+            reference_count=record.reference_count,
+            created_at=record.created_at,
+            stored_size=record.stored_size,
+            damage=record.damage,
+        )
+
+    def record(self) -> FileRecord:
+        return FileRecord(
+            id=self.id,
+            content_hash=self.content_hash,
+            size=self.file_size,
+            form=self.form,
+            object_key=None,
+            format=self.file_type,
+            compression_type=self.compression_type,
+            created_at=self.created_at,
+            stored_size=self.file_size if self.stored_size is None else self.stored_size,
+            damage=self.damage,
+            reference_count=self.reference_count,
+        )
+
+
+class ObjectsShape(Shape):
+    """The files to read for a file: itself, or the parts of a table in order."""
+
+    file_id: int
+    objects: list[FileShape]
+
+
+class UploadIn(Request):
+    """What is about to be uploaded. With `direct`, straight into the object store, where there is one."""
+
+    file_size: int | None = Field(default=None, ge=0, le=2**46)
+    content_hash: Hash | None = None
+    direct: bool = False
+
+
+class UploadShape(Shape):
+    """An upload under way: `offset` bytes are there. `upload_url` takes the content with one PUT of the browser or client."""
+
+    upload_id: str
+    offset: int
+    file_size: int | None
+    content_hash: str | None
+    expires_at: datetime
+    upload_url: str | None = None
+
+
+class HashesIn(Request):
+    hashes: list[Hash] = Field(max_length=10_000)
+
+
+class HashesShape(Shape):
+    known: list[str]

@@ -1,0 +1,278 @@
+"""The audit log and keeping house: plans and what they did."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from dataset_registry.catalog.collection import Unreferenced
+from dataset_registry.catalog.retention import Dated
+from dataset_registry.model.audit import AuditEntry
+from dataset_registry.operations.collect import CollectPlan, SweepPlan
+from dataset_registry.operations.expire import DatasetExpiry, ExpirePlan
+from dataset_registry.store import StoredObject
+from dataset_registry.wire.datasets import DatasetShape
+from dataset_registry.wire.shapes import MOST_IDS, Hash, Name, Request, Shape
+
+
+class AuditShape(Shape):
+    id: int
+    at: datetime | None
+    actor: str
+    door: str
+    action: str
+    dataset_id: int | None
+    dataset: str | None
+    ref: str | None
+    before: str | None
+    after: str | None
+    token_id: int | None
+    details: dict[str, Any]
+    entry_hash: str
+
+    @classmethod
+    def of(cls, entry: AuditEntry, carried: str | None = None) -> "AuditShape":
+        return cls(
+            id=entry.id,
+            at=entry.at,
+            actor=entry.actor,
+            door=entry.door,
+            action=entry.action,
+            dataset_id=entry.dataset_id,
+            dataset=entry.dataset,
+            ref=entry.ref,
+            before=entry.before,
+            after=entry.after,
+            token_id=entry.token_id,
+            details=dict(entry.details),
+            entry_hash=entry.hash() if carried is None else carried,
+        )
+
+    def entry(self) -> AuditEntry:
+        return AuditEntry(
+            actor=self.actor,
+            door=self.door,
+            action=self.action,
+            dataset_id=self.dataset_id,
+            dataset=self.dataset,
+            ref=self.ref,
+            before=self.before,
+            after=self.after,
+            token_id=self.token_id,
+            details=self.details,
+            at=self.at,
+            id=self.id,
+        )
+
+
+Seconds = Annotated[int, Field(ge=0, le=36500 * 86400)]
+Runs = Annotated[list[Name], Field(max_length=100_000)]
+
+
+class RuleIn(Request):
+    """What a retention policy keeps of the branches that match, as `dataset_registry.Rule`."""
+
+    datasets: Name = "*"
+    branches: Name = "*"
+    last: int = Field(default=0, ge=0, le=MOST_IDS)
+    younger_than_seconds: Seconds | None = None
+    daily: int = Field(default=0, ge=0, le=100_000)
+    weekly: int = Field(default=0, ge=0, le=100_000)
+    monthly: int = Field(default=0, ge=0, le=100_000)
+    yearly: int = Field(default=0, ge=0, le=100_000)
+
+
+class ExpireIn(Request):
+    """A policy to plan by. `live_runs` are the pipeline runs under way; without it, all of the last day."""
+
+    rules: list[RuleIn] = Field(min_length=1, max_length=1000)
+    keep_inputs: bool = False
+    live_runs: Runs | None = None
+
+
+class CollectIn(Request):
+    older_than_seconds: Seconds = 86400
+
+
+class SweepIn(Request):
+    older_than_seconds: Seconds = 86400
+    max_share: float = Field(default=0.0, ge=0.0, le=1.0)
+
+
+class VerifyIn(Request):
+    """`share` reads the content of the n-th of t shares of the files; [1, 1] of all."""
+
+    share: tuple[Annotated[int, Field(ge=1, le=10_000)], Annotated[int, Field(ge=1, le=10_000)]] | None = None
+    repair: bool = False
+    older_than_seconds: Seconds = 86400
+
+
+Id = Annotated[int, Field(ge=1, le=MOST_IDS)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+
+
+class DatedShape(Shape):
+    id: Id
+    number: Id
+    created_at: datetime
+    parents: list[Id]
+
+
+class DatasetExpiryShape(Shape):
+    dataset: DatasetShape
+    kept: dict[int, str]
+    expiring: list[DatedShape]
+
+
+class ExpirePlanShape(Shape):
+    """What a policy does not keep; `kept` has the reason of each version that stays, by number."""
+
+    datasets: list[DatasetExpiryShape]
+    bytes: Count
+    keep_inputs: bool = False
+
+    @classmethod
+    def of(cls, plan: ExpirePlan) -> "ExpirePlanShape":
+        return cls(
+            datasets=[
+                DatasetExpiryShape(
+                    dataset=DatasetShape.of(found.dataset),
+                    kept=dict(found.kept),
+                    expiring=[
+                        DatedShape(id=v.id, number=v.number, created_at=v.created_at, parents=list(v.parents))
+                        for v in found.expiring
+                    ],
+                )
+                for found in plan.datasets
+            ],
+            bytes=plan.bytes,
+            keep_inputs=plan.keep_inputs,
+        )
+
+    def plan(self) -> ExpirePlan:
+        return ExpirePlan(
+            tuple(
+                DatasetExpiry(
+                    found.dataset.record(),
+                    found.kept,
+                    tuple(Dated(v.id, v.number, v.created_at, tuple(v.parents)) for v in found.expiring),
+                )
+                for found in self.datasets
+            ),
+            self.bytes,
+            self.keep_inputs,
+        )
+
+
+class ExpireApplyIn(Request):
+    plan: ExpirePlanShape
+    live_runs: Runs | None = None
+
+
+class ExpiredShape(Shape):
+    versions: int
+    kept: int
+
+
+class UnreferencedShape(Shape):
+    id: Id
+    content_hash: Hash
+    bytes: Count
+    is_table: bool
+
+
+class CollectPlanShape(Shape):
+    """Files that nothing names, holds that ran out, objects in the trash."""
+
+    files: list[UnreferencedShape]
+    expired_holds: Count
+    trashed: Count
+
+    @classmethod
+    def of(cls, plan: CollectPlan) -> "CollectPlanShape":
+        return cls(
+            files=[
+                UnreferencedShape(id=f.id, content_hash=f.content_hash, bytes=f.bytes, is_table=f.is_table)
+                for f in plan.files
+            ],
+            expired_holds=plan.expired_holds,
+            trashed=plan.trashed,
+        )
+
+    def plan(self) -> CollectPlan:
+        found = tuple(Unreferenced(f.id, f.content_hash, f.bytes, f.is_table) for f in self.files)
+        return CollectPlan(found, self.expired_holds, self.trashed)
+
+
+class ObjectShape(Shape):
+    key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}\.[0-9a-f]{32}$")]
+    size: Count
+    modified: float
+
+
+class SweepPlanShape(Shape):
+    """Objects that the catalog does not know. A plan with a `suspicion` is not applied."""
+
+    objects: list[ObjectShape]
+    listed: Count
+    listed_bytes: Count
+    suspicion: str | None
+
+    @classmethod
+    def of(cls, plan: SweepPlan) -> "SweepPlanShape":
+        return cls(
+            objects=[ObjectShape(key=o.key, size=o.size, modified=o.modified) for o in plan.objects],
+            listed=plan.listed,
+            listed_bytes=plan.listed_bytes,
+            suspicion=plan.suspicion,
+        )
+
+    def plan(self) -> SweepPlan:
+        found = tuple(StoredObject(o.key, o.size, o.modified) for o in self.objects)
+        return SweepPlan(found, self.listed, self.listed_bytes, self.suspicion)
+
+
+class CollectedShape(Shape):
+    files: int
+    kept: int
+    objects: int
+    bytes: int
+
+
+class AdoptionShape(Shape):
+    files: int
+    duplicates: int
+    bytes: int
+    versions: int
+    failed: dict[int, str]
+
+
+class AdoptionPlanShape(Shape):
+    inline: int
+    paths: int
+    bytes: int
+    unreadable: dict[int, str]
+
+
+class AuditCheckShape(Shape):
+    """`digest` is that of the newest seal; `problems` name what was tampered with."""
+
+    entries: int
+    sealed: int
+    digest: str
+    problems: list[str]
+
+
+class FindingShape(Shape):
+    kind: str
+    what: str
+    mended: bool
+    repair: str
+    is_damage: bool
+
+
+class VerificationShape(Shape):
+    files: int
+    bytes_read: int
+    waiting: int
+    findings: list[FindingShape]
