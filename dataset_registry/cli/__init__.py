@@ -22,7 +22,11 @@ EXIT_CODES: dict[type[errors.RegistryError], int] = {
 }
 """The exit code of each class of error; of those not named here, that of the class they are a kind of."""
 
-app = typer.Typer(no_args_is_help=True, help="git for the datasets that a Dagster pipeline materializes.")
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,  # a token may be among them
+    help="git for the datasets that a Dagster pipeline materializes.",
+)
 
 
 @app.callback()

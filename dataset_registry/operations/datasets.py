@@ -16,16 +16,18 @@ def create(access: Access, name: str, description: str | None) -> DatasetRecord:
     def work(tx: Transaction) -> DatasetRecord:
         authorize_creation(access, tx, name)
         _refuse_taken(tx, name)
-        return make(access, tx, NewDataset(name, description))
+        return _make(access, tx, NewDataset(name, description))
 
     return access.catalog.write(work)
 
 
 def make(access: Access, tx: Transaction, wanted: NewDataset) -> DatasetRecord:
-    """The dataset of this name, made if there is none: whoever makes it becomes its admin."""
-    found = datasets.find(tx, wanted.name)
-    if found is not None:
-        return found
+    """The dataset of this name, made if there is none."""
+    return datasets.find(tx, wanted.name) or _make(access, tx, wanted)
+
+
+def _make(access: Access, tx: Transaction, wanted: NewDataset) -> DatasetRecord:
+    """Make a dataset: whoever does becomes its admin. A name that is taken since somebody looked fails its unique key."""
     user_id = access.user_id(tx)
     made = datasets.get(tx, datasets.create(tx, wanted.name, wanted.description, user_id))
     if not access.actor.is_owner:

@@ -100,17 +100,19 @@ class Client:
         body: Mapping[str, object] | BaseModel,
         *,
         patience: float | None = _PATIENCE,
+        once: bool = True,
     ) -> _Shape:
         """Send something, once: a key goes with it, so that an answer that was lost can be asked for again.
 
-        `patience` is in seconds; None waits for as long as it takes, for work that may take hours.
+        `patience` is in seconds; None waits for as long as it takes, for work that may take hours. What may as well be done
+        twice needs no `once`.
         """
         content = body.model_dump(mode="json", by_alias=True) if isinstance(body, BaseModel) else body
-        return self._read(self._ask("POST", path, json=content, timeout=_timeout(patience)), shape)
+        return self._read(self._ask("POST", path, once=once, json=content, timeout=_timeout(patience)), shape)
 
     def post_form(self, path: str, shape: type[_Shape], data: Mapping[str, str], files: Mapping[str, Any]) -> _Shape:
         """Send a form with files, once."""
-        return self._read(self._ask("POST", path, data=data, files=files), shape)
+        return self._read(self._ask("POST", path, once=True, data=data, files=files), shape)
 
     def patch(self, path: str, shape: type[_Shape], body: Mapping[str, object]) -> _Shape:
         """Change something. Not tried again: what it names may have moved on."""
@@ -159,11 +161,12 @@ class Client:
         query: Mapping[str, object] | None = None,
         attempts: int = _ATTEMPTS,
         headers: Mapping[str, str] | None = None,
+        once: bool = False,
         **content: Any,
     ) -> httpx.Response:
         params = {name: value for name, value in (query or {}).items() if value is not None}
         sent = dict(headers or {})
-        if method == "POST":
+        if once:
             sent["Idempotency-Key"] = uuid4().hex
         for attempt in range(_ATTEMPTS):
             last = attempt >= attempts - 1

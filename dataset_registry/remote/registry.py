@@ -207,7 +207,7 @@ class RemoteRegistry(Registry):
             yield shape.entry(), shape.entry_hash
 
     def seal_audit(self) -> int:
-        return self._client.post("audit/seal", CountShape, {}).count
+        return self._client.post("audit/seal", CountShape, {}, once=False).count
 
     def check_audit(self) -> AuditCheck:
         found = self._client.get("audit/check", AuditCheckShape)
@@ -239,14 +239,14 @@ class RemoteRegistry(Registry):
             "keep_inputs": policy.keep_inputs,
             "live_runs": None if live_runs is None else list(live_runs),
         }
-        plan = self._client.post("expire/plan", ExpirePlanShape, body).plan()
+        plan = self._client.post("expire/plan", ExpirePlanShape, body, once=False).plan()
         return plan if dry_run else cast(Expired, self.apply(plan, live_runs=live_runs))
 
     def collect(  # type: ignore[override]
         self, *, older_than: timedelta = GRACE, dry_run: bool = False, progress: Progress = silent
     ) -> CollectPlan | Collected:
         body = {"older_than_seconds": ceil(older_than.total_seconds())}
-        plan = self._client.post("collect/plan", CollectPlanShape, body).plan()
+        plan = self._client.post("collect/plan", CollectPlanShape, body, once=False).plan()
         return plan if dry_run else cast(Collected, self.apply(plan))
 
     def sweep(  # type: ignore[override]
@@ -258,7 +258,7 @@ class RemoteRegistry(Registry):
         progress: Progress = silent,
     ) -> SweepPlan | Collected:
         body = {"older_than_seconds": ceil(older_than.total_seconds()), "max_share": max_share}
-        plan = self._client.post("sweep/plan", SweepPlanShape, body).plan()
+        plan = self._client.post("sweep/plan", SweepPlanShape, body, once=False).plan()
         return plan if dry_run else cast(Collected, self.apply(plan))
 
     def apply(  # type: ignore[override]
@@ -271,12 +271,14 @@ class RemoteRegistry(Registry):
         if isinstance(plan, ExpirePlan):
             runs = None if live_runs is None else list(live_runs)
             body = ExpireApplyIn(plan=ExpirePlanShape.of(plan), live_runs=runs)
-            done = self._client.post("expire/apply", ExpiredShape, body, patience=None)
+            done = self._client.post("expire/apply", ExpiredShape, body, patience=None, once=False)
             return Expired(done.versions, done.kept)
         if isinstance(plan, CollectPlan):
-            found = self._client.post("collect/apply", CollectedShape, CollectPlanShape.of(plan), patience=None)
+            found = self._client.post(
+                "collect/apply", CollectedShape, CollectPlanShape.of(plan), patience=None, once=False
+            )
         else:
-            found = self._client.post("sweep/apply", CollectedShape, SweepPlanShape.of(plan), patience=None)
+            found = self._client.post("sweep/apply", CollectedShape, SweepPlanShape.of(plan), patience=None, once=False)
         return Collected(found.files, found.kept, found.objects, found.bytes)
 
     def verify(
@@ -289,7 +291,7 @@ class RemoteRegistry(Registry):
     ) -> Verification:
         share = (1, 1) if deep is True else deep or None
         body = {"share": share, "repair": repair, "older_than_seconds": ceil(older_than.total_seconds())}
-        found = self._client.post("verify", VerificationShape, body, patience=None)
+        found = self._client.post("verify", VerificationShape, body, patience=None, once=False)
         findings = tuple(Finding(f.kind, f.what, f.mended) for f in found.findings)
         return Verification(findings, found.files, found.bytes_read, found.waiting)
 
@@ -308,9 +310,9 @@ class RemoteRegistry(Registry):
 
     def adopt(self, *, dry_run: bool = False, progress: Progress = silent) -> AdoptionPlan | Adoption:  # type: ignore[override]
         if dry_run:
-            plan = self._client.post("adopt/plan", AdoptionPlanShape, {})
+            plan = self._client.post("adopt/plan", AdoptionPlanShape, {}, once=False)
             return AdoptionPlan(plan.inline, plan.paths, plan.bytes, plan.unreadable)
-        done = self._client.post("adopt/apply", AdoptionShape, {}, patience=None)
+        done = self._client.post("adopt/apply", AdoptionShape, {}, patience=None, once=False)
         return Adoption(done.files, done.duplicates, done.bytes, done.versions, done.failed)
 
 

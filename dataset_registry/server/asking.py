@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, Any
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -24,6 +25,8 @@ from dataset_registry.server import problems
 _bearer = HTTPBearer(auto_error=False, description="An API token: `dataset-registry token create` makes one.")
 KEY = "Idempotency-Key"
 _LONGEST_KEY = 200
+_LONGEST_ANSWER = 1 << 16
+"""What is longer is the answer to a commit, which is known by its version."""
 
 
 class Asked:
@@ -106,7 +109,11 @@ class Idempotent(APIRoute):
                 etag = response.headers.get("ETag")
                 headers = {"ETag": etag} if etag is not None else {}
                 answer = json.dumps({"headers": headers, "body": bytes(response.body).decode()})
-                await run_in_threadpool(_remember, access, key, fingerprint.hexdigest(), response.status_code, answer)
+                if len(answer) <= _LONGEST_ANSWER:
+                    with suppress(RegistryError):  # it is done, whether it is remembered or not
+                        await run_in_threadpool(
+                            _remember, access, key, fingerprint.hexdigest(), response.status_code, answer
+                        )
             return response
 
         return remembering
