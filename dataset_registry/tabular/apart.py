@@ -19,8 +19,8 @@ from typing import Any
 from dataset_registry.errors import RegistryError, RetryLater, UnreadableFile
 from dataset_registry.model.schema import ComponentSchema
 
-MEMORY = 3 << 30
-"""Bytes of address space that a worker may take; DuckDB and Arrow reserve more than they use."""
+MEMORY = 4 << 30
+"""Bytes of address space that a worker may take: DuckDB and Arrow reserve 2 GB before they use any."""
 
 SECONDS = 25
 """How long a look may take, by the clock and by the processor."""
@@ -51,12 +51,18 @@ def capture_table(paths: Sequence[Path], user_types: str | None) -> tuple[Compon
 
 
 def _looked(job: Mapping[str, Any]) -> tuple[ComponentSchema | None, list[int]]:
+    request = json.dumps(job).encode()
     with _worker() as worker:
-        answer = worker.ask(json.dumps(job).encode())
+        was_fresh = worker.is_fresh
+        answer = worker.ask(request)
+    if answer is None and not was_fresh:  # what it kept of other files may have been in the way
+        with _worker(fresh=True) as worker:
+            answer = worker.ask(request)
     if answer is None:
         raise UnreadableFile(
-            f"The {job['format']} file takes more than {MEMORY >> 30} GB of memory or {SECONDS} seconds to look into. Deliver it "
-            "in a simpler form (Parquet, say), or commit it with format='binary' to keep it as it is."
+            f"The {job['format']} file takes more than {MEMORY >> 30} GB of memory or {SECONDS} seconds to look into: are its "
+            "columns and lines what they seem to be? Deliver it in a simpler form (Parquet, say), or commit it with "
+            "format='binary' to keep it as it is."
         )
     found = json.loads(answer)
     if "error" in found:
@@ -77,6 +83,11 @@ class _Worker:
         self._left = _JOBS
         self.is_alive = True
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it has seen no file yet."""
+        return self._left == _JOBS
+
     def ask(self, job: bytes) -> bytes | None:
         """What a job found, None when the worker was lost over it."""
         self._left -= 1
@@ -85,9 +96,9 @@ class _Worker:
             self._here.send_bytes(job)
             if self._here.poll(SECONDS):
                 answer = self._here.recv_bytes(_MESSAGE)
-        if answer is None or not self._left:
+        if not answer or not self._left:
             self.stop()
-        return answer
+        return answer or None
 
     def stop(self) -> None:
         """Let the process go, whatever it is doing."""
@@ -110,13 +121,13 @@ _workers = _Workers()
 
 
 @contextmanager
-def _worker() -> Iterator[_Worker]:
+def _worker(*, fresh: bool = False) -> Iterator[_Worker]:
     """A worker for one job. Raises `RetryLater` when all are at work for too long."""
     workers = _workers
     if not workers.slots.acquire(timeout=_WAIT):
         raise RetryLater("Too many files are being looked into. Try again in a moment.")
     try:
-        worker = workers.idle.pop() if workers.idle else _Worker()
+        worker = workers.idle.pop() if workers.idle and not fresh else _Worker()
         try:
             yield worker
         except BaseException:
@@ -167,6 +178,8 @@ def _work(conversation: Connection, memory: int, seconds: int) -> None:
 
 def _look(job: Mapping[str, Any]) -> dict[str, Any] | None:
     """What is in a file, or why nobody can say; None when the limits did not suffice."""
+    import duckdb
+
     from dataset_registry.tabular import capture as looking
     from dataset_registry.tabular import parquet
 
@@ -179,8 +192,8 @@ def _look(job: Mapping[str, Any]) -> dict[str, Any] | None:
         else:
             found = looking.capture(paths[0], job["format"])
     except RegistryError as error:
-        return {"error": str(error)}
-    except MemoryError:
+        return None if isinstance(error.__cause__, duckdb.OutOfMemoryException) else {"error": str(error)}
+    except (MemoryError, duckdb.OutOfMemoryException):
         return None
     except Exception as error:  # whatever a library makes of such a file: this process is for that
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"[:300]
