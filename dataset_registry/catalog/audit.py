@@ -2,8 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, func, insert, select, text
@@ -20,22 +18,21 @@ _BEFORE_ALL = -(2**31)
 _INSERT = insert(_L)
 
 
-def append(tx: Transaction, entry: AuditEntry, at: datetime) -> None:
+def append(tx: Transaction, entry: AuditEntry) -> None:
     """Append an entry. The last statement of its transaction: sealing waits for those that have appended."""
-    made = replace(entry, at=at)
     row = {
-        "at": at,
-        "actor": made.actor,
-        "door": made.door,
-        "token_id": made.token_id,
-        "action": made.action,
-        "dataset_id": made.dataset_id,
-        "dataset_name": made.dataset,
-        "ref_name": made.ref,
-        "before": made.before,
-        "after": made.after,
-        "details": canonical_json(dict(made.details)) if made.details else None,
-        "entry_hash": made.hash(),
+        "at": entry.at,
+        "actor": entry.actor,
+        "door": entry.door,
+        "token_id": entry.token_id,
+        "action": entry.action,
+        "dataset_id": entry.dataset_id,
+        "dataset_name": entry.dataset,
+        "ref_name": entry.ref,
+        "before": entry.before,
+        "after": entry.after,
+        "details": canonical_json(dict(entry.details)) if entry.details else None,
+        "entry_hash": entry.hash(),
     }
     tx.execute(_INSERT, row)
 

@@ -118,8 +118,11 @@ def is_administrator(access: Access, tx: Transaction) -> bool:
 
 def readable(access: Access, tx: Transaction) -> Readable:
     """Which datasets the actor may read: a query for their ids, None for all of them."""
-    standing, token = _standing(access, tx), access.actor.token
-    scope = token.prefix if token else ""
+    return _readable(access, _standing(access, tx))
+
+
+def _readable(access: Access, standing: Standing | None) -> Readable:
+    scope = access.actor.token.prefix if access.actor.token else ""
     if standing is None or (standing.role == "administrator" and not scope):
         return None
     return grants.readable(None if standing.role == "administrator" else standing.user_id, scope)
@@ -150,15 +153,18 @@ def level_on_file(access: Access, tx: Transaction, file_id: int) -> int:
     found = NOTHING
     if token is None or not token.prefix:
         found = level("admin") if standing.role == "administrator" else grants.file_level(tx, standing.user_id, file_id)
-    if found == NOTHING and readable_files(access, tx, [file_id]):
+    if found == NOTHING and _readable_files(access, tx, standing, [file_id]):
         found = level("read")
     return found if token is None else min(found, level(token.permission))
 
 
 def readable_files(access: Access, tx: Transaction, file_ids: Sequence[int]) -> set[int]:
     """Those of these files that the actor may read."""
-    standing, token = _standing(access, tx), access.actor.token
-    scope = readable(access, tx)
+    return _readable_files(access, tx, _standing(access, tx), file_ids)
+
+
+def _readable_files(access: Access, tx: Transaction, standing: Standing | None, file_ids: Sequence[int]) -> set[int]:
+    scope, token = _readable(access, standing), access.actor.token
     if standing is None or scope is None:
         return set(file_ids)
     # A grant on a file has no name: a token that is for some names does not reach it.

@@ -38,8 +38,9 @@ def note(
         after=None if after is None else str(after),
         token_id=actor.token.id if actor.token else None,
         details={name: value for name, value in details.items() if value is not None},
+        at=datetime.now(UTC),
     )
-    audit.append(tx, entry, datetime.now(UTC))
+    audit.append(tx, entry)
 
 
 def entries(

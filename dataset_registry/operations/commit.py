@@ -220,7 +220,7 @@ def make(
             unchanged=unchanged,
             user_id=user_id,
             provenance=provenance,
-            input_ids=[_input_id(access, tx, read) for read in provenance.inputs],
+            input_ids=_input_ids(access, tx, provenance.inputs),
         )
     if not unchanged or not pointer_exists:
         audit.note(
@@ -236,10 +236,12 @@ def make(
     return _result(change, version, written, unchanged=unchanged, new_bytes=new_bytes)
 
 
-def _input_id(access: Access, tx: Transaction, read: InputVersion) -> int | None:
-    """The row of a version that was read; an input that the actor may not read is kept as what it said, and names nothing."""
+def _input_ids(access: Access, tx: Transaction, inputs: Sequence[InputVersion]) -> list[int | None]:
+    """The rows of versions that were read; an input that the actor may not read is kept as what it said, and names nothing."""
+    if not inputs:
+        return []
     among = readable(access, tx)
-    return productions.input_id(tx, read.dataset, read.version, read.digest, among)
+    return [productions.input_id(tx, read.dataset, read.version, read.digest, among) for read in inputs]
 
 
 def _result(

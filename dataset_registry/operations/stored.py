@@ -45,16 +45,20 @@ def find(access: Access, tx: Transaction, content_hash: str) -> FileRecord:
 def by_id(access: Access, file_id: int) -> FileRecord:
     """The file with this id, with its reference count. Raises `NotFound`."""
     with access.catalog.read() as tx:
-        found = files.get_many(tx, [file_id]).get(file_id)
-        if found is None or level_on_file(access, tx, file_id) == NOTHING:
-            raise NotFound(f"There is no file with the id {file_id} (any more).", file_id=file_id)
-        return _counted(access, tx, [found])[0]
+        return _counted(access, tx, [_visible(access, tx, file_id)])[0]
+
+
+def _visible(access: Access, tx: Transaction, file_id: int) -> FileRecord:
+    found = files.get_many(tx, [file_id]).get(file_id)
+    if found is None or level_on_file(access, tx, file_id) == NOTHING:
+        raise NotFound(f"There is no file with the id {file_id} (any more).", file_id=file_id)
+    return found
 
 
 def objects(access: Access, file_id: int) -> list[FileRecord]:
     """What to read for a file: itself, or the parts of a table in order. Raises `NotFound`."""
-    by_id(access, file_id)
     with access.catalog.read() as tx:
+        _visible(access, tx, file_id)
         return files.objects_of(tx, [file_id]).get(file_id, [])
 
 
@@ -68,19 +72,22 @@ def open_bytes(access: Access, content_hash: str) -> BinaryIO:
 
 def known(access: Access, hashes: Sequence[str]) -> set[str]:
     """Those of these contents that are stored and that the actor may read; of others it is not told that they are."""
+    return set(_known(access, hashes))
+
+
+def _known(access: Access, hashes: Sequence[str]) -> dict[str, FileRecord]:
     with access.catalog.read() as tx:
         found = files.find_many(tx, hashes)
         visible = readable_files(access, tx, [file.id for file in found.values()])
-        return {content_hash for content_hash, file in found.items() if file.id in visible}
+        return {content_hash: file for content_hash, file in found.items() if file.id in visible}
 
 
 def size_and_path(access: Access, content_hash: str) -> tuple[int, Path]:
     """Size and a local file of a stored content that the actor may read. Raises `NotFound`."""
-    if content_hash not in known(access, [content_hash]):
+    found = _known(access, [content_hash]).get(content_hash)
+    if found is None:
         raise NotFound(f"No stored file has a hash that starts with {content_hash!r}.", hash=content_hash)
-    with access.catalog.read() as tx:
-        found = files.find_many(tx, [content_hash]).get(content_hash)
-    if found is None or found.object_key is None:
+    if found.object_key is None:
         raise InputError(f"{content_hash!r} is a table in several Parquet files: name these.", hash=content_hash)
     return found.size, access.copies.fetch(found.object_key, found.compression_type)
 

@@ -1,6 +1,6 @@
 """Requests to a server: who asks, what is tried again, and errors as the ones that were raised there."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from random import random
 from time import sleep
@@ -116,12 +116,12 @@ class Client:
 
     def patch(self, path: str, shape: type[_Shape], body: Mapping[str, object]) -> _Shape:
         """Change something. Not tried again: what it names may have moved on."""
-        return self._read(self._ask("PATCH", path, json=body, attempts=1), shape)
+        return self._read(self._ask("PATCH", path, json=body, again=False), shape)
 
     def send(self, path: str, shape: type[_Shape], offset: int, content: Iterator[bytes]) -> _Shape:
         """Send the bytes of an upload from an offset on. Raises `RetryLater` when the connection breaks."""
         headers = {"Upload-Offset": str(offset), "Content-Type": "application/octet-stream"}
-        return self._read(self._ask("PATCH", path, content=content, headers=headers, attempts=1), shape)
+        return self._read(self._ask("PATCH", path, content=content, headers=headers, again=False), shape)
 
     def put(self, url: str, content: Iterator[bytes], size: int) -> bool:
         """Send bytes to an address that a server gave, without our token; whether they were taken."""
@@ -133,7 +133,7 @@ class Client:
 
     def delete(self, path: str, shape: type[_Shape], **query: object) -> _Shape:
         """Remove something. Not tried again: the second time it would not be there."""
-        return self._read(self._ask("DELETE", path, query=query, attempts=1), shape)
+        return self._read(self._ask("DELETE", path, query=query, again=False), shape)
 
     @contextmanager
     def stream(self, path: str, start: int = 0) -> Iterator[httpx.Response]:
@@ -159,7 +159,7 @@ class Client:
         path: str,
         *,
         query: Mapping[str, object] | None = None,
-        attempts: int = _ATTEMPTS,
+        again: bool = True,
         headers: Mapping[str, str] | None = None,
         once: bool = False,
         **content: Any,
@@ -169,7 +169,7 @@ class Client:
         if once:
             sent["Idempotency-Key"] = uuid4().hex
         for attempt in range(_ATTEMPTS):
-            last = attempt >= attempts - 1
+            is_last = attempt == _ATTEMPTS - 1
             try:
                 for file in content.get("files", {}).values():
                     file[1].seek(0)
@@ -177,16 +177,17 @@ class Client:
             except UnicodeEncodeError as error:
                 raise InputError(f"{error.object[:40]!r} is no text that can be sent. Mend it.") from error
             except httpx.TransportError as error:
-                if last or isinstance(error, httpx.ReadTimeout):  # it is at work still: another one would not help it
+                is_at_work = isinstance(error, httpx.ReadTimeout)  # another request would not help it
+                if is_last or is_at_work or not again:
                     raise self._unreachable(error) from error
                 wait = 0.0
             else:
                 if response.status_code < 400:
                     return response
-                refused = response.status_code == 429  # before anything was done: whatever it was, it may come again
-                if (last and not (refused and attempt < _ATTEMPTS - 1)) or response.status_code not in _PASSING:
+                was_full = response.status_code == 429  # nothing was done: whatever it was, it may come again
+                if is_last or not (was_full or (again and response.status_code in _PASSING)):
                     raise self._error(response)
-                wait = 0.2 if response.status_code == 429 else 0.05
+                wait = 0.2 if was_full else 0.05
             sleep(max(wait, random() * 0.1 * 2**attempt))
         raise AssertionError("unreachable")
 
@@ -223,8 +224,3 @@ def segment(name: str) -> str:
     if name in ("", ".", ".."):  # which would be another path
         raise InvalidName(f"{name!r} is the name of nothing here.", name=name)
     return quote(name, safe="")
-
-
-def texts(names: Sequence[str] | None) -> list[str] | None:
-    """Names as a query that repeats one parameter."""
-    return None if names is None else list(names)

@@ -179,17 +179,12 @@ class _ServedFile(RawIOBase):
             try:
                 self._begin()
                 piece = next(cast(Iterator[bytes], self._pieces), None)
-            except RetryLater:
+            except (RetryLater, httpx.TransportError) as error:
                 self._stop()
                 self._broken += 1
                 if self._broken > _GOING_ON:
-                    raise
-                sleep(0.05 * 2**self._broken)
-                continue
-            except httpx.TransportError:
-                self._stop()
-                self._broken += 1
-                if self._broken > _GOING_ON:
+                    if isinstance(error, RetryLater):
+                        raise
                     raise CorruptionError(
                         f"The file {self._file_id} of {self._client.url} breaks off at {self._at:,} bytes, again and again. "
                         "Let an administrator run: dataset-registry verify --deep",

@@ -53,9 +53,6 @@ def commit(
         parents=request.parents,
         provenance=request.provenance.provenance() if request.provenance else None,
     )
-    commits.head(
-        access, dataset, options.branch, options.fallback
-    )  # who may not commit is told before anything is read
     with Spool(access.store.scratch) as spool:
         change = _change(request)
         for component in request.components:

@@ -35,7 +35,6 @@ class Upload:
     user: str
     file_size: int | None
     content_hash: str | None
-    begun: float
     key: str | None = None
 
 
@@ -51,7 +50,7 @@ class Uploads:
         """Begin an upload of a user. Raises `PayloadTooLarge`, `StorageError`."""
         if file_size is not None and file_size > self._most:
             raise PayloadTooLarge(f"This server takes files of up to {self._most:,} bytes.", most=self._most)
-        upload = Upload(secrets.token_hex(16), user, file_size, content_hash, time(), key)
+        upload = Upload(secrets.token_hex(16), user, file_size, content_hash, key)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._facts(upload.id).write_text(json.dumps(asdict(upload)))
