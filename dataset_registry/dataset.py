@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -10,13 +11,14 @@ from dataset_registry.errors import InputError
 from dataset_registry.model.names import component_name, pointer_name
 from dataset_registry.model.partitions import partition_key
 from dataset_registry.model.records import CommitResult, DatasetRecord, Head, NewDataset, PointerRecord, Provenance
-from dataset_registry.model.schema import ComponentSchema
+from dataset_registry.model.schema import ComponentSchema, TableSchema
 from dataset_registry.operations import commit as commits
 from dataset_registry.operations import datasets, diff, find, history, refs
 from dataset_registry.operations.access import Access
 from dataset_registry.operations.change import Change, staged_component
 from dataset_registry.operations.stage import captured, stage
 from dataset_registry.store import Spool, Spooled
+from dataset_registry.tabular.arrow import is_table
 from dataset_registry.version import Version
 
 
@@ -48,6 +50,7 @@ class Dataset:
         self,
         components: Mapping[str, Any],
         *,
+        key: Sequence[str] = (),
         message: str | None = None,
         branch: str = find.MAIN,
         parents: Sequence[str] = (),
@@ -61,6 +64,9 @@ class Dataset:
         LazyFrame, DuckDB relation); a list of those becomes components indexed 0, 1, 2 …. Content equal to the head of
         the branch makes no new version: the head is returned.
 
+        `key` names the columns that tell the rows of a table apart. Said once, later versions keep it: a table is cut into
+        parts by it, so that a change of few rows is a change of few parts. Without it all columns of the first version do.
+
         `parents` (refs, the branch's head first) makes a version with several parents. `overwrite` replaces what
         somebody else committed to the same components in the meantime, instead of raising `CommitConflict`.
         `fallback` names the branch whose head `branch` starts from when the dataset does not have it yet.
@@ -68,9 +74,15 @@ class Dataset:
         draft = self.draft(
             branch, message=message, parents=parents, overwrite=overwrite, fallback=fallback, provenance=provenance
         )
+        listed = {name: value if isinstance(value, list | tuple) else [value] for name, value in components.items()}
+        tables = {name for name, values in listed.items() if any(is_table(value) for value in values)}
+        if key and not tables:
+            raise InputError(
+                "A key is for tables, and none is committed: read the file into a table first.", key=list(key)
+            )
         with draft:
-            for name, value in components.items():
-                draft.replace(name, value if isinstance(value, list | tuple) else [value])
+            for name, values in listed.items():
+                draft.replace(name, values, key=key if name in tables else ())
         return draft.version
 
     def draft(
@@ -252,11 +264,13 @@ class Draft:
         metadata: Mapping[str, object] | None = None,
         format: str | None = None,
         encoding: str | None = None,
+        key: Sequence[str] = (),
     ) -> None:
         """Set one component: `value` as for `Dataset.commit`.
 
         `type` is `data`, `metadata`, `schema` or `overlay`; `metadata` any JSON object; `format` overrides what the
-        file's name says (`binary` stores it without a schema); `encoding` is that of a CSV file.
+        file's name says (`binary` stores it without a schema); `encoding` is that of a CSV file; `key` names the columns
+        that tell the rows of a table apart, once: later versions keep it.
         Raises `InvalidName`, `UnsupportedType`, `UnreadableFile`, `InputError`.
         """
         if self._spool is None:
@@ -264,11 +278,20 @@ class Draft:
         name = component_name(name)
         if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < 1 << 31:
             raise InputError(f"The index of a component is 0, 1, 2 …, not {index!r}.", index=index)
-        staged = stage(self._captured, self._spool, value, name=name, format=format, encoding=encoding)
+        staged = stage(
+            self._captured,
+            self._spool,
+            value,
+            name=name,
+            format=format,
+            encoding=encoding,
+            key=key,
+            previous=partial(self._previous, name, index),
+        )
         self._change.add(name, index, staged_component(staged, type, metadata or {}))
 
-    def replace(self, name: str, values: Sequence[Any]) -> None:
-        """Set a component to these values, indexed 0, 1, 2 …; other indexes of the name go."""
+    def replace(self, name: str, values: Sequence[Any], *, key: Sequence[str] = ()) -> None:
+        """Set a component to these values, indexed 0, 1, 2 …; other indexes of the name go. `key` is that of tables."""
         name = component_name(name)
         if not values:
             raise InputError(
@@ -276,7 +299,7 @@ class Draft:
             )
         self._change.forget(name)
         for index, value in enumerate(values):
-            self.add(name, value, index=index)
+            self.add(name, value, index=index, key=key)
         self._change.replaced.add(name)
 
     def clear(self) -> None:
@@ -300,6 +323,11 @@ class Draft:
 
     def _head(self, branch: str, fallback: str | None) -> Head | None:
         return commits.head(self._access, self._dataset, branch, fallback)
+
+    def _previous(self, name: str, index: int) -> TableSchema | None:
+        """The table that the version before has under a component."""
+        base = self._options.base
+        return commits.table_before(self._access, self._dataset, base, name, index) if base else None
 
     def _captured(self, spool: Spool, spooled: Spooled, format: str) -> ComponentSchema | None:
         return captured(self._access, spool, spooled, format)

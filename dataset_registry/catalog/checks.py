@@ -15,6 +15,7 @@ from dataset_registry.catalog.tables import (
     dataset_versions,
     datasets,
     file_parts,
+    file_ranges,
     files,
     manifest_entries,
     manifest_index_entries,
@@ -186,9 +187,36 @@ def tables(tx: Transaction) -> Iterator[Problem]:
                 yield Problem(
                     "table", f"the table {row.content_hash[:12]} ({users}) does not have its parts", (row.id,)
                 )
-    bare = and_(files.c.storage_type == "store", files.c.form != "parts", files.c.object_key.is_(None))
+    bare = and_(files.c.storage_type == "store", files.c.form.in_(("whole", "pack")), files.c.object_key.is_(None))
     for file_id, content_hash in tx.execute(select(files.c.id, files.c.content_hash).where(bare)):
         yield Problem("file", f"the file {(content_hash or '?')[:12]} has no object", (file_id,))
+
+
+def recipes(tx: Transaction) -> Iterator[Problem]:
+    """Recipes whose ranges are not as long as the file, or not inside of plain objects."""
+    length = (
+        select(func.coalesce(func.sum(file_ranges.c.byte_count), 0))
+        .where(file_ranges.c.file_id == files.c.id)
+        .scalar_subquery()
+    )
+    holder = files.alias("holder")
+    outside = (
+        exists()
+        .where(file_ranges.c.file_id == files.c.id, holder.c.id == file_ranges.c.object_id)
+        .where(
+            or_(
+                holder.c.object_key.is_(None),
+                holder.c.compression_type.is_not(None),
+                file_ranges.c.object_offset + file_ranges.c.byte_count > holder.c.file_size,
+                file_ranges.c.object_offset < 0,
+                file_ranges.c.byte_count <= 0,
+            )
+        )
+    )
+    wrong = and_(files.c.form == "ranges", or_(length != files.c.file_size, outside))
+    for file_id, content_hash in tx.execute(select(files.c.id, files.c.content_hash).where(wrong)):
+        users = ", ".join(users_of(tx, file_id)) or "of no version"
+        yield Problem("recipe", f"the file {content_hash[:12]} ({users}) is not what its ranges are", (file_id,))
 
 
 def _holders(tx: Transaction, index_pages: Any) -> str:

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from math import ceil
 
-from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, or_, select, true
+from sqlalchemy import ColumnElement, and_, case, delete, exists, func, insert, or_, select, true, update
 
 from dataset_registry.catalog.engine import Transaction, chunks
 from dataset_registry.catalog.files import discard
 from dataset_registry.catalog.tables import (
+    assembled_files,
     dataset_versions,
     file_captures,
     file_parts,
+    file_ranges,
     files,
     manifest_entries,
     permissions,
@@ -22,6 +24,7 @@ from dataset_registry.catalog.tables import (
     version_reads,
 )
 from dataset_registry.catalog.types import utc_now
+from dataset_registry.model.records import FileForm
 
 CHUNK = 500
 """Rows that one transaction takes: small enough that nobody waits long for it."""
@@ -29,12 +32,13 @@ CHUNK = 500
 
 @dataclass(frozen=True, slots=True)
 class Unreferenced:
-    """A file that nothing names: its row, its content's hash, the bytes of its object (0 for a table of parts)."""
+    """A file that nothing names: its row, its content's hash, the bytes of its object (0 for a table or a recipe, which have
+    none)."""
 
     id: int
     content_hash: str
     bytes: int
-    is_table: bool
+    form: FileForm
 
 
 def _unnamed(hold: ColumnElement[bool]) -> ColumnElement[bool]:
@@ -48,15 +52,23 @@ def _unnamed(hold: ColumnElement[bool]) -> ColumnElement[bool]:
 
 
 def unreferenced(tx: Transaction, older_than: timedelta) -> list[Unreferenced]:
-    """The files that nothing names and that are older than this, tables before the parts that only they name."""
+    """The files that nothing names and that are older than this: tables, then recipes, then what only those name."""
     old = files.c.created_at <= utc_now(-ceil(older_than.total_seconds()))
     unnamed = _unnamed(uploads.c.expires_at >= utc_now())
     tables = select(files.c.id).where(files.c.form == "parts", old, unnamed).cte("tables")
-    living_table = exists().where(file_parts.c.part_id == files.c.id, file_parts.c.file_id.not_in(select(tables.c.id)))
-    size = func.coalesce(files.c.stored_size, files.c.file_size)
-    query = select(files.c.id, files.c.content_hash, size, files.c.form).where(old, unnamed, ~living_table)
-    rows = tx.execute(query.order_by(files.c.form != "parts", files.c.id))
-    return [Unreferenced(i, h, 0 if form == "parts" else n, form == "parts") for i, h, n, form in rows]
+    in_table = exists().where(file_parts.c.part_id == files.c.id, file_parts.c.file_id.not_in(select(tables.c.id)))
+    recipes = select(files.c.id).where(files.c.form == "ranges", old, unnamed, ~in_table).cte("recipes")
+    in_recipe = exists().where(
+        file_ranges.c.object_id == files.c.id, file_ranges.c.file_id.not_in(select(recipes.c.id))
+    )
+    size = case((files.c.object_key.is_(None), 0), else_=func.coalesce(files.c.stored_size, files.c.file_size))
+    query = select(files.c.id, files.c.content_hash, size, files.c.form).where(old, unnamed, ~in_table, ~in_recipe)
+    wave = case({form: place for place, form in enumerate(WAVES)}, value=files.c.form, else_=len(WAVES))
+    return [Unreferenced(*row) for row in tx.execute(query.order_by(wave, files.c.id))]
+
+
+WAVES = ("parts", "ranges")
+"""Forms of files that name others, in the order in which they go: each before what it names."""
 
 
 def take(tx: Transaction, ids: Sequence[int]) -> list[int]:
@@ -69,17 +81,104 @@ def take(tx: Transaction, ids: Sequence[int]) -> list[int]:
     locked = select(files.c.id).where(files.c.id.in_(ids)).order_by(files.c.id).with_for_update(skip_locked=True)
     mine = list(tx.execute(locked).scalars())
     part_of_a_table = exists().where(file_parts.c.part_id == files.c.id)
-    free = select(files.c.id, files.c.object_key).where(files.c.id.in_(mine), _unnamed(true()), ~part_of_a_table)
+    in_a_recipe = exists().where(file_ranges.c.object_id == files.c.id)
+    named = or_(part_of_a_table, in_a_recipe)
+    free = select(files.c.id, files.c.object_key).where(files.c.id.in_(mine), _unnamed(true()), ~named)
     rows = tx.execute(free).all()
     gone = [row[0] for row in rows]
     if gone:
         tx.execute(delete(file_captures).where(file_captures.c.file_id.in_(gone)))
         tx.execute(delete(file_parts).where(file_parts.c.file_id.in_(gone)))
+        tx.execute(delete(file_ranges).where(file_ranges.c.file_id.in_(gone)))
+        _drop_assembled(tx, assembled_files.c.file_id.in_(gone))
         granted = and_(permissions.c.resource_type == "file", permissions.c.resource_id.in_(gone))
         tx.execute(delete(permissions).where(granted))
         tx.execute(delete(files).where(files.c.id.in_(gone)))
         discard(tx, [row[1] for row in rows if row[1] is not None])
     return gone
+
+
+# --- objects of which little is left -------------------------------------------------------------------------------
+
+_SPARSE = 0.5
+"""The share of an object that is named at most where it is repacked."""
+_WORTHWHILE = 1 << 20
+"""Dead bytes from which on that is worth the copying."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sparse:
+    """An object that only recipes name, and of it little: its file, its key, and the runs (offset, length) that are named."""
+
+    id: int
+    key: str
+    runs: tuple[tuple[int, int], ...]
+
+    @property
+    def living(self) -> int:
+        """How many bytes of it are named."""
+        return sum(length for _, length in self.runs)
+
+
+def sparse(tx: Transaction) -> list[Sparse]:
+    """The objects that are worth repacking."""
+    named = select(func.sum(file_ranges.c.byte_count)).where(file_ranges.c.object_id == files.c.id).scalar_subquery()
+    part_of_a_table = exists().where(file_parts.c.part_id == files.c.id)
+    candidates = select(files.c.id, files.c.object_key, files.c.file_size).where(
+        files.c.id.in_(select(file_ranges.c.object_id)),
+        files.c.damage.is_(None),
+        _unnamed(uploads.c.expires_at >= utc_now()),
+        ~part_of_a_table,
+        named <= files.c.file_size * _RANGES_SHARE,
+    )
+    found = []
+    for file_id, key, size in tx.execute(candidates.order_by(files.c.id)).all():
+        runs = _runs(tx, file_id)
+        living = sum(length for _, length in runs)
+        if living <= size * _SPARSE and size - living >= _WORTHWHILE:
+            found.append(Sparse(file_id, key, runs))
+    return found
+
+
+_RANGES_SHARE = 4
+"""Ranges overlap where several recipes have the same bytes: what they add up to says little, but rules out most objects."""
+
+
+def _runs(tx: Transaction, file_id: int) -> tuple[tuple[int, int], ...]:
+    """The runs of bytes of an object that recipes name, those that touch joined."""
+    query = (
+        select(file_ranges.c.object_offset, file_ranges.c.byte_count)
+        .distinct()
+        .where(file_ranges.c.object_id == file_id)
+        .order_by(file_ranges.c.object_offset)
+    )
+    joined: list[tuple[int, int]] = []
+    for offset, length in tx.execute(query):
+        if joined and offset <= joined[-1][0] + joined[-1][1]:
+            start = joined[-1][0]
+            joined[-1] = (start, max(joined[-1][1], offset + length - start))
+        else:
+            joined.append((offset, length))
+    return tuple(joined)
+
+
+def move_ranges(tx: Transaction, found: Sparse, pack_id: int, at: int) -> int:
+    """Let ranges of an object name the copy of its runs that a pack has from `at` on. 1, or 0 and nothing done where somebody
+    is about to name the object or has named other bytes of it since."""
+    locked = select(files.c.id).where(files.c.id == found.id, files.c.object_key == found.key).with_for_update()
+    if tx.execute(locked).scalar() is None:
+        return 0
+    free = select(files.c.id).where(files.c.id == found.id, _unnamed(true()))
+    if tx.execute(free).scalar() is None or _runs(tx, found.id) != found.runs:
+        return 0
+    for offset, length in found.runs:
+        inside = and_(
+            file_ranges.c.object_id == found.id, file_ranges.c.object_offset.between(offset, offset + length - 1)
+        )
+        moved = update(file_ranges).where(inside)
+        tx.execute(moved.values(object_id=pack_id, object_offset=file_ranges.c.object_offset - offset + at))
+        at += length
+    return 1
 
 
 def drop_unused_schemas(tx: Transaction) -> int:
@@ -118,6 +217,16 @@ def drop_expired_holds(tx: Transaction) -> int:
     return len(gone)
 
 
+def drop_expired_leases(tx: Transaction) -> None:
+    """Forget the objects that recipes were put together as and whose lease ran out; they go into the trash."""
+    _drop_assembled(tx, assembled_files.c.expires_at < utc_now())
+
+
+def _drop_assembled(tx: Transaction, which: ColumnElement[bool]) -> None:
+    keys = tx.execute(delete(assembled_files).where(which).returning(assembled_files.c.object_key)).scalars()
+    discard(tx, list(keys))
+
+
 # --- trash ---------------------------------------------------------------------------------------------------------
 
 _DUE = or_(trash.c.keep_until.is_(None), trash.c.keep_until < utc_now())
@@ -147,7 +256,7 @@ def unknown(tx: Transaction, keys: Sequence[str]) -> set[str]:
     """Those of these keys that no file, no hold and no trash has."""
     left = set(keys)
     # In the order in which a key moves: each statement may see a newer state than the one before.
-    for column in (uploads.c.object_key, files.c.object_key, trash.c.object_key):
+    for column in (uploads.c.object_key, files.c.object_key, assembled_files.c.object_key, trash.c.object_key):
         for chunk in chunks(sorted(left)):
             left.difference_update(tx.execute(select(column).where(column.in_(chunk))).scalars())
     return left

@@ -2,20 +2,23 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Row, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import Row, and_, bindparam, delete, exists, func, insert, or_, select, union, update
 
 from dataset_registry.catalog.engine import Transaction, chunks, insert_row
 from dataset_registry.catalog.grants import Readable
 from dataset_registry.catalog.tables import (
+    assembled_files,
     dataset_version_files,
     dataset_versions,
     datasets,
     file_captures,
     file_info,
     file_parts,
+    file_ranges,
     files,
     schemas,
     trash,
@@ -23,7 +26,9 @@ from dataset_registry.catalog.tables import (
 )
 from dataset_registry.catalog.types import utc_now
 from dataset_registry.errors import CorruptionError
-from dataset_registry.model.records import FileRecord, StoredBytes
+from dataset_registry.model.parts import PartsDiff
+from dataset_registry.model.pieces import FileFacts
+from dataset_registry.model.records import Extent, FileForm, FileRecord, StoredBytes
 
 HOLD_SECONDS = 3600
 """How long a hold lasts without a heartbeat."""
@@ -40,7 +45,7 @@ _COLUMNS = (
     files.c.stored_size,
     files.c.damage,
 )
-_LIVE = and_(files.c.damage.is_(None), or_(files.c.object_key.is_not(None), files.c.form == "parts"))
+_LIVE = and_(files.c.damage.is_(None), or_(files.c.object_key.is_not(None), files.c.form.in_(("parts", "ranges"))))
 """That a file's bytes are there, as far as anybody knows."""
 
 _BY_HASH = select(*_COLUMNS).where(files.c.content_hash == bindparam("hash"), _LIVE)
@@ -74,7 +79,32 @@ def get_many(tx: Transaction, ids: Iterable[int]) -> dict[int, FileRecord]:
     for chunk in chunks(wanted):
         rows = tx.execute(_BY_IDS, {"ids": chunk})
         found.update((row.id, _record(row, row.file_path)) for row in rows)
-    return found
+    return dict(zip(found, with_extents(tx, list(found.values())), strict=True))
+
+
+def with_extents(tx: Transaction, records: Sequence[FileRecord]) -> list[FileRecord]:
+    """Files, the recipes among them with their extents."""
+    ids = [record.id for record in records if record.form == "ranges"]
+    if not ids:
+        return list(records)
+    holder = files.alias("holder")
+    query = (
+        select(
+            file_ranges.c.file_id,
+            holder.c.id,
+            holder.c.content_hash,
+            holder.c.object_key,
+            file_ranges.c.object_offset,
+            file_ranges.c.byte_count,
+        )
+        .join(holder, holder.c.id == file_ranges.c.object_id)
+        .order_by(file_ranges.c.file_id, file_ranges.c.position)
+    )
+    found: dict[int, list[Extent]] = defaultdict(list)
+    for chunk in chunks(ids):
+        for file_id, *extent in tx.execute(query.where(file_ranges.c.file_id.in_(chunk))):
+            found[file_id].append(Extent(*extent))
+    return [replace(r, extents=tuple(found[r.id])) if r.form == "ranges" else r for r in records]
 
 
 def objects_of(tx: Transaction, ids: Sequence[int]) -> dict[int, list[FileRecord]]:
@@ -97,6 +127,34 @@ def parts_of(tx: Transaction, ids: Sequence[int]) -> dict[int, list[tuple[FileRe
         rows = query.where(file_parts.c.file_id.in_(chunk))
         for row in tx.execute(rows.order_by(file_parts.c.file_id, file_parts.c.position)):
             found.setdefault(row.file_id, []).append((_record(row), row.row_count))
+    listed = with_extents(tx, [part for parts in found.values() for part, _ in parts])
+    whole = iter(listed)
+    return {table: [(next(whole), rows) for _, rows in parts] for table, parts in found.items()}
+
+
+def compare_parts(tx: Transaction, before: int, after: int) -> PartsDiff:
+    """Which parts two tables share, by their ids; nothing but their lists is read."""
+
+    def among(mine: int, other: int) -> dict[bool, tuple[int, int]]:
+        theirs = file_parts.alias("theirs")
+        shared = exists().where(theirs.c.file_id == other, theirs.c.part_id == file_parts.c.part_id)
+        query = (
+            select(shared.label("shared"), func.count(), func.sum(file_parts.c.row_count))
+            .where(file_parts.c.file_id == mine)
+            .group_by("shared")
+        )
+        return {bool(is_shared): (count, int(rows)) for is_shared, count, rows in tx.execute(query)}
+
+    gone, came = among(before, after), among(after, before)
+    return PartsDiff(*came.get(True, (0, 0)), *gone.get(False, (0, 0)), *came.get(False, (0, 0)))
+
+
+def facts_of(tx: Transaction, ids: Sequence[int]) -> dict[int, FileFacts]:
+    """What the catalog keeps of files beside their hashes, by id."""
+    found: dict[int, FileFacts] = {}
+    for chunk in chunks(ids):
+        query = select(files.c.id, files.c["metadata"]).where(files.c.id.in_(chunk), files.c["metadata"].is_not(None))
+        found.update((file_id, FileFacts.from_json(value)) for file_id, value in tx.execute(query))
     return found
 
 
@@ -112,12 +170,13 @@ def with_prefix(tx: Transaction, prefix: str, limit: int = 2) -> list[FileRecord
     """Files whose hash starts with `prefix`."""
     upper = prefix + "g"  # the next text after every hexadecimal continuation
     query = select(*_COLUMNS).where(files.c.content_hash >= prefix, files.c.content_hash < upper)
-    return [_record(row) for row in tx.execute(query.order_by(files.c.content_hash).limit(limit))]
+    rows = tx.execute(query.order_by(files.c.content_hash).limit(limit))
+    return with_extents(tx, [_record(row) for row in rows])
 
 
 def page(tx: Transaction, after: int, limit: int) -> list[FileRecord]:
     """Files from the one after this id on, oldest first."""
-    query = select(*_COLUMNS).where(files.c.id > after).order_by(files.c.id).limit(limit)
+    query = select(*_COLUMNS).where(files.c.id > after, files.c.form != "pack").order_by(files.c.id).limit(limit)
     return [_record(row) for row in tx.execute(query)]
 
 
@@ -250,34 +309,65 @@ def discard(tx: Transaction, keys: Sequence[str]) -> None:
 _ADD = insert(files).returning(files.c.id, sort_by_parameter_order=True)
 
 
-def add_whole(tx: Transaction, rows: Sequence[tuple[str, int, str, StoredBytes]]) -> dict[str, int]:
-    """Insert stored files (hash, size, format, what was put); their ids by hash. Damaged ones with these contents heal.
+@dataclass(frozen=True, slots=True)
+class NewFile:
+    """A file to enter: how it is kept (an object, or ranges of objects as (file id, offset, length)) and what is known of it."""
+
+    content_hash: str
+    size: int
+    format: str
+    kept: StoredBytes | Sequence[tuple[int, int, int]]
+    facts: FileFacts = field(default_factory=FileFacts)
+    form: FileForm = "whole"
+
+
+def add(tx: Transaction, new: Sequence[NewFile]) -> dict[str, int]:
+    """Enter stored files; their ids by hash. Damaged ones with these contents heal.
 
     The caller has seen, in this transaction, that nothing has these contents undamaged.
     """
-    if not rows:
+    if not new:
         return {}
-    healed = heal(tx, {content_hash: stored for content_hash, _, _, stored in rows})
-    values = [
-        {
-            "storage_type": "store",
-            "file_type": format,
-            "file_size": size,
-            "content_hash": content_hash,
-            "form": "whole",
-            **_kept(stored, size),
-        }
-        for content_hash, size, format, stored in rows
-        if content_hash not in healed
-    ]
-    if values:
-        ids = tx.execute(_ADD, values).scalars()
-        healed.update(zip((str(value["content_hash"]) for value in values), ids, strict=True))
-    return healed
+    # What is damaged gets an object of its own, never ranges: others may have ranges of it.
+    found = heal(tx, {file.content_hash: file.kept for file in new if isinstance(file.kept, StoredBytes)})
+    missing = [file for file in new if file.content_hash not in found]
+    if missing:
+        ids = tx.execute(_ADD, [_row(file) for file in missing]).scalars()
+        found.update(zip((file.content_hash for file in missing), ids, strict=True))
+        _add_ranges(tx, {found[file.content_hash]: file.kept for file in missing})
+    return found
 
 
-def _kept(stored: StoredBytes, size: int) -> dict[str, object]:
+def _row(file: NewFile) -> dict[str, object]:
     return {
+        "storage_type": "store",
+        "file_type": file.format,
+        "file_size": file.size,
+        "content_hash": file.content_hash,
+        "metadata": file.facts.to_json() or None,
+        **_kept(file.kept, file.size, file.form),
+    }
+
+
+_ADD_RANGES = insert(file_ranges)
+
+
+def _add_ranges(tx: Transaction, kept: Mapping[int, StoredBytes | Sequence[tuple[int, int, int]]]) -> None:
+    rows = [
+        {"file_id": file_id, "position": position, "object_id": holder, "object_offset": offset, "byte_count": length}
+        for file_id, ranges in kept.items()
+        if not isinstance(ranges, StoredBytes)
+        for position, (holder, offset, length) in enumerate(ranges)
+    ]
+    if rows:
+        tx.execute(_ADD_RANGES, rows)
+
+
+def _kept(stored: StoredBytes | Sequence[tuple[int, int, int]], size: int, form: FileForm) -> dict[str, object]:
+    if not isinstance(stored, StoredBytes):
+        return {"form": "ranges", "object_key": None, "compression_type": None, "stored_size": None}
+    return {
+        "form": form,
         "object_key": stored.key,
         "compression_type": stored.compression,
         "stored_size": stored.size if stored.size != size else None,
@@ -293,16 +383,33 @@ _DAMAGED = (
 
 
 def heal(tx: Transaction, stored: Mapping[str, StoredBytes]) -> dict[str, int]:
-    """Give damaged files the bytes that were just stored; their ids by hash. What they had goes into the trash."""
+    """Give damaged files the objects that were just stored; their ids by hash. What they had goes into the trash, and what has
+    ranges of it is sound again."""
     healed: dict[str, int] = {}
     hashes = list(stored)
     for chunk in chunks(hashes):
         for file_id, content_hash, key, size in tx.execute(_DAMAGED, {"hashes": chunk}).all():
-            kept = _kept(stored[content_hash], size)
+            tx.execute(delete(file_ranges).where(file_ranges.c.file_id == file_id))
+            kept = _kept(stored[content_hash], size, "whole")
             tx.execute(update(files).where(files.c.id == file_id).values(damage=None, **kept))
             discard(tx, [key] if key else [])
             healed[content_hash] = file_id
+    _release_recipes(tx, list(healed.values()))
     return healed
+
+
+def _release_recipes(tx: Transaction, ids: Sequence[int]) -> None:
+    """Recipes that have ranges of these objects are sound again where all their objects are."""
+    if not ids:
+        return
+    holder = files.alias("holder")
+    damaged = (
+        exists()
+        .where(file_ranges.c.file_id == files.c.id, holder.c.id == file_ranges.c.object_id)
+        .where(holder.c.damage.is_not(None))
+    )
+    theirs = select(file_ranges.c.file_id).where(file_ranges.c.object_id.in_(ids))
+    tx.execute(update(files).where(files.c.id.in_(theirs), files.c.form == "ranges", ~damaged).values(damage=None))
 
 
 def add_table(tx: Transaction, content_hash: str, size: int, format: str, parts: Sequence[tuple[int, int]]) -> int:
@@ -336,14 +443,52 @@ def _record(row: Row, legacy_path: str | None = None) -> FileRecord:  # type: ig
         format=row.file_type,
         compression_type=row.compression_type,
         created_at=row.created_at,
-        stored_size=0 if row.form == "parts" else row.file_size if row.stored_size is None else row.stored_size,
+        stored_size=0
+        if row.form in ("parts", "ranges")
+        else row.file_size
+        if row.stored_size is None
+        else row.stored_size,
         damage=row.damage,
         legacy_path=legacy_path,
     )
 
 
+# --- assembled recipes ---------------------------------------------------------------------------------------------
+
+LEASE_SECONDS = 24 * 3600
+"""How long a recipe that was put together for another engine stays so, at least, since it was last asked for."""
+
+
+def assembled(tx: Transaction, file_id: int) -> str | None:
+    """The key of the object that a recipe was put together as, if that stays for a good part of its lease."""
+    fresh = assembled_files.c.expires_at > utc_now(LEASE_SECONDS // 2)
+    return tx.execute(select(assembled_files.c.object_key).where(assembled_files.c.file_id == file_id, fresh)).scalar()
+
+
+def renew_lease(tx: Transaction, file_id: int) -> str | None:
+    """Let the object that a recipe was put together as stay for a whole lease; its key, None where there is none."""
+    renewed = update(assembled_files).where(assembled_files.c.file_id == file_id)
+    until = renewed.values(expires_at=utc_now(LEASE_SECONDS)).returning(assembled_files.c.object_key)
+    return tx.execute(until).scalar()
+
+
+def lease(tx: Transaction, file_id: int, key: str) -> str:
+    """Note the object that a recipe was put together as; its key, or that of the one that somebody else made meanwhile."""
+    tx.execute(_LOCKED, {"file": file_id})
+    there = renew_lease(tx, file_id)
+    if there is not None:
+        discard(tx, [key])
+        return there
+    tx.execute(insert(assembled_files).values(file_id=file_id, object_key=key, expires_at=utc_now(LEASE_SECONDS)))
+    return key
+
+
+_LOCKED = select(files.c.id).where(files.c.id == bindparam("file")).with_for_update()
+
+
 # --- verification --------------------------------------------------------------------------------------------------
 
+_HAS_BYTES = or_(files.c.object_key.is_not(None), files.c.form == "ranges")
 _STORED = select(*_COLUMNS).where(files.c.object_key.is_not(None))
 
 
@@ -357,14 +502,14 @@ def by_keys(tx: Transaction, keys: Sequence[str]) -> dict[str, FileRecord]:
 
 
 def stored_after(tx: Transaction, after: int, limit: int) -> list[FileRecord]:
-    """The files that have an object, from the row after this one on."""
-    rows = tx.execute(_STORED.where(files.c.id > after).order_by(files.c.id).limit(limit))
-    return [_record(row) for row in rows]
+    """The files that have an object, or ranges of objects, from the row after this one on."""
+    query = select(*_COLUMNS).where(_HAS_BYTES, files.c.id > after).order_by(files.c.id).limit(limit)
+    return with_extents(tx, [_record(row) for row in tx.execute(query)])
 
 
 def stored_count(tx: Transaction) -> int:
-    """How many files have an object."""
-    return int(tx.execute(select(func.count()).select_from(files).where(files.c.object_key.is_not(None))).scalar_one())
+    """How many files have an object, or ranges of objects."""
+    return int(tx.execute(select(func.count()).select_from(files).where(_HAS_BYTES)).scalar_one())
 
 
 def waiting_count(tx: Transaction) -> int:
@@ -372,10 +517,28 @@ def waiting_count(tx: Transaction) -> int:
     return int(tx.execute(select(func.count()).select_from(files).where(files.c.content_hash.is_(None))).scalar_one())
 
 
-def set_damage(tx: Transaction, file_id: int, key: str, damage: str | None) -> bool:
-    """Put a file into quarantine, or take it out again; False when it has another object by now, or is gone."""
+def set_damage(tx: Transaction, file_id: int, key: str | None, damage: str | None) -> bool:
+    """Put a file into quarantine, or take it out again, and with it what has ranges of its object; False when it has another
+    object by now (None: as a recipe it has none), or is gone."""
     statement = update(files).where(files.c.id == file_id, files.c.object_key == key).values(damage=damage)
-    return bool(tx.execute(statement).rowcount)
+    if not tx.execute(statement).rowcount:
+        return False
+    if damage is None:
+        _release_recipes(tx, [file_id])
+    else:  # what has ranges of it is no better
+        theirs = select(file_ranges.c.file_id).where(file_ranges.c.object_id == file_id)
+        tx.execute(update(files).where(files.c.id.in_(theirs)).values(damage=damage))
+    return True
+
+
+def damaged_among(tx: Transaction, hashes: Sequence[str]) -> set[str]:
+    """Those of these contents that are stored, and damaged."""
+    query = select(files.c.content_hash).where(~_LIVE)
+    return {
+        content_hash
+        for chunk in chunks(hashes)
+        for content_hash in tx.execute(query.where(files.c.content_hash.in_(chunk))).scalars()
+    }
 
 
 def damaged_hashes(tx: Transaction) -> set[str]:
@@ -384,8 +547,11 @@ def damaged_hashes(tx: Transaction) -> set[str]:
 
 
 def users_of(tx: Transaction, file_id: int, limit: int = 5) -> list[str]:
-    """Some of the versions that name a file, itself or as a part of a table, as `name@vN`; the newest first."""
-    owners = select(file_parts.c.file_id).where(file_parts.c.part_id == file_id)
+    """Some of the versions that name a file as `name@vN`, the newest first: it itself, a table that it is a part of, or what
+    has ranges of its object."""
+    recipes = select(file_ranges.c.file_id).where(file_ranges.c.object_id == file_id)
+    in_tables = or_(file_parts.c.part_id == file_id, file_parts.c.part_id.in_(recipes))
+    owners = union(recipes, select(file_parts.c.file_id).where(in_tables))
     query = (
         select(datasets.c.name, dataset_versions.c.version_number, dataset_versions.c.id)
         .distinct()

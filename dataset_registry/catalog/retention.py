@@ -13,6 +13,7 @@ from sqlalchemy import (
     ColumnElement,
     Integer,
     Select,
+    and_,
     case,
     cast,
     delete,
@@ -29,6 +30,7 @@ from dataset_registry.catalog.tables import (
     dataset_pointers,
     dataset_versions,
     file_parts,
+    file_ranges,
     files,
     manifest_entries,
     manifest_index_entries,
@@ -198,13 +200,23 @@ def bytes_only_in(tx: Transaction, version_ids: Collection[int]) -> int:
     parts = select(file_parts.c.part_id.label("id")).where(file_parts.c.file_id.in_(select(tables.c.id)))
     candidate = select(named.c.id).union(parts).cte("candidates")
     living = manifest_entries.c.page_id.not_in(select(page_cte.c.id))
-    dead = select(candidate.c.id).where(
-        ~exists().where(manifest_entries.c.file_id == candidate.c.id, living),
-        ~exists().where(file_parts.c.part_id == candidate.c.id, file_parts.c.file_id.not_in(select(tables.c.id))),
-        ~exists().where(_V.c.overlay_file_id == candidate.c.id, _V.c.id.not_in(select(dying.c.id))),
+
+    def unnamed(file: ColumnElement[int]) -> ColumnElement[bool]:
+        return and_(
+            ~exists().where(manifest_entries.c.file_id == file, living),
+            ~exists().where(file_parts.c.part_id == file, file_parts.c.file_id.not_in(select(tables.c.id))),
+            ~exists().where(_V.c.overlay_file_id == file, _V.c.id.not_in(select(dying.c.id))),
+        )
+
+    dead = select(candidate.c.id).where(unnamed(candidate.c.id)).cte("dead")
+    ranges = select(file_ranges.c.object_id.label("id")).where(file_ranges.c.file_id.in_(select(dead.c.id)))
+    objects = select(dead.c.id).union(ranges).cte("objects")
+    in_a_recipe = exists().where(
+        file_ranges.c.object_id == objects.c.id, file_ranges.c.file_id.not_in(select(dead.c.id))
     )
+    freed = select(objects.c.id).where(unnamed(objects.c.id), ~in_a_recipe)
     size = func.coalesce(files.c.stored_size, files.c.file_size)
-    query = select(func.coalesce(func.sum(size), 0)).where(files.c.id.in_(dead), files.c.form != "parts")
+    query = select(func.coalesce(func.sum(size), 0)).where(files.c.id.in_(freed), files.c.object_key.is_not(None))
     return int(tx.execute(query).scalar_one())
 
 

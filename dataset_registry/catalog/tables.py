@@ -98,6 +98,26 @@ file_parts = Table(
     Column("row_count", Integer, nullable=False),
 )
 
+# A recipe: a file that is these ranges of other files' objects, in order.
+file_ranges = Table(
+    "file_ranges",
+    metadata,
+    Column("file_id", Id, ForeignKey(files.c.id), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("object_id", Id, ForeignKey(files.c.id), nullable=False, index=True),
+    Column("object_offset", BigInteger, nullable=False),
+    Column("byte_count", BigInteger, nullable=False),
+)
+
+# Objects that recipes were assembled into, for engines that read objects only, until they are due to go.
+assembled_files = Table(
+    "assembled_files",
+    metadata,
+    Column("file_id", Id, ForeignKey(files.c.id), primary_key=True),
+    Column("object_key", String(97), nullable=False, unique=True),
+    Column("expires_at", Timestamp, nullable=False),
+)
+
 schemas = Table(
     "schemas",
     metadata,

@@ -9,8 +9,20 @@ from uuid import UUID
 from dataset_registry.model.manifest import Entry, canonical_json, entries_digest
 from dataset_registry.model.schema import ComponentSchema
 
-FileForm = Literal["whole", "parts"]
-"""How a file's bytes are kept: one object, or an ordered list of files that is one table."""
+FileForm = Literal["whole", "parts", "ranges", "pack"]
+"""How a file's bytes are kept: one object; an ordered list of files that is one table; ranges of the objects of other files.
+A pack is an object that only such ranges name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """A run of bytes of a stored object; `object_id` and `object_hash` are those of the file that it was put for."""
+
+    object_id: int
+    object_hash: str
+    key: str
+    offset: int
+    length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +84,8 @@ class FileRecord:
     """A stored file. `object_key` is where its bytes are; a legacy file has `legacy_path` or inline bytes instead.
 
     `size` is that of the content, `stored_size` that of the object: less where it is compressed, 0 for a table, whose parts
-    are files of their own. `damage` is what a verification found wrong with the bytes, None for nothing.
+    are files of their own, and for a recipe, whose bytes are the `extents`. `damage` is what a verification found wrong with
+    the bytes, None for nothing.
     """
 
     id: int
@@ -87,6 +100,7 @@ class FileRecord:
     damage: str | None = None
     reference_count: int | None = None
     legacy_path: str | None = None
+    extents: tuple[Extent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from dataset_registry.model.parts import Cut
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -49,7 +51,8 @@ class TableSchema:
 
     `name` is the sheet of a spreadsheet, None where the file is the table. `user_types` carries, base64, the Arrow
     schema that the writer's table had where the stored one is plainer (dictionaries, a pandas index): it is given
-    back on reading.
+    back on reading. `key` names the columns that tell its rows apart, where that was declared; `cut` is how its parts were
+    cut, where they were.
     """
 
     name: str | None
@@ -57,16 +60,26 @@ class TableSchema:
     rows: int | None = None
     statistics: Mapping[str, ColumnStatistics] = field(default_factory=dict)
     user_types: str | None = None
+    key: tuple[str, ...] = ()
+    cut: Cut | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The snapshot: columns alone, without rows and statistics, which belong to the file."""
         value: dict[str, Any] = {"name": self.name, "columns": [column.to_json() for column in self.columns]}
         if self.user_types:
             value["user_types"] = self.user_types
+        if self.key:
+            value["key"] = list(self.key)
         return value
 
     def statistics_to_json(self) -> dict[str, Any]:
-        return {"rows": self.rows, "columns": {name: s.to_json() for name, s in self.statistics.items()}}
+        facts: dict[str, Any] = {
+            "rows": self.rows,
+            "columns": {name: s.to_json() for name, s in self.statistics.items()},
+        }
+        if self.cut is not None:
+            facts["cut"] = self.cut.to_json()
+        return facts
 
     @classmethod
     def from_json(cls, snapshot: Mapping[str, Any], statistics: Mapping[str, Any] | None = None) -> "TableSchema":
@@ -77,6 +90,8 @@ class TableSchema:
             facts.get("rows"),
             {name: ColumnStatistics(**value) for name, value in facts.get("columns", {}).items()},
             snapshot.get("user_types"),
+            tuple(snapshot.get("key", ())),
+            Cut.from_json(facts["cut"]) if "cut" in facts else None,
         )
 
 

@@ -17,6 +17,7 @@ from dataset_registry.errors import RegistryError, StorageError, SweepRefused
 from dataset_registry.operations import audit
 from dataset_registry.operations.access import Access, administer
 from dataset_registry.operations.progress import Progress, silent
+from dataset_registry.operations.repack import repack
 from dataset_registry.store import StoredObject
 
 GRACE = timedelta(days=1)
@@ -82,19 +83,22 @@ def _apply(access: Access, planned: CollectPlan, progress: Progress) -> Collecte
     def begin(tx: Transaction) -> None:
         administer(access, tx)
         collection.drop_expired_holds(tx)
+        collection.drop_expired_leases(tx)
         collection.forget_reads(tx, _READS_KEPT)
 
     catalog.write(begin)
     audit.seal_now(access)
     taken: set[int] = set()
-    tables = [file.id for file in planned.files if file.is_table]
-    others = [file.id for file in planned.files if not file.is_table]
-    for ids in (tables, others):  # while a table is there it names its parts
+    waves: dict[str, list[int]] = {form: [] for form in (*collection.WAVES, "whole")}
+    for file in planned.files:
+        waves[file.form if file.form in waves else "whole"].append(file.id)
+    for ids in waves.values():  # while a table is there it names its parts, and a recipe its objects
         for start in range(0, len(ids), CHUNK):
             chunk = ids[start : start + CHUNK]
             taken.update(catalog.write(partial(collection.take, ids=chunk)))
             progress("collecting files", len(taken), len(planned.files))
     catalog.write(collection.drop_unused_schemas)
+    repack(access)
     if taken:
         catalog.write(lambda tx: audit.note(access, tx, "collect", files=len(taken)))
     objects = _empty_trash(access, progress)

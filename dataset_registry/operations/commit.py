@@ -22,6 +22,7 @@ from dataset_registry.model.manifest import (
     with_new_entries,
 )
 from dataset_registry.model.names import pointer_name
+from dataset_registry.model.pieces import FileFacts
 from dataset_registry.model.records import (
     CommitResult,
     ComponentRecord,
@@ -32,12 +33,15 @@ from dataset_registry.model.records import (
     Provenance,
     VersionRecord,
 )
+from dataset_registry.model.schema import TableSchema
 from dataset_registry.operations import audit, find
 from dataset_registry.operations import datasets as dataset_operations
 from dataset_registry.operations.access import Access, authorize, authorize_commit, readable
 from dataset_registry.operations.change import OVERLAY, Change, edits_of
+from dataset_registry.operations.layout import lay_out
 from dataset_registry.operations.put import BytesGone, Held, put, spooled_bytes
 from dataset_registry.store import Spool
+from dataset_registry.tabular.formats import BINARY
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,18 @@ def head(access: Access, dataset: DatasetRecord | NewDataset, branch: str, fallb
         return _start_of(tx, dataset, branch, fallback)[0]
 
 
+def table_before(
+    access: Access, dataset: DatasetRecord | NewDataset, base: Head, name: str, index: int
+) -> TableSchema | None:
+    """The table that a version has under a component, None where that is none."""
+    if isinstance(dataset, NewDataset):
+        return None
+    with access.catalog.read() as tx:
+        authorize(access, tx, "read", dataset.id)
+        found = [schema for _, at, schema in manifests.schemas_of(tx, base.id, [name]) if at == index]
+    return found[0].tables[0] if found and found[0].tables else None
+
+
 def commit(
     access: Access, spool: Spool, dataset: DatasetRecord | NewDataset, change: Change, options: CommitOptions
 ) -> CommitResult:
@@ -99,7 +115,7 @@ def commit(
     if options.uuid is not None and (made := _made_before(access, change, uuid)) is not None:
         return made
     for attempt in range(4):
-        held = _put(access, spool, dataset, change, options.branch, careful=attempt > 0)
+        held = _put(access, spool, dataset, change, options, careful=attempt > 0)
         try:
             return access.catalog.write(partial(make, access, dataset, change, options, uuid, held))
         except BytesGone:
@@ -132,18 +148,20 @@ def _put(
     spool: Spool,
     dataset: DatasetRecord | NewDataset,
     change: Change,
-    branch: str,
+    options: CommitOptions,
     *,
     careful: bool,
 ) -> Held:
     """Steps 2 and 3: hold every content, put what is not stored yet."""
     staged = [component.staged for component in change.put.values()]
+    base = options.base
     return put(
         access,
         spooled_bytes(access, spool, {file.content_hash: (file, s.format) for s in staged for file in s.spooled}),
-        partial(authorize_commit, access, dataset=dataset, branch=branch),
+        partial(authorize_commit, access, dataset=dataset, branch=options.branch),
         tables={s.content_hash for s in staged if s.parts is not None},
         careful=careful,
+        arrange=lambda missing: lay_out(access, spool, change, base, missing),
     )
 
 
@@ -182,9 +200,8 @@ def make(
     held.release(tx)
     unchanged = start is not None and after.digest == start.digest and len(parents) < 2
     if start is not None and unchanged:
-        # What was put is there already, since just now or in a damaged file: that one heals.
-        healed = files.heal(tx, held.stored) if held.stored else {}
-        held.discard(tx, held.stored.keys() - healed.keys())
+        if held.stored:  # it is there already, since just now or in a damaged file: that one heals
+            _add_files(tx, change, held)
         found = versions.by_id(tx, start.id)
         assert found is not None, "the head is locked"
         version, new_bytes = found, 0
@@ -357,7 +374,7 @@ class _Resolved:
 def _add_files(tx: Transaction, change: Change, held: Held) -> tuple[_Resolved, int]:
     """Insert the file rows that are missing, in the order of their hashes, with what was captured of them.
 
-    Also counts the bytes that are new. Keys that turn out not to be needed go to the trash.
+    Also counts the bytes that are new. Keys that turn out not to be needed go to the trash. Raises `BytesGone`.
     """
     staged = [component.staged for component in change.put.values()]
     whole = {f.content_hash: f.size for s in staged for f in s.spooled}
@@ -365,13 +382,39 @@ def _add_files(tx: Transaction, change: Change, held: Held) -> tuple[_Resolved, 
         p.content_hash: s.format for s in staged for p in s.parts or ()
     }
     tables = {s.content_hash: s for s in staged if s.parts is not None}
+    facts = {h: f for s in staged for h, f in s.facts.items()} | held.layout.facts
     known = files.find_many(tx, [*whole, *tables])
     new = sorted(content_hash for content_hash in whole if content_hash not in known)
-    if lost := [content_hash for content_hash in new if content_hash not in held.stored]:
+    laid = {
+        content_hash: held.layout.recipes[content_hash] for content_hash in new if content_hash in held.layout.recipes
+    }
+    objects = files.find_many(tx, sorted({part.object for ranges in laid.values() for part in ranges} - known.keys()))
+    known |= objects
+    packs = sorted({part.object for ranges in laid.values() for part in ranges} - known.keys())
+    kept = [content_hash for content_hash in new if content_hash not in laid]
+    if lost := [content_hash for content_hash in [*kept, *packs] if content_hash not in held.stored]:
         raise BytesGone(lost)
-    held.discard(tx, known.keys())
+    if laid and files.damaged_among(tx, list(laid)):  # those are stored whole, the next time
+        raise BytesGone
+    held.discard(tx, held.stored.keys() - {*kept, *packs})
     ids = {content_hash: file.id for content_hash, file in known.items()}
-    ids |= files.add_whole(tx, [(h, whole[h], formats[h], held.stored[h]) for h in new])
+    sizes = {content_hash: pack.size for content_hash, pack in held.layout.packs.items()}
+    wholes = [files.NewFile(h, whole[h], formats[h], held.stored[h], facts.get(h, FileFacts())) for h in kept]
+    wholes += [files.NewFile(h, sizes[h], BINARY, held.stored[h], form="pack") for h in packs]
+    ids |= files.add(tx, wholes)
+    ids |= files.add(
+        tx,
+        [
+            files.NewFile(
+                h,
+                whole[h],
+                formats[h],
+                [(ids[part.object], part.offset, part.length) for part in laid[h]],
+                facts.get(h, FileFacts()),
+            )
+            for h in laid
+        ],
+    )
     for content_hash in sorted(tables.keys() - known.keys()):
         table = tables[content_hash]
         ids[content_hash] = files.add_table(
@@ -391,7 +434,7 @@ def _add_files(tx: Transaction, change: Change, held: Held) -> tuple[_Resolved, 
         file_id = ids[component.staged.content_hash]
         captures.append((file_id, component.staged.format, schemas[key], schema.statistics_to_json()))
     files.record_captures(tx, captures)
-    return _Resolved(ids, schemas), sum(whole[content_hash] for content_hash in new)
+    return _Resolved(ids, schemas), sum(file.size for file in wholes)
 
 
 def _with_files(manifest: Manifest, resolved: _Resolved) -> Manifest:

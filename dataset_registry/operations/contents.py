@@ -4,16 +4,19 @@ What a read means (which components, which files, which table) is decided in `re
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from io import SEEK_SET, BufferedReader, BytesIO, RawIOBase
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
-from dataset_registry.catalog import files, manifests, versions
-from dataset_registry.errors import CorruptionError, InputError, NotFound, StorageError
+from dataset_registry.catalog import Transaction, files, manifests, versions
+from dataset_registry.errors import CorruptionError, InputError, NotFound, RetryLater, StorageError
+from dataset_registry.model.pieces import FileFacts
 from dataset_registry.model.records import ComponentRecord, FileRecord, VersionRecord
 from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.operations.access import Access, authorize
+from dataset_registry.store import Ranges, new_key
 
 _Result = TypeVar("_Result")
 
@@ -37,6 +40,12 @@ class Contents(Protocol):
 
     def objects(self, version: VersionRecord, found: Sequence[ComponentRecord]) -> list[list[FileRecord]]:
         """For each component the files to read: one, or the parts of a table in order."""
+
+    def facts(self, version: VersionRecord, found: Sequence[FileRecord]) -> Mapping[int, FileFacts]:
+        """What is known of files without opening them, by id; of some nothing."""
+
+    def source(self, version: VersionRecord, file: FileRecord) -> Path | Callable[[], Path | RawIOBase]:
+        """Where the content of a stored file can be read at random: a local file, or what opens it when it is read."""
 
     def fetch(self, version: VersionRecord, file: FileRecord) -> Path:
         """A local, read-only file with the content of a stored one."""
@@ -82,12 +91,23 @@ class CatalogContents:
             raise deleted(version)
         return [known[c.file_id] for c in found]
 
+    def facts(self, version: VersionRecord, found: Sequence[FileRecord]) -> Mapping[int, FileFacts]:
+        with self._access.catalog.read() as tx:
+            return files.facts_of(tx, [file.id for file in found])
+
+    def source(self, version: VersionRecord, file: FileRecord) -> Path | Callable[[], Path | RawIOBase]:
+        if file.form == "ranges":
+            return lambda: self._read(version, file, lambda f: _at_random(self._access, f))
+        if file.compression_type is None and self._access.store.path(_key(file)) is not None:
+            return self.fetch(version, file)
+        return lambda: self.fetch(version, file)
+
     def fetch(self, version: VersionRecord, file: FileRecord) -> Path:
-        return self._read(version, file, lambda f: self._access.copies.fetch(_key(f), f.compression_type))
+        return self._read(version, file, lambda f: local_file(self._access, f))
 
     def open(self, version: VersionRecord | None, file: FileRecord) -> BinaryIO:
-        if file.object_key is not None:
-            stream = self._read(version, file, lambda f: self._access.copies.open(_key(f), f.compression_type))
+        if file.object_key is not None or file.form == "ranges":
+            stream = self._read(version, file, lambda f: opened(self._access, f))
             return checked(stream, str(file.content_hash))
         if file.legacy_path is not None:
             try:
@@ -98,7 +118,7 @@ class CatalogContents:
             return BytesIO(files.legacy_bytes(tx, file.id))
 
     def uri(self, file: FileRecord) -> str:
-        return self._access.copies.uri(_key(file), file.compression_type)
+        return _uri(self._access, file)
 
     def _read(self, version: VersionRecord | None, file: FileRecord, read: Callable[[FileRecord], _Result]) -> _Result:
         """Read a stored file. When its bytes are gone the catalog is asked again: the version may have been deleted and its
@@ -110,7 +130,7 @@ class CatalogContents:
                 now = files.get_many(tx, [file.id]).get(file.id)
             if now is None:
                 raise deleted(version) from None
-            if now.object_key == file.object_key:
+            if (now.object_key, now.extents) == (file.object_key, file.extents):
                 raise
             return read(now)
 
@@ -121,6 +141,78 @@ def deleted(version: VersionRecord | None) -> NotFound:
     return NotFound(f"{what} was deleted while it was read.", version=version.number if version else None)
 
 
+def local_file(access: Access, file: FileRecord) -> Path:
+    """A local, read-only file with the content of a stored one: the object itself where that is one, else a copy."""
+    recipe = partial(opened, access, file) if file.form == "ranges" else None
+    return access.copies.fetch(_key(file), file.compression_type, recipe)
+
+
+def _at_random(access: Access, file: FileRecord) -> Path | RawIOBase:
+    """A recipe's content, any byte of it: not put together for that where the objects are at hand."""
+    key = _key(file)
+    if any(access.store.path(extent.key) is None for extent in file.extents):
+        return access.copies.fetch(key, None, partial(opened, access, file))
+    return _ranges(access, file)
+
+
+def opened(access: Access, file: FileRecord) -> BinaryIO:
+    """A stream over the content of a stored file. Raises `CorruptionError`."""
+    key = _key(file)
+    if file.form == "ranges":
+        return cast(BinaryIO, BufferedReader(_ranges(access, file), _RUN))
+    return access.copies.open(key, file.compression_type)
+
+
+def _ranges(access: Access, file: FileRecord) -> Ranges:
+    def now() -> list[tuple[str, int, int]]:
+        with access.catalog.read() as tx:
+            found = files.get_many(tx, [file.id]).get(file.id)
+        if found is None:
+            raise deleted(None)
+        return _runs(found) if found.form == "ranges" else [(_key(found), 0, found.size)]
+
+    return Ranges(access.store, _runs(file), now)
+
+
+def _uri(access: Access, file: FileRecord) -> str:
+    if file.form != "ranges":
+        return access.copies.uri(_key(file), file.compression_type)
+    with access.catalog.read() as tx:
+        key = files.assembled(tx, file.id)
+    return access.store.uri(key or _assemble(access, file))
+
+
+def _assemble(access: Access, file: FileRecord) -> str:
+    """The key of a recipe's content as an object of its own, put together where it is not, under a lease: a collection takes
+    it when that has run out."""
+    there = access.catalog.write(lambda tx: files.renew_lease(tx, file.id))
+    if there is not None:
+        return there
+    path = local_file(access, file)
+    key = new_key(str(file.content_hash))
+    holds = list(access.catalog.write(lambda tx: files.hold(tx, {str(file.content_hash): key})).values())
+    access.store.put(key, path)
+
+    def lease(tx: Transaction) -> str:
+        if not files.release(tx, holds):
+            raise RetryLater(f"The file {str(file.content_hash)[:12]} took too long to be put together. Try again.")
+        return files.lease(tx, file.id, key)
+
+    return access.catalog.write(lease)
+
+
+def _runs(file: FileRecord) -> list[tuple[str, int, int]]:
+    return [(extent.key, extent.offset, extent.length) for extent in file.extents]
+
+
+_RUN = 4 << 20
+"""Bytes of ranges that are asked for at a time."""
+
+
+_ASSEMBLED = "." + "0" * 32
+"""Behind the hash, the key of a recipe's content among local copies: it is that of no object."""
+
+
 def _key(file: FileRecord) -> str:
     if file.damage is not None:
         raise CorruptionError(
@@ -128,6 +220,8 @@ def _key(file: FileRecord) -> str:
             "the store and run: dataset-registry verify --repair. Or commit the same content again: that heals it.",
             hash=file.content_hash,
         )
+    if file.form == "ranges":
+        return f"{file.content_hash}{_ASSEMBLED}"
     if file.object_key is None:
         raise InputError(
             "This version comes from a legacy catalog, and its bytes are not in the store yet: open() and checkout() read "

@@ -16,6 +16,7 @@ from dataset_registry.errors import AlreadyExists, CorruptionError, InputError, 
 from dataset_registry.model.actors import NOTHING
 from dataset_registry.model.history import ancestors
 from dataset_registry.model.manifest import ComponentKey, Entry, build, rewrite
+from dataset_registry.model.pieces import FileFacts
 from dataset_registry.model.records import (
     DatasetRecord,
     FileRecord,
@@ -191,6 +192,7 @@ class _Shipment:
     edits: Mapping[ComponentKey, Entry | None]
     whole: Mapping[str, FileRecord]
     tables: Mapping[str, tuple[FileRecord, Sequence[tuple[FileRecord, int]]]]
+    facts: Mapping[str, FileFacts]
     overlay: str | None
     schemas: Mapping[int, tuple[str, Mapping[str, object]]]
     captures: Mapping[tuple[str, str], tuple[int, object]]
@@ -227,6 +229,7 @@ def _pack(source: Access, tx: Transaction, version: VersionRecord) -> _Shipment:
     parts = files.parts_of(tx, [file.id for file in known.values() if file.form == "parts"])
     whole = [file for file in known.values() if file.form != "parts"]
     whole += [part for listed in parts.values() for part, _ in listed]
+    facts = files.facts_of(tx, [file.id for file in whole])
     captures = files.captures_of(tx, list(known))
     schema_ids = {e.schema_id for e in after if e.schema_id} | {schema_id for schema_id, _ in captures.values()}
     return _Shipment(
@@ -235,6 +238,7 @@ def _pack(source: Access, tx: Transaction, version: VersionRecord) -> _Shipment:
         edits,
         {str(file.content_hash): file for file in whole},
         {str(f.content_hash): (f, parts.get(f.id, [])) for f in known.values() if f.form == "parts"},
+        {str(f.content_hash): facts[f.id] for f in whole if f.id in facts},
         known[version.overlay_file_id].content_hash if version.overlay_file_id else None,
         files.schemas_by_id(tx, sorted(schema_ids)),
         {(str(known[i].content_hash), format): captured for (i, format), captured in captures.items()},
@@ -248,21 +252,64 @@ def _bring(source: Access, target: Access, dataset: DatasetRecord, shipment: _Sh
     hashes = sorted(shipment.whole)
     for start in range(0, len(hashes), _BATCH):
         batch = [shipment.whole[content_hash] for content_hash in hashes[start : start + _BATCH]]
+        with target.catalog.read() as tx:
+            known = files.find_many(tx, [str(file.content_hash) for file in batch])
+        objects = [file for file in batch if not file.extents]
+        recipes = [file for file in batch if file.extents and file.content_hash not in known]
+        objects += _holders(source, recipes)
         with Spool(target.store.scratch) as spool:
-            bytes_of = {str(f.content_hash): Bytes(f.size, partial(_place, source, target, spool, f)) for f in batch}
+            bytes_of = {str(f.content_hash): Bytes(f.size, partial(_place, source, target, spool, f)) for f in objects}
             held = put(target, bytes_of, partial(authorize, target, permission="admin", dataset_id=dataset.id))
-            kept += target.catalog.write(partial(_enter, batch, held))
+            kept += target.catalog.write(partial(_enter, shipment.facts, batch, objects, recipes, held))
         done.files += len(held.stored)
         done.bytes += sum(stored.size for stored in held.stored.values())
     return kept
 
 
-def _enter(batch: Sequence[FileRecord], held: Held, tx: Transaction) -> list[UUID]:
+def _holders(source: Access, recipes: Sequence[FileRecord]) -> list[FileRecord]:
+    """The files whose objects recipes are ranges of."""
+    ids = sorted({extent.object_id for file in recipes for extent in file.extents})
+    with source.catalog.read() as tx:
+        return list(files.get_many(tx, ids).values())
+
+
+def _enter(
+    facts: Mapping[str, FileFacts],
+    batch: Sequence[FileRecord],
+    objects: Sequence[FileRecord],
+    recipes: Sequence[FileRecord],
+    held: Held,
+    tx: Transaction,
+) -> list[UUID]:
     held.release(tx)
-    known = files.find_many(tx, [str(file.content_hash) for file in batch])
-    new = [f for f in batch if f.content_hash not in known and f.content_hash in held.stored]
-    held.discard(tx, known.keys())
-    files.add_whole(tx, [(str(f.content_hash), f.size, str(f.format), held.stored[str(f.content_hash)]) for f in new])
+    hashes = [str(file.content_hash) for file in (*batch, *objects)]
+    known = files.find_many(tx, hashes)
+    new = {h: f for f in objects if (h := str(f.content_hash)) not in known and h in held.stored}
+    held.discard(tx, held.stored.keys() - new.keys())
+    ids = {content_hash: file.id for content_hash, file in known.items()}
+    ids |= files.add(
+        tx,
+        [
+            files.NewFile(h, f.size, str(f.format), held.stored[h], facts.get(h, FileFacts()), f.form)
+            for h, f in sorted(new.items())
+        ],
+    )
+    missing = [file for file in recipes if file.content_hash not in known]
+    if any(extent.object_hash not in ids for file in missing for extent in file.extents):
+        raise BytesGone
+    files.add(
+        tx,
+        [
+            files.NewFile(
+                str(f.content_hash),
+                f.size,
+                str(f.format),
+                [(ids[e.object_hash], e.offset, e.length) for e in f.extents],
+                facts.get(str(f.content_hash), FileFacts()),
+            )
+            for f in missing
+        ],
+    )
     return list(files.hold(tx, dict.fromkeys(str(file.content_hash) for file in batch)).values())
 
 
@@ -273,7 +320,7 @@ def _place(source: Access, target: Access, spool: Spool, file: FileRecord, key: 
     if file.compression_type is None:
         path = source.store.path(source_key)
         if path is None and target.store.take(key, source.store, source_key):  # within one bucket the server copies
-            _refuse_other_content(content_hash, content_digest(target, key, None)[0])
+            _refuse_other_content(content_hash, content_digest(target.copies.open(key))[0])
             return StoredBytes(key, file.stored_size)
     spooled = spool.share(path) if path is not None else _stream(source, spool, file)
     _refuse_other_content(content_hash, spooled.content_hash)

@@ -1,10 +1,11 @@
 """Comparing two versions: which components differ, and how their schemas do. Costs what the difference costs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from dataset_registry.catalog import Transaction, manifests
+from dataset_registry.catalog import Transaction, files, manifests
 from dataset_registry.model.manifest import ComponentKey, component_label
+from dataset_registry.model.parts import PartsDiff
 from dataset_registry.model.records import DatasetRecord, VersionRecord
 from dataset_registry.model.schema import SchemaDiff, TableSchema, compare
 from dataset_registry.operations import find
@@ -25,12 +26,14 @@ class ComponentDiff:
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """What leads from one version to another. `schema` has the tables whose columns differ, by label."""
+    """What leads from one version to another. `schema` has the tables whose columns differ, by label; `parts` says of tables
+    whose rows differ which of their parts do."""
 
     before: VersionRecord
     after: VersionRecord
     components: ComponentDiff
     schema: dict[str, SchemaDiff]
+    parts: dict[str, PartsDiff] = field(default_factory=dict)
 
 
 def diff(access: Access, dataset: DatasetRecord, before: str, after: str) -> Diff:
@@ -45,7 +48,12 @@ def diff(access: Access, dataset: DatasetRecord, before: str, after: str) -> Dif
             changed=tuple(key for key in right if key in left and right[key] != left[key]),
         )
         tables = [_tables(tx, version, found.changed) for version in (old, new)]
-        return Diff(old, new, found, _schema_diffs(*tables))
+        parts = {
+            component_label(*key): files.compare_parts(tx, left[key].file_id, right[key].file_id)
+            for key in found.changed
+            if left[key].format == right[key].format == "parquet"
+        }
+        return Diff(old, new, found, _schema_diffs(*tables), {k: p for k, p in parts.items() if p.added or p.removed})
 
 
 def _tables(tx: Transaction, version: VersionRecord, keys: Sequence[ComponentKey]) -> dict[str, TableSchema]:

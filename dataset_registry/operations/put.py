@@ -16,6 +16,7 @@ from dataset_registry.catalog import Transaction, files
 from dataset_registry.errors import RegistryError, StorageError
 from dataset_registry.model.records import StoredBytes
 from dataset_registry.operations.access import Access
+from dataset_registry.operations.layout import Layout
 from dataset_registry.store import Spool, Spooled, compress, new_key
 from dataset_registry.tabular import formats
 
@@ -36,6 +37,7 @@ class Held:
 
     holds: Sequence[UUID] = ()
     stored: Mapping[str, StoredBytes] = field(default_factory=dict)
+    layout: Layout = field(default_factory=Layout)
 
     def release(self, tx: Transaction) -> None:
         """Drop the holds, in the transaction that names what they held. Raises `BytesGone` when one ran out."""
@@ -57,10 +59,10 @@ class Bytes:
     place: Callable[[str], StoredBytes]
 
 
-def place(access: Access, spool: Spool, content: Spooled, format: str, key: str) -> StoredBytes:
+def place(access: Access, spool: Spool | None, content: Spooled, format: str, key: str) -> StoredBytes:
     """Keep spooled content under a key, compressed where that is wanted and pays. Raises `StorageError`."""
-    wanted = access.compression if formats.kind_of(format) in _COMPRESSIBLE else None
-    packed = compress(spool, content) if wanted else None
+    wanted = access.compression if formats.kind_of(format) in formats.COMPRESSIBLE else None
+    packed = compress(spool, content) if wanted and spool else None
     given = packed or content
     kept = access.store.put(key, given.source)
     if kept != given.size:
@@ -86,8 +88,10 @@ def put(
     *,
     tables: Collection[str] = (),
     careful: bool = True,
+    arrange: Callable[[Sequence[str]], Layout] = lambda missing: Layout(),
 ) -> Held:
-    """Hold every content and every table, by hash, and put what is not stored yet. `authorized` raises for who may not.
+    """Hold every content and every table, by hash, and put what is not stored yet. `authorized` raises for who may not;
+    `arrange` says how to keep contents that are missing, where not as objects of their own.
 
     When everything is stored already nothing is held, unless `careful`: should a collection take it before the
     transaction finds it, that transaction says so (`BytesGone`), and the second, careful time still has the bytes.
@@ -96,27 +100,34 @@ def put(
     with access.catalog.read() as tx:
         authorized(tx)
         known = files.find_many(tx, hashes)
-    if not careful and wanted.keys() <= known.keys():
+        missing = [content_hash for content_hash in wanted if content_hash not in known]
+        damaged = files.damaged_among(tx, missing) if careful else set()
+    if not careful and not missing:
         return Held()
+    layout = arrange([content_hash for content_hash in missing if content_hash not in damaged])
+    bytes_of = {content_hash: b for content_hash, b in wanted.items() if content_hash not in layout.recipes}
+    for content_hash, pack in layout.packs.items():
+        bytes_of[content_hash] = Bytes(pack.size, partial(place, access, None, pack, formats.BINARY))
+    hashes = [*bytes_of, *tables, *layout.objects]
 
     def hold(tx: Transaction) -> tuple[list[UUID], dict[str, str]]:
         authorized(tx)
         known = files.find_many(tx, hashes)
-        keys = {content_hash: new_key(content_hash) for content_hash in wanted if content_hash not in known}
+        keys = {content_hash: new_key(content_hash) for content_hash in bytes_of if content_hash not in known}
         return list(files.hold(tx, {content_hash: keys.get(content_hash) for content_hash in hashes}).values()), keys
 
     holds, keys = access.catalog.write(hold)
     stored: dict[str, StoredBytes] = {}
 
     def move(content_hash: str) -> None:
-        stored[content_hash] = wanted[content_hash].place(keys[content_hash])
+        stored[content_hash] = bytes_of[content_hash].place(keys[content_hash])
 
-    with _kept_alive(access, holds, sum(wanted[content_hash].size for content_hash in keys)):
-        small = [content_hash for content_hash in keys if wanted[content_hash].size <= _LARGE]
-        large = [content_hash for content_hash in keys if wanted[content_hash].size > _LARGE]
+    with _kept_alive(access, holds, sum(bytes_of[content_hash].size for content_hash in keys)):
+        small = [content_hash for content_hash in keys if bytes_of[content_hash].size <= _LARGE]
+        large = [content_hash for content_hash in keys if bytes_of[content_hash].size > _LARGE]
         for hashes_now, at_once in ((small, access.store.transfers), (large, _LARGE_AT_ONCE)):
             _each(move, hashes_now, min(at_once, access.store.transfers))
-    return Held(holds, stored)
+    return Held(holds, stored, layout)
 
 
 def hold_for_upload(access: Access, content_hash: str) -> str:
@@ -138,9 +149,6 @@ def _each(move: Callable[[str], None], hashes: Sequence[str], at_once: int) -> N
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-
-
-_COMPRESSIBLE = ("csv", "json")
 
 
 @contextmanager

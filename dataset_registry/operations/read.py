@@ -99,7 +99,7 @@ def table(
     """
     found = _tables(contents, version, names)
     if all(c.format == "parquet" for c in found):
-        source = _scan(contents, version, found)
+        source = _scan(contents, version, found, filter)
     else:
         source = capture.dataset([(paths(contents, version, [c]), c.format) for c in found], sheet)
     result = source.to_table(columns=list(columns) if columns is not None else None, filter=filter)
@@ -153,8 +153,20 @@ def checkout(contents: Contents, version: VersionRecord, folder: Path, names: Se
 # --- from components to files --------------------------------------------------------------------------------------
 
 
-def _scan(contents: Contents, version: VersionRecord, found: Sequence[ComponentRecord]) -> "ds.Dataset":
-    return parquet.scan(_files(contents, version, found), alike=_alike(contents, version, found))
+def _scan(
+    contents: Contents,
+    version: VersionRecord,
+    found: Sequence[ComponentRecord],
+    filter: "ds.Expression | None" = None,
+) -> "ds.Dataset":
+    _refuse_other_formats(version, found)
+    stored = [file for objects in contents.objects(version, found) for file in objects]
+    facts = contents.facts(version, stored) if len(stored) > 1 else {}
+    sources = [
+        parquet.Source(contents.source(version, file), statistics=facts[file.id].statistics if file.id in facts else {})
+        for file in stored
+    ]
+    return parquet.scan(sources, alike=_alike(contents, version, found), filter=filter)
 
 
 def _files(contents: Contents, version: VersionRecord, found: Sequence[ComponentRecord]) -> list[Path]:

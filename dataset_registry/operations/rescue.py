@@ -49,7 +49,7 @@ def rescue(access: Access, objects: Sequence[StoredObject]) -> bool:
         if not new:
             return
         # In one transaction with the version that names them: what is entered and not named is for a collection.
-        files.add_whole(tx, [(h, found[h][1], found[h][2], found[h][0]) for h in new])
+        files.add(tx, [files.NewFile(h, found[h][1], found[h][2], found[h][0]) for h in new])
         change = Change()
         for content_hash in new:
             _, size, format = found[content_hash]

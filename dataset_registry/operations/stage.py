@@ -1,15 +1,17 @@
 """Staging: whatever a user hands in becomes spooled files with digests, a format and a schema. Nothing is stored yet."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from io import BytesIO
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from dataset_registry.catalog import files
 from dataset_registry.errors import InputError, UnsupportedType
-from dataset_registry.model.parts import Part, parts_digest
-from dataset_registry.model.schema import ComponentSchema
+from dataset_registry.model.parts import Cut, Part, parts_digest
+from dataset_registry.model.pieces import FileFacts, PartFacts, Piece, digest
+from dataset_registry.model.schema import ComponentSchema, TableSchema
 from dataset_registry.operations.access import Access
 from dataset_registry.store import Spool, Spooled
 from dataset_registry.tabular import apart, arrow, capture, formats, parquet
@@ -31,12 +33,25 @@ class Staged:
     schema: ComponentSchema | None
     spooled: tuple[Spooled, ...]
     parts: tuple[Part, ...] | None = None
+    facts: Mapping[str, FileFacts] = field(default_factory=dict)
+    """What the catalog keeps of the spooled files, by hash, beside these."""
 
 
 def stage(
-    look: Capture, spool: Spool, value: Any, *, name: str, format: str | None = None, encoding: str | None = None
+    look: Capture,
+    spool: Spool,
+    value: Any,
+    *,
+    name: str,
+    format: str | None = None,
+    encoding: str | None = None,
+    key: Sequence[str] = (),
+    previous: Callable[[], TableSchema | None] = lambda: None,
 ) -> Staged:
     """Spool a path, bytes, a stream or a table. `name` is what errors call it; `look` finds the schema of a file.
+
+    `key` are the columns that tell a table's rows apart, `previous` is the table of the version before: its key holds on,
+    and the parts end where they ended then.
 
     Raises `UnsupportedType`, `UnreadableFile`, `InputError` (a path that is not there), `StorageError`.
     """
@@ -50,7 +65,9 @@ def stage(
             raise InputError(
                 f"A table is stored as Parquet, not as {format!r}. Write the file yourself and hand in its path."
             )
-        return _stage_table(spool, value)
+        return _stage_table(spool, value, tuple(key), previous())
+    if key:
+        raise InputError(f"{name!r} is a file, and a key is for tables: read it into a table first.", key=list(key))
     if isinstance(value, str | Path):
         path = Path(value).expanduser()
         if not path.is_file():
@@ -101,23 +118,68 @@ def captured(access: Access, spool: Spool, spooled: Spooled, format: str) -> Com
     return read(spool.path(spooled), format)
 
 
-def stage_parts(access: Access, spool: Spool, parts: Sequence[Spooled], user_types: str | None) -> Staged:
+def stage_parts(
+    access: Access,
+    spool: Spool,
+    parts: Sequence[Spooled],
+    user_types: str | None,
+    key: Sequence[str] = (),
+    cut: Cut | None = None,
+) -> Staged:
     """Stage a table that comes as Parquet files with the same columns, in order. Raises `UnreadableFile`."""
     paths = [spool.path(part) for part in parts]
     read = apart.capture_table if access.is_guarded else parquet.capture_table
-    schema, rows = read(paths, user_types)
-    listed = tuple(Part(file.content_hash, file.size, count) for file, count in zip(parts, rows, strict=True))
-    return Staged(parts_digest(listed), sum(p.size for p in listed), "parquet", schema, tuple(parts), listed)
+    schema, found = read(paths, user_types)
+    cut = replace(cut, parts=len(parts)) if cut is not None else None
+    schema = replace(schema, tables=(replace(schema.tables[0], key=tuple(key), cut=cut),))
+    written = [
+        (spooled, facts, _pieces_of_file(path, facts.pieces))
+        for spooled, path, facts in zip(parts, paths, found, strict=True)
+    ]
+    return _table(schema, written)
 
 
-def _stage_table(spool: Spool, value: Any) -> Staged:
-    spooled: list[Spooled] = []
+def _stage_table(spool: Spool, value: Any, key: Sequence[str], previous: TableSchema | None) -> Staged:
+    def keep(data: memoryview, facts: PartFacts) -> tuple[Spooled, tuple[Piece, ...]]:
+        return spool.keep(data), _pieces(data, facts.pieces)
 
-    def write_part(fill: Callable[[BinaryIO], object]) -> Path:
-        spooled.append(spool.write(fill))
-        return spool.path(spooled[-1])
+    reader = arrow.reader_of(value)
+    if not key and previous and set(previous.key) <= set(reader.schema.names):
+        key = previous.key
+    written, table = parquet.write_parts(
+        reader,
+        keep,
+        key=key,
+        previous=previous.cut if previous else None,
+    )
+    return _table(ComponentSchema("parquet", (table,)), [(spooled, facts, p) for (spooled, p), facts in written])
 
-    rows, table = parquet.write_parts(arrow.reader_of(value), write_part)
-    parts = tuple(Part(file.content_hash, file.size, count) for file, count in zip(spooled, rows, strict=True))
-    schema = ComponentSchema("parquet", (table,))
-    return Staged(parts_digest(parts), sum(p.size for p in parts), "parquet", schema, tuple(spooled), parts)
+
+def _table(schema: ComponentSchema, written: Sequence[tuple[Spooled, PartFacts, tuple[Piece, ...]]]) -> Staged:
+    parts = tuple(Part(spooled.content_hash, spooled.size, facts.rows) for spooled, facts, _ in written)
+    return Staged(
+        parts_digest(parts),
+        sum(part.size for part in parts),
+        "parquet",
+        schema,
+        tuple(spooled for spooled, _, _ in written),
+        parts,
+        {spooled.content_hash: FileFacts(pieces, facts.statistics) for spooled, facts, pieces in written},
+    )
+
+
+def _pieces(data: memoryview, lengths: Sequence[int]) -> tuple[Piece, ...]:
+    ends = list(accumulate(lengths))
+    return tuple(Piece(n, digest(data[end - n : end])) for n, end in zip(lengths, ends, strict=True))
+
+
+def pieces_of_parquet(access: Access, path: Path) -> tuple[Piece, ...]:
+    """The pieces of a Parquet file: its column chunks. Raises `UnreadableFile`."""
+    read = apart.capture_table if access.is_guarded else parquet.capture_table
+    _, (facts,) = read([path], None)
+    return _pieces_of_file(path, facts.pieces)
+
+
+def _pieces_of_file(path: Path, lengths: Sequence[int]) -> tuple[Piece, ...]:
+    with path.open("rb", buffering=0) as stream:
+        return tuple(Piece(length, digest(stream.read(length))) for length in lengths)

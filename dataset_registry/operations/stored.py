@@ -10,7 +10,7 @@ from dataset_registry.errors import InputError, InvalidRef, NotFound
 from dataset_registry.model.actors import NOTHING
 from dataset_registry.model.records import FileRecord
 from dataset_registry.operations.access import Access, level_on_file, readable, readable_files
-from dataset_registry.operations.contents import CatalogContents
+from dataset_registry.operations.contents import CatalogContents, local_file
 
 _PAGE = 500
 _LOOKED_AT = 1000
@@ -79,7 +79,8 @@ def _known(access: Access, hashes: Sequence[str]) -> dict[str, FileRecord]:
     with access.catalog.read() as tx:
         found = files.find_many(tx, hashes)
         visible = readable_files(access, tx, [file.id for file in found.values()])
-        return {content_hash: file for content_hash, file in found.items() if file.id in visible}
+        seen = files.with_extents(tx, [file for file in found.values() if file.id in visible])
+        return {str(file.content_hash): file for file in seen}
 
 
 def size_and_path(access: Access, content_hash: str) -> tuple[int, Path]:
@@ -87,9 +88,9 @@ def size_and_path(access: Access, content_hash: str) -> tuple[int, Path]:
     found = _known(access, [content_hash]).get(content_hash)
     if found is None:
         raise NotFound(f"No stored file has a hash that starts with {content_hash!r}.", hash=content_hash)
-    if found.object_key is None:
+    if found.form == "parts":
         raise InputError(f"{content_hash!r} is a table in several Parquet files: name these.", hash=content_hash)
-    return found.size, access.copies.fetch(found.object_key, found.compression_type)
+    return found.size, local_file(access, found)
 
 
 def list_all(access: Access, after: int = 0, limit: int | None = None) -> Iterator[FileRecord]:

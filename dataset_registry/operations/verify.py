@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
+from typing import BinaryIO
 
 from dataset_registry.catalog import Transaction, checks, collection, files
 from dataset_registry.catalog.checks import Problem
@@ -17,6 +18,7 @@ from dataset_registry.errors import CorruptionError, InputError, RegistryError
 from dataset_registry.model.records import FileRecord
 from dataset_registry.operations import audit, collect, rescue
 from dataset_registry.operations.access import Access, administer
+from dataset_registry.operations.contents import opened
 from dataset_registry.operations.progress import Progress, silent
 from dataset_registry.store import StoredObject
 
@@ -31,6 +33,7 @@ REPAIRS = {
     "graph": "Restore the catalog from a backup.",
     "pointer": "Delete the pointer and make it anew at a version of its own dataset.",
     "table": "Restore the catalog from a backup; the parts are stored files of their own.",
+    "recipe": "Commit the same content again, or restore the catalog from a backup.",
     "file": "Commit the same content again, which heals it, or restore the catalog from a backup.",
     "missing": "Run verify --repair, which puts the file into quarantine: nothing new comes to rest on it. Then restore the "
     "object from a backup of the store and repair again, or commit the same content again, which heals it.",
@@ -160,6 +163,7 @@ def _catalog_problems(access: Access, progress: Progress) -> list[Problem]:
         ("versions", checks.versions),
         ("history and pointers", checks.graph),
         ("tables", checks.tables),
+        ("recipes", checks.recipes),
     )
     found: list[Problem] = []
     try:
@@ -203,7 +207,8 @@ def _look_for_missing(access: Access, store: _Store, progress: Progress) -> None
                 store.findings.append(Finding("quarantined", what, file=file))
             elif (
                 file.id not in store.seen
-                and access.store.size(str(file.object_key)) is None
+                and file.object_key is not None
+                and access.store.size(file.object_key) is None
                 and _is_there(access, file)
             ):
                 store.findings.append(Finding("missing", f"{_called(access, file)} has lost its object", file=file))
@@ -229,9 +234,9 @@ def _read_content(access: Access, share: tuple[int, int], store: _Store, progres
 def _hash(access: Access, file: FileRecord) -> tuple[int, Finding | None]:
     """Read a file whole; its bytes, and what is wrong with it."""
     try:
-        digest, size = content_digest(access, str(file.object_key), file.compression_type)
+        digest, size = content_digest(opened(access, file))
         if digest != file.content_hash:  # once more: the bytes may have changed on the way here
-            digest, size = content_digest(access, str(file.object_key), file.compression_type)
+            digest, size = content_digest(opened(access, file))
     except CorruptionError as error:
         if not _is_there(access, file):
             return 0, None
@@ -243,10 +248,10 @@ def _hash(access: Access, file: FileRecord) -> tuple[int, Finding | None]:
     return size, None
 
 
-def content_digest(access: Access, key: str, compression: str | None) -> tuple[str, int]:
-    """The SHA-256 and the size of an object's content, decompressed."""
+def content_digest(content: BinaryIO) -> tuple[str, int]:
+    """The SHA-256 and the size of content, which is read to its end and closed."""
     hasher, size = hashlib.sha256(), 0
-    with access.copies.open(key, compression) as stream:
+    with content as stream:
         while block := stream.read(_BLOCK):
             hasher.update(block)
             size += len(block)
@@ -267,7 +272,7 @@ def _all_files(access: Access) -> Iterator[list[FileRecord]]:
 def _is_there(access: Access, file: FileRecord) -> bool:
     """Whether the catalog still says that the file is at this key: it may have been collected meanwhile, or healed."""
     now = _now(access, file)
-    return now is not None and now.object_key == file.object_key
+    return now is not None and (now.object_key, now.extents) == (file.object_key, file.extents)
 
 
 def _called(access: Access, file: FileRecord) -> str:
@@ -344,16 +349,17 @@ _DAMAGE = {
 
 def _quarantine(access: Access, file: FileRecord, kind: str) -> None:
     damage = _DAMAGE[kind]
-    access.catalog.write(partial(files.set_damage, file_id=file.id, key=str(file.object_key), damage=damage))
+    access.catalog.write(partial(files.set_damage, file_id=file.id, key=file.object_key, damage=damage))
 
 
 def _release(access: Access, file: FileRecord) -> bool:
     """Take a file out of quarantine if its bytes are back."""
-    key = str(file.object_key)
+    sound = replace(file, damage=None)
     try:
-        digest, _ = content_digest(access, key, file.compression_type)
+        digest, _ = content_digest(opened(access, sound))
     except (RegistryError, OSError):
         return False
-    if digest != file.content_hash or access.store.size(key) != file.stored_size:
+    key = file.object_key
+    if digest != file.content_hash or (key is not None and access.store.size(key) != file.stored_size):
         return False
     return access.catalog.write(partial(files.set_damage, file_id=file.id, key=key, damage=None))

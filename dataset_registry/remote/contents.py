@@ -1,6 +1,6 @@
 """What versions hold, as a server tells it; files come into the cache of this machine, checked against their hashes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from io import BufferedReader, RawIOBase
 from pathlib import Path
@@ -11,6 +11,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from dataset_registry.errors import CorruptionError, InputError, RetryLater, StorageError
+from dataset_registry.model.pieces import FileFacts
 from dataset_registry.model.records import ComponentRecord, FileRecord, VersionRecord
 from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.operations.contents import checked
@@ -66,6 +67,12 @@ class ServedContents:
             self._store.ids.update((str(file.content_hash), file.id) for file in files)
         return [known[component.file_id] for component in found]
 
+    def facts(self, version: VersionRecord, found: Sequence[FileRecord]) -> Mapping[int, FileFacts]:
+        return {}
+
+    def source(self, version: VersionRecord, file: FileRecord) -> Callable[[], Path]:
+        return lambda: self.fetch(version, file)
+
     def fetch(self, version: VersionRecord, file: FileRecord) -> Path:
         return self.copies.fetch(_key(file))
 
@@ -115,6 +122,9 @@ class _ServedFiles:
 
     def open(self, key: str) -> BinaryIO:
         return cast(BinaryIO, BufferedReader(_ServedFile(self._client, self.ids[key[:64]], None), 1 << 20))
+
+    def read(self, key: str, offset: int, length: int) -> bytes:
+        raise self._read_only()
 
     def uri(self, key: str) -> str:
         return f"{self.location}/v1/files/{self.ids[key[:64]]}/content"

@@ -21,7 +21,7 @@ from dataset_registry.model.records import (
     Production,
     VersionRecord,
 )
-from dataset_registry.model.schema import ComponentSchema
+from dataset_registry.model.schema import ComponentSchema, TableSchema
 from dataset_registry.operations import find
 from dataset_registry.operations.change import StagedComponent
 from dataset_registry.operations.commit import CommitOptions
@@ -35,13 +35,21 @@ from dataset_registry.wire.commits import (
     CommitShape,
     ComponentIn,
     ContentIn,
+    CutIn,
     HeadShape,
     NamedCommitIn,
     ProductionShape,
     ProvenanceShape,
     RemovalIn,
 )
-from dataset_registry.wire.datasets import ComparisonShape, ConsumerShape, DatasetShape, PointerShape, VersionShape
+from dataset_registry.wire.datasets import (
+    ComparisonShape,
+    ConsumerShape,
+    DatasetShape,
+    PointerShape,
+    SchemaShape,
+    VersionShape,
+)
 from dataset_registry.wire.files import HashesShape, UploadShape
 from dataset_registry.wire.shapes import CountShape
 
@@ -205,6 +213,14 @@ class RemoteDraft(Draft):
             return None
         return Head(found.version_id, found.version_number, 0, found.digest)
 
+    def _previous(self, name: str, index: int) -> TableSchema | None:
+        base = self._options.base
+        if base is None or isinstance(self._dataset, NewDataset):
+            return None
+        path = f"datasets/{self._dataset.id}/schema/{base.id}"
+        found = [c.captured() for c in self._client.get(path, SchemaShape, component=[name]).components]
+        return next((s.tables[0] for was, at, s in found if (was, at) == (name, index) and s.tables), None)
+
     def _captured(self, spool: Spool, spooled: Spooled, format: str) -> ComponentSchema | None:
         return None  # the server looks for itself
 
@@ -307,6 +323,7 @@ class RemoteDraft(Draft):
 
 def _component(key: tuple[str, int], component: StagedComponent, places: dict[str, ContentIn]) -> ComponentIn:
     staged = component.staged
+    table = staged.schema.tables[0] if staged.parts is not None and staged.schema else None
     parts = [places[part.content_hash] for part in staged.parts] if staged.parts is not None else None
     kind, _, encoding = staged.format.partition("; charset=")
     return ComponentIn(
@@ -315,7 +332,9 @@ def _component(key: tuple[str, int], component: StagedComponent, places: dict[st
         component_type=component.type,  # type: ignore[arg-type]  # checked when it was staged
         content=places[staged.content_hash] if parts is None else None,
         parts=parts,
-        user_types=staged.schema.tables[0].user_types if parts is not None and staged.schema else None,
+        user_types=table.user_types if table else None,
+        key=list(table.key) if table else [],
+        cut=CutIn(columns=list(table.cut.columns), rows=table.cut.rows) if table and table.cut else None,
         format=None if parts is not None else kind,
         encoding=encoding or None,
         metadata=dict(component.metadata),

@@ -10,6 +10,7 @@ from dataset_registry.errors import InputError
 from dataset_registry.model.manifest import canonical_json
 from dataset_registry.model.names import component_name, pointer_name
 from dataset_registry.model.partitions import partition_key
+from dataset_registry.model.parts import Cut
 from dataset_registry.model.records import CommitResult, DatasetRecord, NewDataset
 from dataset_registry.operations import commit as commits
 from dataset_registry.operations import stored
@@ -99,7 +100,8 @@ def _stage(sources: Sources, spool: Spool, component: ComponentIn, used: dict[st
         )
     if component.parts is not None:
         parts = [_spooled(sources, spool, part, used)[0] for part in component.parts]
-        return stage_parts(sources.access, spool, parts, component.user_types)
+        cut = Cut(tuple(component.cut.columns), component.cut.rows) if component.cut else None
+        return stage_parts(sources.access, spool, parts, component.user_types, component.key, cut)
     assert component.content is not None, "one of the two is given"
     spooled, name = _spooled(sources, spool, component.content, used)
 

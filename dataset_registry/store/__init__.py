@@ -3,12 +3,14 @@
 from urllib.parse import unquote
 
 from dataset_registry.errors import StorageError
+from dataset_registry.store.chunks import chunks
 from dataset_registry.store.compression import Compression, compress, parse_compression
 from dataset_registry.store.folder import FolderStore
 from dataset_registry.store.local import LocalCopies, cache_folder
 from dataset_registry.store.memory import MemoryStore
 from dataset_registry.store.objects import SCHEMES, ObjectStore
 from dataset_registry.store.protocol import Store, StoredObject, new_key
+from dataset_registry.store.ranges import Ranges
 from dataset_registry.store.spool import Spool, Spooled
 
 __all__ = [
@@ -17,11 +19,13 @@ __all__ = [
     "LocalCopies",
     "MemoryStore",
     "ObjectStore",
+    "Ranges",
     "Spool",
     "Spooled",
     "Store",
     "StoredObject",
     "cache_folder",
+    "chunks",
     "compress",
     "new_key",
     "open_store",

@@ -11,7 +11,7 @@ from time import time
 from typing import BinaryIO
 
 from dataset_registry.errors import StorageError
-from dataset_registry.store.protocol import KEY, Store, StoredObject, checked_key, missing
+from dataset_registry.store.protocol import KEY, Store, StoredObject, checked_key, cut_short, missing
 from dataset_registry.store.spool import SPOOL, storage_error, tidy
 
 
@@ -119,6 +119,13 @@ class FolderStore:
             raise missing(key, self.location) from error
         except OSError as error:
             raise storage_error(error, f"The object {key} in {self._root} cannot be read") from error
+
+    def read(self, key: str, offset: int, length: int) -> bytes:
+        with self.open(key) as stream:
+            data = os.pread(stream.fileno(), length, offset)
+        if len(data) != length:
+            raise cut_short(key, self.location)
+        return data
 
     def size(self, key: str) -> int | None:
         try:

@@ -8,8 +8,9 @@ What only the cache itself links to may go when the cache is full, the longest u
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from typing import BinaryIO
@@ -25,6 +26,9 @@ CACHE_BYTES = 10 * 2**30
 """How much the cache of a store may hold, apart from what is in use."""
 
 _BLOCK = 1 << 20
+
+Open = Callable[[], BinaryIO]
+"""Opens a stream over some content, from its beginning."""
 
 
 def cache_folder() -> Path:
@@ -45,12 +49,12 @@ class LocalCopies:
         self._lock = threading.Lock()
         self._making: dict[str, threading.Lock] = {}
 
-    def fetch(self, key: str, compression: str | None = None) -> Path:
-        """A local, read-only file with the content of an object.
+    def fetch(self, key: str, compression: str | None = None, opened: Open | None = None) -> Path:
+        """A local, read-only file with the content of an object, or with that of what `opened` opens, under a key of it.
 
-        Raises `CorruptionError` when the object is missing or does not have the hash in its key.
+        Raises `CorruptionError` when an object is missing or the content does not have the hash in the key.
         """
-        if compression is None and (path := self._store.path(key)) is not None:
+        if opened is None and compression is None and (path := self._store.path(key)) is not None:
             return path
         shared = self._folder / checked_key(key)[:2] / key
         try:
@@ -63,7 +67,7 @@ class LocalCopies:
                     os.utime(shared)
                 except FileNotFoundError:
                     if not mine.exists():
-                        self._make(key, compression, mine, shared)
+                        self._make(key, opened or partial(self.open, key, compression), mine, shared)
         except OSError as error:
             raise storage_error(error, f"A copy for reading could not be kept in {self._folder}") from error
         return mine
@@ -98,12 +102,12 @@ class LocalCopies:
         with self._lock:
             self._making.pop(key, None)
 
-    def _make(self, key: str, compression: str | None, mine: Path, shared: Path) -> None:
-        partial = mine.with_name(f"{uuid4().hex}.partial")
+    def _make(self, key: str, opened: Open, mine: Path, shared: Path) -> None:
+        aside = mine.with_name(f"{uuid4().hex}.partial")
         hasher = hashlib.sha256()
         size = 0
         try:
-            with self.open(key, compression) as stream, partial.open("xb", buffering=0) as target:
+            with opened() as stream, aside.open("xb", buffering=0) as target:
                 while block := stream.read(_BLOCK):
                     hasher.update(block)
                     rest = memoryview(block)
@@ -116,13 +120,13 @@ class LocalCopies:
                     f"its SHA-256 is {hasher.hexdigest()}. Run: dataset-registry verify --deep",
                     key=key,
                 )
-            partial.chmod(0o444)
+            aside.chmod(0o444)
             shared.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileExistsError):  # somebody else was as fast
-                os.link(partial, shared)
-            partial.rename(mine)
+                os.link(aside, shared)
+            aside.rename(mine)
         finally:
-            partial.unlink(missing_ok=True)
+            aside.unlink(missing_ok=True)
         self._unseen += size
         if self._unseen * 20 > self._limit:
             self._make_room()

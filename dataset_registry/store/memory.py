@@ -12,7 +12,7 @@ from time import time
 from typing import BinaryIO
 
 from dataset_registry.errors import StorageError
-from dataset_registry.store.protocol import Store, StoredObject, checked_key, missing
+from dataset_registry.store.protocol import Store, StoredObject, checked_key, cut_short, missing
 
 
 class MemoryStore:
@@ -43,6 +43,12 @@ class MemoryStore:
 
     def open(self, key: str) -> BinaryIO:
         return BytesIO(self._bytes(key))
+
+    def read(self, key: str, offset: int, length: int) -> bytes:
+        data = self._bytes(key)[offset : offset + length]
+        if len(data) != length:
+            raise cut_short(key, self.location)
+        return data
 
     def size(self, key: str) -> int | None:
         found = self._objects.get(key)

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from dataset_registry.errors import CorruptionError, InputError, RetryLater, StorageError
 from dataset_registry.store.local import CACHE_BYTES, cache_folder
-from dataset_registry.store.protocol import KEY, Store, StoredObject, checked_key, missing
+from dataset_registry.store.protocol import KEY, Store, StoredObject, checked_key, cut_short, missing
 from dataset_registry.store.spool import tidy
 
 if TYPE_CHECKING:
@@ -149,6 +149,15 @@ class ObjectStore:
     def open(self, key: str) -> BinaryIO:
         size, pieces = self.stream(key)
         return BufferedReader(_Reader(self, key, size, pieces), _READ)
+
+    def read(self, key: str, offset: int, length: int) -> bytes:
+        import obstore
+
+        with self._errors(key):
+            data = bytes(obstore.get_range(self._client, self._path(key), start=offset, length=length))
+        if len(data) != length:
+            raise cut_short(key, self.location)
+        return data
 
     def size(self, key: str) -> int | None:
         import obstore

@@ -35,6 +35,14 @@ def missing(key: str, location: str) -> CorruptionError:
     )
 
 
+def cut_short(key: str, location: str) -> CorruptionError:
+    """The error for an object that ends before bytes that the catalog says it has."""
+    return CorruptionError(
+        f"The object {key} of the store at {location} is shorter than the catalog says. Run: dataset-registry verify",
+        key=key,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class StoredObject:
     """What a listing knows of an object. `modified` is in seconds since 1970, by the store's clock."""
@@ -75,6 +83,9 @@ class Store(Protocol):
 
     def open(self, key: str) -> BinaryIO:
         """A stream over the object's bytes. Raises `CorruptionError` when the key is absent."""
+
+    def read(self, key: str, offset: int, length: int) -> bytes:
+        """A run of bytes of an object, all of it. Raises `CorruptionError` when the key is absent or the object ends before."""
 
     def size(self, key: str) -> int | None:
         """The object's size in bytes, None when the key is absent."""

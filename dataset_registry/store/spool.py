@@ -81,6 +81,10 @@ class Spool:
         """Spool bytes that are in memory, there."""
         return Spooled(hashlib.sha256(data).hexdigest(), len(data), data)
 
+    def keep(self, data: memoryview) -> Spooled:
+        """Spool bytes that somebody else has in memory. Raises `StorageError` when the disk refuses."""
+        return self.hold(bytes(data)) if len(data) <= _SMALL else self.write(lambda target: target.write(data))
+
     def write(self, fill: Callable[[BinaryIO], object]) -> Spooled:
         """Spool what `fill` writes. Raises `StorageError` when the disk refuses."""
         try:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset_registry.errors import RegistryError, RetryLater, UnreadableFile
+from dataset_registry.model.pieces import PartFacts
 from dataset_registry.model.schema import ComponentSchema
 
 MEMORY = 4 << 30
@@ -42,15 +43,15 @@ def capture(path: Path, format: str) -> ComponentSchema | None:
     return _looked({"paths": [str(path)], "format": format})[0]
 
 
-def capture_table(paths: Sequence[Path], user_types: str | None) -> tuple[ComponentSchema, list[int]]:
+def capture_table(paths: Sequence[Path], user_types: str | None) -> tuple[ComponentSchema, list[PartFacts]]:
     """As `parquet.capture_table`, apart."""
     names = [str(path) for path in paths]
-    schema, rows = _looked({"paths": names, "format": "parquet", "user_types": user_types, "table": True})
+    schema, parts = _looked({"paths": names, "format": "parquet", "user_types": user_types, "table": True})
     assert schema is not None, "a table has a schema"
-    return schema, rows
+    return schema, parts
 
 
-def _looked(job: Mapping[str, Any]) -> tuple[ComponentSchema | None, list[int]]:
+def _looked(job: Mapping[str, Any]) -> tuple[ComponentSchema | None, list[PartFacts]]:
     request = json.dumps(job).encode()
     with _worker() as worker:
         was_fresh = worker.is_fresh
@@ -68,7 +69,7 @@ def _looked(job: Mapping[str, Any]) -> tuple[ComponentSchema | None, list[int]]:
     if "error" in found:
         raise UnreadableFile(found["error"])
     schema = ComponentSchema.from_json(found["schema"], found["statistics"]) if found["schema"] else None
-    return schema, found["rows"]
+    return schema, [PartFacts.from_json(part) for part in found["parts"]]
 
 
 class _Worker:
@@ -184,11 +185,11 @@ def _look(job: Mapping[str, Any]) -> dict[str, Any] | None:
     from dataset_registry.tabular import parquet
 
     paths = [Path(path) for path in job["paths"]]
-    rows: list[int] = []
+    parts: list[PartFacts] = []
     found: ComponentSchema | None
     try:
         if job.get("table"):
-            found, rows = parquet.capture_table(paths, job["user_types"])
+            found, parts = parquet.capture_table(paths, job["user_types"])
         else:
             found = looking.capture(paths[0], job["format"])
     except RegistryError as error:
@@ -206,5 +207,6 @@ def _look(job: Mapping[str, Any]) -> dict[str, Any] | None:
             "error": f"The {job['format']} file has more than {COLUMNS:,} columns. Commit it with format='binary' instead."
         }
     if found is None:
-        return {"schema": None, "statistics": [], "rows": rows}
-    return {"schema": found.to_json(), "statistics": found.statistics_to_json(), "rows": rows}
+        return {"schema": None, "statistics": [], "parts": []}
+    listed = [part.to_json() for part in parts]
+    return {"schema": found.to_json(), "statistics": found.statistics_to_json(), "parts": listed}

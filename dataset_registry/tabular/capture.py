@@ -54,7 +54,9 @@ def dataset(sources: Sequence[tuple[Sequence[Path], str]], sheet: str | None = N
     Only a Parquet table has several paths, its parts. Raises `UnreadableFile`, `InputError`.
     """
     tables = [
-        parquet.scan(paths).to_table() if format == "parquet" else read(paths[0], format, sheet)
+        parquet.scan([parquet.Source(path) for path in paths]).to_table()
+        if format == "parquet"
+        else read(paths[0], format, sheet)
         for paths, format in sources
     ]
     try:

@@ -24,6 +24,8 @@ _SUFFIXES = {
 }
 FORMATS = (*dict.fromkeys(_SUFFIXES.values()), BINARY)
 TABULAR = FORMATS[:-1]
+COMPRESSIBLE = ("csv", "json")
+"""Formats that have no compression of their own."""
 
 
 _CHARSET = re.compile(r"; charset=([A-Za-z0-9_.:-]{1,30})")

@@ -1,96 +1,264 @@
 """Tables as Parquet parts: the same rows are the same bytes, whoever wrote them and in whatever batches they came.
 
-A table becomes one or more parts of at most `PART_ROWS` rows in row groups of `GROUP_ROWS`; each row group is written
-from one combined chunk with plain types. Every part is a Parquet file that any engine reads. A newer pyarrow may write
-other bytes for the same rows: its version stands in each file (`created_by`).
+A table becomes one or more parts, cut by content (see `cutting`); each is one row group, written from one combined chunk
+with plain types. Every part is a Parquet file that any engine reads. A newer pyarrow may write other bytes for the same
+rows: its version stands in each file (`created_by`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain, islice
+from io import RawIOBase
+from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.fs
 import pyarrow.parquet as pq
 
-from dataset_registry.errors import UnreadableFile, UnsupportedType
+from dataset_registry.errors import InputError, UnreadableFile, UnsupportedType
+from dataset_registry.model.parts import Cut
+from dataset_registry.model.pieces import PartFacts
 from dataset_registry.model.schema import ColumnStatistics, ComponentSchema, TableSchema
+from dataset_registry.tabular import cutting
 from dataset_registry.tabular.arrow import columns_of, plain_batches, plain_schema, scalar, user_types, with_user_types
 
-GROUP_ROWS = 1 << 18
-PART_ROWS = 1 << 21
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+_Kept = TypeVar("_Kept")
+_GATHERED = 1 << 16
+"""Rows that are cut at a time, where they come in small batches."""
+_PIECE = 8 << 10
+"""Column chunks smaller than this are one piece with their neighbours."""
+_WRITERS = min(4, os.cpu_count() or 1)
 
-WritePart = Callable[[Callable[[BinaryIO], object]], Path]
-"""Gives a writer a fresh sink and returns where its bytes are."""
+# Measured (docs/performance.md): against snappy a fifth smaller and as fast to write and read.
+_OPTIONS = {"version": "2.6", "compression": "zstd", "compression_level": 1, "dictionary_pagesize_limit": 1 << 17}
 
 
-def write_parts(reader: pa.RecordBatchReader, write_part: WritePart) -> tuple[list[int], TableSchema]:
-    """Write a stream as parts, each through one call of `write_part`; the rows of each part and the table's schema.
+def write_parts(
+    reader: pa.RecordBatchReader,
+    keep: Callable[[memoryview, PartFacts], _Kept],
+    *,
+    key: Sequence[str] = (),
+    previous: Cut | None = None,
+) -> tuple[list[tuple[_Kept, PartFacts]], TableSchema]:
+    """Write a stream as parts cut by content; what `keep` made of the bytes of each, in order, and the table's schema.
 
-    Holds one row group in memory. Raises `UnsupportedType`.
+    Parts are written by several threads, which call `keep`. Holds a few parts in memory. The rows are cut as the version before
+    was (`previous`), else by `key`, else by all columns. Raises `UnsupportedType`, `InputError` (no such key).
     """
     schema = plain_schema(reader.schema)
+    if missing := [name for name in key if name not in schema.names]:
+        raise InputError(
+            f"The key names {', '.join(map(repr, missing))}, which is no column of the table. It has: "
+            f"{', '.join(schema.names)}.",
+            key=list(key),
+        )
     categories: dict[str, pa.Array] = {}
-    groups = _row_groups(plain_batches(reader, schema, categories))
+    tables = _gathered(plain_batches(reader, schema, categories))
+    cut, tables = _cut(tables, schema, tuple(key), previous)
+    write = partial(_write_part, schema, keep)
+    with ThreadPoolExecutor(_WRITERS, "dataset-registry-parts") as pool:
+        hit = _ahead(pool, lambda table: (table, cutting.hits(table, cut)), tables)
+        written = list(_ahead(pool, write, cutting.borders(hit, cut))) or [write(schema.empty_table())]
     facts = _Facts()
-    rows: list[int] = []
-    pending = next(groups, schema.empty_table())
-    while pending is not None:
-        first = pending
-        path = write_part(partial(_write_part, schema, first, groups, rows))
-        facts.add(pq.read_metadata(path))
-        pending = next(groups, None)
-    return rows, TableSchema(
-        None, columns_of(schema), sum(rows), facts.statistics(), user_types(reader.schema, categories)
+    for _, _, footer in written:
+        facts.add(footer)
+    rows = sum(part.rows for _, part, _ in written)
+    types = user_types(reader.schema, categories)
+    table = TableSchema(
+        None, columns_of(schema), rows, facts.statistics(), types, tuple(key), replace(cut, parts=len(written))
     )
+    return [(kept, part) for kept, part, _ in written], table
 
 
-def _write_part(schema: pa.Schema, first: pa.Table, more: Iterator[pa.Table], rows: list[int], sink: BinaryIO) -> None:
-    """Write one part: `first` and as many more row groups as fit; appends how many rows that were to `rows`."""
-    written = 0
-    with _writer(sink, schema) as writer:
-        for group in chain([first], islice(more, PART_ROWS // GROUP_ROWS - 1)):
-            writer.write_table(group, row_group_size=GROUP_ROWS)
-            written += group.num_rows
-    rows.append(written)
-
-
-def _writer(sink: BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
+def _write_part(
+    schema: pa.Schema, keep: Callable[[memoryview, PartFacts], _Kept], table: pa.Table
+) -> tuple[_Kept, PartFacts, pq.FileMetaData]:
+    sink = pa.BufferOutputStream()
     try:
-        return pq.ParquetWriter(sink, schema, version="2.6", compression="snappy")
+        with pq.ParquetWriter(sink, schema, **_OPTIONS) as writer:
+            writer.write_table(table, row_group_size=max(1, table.num_rows))
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
         raise UnsupportedType(f"Parquet cannot hold this table: {error}. Convert the column it names.") from error
+    data = sink.getvalue()
+    footer = pq.read_metadata(pa.BufferReader(data))
+    facts = facts_of(footer, data.size)
+    return keep(memoryview(data), facts), facts, footer
 
 
-def _row_groups(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The rows in combined tables of `GROUP_ROWS`, whatever batches they came in."""
+def _cut(
+    tables: Iterator[pa.Table], schema: pa.Schema, key: Sequence[str], previous: Cut | None
+) -> tuple[Cut, Iterator[pa.Table]]:
+    """How to cut a table, and its rows: those that had to be looked at for that, and the others."""
+    kept = cutting.kept(previous, schema.names) if previous else None
+    if kept is not None and kept.parts <= cutting.MANY:
+        return kept, tables
+    seen = [schema.empty_table()]
+    is_whole = True
+    for table in tables:
+        seen.append(table)
+        if cutting.enough(pa.concat_tables(seen)):
+            is_whole = False
+            break
+    columns = kept.columns if kept else key or schema.names
+    fresh = cutting.rule(pa.concat_tables(seen), is_whole=is_whole, columns=columns)
+    return kept if kept and fresh.rows <= 2 * kept.rows else fresh, chain(seen, tables)
+
+
+def _gathered(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The rows in tables that are worth a task each."""
     pending: list[pa.Table] = []
     count = 0
     for table in tables:
-        rest = table
-        while count + rest.num_rows >= GROUP_ROWS:
-            head = rest.slice(0, GROUP_ROWS - count)
-            yield pa.concat_tables([*pending, head]).combine_chunks()
-            rest = rest.slice(GROUP_ROWS - count)
+        pending.append(table)
+        count += table.num_rows
+        if count >= _GATHERED:
+            yield pa.concat_tables(pending)
             pending, count = [], 0
-        if rest.num_rows:
-            pending.append(rest)
-            count += rest.num_rows
-    if pending:
-        yield pa.concat_tables(pending).combine_chunks()
+    if count:
+        yield pa.concat_tables(pending)
 
 
-def scan(paths: Sequence[Path], *, alike: bool = True) -> ds.Dataset:
-    """A lazy Arrow dataset over Parquet files, in order; nothing is copied or read yet.
+def _ahead(pool: ThreadPoolExecutor, do: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:
+    """What `do` makes of items, in order, a few of them ahead of whoever takes them."""
+    waiting: deque[Future[_Out]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(do, item))
+            if len(waiting) > _WRITERS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
+
+def facts_of(footer: pq.FileMetaData, size: int) -> PartFacts:
+    """The facts of a Parquet file of `size` bytes with this footer."""
+    facts = _Facts()
+    facts.add(footer)
+    return PartFacts(footer.num_rows, facts.statistics(), tuple(_pieces(footer, size)))
+
+
+def _pieces(footer: pq.FileMetaData, size: int) -> Iterator[int]:
+    """The lengths of a file's pieces: column chunks, small ones together, then what is behind them."""
+    start = 0
+    for group in range(footer.num_row_groups):
+        row_group = footer.row_group(group)
+        for index in range(row_group.num_columns):
+            chunk = row_group.column(index)
+            first = chunk.data_page_offset
+            if chunk.has_dictionary_page and chunk.dictionary_page_offset is not None:
+                first = min(first, chunk.dictionary_page_offset)
+            end = first + chunk.total_compressed_size
+            if start + _PIECE <= end <= size:
+                yield end - start
+                start = end
+    if start < size:
+        yield size - start
+
+
+Opener = Callable[[], Path | RawIOBase]
+"""Opens a stored file when it is read: its path, or a stream with random access where it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A stored Parquet file to scan: where it is, and what is known of its columns without opening it."""
+
+    place: Path | Opener
+    statistics: Mapping[str, ColumnStatistics] = field(default_factory=dict)
+
+
+def scan(sources: Sequence[Source], *, alike: bool = True, filter: ds.Expression | None = None) -> ds.Dataset:
+    """A lazy Arrow dataset over Parquet files, in order; nothing is copied or read yet but the schema of the first.
+
+    Files whose statistics contradict a filter are never opened; with a `filter` only its columns are looked at for that.
     Files that are not `alike` are brought to common columns: a missing one is null, a narrower type is widened.
     """
-    schema = None
-    if not alike:
-        schema = pa.unify_schemas([pq.read_schema(path) for path in paths], promote_options="permissive")
-    return ds.dataset([str(path) for path in paths], format="parquet", schema=schema)
+    places = [source.place for source in sources]
+    stored = pa.fs.PyFileSystem(_Stored(places))
+    local = pa.fs.LocalFileSystem()
+    format = ds.ParquetFileFormat()
+
+    def fragment(index: int, known: ds.Expression | None = None) -> ds.Fragment:
+        place = places[index]
+        if isinstance(place, Path):
+            return format.make_fragment(str(place), local, known)
+        return format.make_fragment(str(index), stored, known)
+
+    if alike:
+        schema = fragment(0).physical_schema
+    else:
+        schemas = [fragment(index).physical_schema for index in range(len(sources))]
+        schema = pa.unify_schemas(schemas, promote_options="permissive")
+    wanted = [f for f in schema if filter is None or f.name in str(filter)] if len(sources) > 1 and alike else []
+    fragments = [fragment(index, _known(source, wanted)) for index, source in enumerate(sources)]
+    return ds.FileSystemDataset(fragments, schema, format, local)
+
+
+def _known(source: Source, fields: Sequence[pa.Field]) -> ds.Expression | None:
+    """What the statistics of a file say of all its rows. Of floating-point numbers nothing: no bounds hold for NaN."""
+    found: ds.Expression | None = None
+    for column in fields:
+        known = source.statistics.get(column.name)
+        bounds = _typed_bounds(known, column.type) if known is not None and known.null_count is not None else None
+        if known is None or bounds is None:
+            continue
+        here = ds.field(column.name)
+        says = (here >= bounds[0]) & (here <= bounds[1])
+        if known.null_count:
+            says = says | here.is_null()
+        found = says if found is None else found & says
+    return found
+
+
+def _typed_bounds(known: ColumnStatistics, kind: pa.DataType) -> tuple[pa.Scalar, pa.Scalar] | None:
+    """Smallest and largest value in the type of the column, None where there are none that compare as Arrow does."""
+    if known.min is None or known.max is None or pa.types.is_floating(kind) or pa.types.is_time(kind):
+        return None
+    try:
+        return pa.scalar(known.min).cast(kind), pa.scalar(known.max).cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return None
+
+
+class _Stored(pa.fs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has no types
+    """Files named 0, 1, 2 …, opened when somebody reads them."""
+
+    def __init__(self, places: Sequence[Path | Opener]) -> None:
+        self._places = places
+
+    def open_input_file(self, path: str) -> pa.NativeFile:
+        place = self._places[int(path)]
+        found = place if isinstance(place, Path) else place()
+        return pa.memory_map(str(found)) if isinstance(found, Path) else pa.PythonFile(found, mode="r")
+
+    def open_input_stream(self, path: str) -> pa.NativeFile:
+        return self.open_input_file(path)
+
+    def get_type_name(self) -> str:
+        return "dataset-registry"
+
+    def normalize_path(self, path: str) -> str:
+        return path
+
+    def get_file_info(self, paths: Sequence[str]) -> list[pa.fs.FileInfo]:
+        return [pa.fs.FileInfo(path, pa.fs.FileType.File) for path in paths]
+
+    def _refuse(self, *_: object) -> Any:
+        raise NotImplementedError("stored files are read, and nothing else")
+
+    get_file_info_selector = create_dir = delete_dir = delete_dir_contents = delete_root_dir_contents = _refuse
+    delete_file = move = copy_file = open_output_stream = open_append_stream = _refuse
 
 
 def capture(path: Path) -> TableSchema:
@@ -113,8 +281,8 @@ def capture(path: Path) -> TableSchema:
         return TableSchema(None, columns_of(file.schema_arrow), file.metadata.num_rows, facts.statistics())
 
 
-def capture_table(paths: Sequence[Path], types: str | None) -> tuple[ComponentSchema, list[int]]:
-    """The schema of a table in several Parquet files, and the rows of each, from their footers; `types` as in `TableSchema`.
+def capture_table(paths: Sequence[Path], types: str | None) -> tuple[ComponentSchema, list[PartFacts]]:
+    """The schema of a table in several Parquet files, and the facts of each, from their footers; `types` as in `TableSchema`.
 
     Raises `UnreadableFile` for a file that is no Parquet, or has other columns than the first.
     """
@@ -124,15 +292,17 @@ def capture_table(paths: Sequence[Path], types: str | None) -> tuple[ComponentSc
             "The parts of this table have different columns. Send parts that were written as one table."
         )
     facts = _Facts()
+    parts = []
     for path in paths:
-        facts.add(pq.read_metadata(path))
-    rows = [table.rows or 0 for table in found]
-    schema = TableSchema(None, found[0].columns, sum(rows), facts.statistics(), types)
+        footer = pq.read_metadata(path)
+        facts.add(footer)
+        parts.append(facts_of(footer, path.stat().st_size))
+    schema = TableSchema(None, found[0].columns, sum(part.rows for part in parts), facts.statistics(), types)
     try:
         with_user_types(pq.read_schema(paths[0]).empty_table(), schema)
     except (pa.ArrowException, ValueError, TypeError) as error:
         raise UnreadableFile(f"The types that came with this table do not fit it: {_first_line(error)}.") from error
-    return ComponentSchema("parquet", (schema,)), rows
+    return ComponentSchema("parquet", (schema,)), parts
 
 
 class _Facts:

@@ -19,8 +19,16 @@ class ContentIn(Request):
     part: Word | None = None
 
 
+class CutIn(Request):
+    """How the parts of a table were cut: the columns that were looked at, and how many rows apart."""
+
+    columns: list[Text] = Field(min_length=1, max_length=20_000)
+    rows: int = Field(ge=1, le=1 << 20)
+
+
 class ComponentIn(Request):
-    """A component to set. A table comes as several Parquet `parts` with the same columns, any other content as one."""
+    """A component to set. A table comes as several Parquet `parts` with the same columns, any other content as one; `key`
+    are the columns that tell its rows apart."""
 
     component_name: Name
     component_index: int = Field(default=0, ge=0, le=MOST_IDS)
@@ -28,6 +36,8 @@ class ComponentIn(Request):
     content: ContentIn | None = None
     parts: list[ContentIn] | None = Field(default=None, min_length=1, max_length=100_000)
     user_types: Text | None = None
+    key: list[Text] = Field(default_factory=list, max_length=20_000)
+    cut: CutIn | None = None
     format: Word | None = None
     encoding: Word | None = None
     file_name: Word | None = None

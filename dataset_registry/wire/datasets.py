@@ -1,12 +1,14 @@
 """Datasets, versions, branches and tags, schemas and comparisons."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import Field
 
+from dataset_registry.model.parts import PartsDiff
 from dataset_registry.model.records import ComponentRecord, DatasetRecord, PointerRecord, RegistryBranch, VersionRecord
 from dataset_registry.model.schema import ChangeKind, ColumnChange, ComponentSchema, SchemaDiff
 from dataset_registry.operations.diff import ComponentDiff, Diff
@@ -221,6 +223,17 @@ class SchemaDiffShape(Shape):
     forward: bool
 
 
+class PartsDiffShape(Shape):
+    """What two versions of a table have in common, in parts and in rows."""
+
+    shared: int
+    shared_rows: int
+    removed: int
+    removed_rows: int
+    added: int
+    added_rows: int
+
+
 class ComparisonShape(Shape):
     before: VersionShape
     after: VersionShape
@@ -228,6 +241,7 @@ class ComparisonShape(Shape):
     removed: list[KeyShape]
     changed: list[KeyShape]
     schema_changes: dict[str, SchemaDiffShape]
+    parts: dict[str, PartsDiffShape]
 
     @classmethod
     def of(cls, diff: Diff) -> "ComparisonShape":
@@ -251,6 +265,7 @@ class ComparisonShape(Shape):
                 )
                 for label, found in diff.schema.items()
             },
+            parts={label: PartsDiffShape(**asdict(found)) for label, found in diff.parts.items()},
         )
 
     def diff(self) -> Diff:
@@ -269,6 +284,7 @@ class ComparisonShape(Shape):
                 )
                 for label, found in self.schema_changes.items()
             },
+            {label: PartsDiff(**found.model_dump()) for label, found in self.parts.items()},
         )
 
 

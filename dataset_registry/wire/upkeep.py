@@ -8,6 +8,7 @@ from pydantic import Field
 from dataset_registry.catalog.collection import Unreferenced
 from dataset_registry.catalog.retention import Dated
 from dataset_registry.model.audit import AuditEntry
+from dataset_registry.model.records import FileForm
 from dataset_registry.operations.collect import CollectPlan, SweepPlan
 from dataset_registry.operations.expire import DatasetExpiry, ExpirePlan
 from dataset_registry.store import StoredObject
@@ -178,7 +179,7 @@ class UnreferencedShape(Shape):
     id: Id
     content_hash: Hash
     bytes: Count
-    is_table: bool
+    form: FileForm
 
 
 class CollectPlanShape(Shape):
@@ -192,15 +193,14 @@ class CollectPlanShape(Shape):
     def of(cls, plan: CollectPlan) -> "CollectPlanShape":
         return cls(
             files=[
-                UnreferencedShape(id=f.id, content_hash=f.content_hash, bytes=f.bytes, is_table=f.is_table)
-                for f in plan.files
+                UnreferencedShape(id=f.id, content_hash=f.content_hash, bytes=f.bytes, form=f.form) for f in plan.files
             ],
             expired_holds=plan.expired_holds,
             trashed=plan.trashed,
         )
 
     def plan(self) -> CollectPlan:
-        found = tuple(Unreferenced(f.id, f.content_hash, f.bytes, f.is_table) for f in self.files)
+        found = tuple(Unreferenced(f.id, f.content_hash, f.bytes, f.form) for f in self.files)
         return CollectPlan(found, self.expired_holds, self.trashed)
 
 

@@ -1231,7 +1231,7 @@ def test_a_collection_does_what_its_plan_says_but_for_what_came_to_be_needed(alo
     dataset.delete()
     plan = alone.registry.collect(older_than=NOW, dry_run=True)
     assert (len(plan.files), plan.expired_holds, plan.trashed) == (3, 0, 0)
-    assert sorted(file.is_table for file in plan.files) == [False, False, True]
+    assert sorted(file.form == "parts" for file in plan.files) == [False, False, True]
     assert plan.bytes > 5
     assert len(list(alone.registry.files())) == 3
     alone.registry.create_dataset("other").commit({"again": b"first"})

@@ -322,3 +322,8 @@ def populate(catalog: Catalog, revision: str) -> None:
             " VALUES (:user, 'k', 'f', 201, '{}')",
             {"user": user},
         )
+    elif revision == "0013":
+        leased = "INSERT INTO assembled_files (file_id, object_key, expires_at) VALUES (:id, 'k', CURRENT_TIMESTAMP)"
+        execute(catalog, leased, {"id": file})
+        ranges = "INSERT INTO file_ranges (file_id, position, object_id, object_offset, byte_count) VALUES (:id, 0, :id, 0, 1)"
+        execute(catalog, ranges, {"id": file})

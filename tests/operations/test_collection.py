@@ -15,6 +15,7 @@ from dataset_registry import Dataset, Registry
 from dataset_registry.catalog import files
 from dataset_registry.errors import CorruptionError, NotFound, StorageError, SweepRefused
 from dataset_registry.store import FolderStore, StoredObject, new_key
+from tests.cutting import every
 from tests.operations.support import NOW, age, age_objects, ago, ask, assert_exact, digest_of, object_of, objects, write
 
 DAY = timedelta(days=1)
@@ -140,8 +141,7 @@ def test_what_a_writer_puts_after_its_hold_ran_out_is_collected_for_a_week(
 def test_tables_go_with_their_parts_in_one_collection(
     flights: Dataset, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dataset_registry.tabular.parquet.GROUP_ROWS", 10)
-    monkeypatch.setattr("dataset_registry.tabular.parquet.PART_ROWS", 10)
+    monkeypatch.setattr("dataset_registry.tabular.cutting.borders", every(10))
     flights.commit({"t": pa.table({"x": range(35)}), "u": pa.table({"x": range(20)})})
     parts = [digest_of_path(path) for path in flights.version().paths("t")]
     flights.commit({"alone": flights.version().paths("t")[3]})
@@ -154,7 +154,7 @@ def test_tables_go_with_their_parts_in_one_collection(
     for ref in ("v1", "v2"):
         flights.delete_version(ref)
     plan = registry.collect(older_than=NOW, dry_run=True)
-    assert [file.is_table for file in plan.files] == [
+    assert [file.form == "parts" for file in plan.files] == [
         True,
         False,
     ]  # of `t` only its third part: `u` and `alone` have the rest

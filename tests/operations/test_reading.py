@@ -15,6 +15,7 @@ import pytest
 
 from dataset_registry import Dataset, Registry
 from dataset_registry.errors import CorruptionError, InputError, NotFound
+from tests.cutting import every
 
 TABLE = pa.table({"id": [1, 2, 3], "name": ["a", None, "c"], "x": [1.5, 2.5, None]})
 
@@ -103,10 +104,7 @@ def test_nested_and_exact_types_survive(dataset: Dataset) -> None:
 def test_tables_larger_than_a_part_are_several_files_and_one_component(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataset_registry.tabular import parquet
-
-    monkeypatch.setattr(parquet, "GROUP_ROWS", 100)
-    monkeypatch.setattr(parquet, "PART_ROWS", 200)
+    monkeypatch.setattr("dataset_registry.tabular.cutting.borders", every(200))
     table = pa.table({"n": range(1050)})
     version = dataset.commit({"data": pa.RecordBatchReader.from_batches(table.schema, table.to_batches(33))})
     assert [pq.read_metadata(path).num_rows for path in version.paths()] == [200] * 5 + [50]

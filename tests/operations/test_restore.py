@@ -15,6 +15,7 @@ import pytest
 from dataset_registry import Registry
 from dataset_registry.errors import SweepRefused
 from dataset_registry.operations.rescue import LOST_AND_FOUND
+from tests.cutting import every
 from tests.operations.support import LAST, NOW, age, age_objects, assert_exact, content, object_of, objects
 
 _numbers = count(1)
@@ -72,8 +73,7 @@ def _copy_of(url: str, tmp_path: Path) -> str:
 def test_the_way_out_of_an_older_catalog_loses_nothing(
     catalog_url: str, tmp_path: Path, backed_up: Callable[[Registry], Restore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dataset_registry.tabular.parquet.GROUP_ROWS", 100)
-    monkeypatch.setattr("dataset_registry.tabular.parquet.PART_ROWS", 100)
+    monkeypatch.setattr("dataset_registry.tabular.cutting.borders", every(100))
     registry = Registry.open(catalog=catalog_url, store=str(tmp_path / "store"), actor="alice", compression="zstd")
     table = pa.table({"x": range(250)})
     flights = registry.create_dataset("raw/flights")

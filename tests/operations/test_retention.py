@@ -18,6 +18,7 @@ from dataset_registry.errors import NotFound
 from dataset_registry.model.history import Node
 from dataset_registry.model.records import InputVersion
 from dataset_registry.model.retention import Policy, Rule
+from tests.cutting import every
 from tests.operations.support import LAST, NOW, age, age_runs, ask, assert_exact, content, live, objects, write
 
 
@@ -450,8 +451,7 @@ def test_pages_that_versions_share_keep_their_files(flights: Dataset, registry: 
 
 def _parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables in parts of 100 rows."""
-    monkeypatch.setattr("dataset_registry.tabular.parquet.GROUP_ROWS", 50)
-    monkeypatch.setattr("dataset_registry.tabular.parquet.PART_ROWS", 100)
+    monkeypatch.setattr("dataset_registry.tabular.cutting.borders", every(100))
 
 
 def test_parts_that_tables_share_stay_as_long_as_one_of_them(

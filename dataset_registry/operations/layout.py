@@ -1,0 +1,258 @@
+"""Laying out: how the new contents of a commit are kept, as objects of their own, as recipes, or together in a pack.
+
+The rules (docs/design/recipes.md):
+
+* A part of a table, or a file, whose parent (the component of the same name and index in the version before) has an eighth
+  of its bytes already, piece by piece, is kept as ranges: those bytes where they are, the new ones in a pack.
+* Sixteen small files or more of one commit are ranges of one pack.
+* Everything else is an object of its own.
+
+All that is new of one commit goes into one pack (of at most `_PACK` bytes; then the next).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
+
+from dataset_registry.catalog import files, manifests
+from dataset_registry.errors import RegistryError
+from dataset_registry.model.pieces import (
+    MANY,
+    NEW,
+    PACK,
+    SMALL,
+    FileFacts,
+    Library,
+    Piece,
+    Range,
+    digest,
+    joined,
+    pays,
+    recipe,
+    worth_trying,
+)
+from dataset_registry.model.records import ComponentRecord, FileRecord, Head
+from dataset_registry.operations.access import Access
+from dataset_registry.operations.change import Change
+from dataset_registry.operations.contents import local_file, opened
+from dataset_registry.operations.stage import Staged, pieces_of_parquet
+from dataset_registry.store import Spool, Spooled, chunks
+from dataset_registry.tabular import formats
+
+_PACK = 512 << 20
+_LEAST = 1 << 20
+"""Files below this size are not looked through for what they share with their parent."""
+
+
+@dataclass(slots=True)
+class Layout:
+    """How contents are kept that are not objects of their own: as ranges of stored objects and of packs that are still to be
+    put. `facts` are what was found out about files on the way."""
+
+    recipes: dict[str, tuple[Range, ...]] = field(default_factory=dict)
+    packs: dict[str, Spooled] = field(default_factory=dict)
+    facts: dict[str, FileFacts] = field(default_factory=dict)
+
+    @property
+    def objects(self) -> set[str]:
+        """The contents whose objects the recipes have ranges of, without the packs."""
+        return {part.object for ranges in self.recipes.values() for part in ranges} - self.packs.keys()
+
+
+def lay_out(access: Access, spool: Spool, change: Change, base: Head | None, missing: Sequence[str]) -> Layout:
+    """How to keep those contents of a change that are not stored yet. `base` is the version the writer looked at."""
+    staged = [component.staged for component in change.put.values()]
+    spooled = {file.content_hash: file for s in staged for file in s.spooled if file.content_hash in set(missing)}
+    found = Layout()
+    library = Library()
+    pieces = {h: f.pieces for s in staged for h, f in s.facts.items() if h in spooled and f.pieces}
+    if base is not None:
+        for candidate, before in _pairs(access, change, base, spooled):
+            _compare(access, spool, candidate, before, library, pieces, found)
+    runs: list[tuple[str, list[Range]]] = []
+    for content_hash, known in pieces.items():
+        made = recipe(known, library)
+        if pays(made, spooled[content_hash].size):
+            runs.append((content_hash, list(made.ranges)))
+            if content_hash in found.facts:
+                found.facts[content_hash] = replace(found.facts[content_hash], alone=0)
+    laid = {content_hash for content_hash, _ in runs}
+    formats_of = {file.content_hash: s.format for s in staged for file in s.spooled}
+    small = [
+        file
+        for file in spooled.values()
+        if file.size <= SMALL
+        and file.content_hash not in laid
+        and not _is_compressed(access, formats_of[file.content_hash])
+    ]
+    if len(small) >= MANY:
+        runs += [(file.content_hash, [Range(NEW, 0, file.size)] if file.size else []) for file in small]
+    _pack(spool, spooled, runs, found)
+    return found
+
+
+def _is_compressed(access: Access, format: str) -> bool:
+    """Whether files of a format are compressed: what is compressed is no range of anything."""
+    return access.compression is not None and formats.kind_of(format) in formats.COMPRESSIBLE
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What the version before has where a change puts something: the file, or the parts of the table."""
+
+    stored: Sequence[FileRecord]
+    facts: Mapping[int, FileFacts]
+
+
+def _pairs(
+    access: Access, change: Change, base: Head, spooled: Mapping[str, Spooled]
+) -> Iterator[tuple[Staged, _Before]]:
+    """The contents of a change that may share pieces with what was there before, each with that."""
+    wanted = {
+        key: component.staged
+        for key, component in change.put.items()
+        if any(file.content_hash in spooled for file in component.staged.spooled)
+        and (component.staged.parts is not None or component.staged.size >= _LEAST)
+    }
+    if not wanted:
+        return
+    with access.catalog.read() as tx:
+        there: dict[tuple[str, int], ComponentRecord] = {
+            (c.name, c.index): c
+            for c in manifests.components(tx, base.id, sorted({name for name, _ in wanted}))
+            if (c.name, c.index) in wanted
+        }
+        stored = files.objects_of(tx, [c.file_id for c in there.values()])
+        facts = files.facts_of(tx, [file.id for listed in stored.values() for file in listed])
+    for key, component in there.items():
+        yield wanted[key], _Before(stored.get(component.file_id, ()), facts)
+
+
+def _compare(
+    access: Access,
+    spool: Spool,
+    staged: Staged,
+    before: _Before,
+    library: Library,
+    pieces: dict[str, tuple[Piece, ...]],
+    found: Layout,
+) -> None:
+    """Add what was there before to the library, and find the pieces of a file that has none yet."""
+    usable = [
+        f for f in before.stored if f.damage is None and f.compression_type is None and (f.object_key or f.extents)
+    ]
+    if staged.parts is None:
+        (file,) = staged.spooled
+        known = before.facts.get(usable[0].id, FileFacts()) if len(usable) == 1 else FileFacts()
+        if len(usable) != 1 or _is_compressed(access, staged.format):
+            return
+        if not worth_trying(known.alone):
+            found.facts[file.content_hash] = FileFacts(alone=known.alone + 1)
+            return
+        mine = _pieces(access, spool.path(file), file.size, staged.format)
+        pieces[file.content_hash] = mine
+        found.facts[file.content_hash] = FileFacts(mine, alone=known.alone + 1)
+        theirs = known.pieces or _stored_pieces(access, usable[0], staged.format)
+        library.add(theirs, ranges_of(usable[0]))
+        return
+    kept = {part.content_hash for part in staged.parts}
+    for part in usable:
+        if part.content_hash not in kept and (facts := before.facts.get(part.id)) is not None:
+            library.add(facts.pieces, ranges_of(part))
+
+
+def ranges_of(file: FileRecord) -> tuple[Range, ...]:
+    """What a stored file is ranges of: of its own object, or of those that its recipe names."""
+    if file.extents:
+        return tuple(Range(e.object_hash, e.offset, e.length) for e in file.extents)
+    return (Range(str(file.content_hash), 0, file.size),)
+
+
+def _pieces(access: Access, path: Path, size: int, format: str) -> tuple[Piece, ...]:
+    if format == "parquet":
+        return pieces_of_parquet(access, path)
+    with path.open("rb", buffering=0) as stream:
+        return _chunked(stream, size)
+
+
+def _stored_pieces(access: Access, file: FileRecord, format: str) -> tuple[Piece, ...]:
+    """The pieces of a file that was stored before anybody asked for them. None where it cannot be read: nothing is lost."""
+    try:
+        if format == "parquet":
+            return pieces_of_parquet(access, local_file(access, file))
+        with opened(access, file) as stream:
+            return _chunked(stream, file.size)
+    except RegistryError:
+        return ()
+
+
+def _chunked(stream: BinaryIO, size: int) -> tuple[Piece, ...]:
+    return tuple(Piece(len(chunk), digest(chunk)) for chunk in chunks(stream, size))
+
+
+def _pack(spool: Spool, spooled: Mapping[str, Spooled], runs: Sequence[tuple[str, list[Range]]], found: Layout) -> None:
+    """Copy the new runs of bytes into packs, and let the recipes name these."""
+    batch: list[tuple[str, list[Range]]] = []
+    size = 0
+    for content_hash, ranges in runs:
+        batch.append((content_hash, ranges))
+        size += sum(part.length for part in ranges if part.object == NEW)
+        if size >= _PACK:
+            _pack_once(spool, spooled, batch, found)
+            batch, size = [], 0
+    if batch:
+        _pack_once(spool, spooled, batch, found)
+
+
+def _pack_once(
+    spool: Spool, spooled: Mapping[str, Spooled], runs: Sequence[tuple[str, list[Range]]], found: Layout
+) -> None:
+    head = pack_head()
+    at = len(head)
+    placed: dict[str, list[Range]] = {}
+    for content_hash, ranges in runs:
+        placed[content_hash] = []
+        for part in ranges:
+            placed[content_hash].append(Range(NEW, at, part.length) if part.object == NEW else part)
+            at += part.length if part.object == NEW else 0
+    name = ""
+    if at > len(head):
+        pack = spool.write(lambda target: _copy(head, spooled, runs, target))
+        name = pack.content_hash
+        found.packs[name] = pack
+    for content_hash, ranges in placed.items():
+        named = (Range(part.object or name, part.offset, part.length) for part in ranges)
+        found.recipes[content_hash] = tuple(joined(named))
+
+
+def pack_head() -> bytes:
+    """The beginning of a new pack."""
+    return PACK.format(uuid4().hex).encode()
+
+
+def _copy(
+    head: bytes, spooled: Mapping[str, Spooled], runs: Sequence[tuple[str, list[Range]]], target: BinaryIO
+) -> None:
+    target.write(head)
+    for content_hash, ranges in runs:
+        source = spooled[content_hash].source
+        if isinstance(source, bytes):
+            for part in ranges:
+                if part.object == NEW:
+                    target.write(memoryview(source)[part.offset : part.offset + part.length])
+            continue
+        with source.open("rb", buffering=0) as stream:
+            for part in ranges:
+                if part.object == NEW:
+                    stream.seek(part.offset)
+                    _copy_run(stream.read, part.length, target)
+
+
+def _copy_run(read: Callable[[int], bytes], length: int, target: BinaryIO) -> None:
+    while length:
+        block = read(min(length, 1 << 20))
+        assert block, "a spooled file stays as long as it is"
+        target.write(block)
+        length -= len(block)

@@ -1,0 +1,67 @@
+"""Repacking: objects of which little is named any more give what is left to a new pack, and then go like any other.
+
+Only objects that nothing but recipes names can be mostly dead. What a range holds is copied, then, in one transaction, the
+ranges name the copy. Readers that hold the old ranges ask the catalog again when the object is gone; writers that are about
+to name the object hold it, and then it is left alone.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import BinaryIO
+
+from dataset_registry.catalog import Transaction, collection, files
+from dataset_registry.catalog.collection import Sparse
+from dataset_registry.operations.access import Access, administer
+from dataset_registry.operations.layout import pack_head
+from dataset_registry.operations.put import Bytes, BytesGone, Held, place, put
+from dataset_registry.store import Spool, Spooled
+from dataset_registry.tabular import formats
+
+_TOGETHER = 512 << 20
+"""Bytes that one new pack has, about."""
+
+
+def repack(access: Access) -> int:
+    """Copy what is left of mostly dead objects into new packs; how many objects that frees for the next collection."""
+    with access.catalog.read() as tx:
+        sparse = collection.sparse(tx)
+    freed = size = 0
+    batch: list[Sparse] = []
+    for found in sparse:
+        batch.append(found)
+        size += found.living
+        if size >= _TOGETHER:
+            freed += _repack(access, batch)
+            batch, size = [], 0
+    return freed + (_repack(access, batch) if batch else 0)
+
+
+def _repack(access: Access, batch: Sequence[Sparse]) -> int:
+    head = pack_head()
+
+    def copy(target: BinaryIO) -> None:
+        target.write(head)
+        for found in batch:
+            for offset, length in found.runs:
+                target.write(access.store.read(found.key, offset, length))
+
+    with Spool(access.store.scratch) as spool:
+        pack = spool.write(copy)
+        wanted = {pack.content_hash: Bytes(pack.size, partial(place, access, None, pack, formats.BINARY))}
+        held = put(access, wanted, partial(administer, access))
+        try:
+            return access.catalog.write(partial(_name, batch, pack, len(head), held))
+        except BytesGone:
+            return 0  # the next collection tries again
+
+
+def _name(batch: Sequence[Sparse], pack: Spooled, at: int, held: Held, tx: Transaction) -> int:
+    held.release(tx)
+    stored = held.stored[pack.content_hash]
+    new = files.NewFile(pack.content_hash, pack.size, formats.BINARY, stored, form="pack")
+    pack_id = files.add(tx, [new])[pack.content_hash]
+    freed = 0
+    for found in batch:
+        freed += collection.move_ranges(tx, found, pack_id, at)
+        at += found.living
+    return freed

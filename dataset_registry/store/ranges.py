@@ -1,0 +1,73 @@
+"""Files that are ranges of objects, read as if they were one: any byte of them without putting them together first."""
+
+import os
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from io import RawIOBase
+from itertools import accumulate
+from typing import Any, Protocol
+
+from dataset_registry.errors import CorruptionError
+
+Run = tuple[str, int, int]
+"""A run of bytes of an object: its key, where it begins, how many bytes it has."""
+
+
+class Readable(Protocol):
+    """What of a store is needed to read runs of bytes."""
+
+    def read(self, key: str, offset: int, length: int) -> bytes: ...
+
+
+class Ranges(RawIOBase):
+    """A stream over runs of bytes of a store's objects, one behind the other. Raises what the store's `read` does.
+
+    When an object is gone, `again` says where the same bytes are now: they may have been packed anew while they were read.
+    """
+
+    def __init__(self, store: Readable, runs: Sequence[Run], again: Callable[[], Sequence[Run]] | None = None) -> None:
+        self._store, self._again = store, again
+        self._go_on_with(runs)
+        self.size = self._ends[-1] if runs else 0
+        self._at = 0
+
+    def _go_on_with(self, runs: Sequence[Run]) -> None:
+        self._runs = runs
+        self._ends = list(accumulate(length for _, _, length in runs))
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.size}[whence])
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        filled = 0
+        while filled < len(view) and self._at < self.size:
+            try:
+                data = self._run(len(view) - filled)
+            except CorruptionError:
+                now = self._again() if self._again else self._runs
+                if now == self._runs:
+                    raise
+                self._go_on_with(now)
+                continue
+            view[filled : filled + len(data)] = data
+            filled += len(data)
+            self._at += len(data)
+        return filled
+
+    def _run(self, most: int) -> bytes:
+        """The bytes at hand, of one run, and no more than so many."""
+        index = bisect_right(self._ends, self._at)
+        key, offset, length = self._runs[index]
+        into = self._at - (self._ends[index] - length)
+        return self._store.read(key, offset + into, min(length - into, most))

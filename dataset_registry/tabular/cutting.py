@@ -1,0 +1,276 @@
+"""Cutting tables by content: where a part ends depends on the rows around it alone, not on where they stand in the table.
+
+So a row that is put in, replaced or taken away changes the part that it is in, and every other part stays the same bytes.
+The hash that decides is ours, format `cut/1`, pinned by test vectors (tests/tabular/test_cutting.py): it reads values, not
+representations, so that a wider type of the same numbers, or another library's idea of a text, moves no border.
+
+The hash of a row is a sum over its columns, each mixed with splitmix64's finalizer (Steele, Lea and Flood 2014) and odd
+constants of its own. Of a text it takes the length and the first and last eight bytes; of a list the sum of its elements.
+It spreads rows evenly and says nothing about equality.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dataset_registry.model.parts import Cut
+
+_Hashes = Any  # numpy.ndarray of uint64: the library's own types say less than they cost
+
+Positions = Any
+"""Positions between the rows of a table: an ascending numpy array of int64."""
+
+_GOLDEN = 0x9E3779B97F4A7C15
+_MASK = (1 << 64) - 1
+_NULL = np.uint64(0x6E756C6C6E756C6C)
+_BLOCK = 1 << 15
+"""Rows that are hashed at a time: their intermediate values stay in the processor's cache."""
+
+PART_BYTES = 12 << 20
+"""What the rows of a part take in memory, about: 3 to 5 MB as Parquet."""
+_FINER = 8
+"""A table that would have fewer than `_FEW` parts is cut this many times finer."""
+_FEW = 16
+MANY = 2 * _FEW * _FINER
+"""A table with more parts than this is not small any more: where it was cut finer it is cut anew, once."""
+LEAST_ROWS, _MOST_ROWS = 1 << 10, 1 << 20
+_WIDEST = 16 * PART_BYTES
+"""No part takes more than this in memory, unless a single row does."""
+
+
+def rule(head: pa.Table, *, is_whole: bool, columns: Sequence[str]) -> Cut:
+    """How to cut a table that begins with the rows of `head` (which are all of it, or `enough` of them)."""
+    rows = _rows_of(head)
+    if is_whole and head.num_rows < rows * _FEW:
+        rows = max(LEAST_ROWS, rows // _FINER)
+    return Cut(tuple(columns), rows)
+
+
+def enough(head: pa.Table) -> bool:
+    """Whether these are rows enough to know the rule."""
+    return bool(head.num_rows >= _rows_of(head) * _FEW)
+
+
+def kept(cut: Cut, columns: Sequence[str]) -> Cut | None:
+    """The rule of the version before, as far as it goes for a table of these columns; None where nothing of it does."""
+    there = tuple(name for name in cut.columns if name in columns)
+    return replace(cut, columns=there) if there else None
+
+
+def _rows_of(head: pa.Table) -> int:
+    """A power of two: the rows that take `PART_BYTES`, judged by the first 65,536 of them at most."""
+    sample = head.slice(0, 1 << 16)
+    width = _table_width(sample) / max(1, sample.num_rows)
+    rows = int(PART_BYTES / max(width, 1))
+    return min(_MOST_ROWS, max(LEAST_ROWS, 1 << max(0, rows.bit_length() - 1)))
+
+
+def _table_width(table: pa.Table) -> int:
+    return sum(_width(column) for column in table.columns)
+
+
+def _width(column: pa.ChunkedArray | pa.Array) -> int:
+    """Bytes that values take in memory, counted from their types and lengths: which buffers they happen to have, and who
+    made these, does not matter."""
+    kind, rows = column.type, len(column)
+    if pa.types.is_string(kind) or pa.types.is_binary(kind):
+        return rows * 4 + (pc.sum(pc.binary_length(column)).as_py() or 0)
+    if pa.types.is_struct(kind):
+        return sum(_width(pc.struct_field(column, i)) for i in range(kind.num_fields))
+    if pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind):
+        return rows * 4 + _width(pc.list_flatten(column))
+    if pa.types.is_map(kind):
+        chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+        return rows * 4 + sum(
+            _width(inner) for chunk in chunks for inner in (_slice(chunk, "keys"), _slice(chunk, "items"))
+        )
+    return 0 if pa.types.is_null(kind) else rows * max(1, kind.bit_width // 8)
+
+
+def borders(tables: Iterable[tuple[pa.Table, Positions]], cut: Cut) -> Iterator[pa.Table]:
+    """The rows of a stream (tables, each with its `hits`) in tables that are the parts to write, each of one combined chunk.
+
+    A row whose hash is 0 modulo `cut.rows` ends a part, of between an eighth of that and four times it, or of less where the
+    rows turn out to be wide. (FastCDC's normalised chunking was tried: parts of more equal sizes, and more of them new.)
+    """
+    pending: list[pa.Table] = []
+    count = size = 0
+    for table, ends in tables:
+        start = 0
+        while start < table.num_rows:
+            rest = table.slice(start)
+            end = _end(ends, start, count, cut.rows, _rows_that_fit(rest, _WIDEST - size))
+            if end > table.num_rows:
+                pending.append(rest)
+                count, size = count + rest.num_rows, size + _table_width(rest)
+                break
+            yield pa.concat_tables([*pending, rest.slice(0, end - start)]).combine_chunks()
+            pending, count, size, start = [], 0, 0, end
+    if pending:
+        yield pa.concat_tables(pending).combine_chunks()
+
+
+def _end(hits: Positions, start: int, count: int, target: int, fitting: int | None) -> int:
+    """Where the part ends that has `count` rows from before a table and goes on at its row `start`; behind the table, that
+    it goes on there.
+
+    `fitting` are the rows from there on for which it has room, None for all of them.
+    """
+    begin = start - count
+    latest = begin + target * 4
+    if fitting is not None:
+        latest = min(latest, start + max(fitting, 0 if count else 1))
+    at = int(np.searchsorted(hits, max(start + 1, begin + target // 8)))
+    return min(int(hits[at]), latest) if at < len(hits) else latest
+
+
+def _rows_that_fit(table: pa.Table, size: int) -> int | None:
+    """How many rows of a table take no more than this many bytes, None for all of them and more."""
+    if _table_width(table) < size:
+        return None
+    low, high = 0, table.num_rows
+    while low < high:
+        middle = (low + high + 1) // 2
+        if _table_width(table.slice(0, middle)) <= size:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def hits(table: pa.Table, cut: Cut) -> Positions:
+    """The positions behind the rows that may end a part, ascending."""
+    found = []
+    mask = np.uint64(cut.rows - 1)
+    for start in range(0, table.num_rows, _BLOCK):
+        hashes = row_hashes(table.slice(start, _BLOCK), cut.columns)
+        found.append(np.flatnonzero(hashes & mask == 0) + (start + 1))
+    return np.concatenate(found) if found else np.empty(0, np.int64)
+
+
+def row_hashes(table: pa.Table, columns: Sequence[str]) -> _Hashes:
+    """The hash of each row over these columns, in their order."""
+    total = np.zeros(table.num_rows, np.uint64)
+    for position, name in enumerate(columns):
+        values = table.column(name).combine_chunks()
+        if isinstance(values, pa.ChunkedArray):  # no rows
+            continue
+        total += _mixed(_hashed(values), position)
+    return _mixed(total, len(columns))
+
+
+def _mixed(values: _Hashes, seed: int) -> _Hashes:
+    """splitmix64's finalizer over values and a seed."""
+    mixed = values + np.uint64((seed + 1) * _GOLDEN & _MASK)
+    mixed ^= mixed >> np.uint64(30)
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(27)
+    mixed *= np.uint64(0x94D049BB133111EB)
+    mixed ^= mixed >> np.uint64(31)
+    return mixed
+
+
+def _hashed(values: pa.Array) -> _Hashes:
+    """One number a value, the same one wherever the value is the same; nulls have one of their own."""
+    numbers = _numbers(values)
+    if values.null_count:
+        valid = pc.is_valid(values).to_numpy(zero_copy_only=False)
+        numbers = np.where(valid, numbers, _NULL)
+    return numbers
+
+
+def _numbers(values: pa.Array) -> _Hashes:
+    kind = values.type
+    if pa.types.is_string(kind) or pa.types.is_binary(kind):
+        return _texts(values)
+    if pa.types.is_boolean(kind):
+        return values.cast(pa.uint8()).fill_null(0).to_numpy(zero_copy_only=False).astype(np.uint64)
+    if pa.types.is_null(kind):
+        return np.full(len(values), _NULL)
+    if pa.types.is_struct(kind):
+        total = np.zeros(len(values), np.uint64)
+        for position in range(kind.num_fields):
+            total += _mixed(_hashed(values.field(position).slice(0)), position)
+        return total
+    if pa.types.is_map(kind):
+        total = _sums(values, _mixed(_hashed(_slice(values, "keys")), 1))
+        return total + _sums(values, _mixed(_hashed(_slice(values, "items")), 2))
+    if pa.types.is_list(kind):
+        return _sums(values, _mixed(_hashed(_slice(values, "values")), 1))
+    if pa.types.is_fixed_size_list(kind):
+        inner = values.values.slice(values.offset * kind.list_size, len(values) * kind.list_size)
+        return _mixed(_hashed(inner), 1).reshape(len(values), kind.list_size).sum(axis=1, dtype=np.uint64)
+    return _fixed(values)
+
+
+def _fixed(values: pa.Array) -> _Hashes:
+    """Numbers and moments: their bits, of the widest type of their kind. Wider ones (decimals) a word at a time."""
+    kind = values.type
+    width = kind.bit_width // 8
+    data = values.buffers()[1]
+    if pa.types.is_fixed_size_binary(kind) or width > 8:
+        raw = np.frombuffer(data, np.uint8)[values.offset * width : (values.offset + len(values)) * width]
+        padded = np.zeros((len(values), -(-width // 8) * 8), np.uint8)
+        padded[:, :width] = raw.reshape(len(values), width)
+        words = padded.view(np.uint64)
+        total = np.zeros(len(values), np.uint64)
+        for position in range(words.shape[1]):
+            total += _mixed(np.ascontiguousarray(words[:, position]), position)
+        return total
+    if pa.types.is_floating(kind):
+        floats = np.frombuffer(data, f"<f{width}")[values.offset : values.offset + len(values)]
+        return floats.astype(np.float64, copy=False).view(np.uint64)
+    sign = "u" if pa.types.is_unsigned_integer(kind) else "i"
+    numbers = np.frombuffer(data, f"<{sign}{width}")[values.offset : values.offset + len(values)]
+    return numbers.astype(np.int64 if sign == "i" else np.uint64, copy=False).view(np.uint64)
+
+
+def _texts(values: pa.Array) -> _Hashes:
+    """Texts and bytes: the length, the first and the last eight bytes, each read as one little-endian word."""
+    _, offsets, data = values.buffers()
+    ends = np.frombuffer(offsets, "<i4")[values.offset : values.offset + len(values) + 1].astype(np.int64)
+    starts, lengths = ends[:-1], np.diff(ends)
+    if values.null_count:  # what lies under a null is anybody's
+        lengths = np.where(pc.is_valid(values).to_numpy(zero_copy_only=False), lengths, 0)
+    low, high = (int(ends[0]), int(ends[-1])) if len(ends) else (0, 0)
+    padded = np.zeros(high - low + 8, np.uint8)
+    if data is not None:
+        padded[: high - low] = np.frombuffer(data, np.uint8)[low:high]
+    words = np.ndarray((high - low + 1,), "<u8", padded.data, strides=(1,))
+    starts = starts - low
+    numbers = words[starts]
+    longest = int(lengths.max()) if len(lengths) else 0
+    if longest <= 8 and (lengths == longest).all():
+        numbers &= _FIRST[longest]
+    else:
+        numbers &= _FIRST[np.minimum(lengths, 8)]
+    numbers += lengths.view(np.uint64) * _LENGTH
+    if longest > 8:
+        numbers += np.where(lengths > 8, words[np.maximum(starts + lengths - 8, 0)], np.uint64(0)) * _LAST
+    return numbers
+
+
+_LENGTH, _LAST = np.uint64(0xD6E8FEB86659FD93), np.uint64(0xA0761D6478BD642F)
+_FIRST = np.array([(1 << (8 * count)) - 1 for count in range(9)], np.uint64)
+"""Masks for the first bytes of a word."""
+
+
+def _sums(lists: pa.Array, inner: _Hashes) -> _Hashes:
+    """The sum of the hashes of each list's elements, and their number."""
+    ends = lists.offsets.to_numpy(zero_copy_only=False).astype(np.int64)
+    ends = ends - ends[0]
+    running = np.zeros(len(inner) + 1, np.uint64)
+    np.cumsum(inner, out=running[1:])
+    lengths = np.diff(ends).view(np.uint64)
+    return running[ends[1:]] - running[ends[:-1]] + _mixed(lengths, 3)
+
+
+def _slice(lists: pa.Array, what: str) -> pa.Array:
+    """The elements of the lists of a slice."""
+    offsets = lists.offsets
+    first, last = offsets[0].as_py(), offsets[-1].as_py()
+    return getattr(lists, what).slice(first, last - first)
