@@ -18,7 +18,7 @@ from dataset_registry.operations.access import Access
 from dataset_registry.operations.change import Change, staged_component
 from dataset_registry.operations.stage import captured, stage
 from dataset_registry.store import Spool, Spooled
-from dataset_registry.tabular.arrow import is_table
+from dataset_registry.tabular.formats import is_table
 from dataset_registry.version import Version
 
 

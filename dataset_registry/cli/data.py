@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 from shutil import copyfileobj
-from typing import Annotated, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
 
 import typer
 
@@ -20,21 +20,14 @@ from dataset_registry.cli.output import (
     working,
 )
 from dataset_registry.cli.place import here
-from dataset_registry.dataset import Dataset
 from dataset_registry.errors import InputError
 from dataset_registry.model.names import split_address
-from dataset_registry.registry import Registry
-from dataset_registry.version import Version
-from dataset_registry.wire.commits import CommitShape, ProductionShape
-from dataset_registry.wire.datasets import (
-    CapturedShape,
-    ComparisonShape,
-    ComponentShape,
-    DatasetShape,
-    SchemaShape,
-    VersionShape,
-)
-from dataset_registry.wire.files import FileShape
+
+if TYPE_CHECKING:
+    from dataset_registry.dataset import Dataset
+    from dataset_registry.registry import Registry
+    from dataset_registry.version import Version
+
 
 app = typer.Typer()
 dataset_app = typer.Typer(no_args_is_help=True, help="Make, describe, rename and delete datasets.")
@@ -66,7 +59,7 @@ def init(
 
 @app.command()
 @here
-def status(registry: Registry, as_json: AsJson = False) -> None:
+def status(registry: "Registry", as_json: AsJson = False) -> None:
     """Where the registry is, who you are there, and how much it holds."""
     found = registry.datasets()
     count = total = 0
@@ -97,11 +90,13 @@ def status(registry: Registry, as_json: AsJson = False) -> None:
 @app.command()
 @here
 def datasets(
-    registry: Registry,
+    registry: "Registry",
     prefix: Annotated[str, typer.Argument(help="Only names that begin so.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """List the datasets that you may read."""
+    from dataset_registry.wire.datasets import DatasetShape
+
     found = registry.datasets(prefix=prefix)
     if as_json:
         print_json([DatasetShape.of(dataset.record) for dataset in found])
@@ -113,7 +108,7 @@ def datasets(
 @app.command()
 @here
 def put(
-    registry: Registry,
+    registry: "Registry",
     dataset: DatasetName,
     files: Annotated[
         list[str],
@@ -138,6 +133,8 @@ def put(
 
     One file alone is the component `data`; of several, each has its file's name without the suffix.
     """
+    from dataset_registry.wire.commits import CommitShape
+
     named = [_named(text, alone=len(files) == 1) for text in files]
     with (
         working(f"committing to {dataset}"),
@@ -166,7 +163,7 @@ def _named(text: str, *, alone: bool) -> tuple[str, str]:
 @app.command()
 @here
 def get(
-    registry: Registry,
+    registry: "Registry",
     address: Address,
     component: Annotated[str | None, typer.Argument(help="One component; else all of them.")] = None,
     to: Annotated[
@@ -195,13 +192,15 @@ def _write(stream: BinaryIO) -> None:
 @app.command()
 @here
 def log(
-    registry: Registry,
+    registry: "Registry",
     address: Address,
     everything: Annotated[bool, typer.Option("--all", "-a", help="Every version, on whatever branch.")] = False,
     limit: Annotated[int | None, typer.Option("--limit", "-n", help="At most so many versions.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Draw the history of a ref, newest first: how it branched, and what was merged."""
+    from dataset_registry.wire.datasets import VersionShape
+
     name, ref = split_address(address)
     dataset = registry.dataset(name)
     found = dataset.tree()[:limit] if everything else dataset.log(ref or "main", limit=limit)
@@ -216,7 +215,7 @@ def log(
         typer.echo(line)
 
 
-def _line(version: Version, refs: list[str]) -> str:
+def _line(version: "Version", refs: list[str]) -> str:
     where = f" ({', '.join(refs)})" if refs else ""
     message = (version.message or "").partition("\n")[0]
     who = f"{version.created_by or 'somebody'}, {moment(version.created_at)}"
@@ -225,8 +224,11 @@ def _line(version: Version, refs: list[str]) -> str:
 
 @app.command()
 @here
-def show(registry: Registry, address: Address, as_json: AsJson = False) -> None:
+def show(registry: "Registry", address: Address, as_json: AsJson = False) -> None:
     """A version: who made it, from what, and what it holds."""
+    from dataset_registry.wire.commits import ProductionShape
+    from dataset_registry.wire.datasets import ComponentShape, VersionShape
+
     version = registry.version(address)
     productions = version.productions
     if as_json:
@@ -264,12 +266,14 @@ def show(registry: Registry, address: Address, as_json: AsJson = False) -> None:
 @app.command()
 @here
 def schema(
-    registry: Registry,
+    registry: "Registry",
     address: Address,
     component: Annotated[str | None, typer.Argument(help="One component; else all of them.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """The columns of a version's tables, with what is known of their values."""
+    from dataset_registry.wire.datasets import CapturedShape, SchemaShape
+
     version = registry.version(address)
     captured = version.captured(component)
     if as_json:
@@ -295,13 +299,15 @@ def _text(value: object) -> str:
 @app.command()
 @here
 def diff(
-    registry: Registry,
+    registry: "Registry",
     dataset: DatasetName,
     before: Annotated[str, typer.Argument(help="A ref.", autocompletion=place.complete_ref)],
     after: Annotated[str, typer.Argument(help="Another one.", autocompletion=place.complete_ref)] = "main",
     as_json: AsJson = False,
 ) -> None:
     """What changed from one version to another: components, and the columns of their tables."""
+    from dataset_registry.wire.datasets import ComparisonShape
+
     found = registry.dataset(dataset).diff(before, after)
     if as_json:
         print_json(ComparisonShape.of(found))
@@ -331,7 +337,7 @@ def diff(
 @dataset_app.command("create")
 @here
 def create_dataset(
-    registry: Registry,
+    registry: "Registry",
     name: Annotated[str, typer.Argument(help="A path like raw/flights.")],
     description: Annotated[str | None, typer.Option("--description", "-d")] = None,
     as_json: AsJson = False,
@@ -343,7 +349,7 @@ def create_dataset(
 @dataset_app.command("describe")
 @here
 def describe(
-    registry: Registry,
+    registry: "Registry",
     dataset: DatasetName,
     description: Annotated[str, typer.Argument()],
     as_json: AsJson = False,
@@ -357,7 +363,7 @@ def describe(
 @dataset_app.command("rename")
 @here
 def rename(
-    registry: Registry,
+    registry: "Registry",
     dataset: DatasetName,
     name: Annotated[str, typer.Argument(help="The new name.")],
     as_json: AsJson = False,
@@ -370,7 +376,7 @@ def rename(
 
 @dataset_app.command("delete")
 @here
-def delete_dataset(registry: Registry, dataset: DatasetName, yes: Yes = False) -> None:
+def delete_dataset(registry: "Registry", dataset: DatasetName, yes: Yes = False) -> None:
     """Delete a dataset with all its versions. Files go with the next collect, those that nothing else names."""
     found = registry.dataset(dataset)
     count = len(found.tree())
@@ -378,7 +384,9 @@ def delete_dataset(registry: Registry, dataset: DatasetName, yes: Yes = False) -
         typer.echo(f"{dataset} deleted with {found.delete()} versions")
 
 
-def _say(dataset: Dataset, what: str, as_json: bool) -> None:
+def _say(dataset: "Dataset", what: str, as_json: bool) -> None:
+    from dataset_registry.wire.datasets import DatasetShape
+
     if as_json:
         print_json(DatasetShape.of(dataset.record))
     else:
@@ -390,7 +398,7 @@ def _say(dataset: Dataset, what: str, as_json: bool) -> None:
 
 @version_app.command("children")
 @here
-def children(registry: Registry, address: Address, as_json: AsJson = False) -> None:
+def children(registry: "Registry", address: Address, as_json: AsJson = False) -> None:
     """The versions made from one in its own dataset."""
     name, ref = split_address(address)
     _list(registry.dataset(name).children(ref or "main"), as_json)
@@ -399,7 +407,7 @@ def children(registry: Registry, address: Address, as_json: AsJson = False) -> N
 @version_app.command("merge-base")
 @here
 def merge_base(
-    registry: Registry,
+    registry: "Registry",
     dataset: DatasetName,
     left: Annotated[str, typer.Argument(autocompletion=place.complete_ref)],
     right: Annotated[str, typer.Argument(autocompletion=place.complete_ref)],
@@ -411,7 +419,7 @@ def merge_base(
 
 @version_app.command("consumers")
 @here
-def consumers(registry: Registry, address: Address, as_json: AsJson = False) -> None:
+def consumers(registry: "Registry", address: Address, as_json: AsJson = False) -> None:
     """The versions of other datasets that were made from one."""
     found = registry.version(address).consumers
     if as_json:
@@ -423,7 +431,7 @@ def consumers(registry: Registry, address: Address, as_json: AsJson = False) -> 
 
 @version_app.command("delete")
 @here
-def delete_version(registry: Registry, address: Address, yes: Yes = False) -> None:
+def delete_version(registry: "Registry", address: Address, yes: Yes = False) -> None:
     """Delete a version that no branch, tag or child points at."""
     name, ref = split_address(address)
     if ref is None:
@@ -435,7 +443,9 @@ def delete_version(registry: Registry, address: Address, yes: Yes = False) -> No
         typer.echo(f"{version} deleted")
 
 
-def _list(found: list[Version], as_json: bool) -> None:
+def _list(found: "list[Version]", as_json: bool) -> None:
+    from dataset_registry.wire.datasets import VersionShape
+
     if as_json:
         print_json([VersionShape.of(version.record) for version in found])
         return
@@ -450,8 +460,10 @@ Hash = Annotated[str, typer.Argument(help="The beginning of a SHA-256.")]
 
 @file_app.command("show")
 @here
-def show_file(registry: Registry, content_hash: Hash, as_json: AsJson = False) -> None:
+def show_file(registry: "Registry", content_hash: Hash, as_json: AsJson = False) -> None:
     """A stored file: its hash, its size, and how many versions name it."""
+    from dataset_registry.wire.files import FileShape
+
     found = registry.file(content_hash)
     if as_json:
         print_json(FileShape.of(found))
@@ -471,7 +483,7 @@ def show_file(registry: Registry, content_hash: Hash, as_json: AsJson = False) -
 @file_app.command("get")
 @here
 def get_file(
-    registry: Registry,
+    registry: "Registry",
     content_hash: Hash,
     to: Annotated[str, typer.Option("--to", "-o", help="A file to write; - for standard output.")] = "-",
 ) -> None:
@@ -486,8 +498,10 @@ def get_file(
 
 @file_app.command("list")
 @here
-def list_files(registry: Registry, as_json: AsJson = False) -> None:
+def list_files(registry: "Registry", as_json: AsJson = False) -> None:
     """The stored files that you may read, oldest first."""
+    from dataset_registry.wire.files import FileShape
+
     found = list(registry.files())
     if as_json:
         print_json([FileShape.of(file) for file in found])

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from dataset_registry.catalog import Catalog
 from dataset_registry.cli.place import CatalogOption
 
 app = typer.Typer(no_args_is_help=True, help="The catalog's tables: which revision they have, and how to change it.")
@@ -14,6 +13,8 @@ app = typer.Typer(no_args_is_help=True, help="The catalog's tables: which revisi
 @app.command()
 def current(catalog: CatalogOption) -> None:
     """Print the revision that the catalog has."""
+    from dataset_registry.catalog import Catalog
+
     with closing(Catalog(catalog)) as opened:
         typer.echo(opened.revision() or "no tables yet")
 
@@ -24,7 +25,7 @@ def upgrade(
     revision: Annotated[str, typer.Argument(help="The revision to go to.")] = "head",
 ) -> None:
     """Create the catalog's tables, or bring them to the newest revision, in one transaction."""
-    from dataset_registry.catalog import migrate
+    from dataset_registry.catalog import Catalog, migrate
 
     with closing(Catalog(catalog)) as opened:
         before = opened.revision()
@@ -38,7 +39,7 @@ def downgrade(
     revision: Annotated[str, typer.Argument(help="The revision to go back to, or 'base' for an empty database.")],
 ) -> None:
     """Take the tables back to an older revision. Refuses, naming the rows, where that would lose data."""
-    from dataset_registry.catalog import migrate
+    from dataset_registry.catalog import Catalog, migrate
 
     with closing(Catalog(catalog)) as opened:
         before = opened.revision()
@@ -49,7 +50,7 @@ def downgrade(
 @app.command()
 def check(catalog: CatalogOption) -> None:
     """Compare the database with the tables that this package expects (`alembic check`)."""
-    from dataset_registry.catalog import migrate
+    from dataset_registry.catalog import Catalog, migrate
 
     with closing(Catalog(catalog)) as opened:
         migrate.check(opened)

@@ -2,7 +2,7 @@
 
 import json
 from datetime import timedelta
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -11,9 +11,10 @@ from dataset_registry.cli.place import here
 from dataset_registry.errors import InputError
 from dataset_registry.model.actors import Kind, Permission, User, parse_permission
 from dataset_registry.model.retention import parse_duration
-from dataset_registry.registry import Registry
-from dataset_registry.wire.people import GrantShape, NewTokenShape, ProtectionShape, TokenShape, UserShape
-from dataset_registry.wire.upkeep import AuditCheckShape, AuditShape
+
+if TYPE_CHECKING:
+    from dataset_registry.registry import Registry
+
 
 app = typer.Typer()
 user_app = typer.Typer(no_args_is_help=True, help="Users, services and groups, for administrators.")
@@ -34,7 +35,7 @@ FileHash = Annotated[str | None, typer.Option("--file", help="A file by its hash
 
 @app.command()
 @here
-def whoami(registry: Registry) -> None:
+def whoami(registry: "Registry") -> None:
     """As whom you act."""
     typer.echo(registry.actor)
 
@@ -45,7 +46,7 @@ def whoami(registry: Registry) -> None:
 @user_app.command("create")
 @here
 def create_user(
-    registry: Registry,
+    registry: "Registry",
     name: UserName,
     role: Annotated[str, typer.Option("--role", help="administrator, member (may make datasets) or guest.")] = "member",
     kind: Annotated[str, typer.Option("--kind", help="person, service or group.")] = "person",
@@ -59,7 +60,7 @@ def create_user(
 @user_app.command("update")
 @here
 def update_user(
-    registry: Registry,
+    registry: "Registry",
     name: UserName,
     role: Annotated[str | None, typer.Option("--role")] = None,
     disable: Annotated[bool | None, typer.Option("--disable/--enable", help="Lock it out, let it in again.")] = None,
@@ -74,8 +75,10 @@ def update_user(
 
 @user_app.command("list")
 @here
-def list_users(registry: Registry, as_json: AsJson = False) -> None:
+def list_users(registry: "Registry", as_json: AsJson = False) -> None:
     """Every user and group."""
+    from dataset_registry.wire.people import UserShape
+
     found = registry.users()
     if as_json:
         print_json([UserShape.of(user) for user in found])
@@ -85,6 +88,8 @@ def list_users(registry: Registry, as_json: AsJson = False) -> None:
 
 
 def _say(user: User, what: str, as_json: bool) -> None:
+    from dataset_registry.wire.people import UserShape
+
     if as_json:
         print_json(UserShape.of(user))
     else:
@@ -98,7 +103,7 @@ def _say(user: User, what: str, as_json: bool) -> None:
 @token_app.command("create")
 @here
 def create_token(
-    registry: Registry,
+    registry: "Registry",
     user: Annotated[str | None, typer.Argument(help="Whose; else your own.")] = None,
     name: Annotated[str, typer.Option("--name", help="What it is for.")] = "token",
     permission: Annotated[str, typer.Option("--permission", help="read, write or admin: at most this.")] = "admin",
@@ -107,6 +112,8 @@ def create_token(
     as_json: AsJson = False,
 ) -> None:
     """Make a token. Its secret is printed once, alone on standard output."""
+    from dataset_registry.wire.people import NewTokenShape
+
     duration: timedelta | None = parse_duration(lasts) if lasts is not None else None
     made = registry.create_token(
         user, name=name, permission=parse_permission(permission), prefix=prefix, lasts=duration
@@ -122,9 +129,11 @@ def create_token(
 @token_app.command("list")
 @here
 def list_tokens(
-    registry: Registry, user: Annotated[str | None, typer.Argument()] = None, as_json: AsJson = False
+    registry: "Registry", user: Annotated[str | None, typer.Argument()] = None, as_json: AsJson = False
 ) -> None:
     """Tokens, the newest first."""
+    from dataset_registry.wire.people import TokenShape
+
     found = registry.tokens(user)
     if as_json:
         print_json([TokenShape.of(token) for token in found])
@@ -146,7 +155,9 @@ def list_tokens(
 
 @token_app.command("revoke")
 @here
-def revoke_token(registry: Registry, token_id: Annotated[int, typer.Argument(help="Its id, from token list.")]) -> None:
+def revoke_token(
+    registry: "Registry", token_id: Annotated[int, typer.Argument(help="Its id, from token list.")]
+) -> None:
     """Let a token let nobody in any more."""
     typer.echo(f"token {token_id} of {registry.revoke_token(token_id).user} revoked")
 
@@ -163,7 +174,7 @@ def _name(resource: str | None, file: str | None) -> str | None:
 @grant_app.command("add")
 @here
 def grant(
-    registry: Registry,
+    registry: "Registry",
     user: UserName,
     permission: Annotated[str, typer.Argument(help="read, write or admin.")],
     resource: Resource = None,
@@ -171,6 +182,8 @@ def grant(
     as_json: AsJson = False,
 ) -> None:
     """Let a user or group read, write or admin something, instead of what it could do there."""
+    from dataset_registry.wire.people import GrantShape
+
     given: Permission = parse_permission(permission)
     made = registry.grant(user, given, _name(resource, file), file=file)
     if as_json:
@@ -181,7 +194,7 @@ def grant(
 
 @grant_app.command("revoke")
 @here
-def revoke(registry: Registry, user: UserName, resource: Resource = None, file: FileHash = None) -> None:
+def revoke(registry: "Registry", user: UserName, resource: Resource = None, file: FileHash = None) -> None:
     """Take what a user or group was granted on something."""
     registry.revoke(user, _name(resource, file), file=file)
     typer.echo(f"{user} was granted nothing on {file or resource} any more")
@@ -190,13 +203,15 @@ def revoke(registry: Registry, user: UserName, resource: Resource = None, file: 
 @grant_app.command("list")
 @here
 def list_grants(
-    registry: Registry,
+    registry: "Registry",
     resource: Resource = None,
     file: FileHash = None,
     user: Annotated[str | None, typer.Option("--user", help="What this user or group was granted.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """What was granted on something, to somebody, or all that you may see."""
+    from dataset_registry.wire.people import GrantShape
+
     found = registry.grants("" if resource == "/" else resource, file=file, user=user)
     if as_json:
         print_json([GrantShape.of(grant) for grant in found])
@@ -214,13 +229,15 @@ Where = Annotated[str, typer.Argument(help="A dataset, or a prefix that ends in 
 @protect_app.command("add")
 @here
 def protect(
-    registry: Registry,
+    registry: "Registry",
     resource: Where,
     branch: Branch = "main",
     allow: Annotated[list[str] | None, typer.Option("--allow", help="Users and groups that may move it.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Let only admins and those who are allowed commit to a branch, move it or delete it."""
+    from dataset_registry.wire.people import ProtectionShape
+
     made = registry.protect("" if resource == "/" else resource, branch, allow=allow or ())
     if as_json:
         print_json(ProtectionShape.of(made))
@@ -230,7 +247,7 @@ def protect(
 
 @protect_app.command("remove")
 @here
-def unprotect(registry: Registry, resource: Where, branch: Branch = "main") -> None:
+def unprotect(registry: "Registry", resource: Where, branch: Branch = "main") -> None:
     """Protect a branch no more."""
     registry.unprotect("" if resource == "/" else resource, branch)
     typer.echo(f"{branch} of {resource} is protected no more")
@@ -239,11 +256,13 @@ def unprotect(registry: Registry, resource: Where, branch: Branch = "main") -> N
 @protect_app.command("list")
 @here
 def list_protections(
-    registry: Registry,
+    registry: "Registry",
     dataset: Annotated[str | None, typer.Argument(help="A dataset; else all, for administrators.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Protected branches."""
+    from dataset_registry.wire.people import ProtectionShape
+
     found = registry.protections(dataset)
     if as_json:
         print_json([ProtectionShape.of(protection) for protection in found])
@@ -258,7 +277,7 @@ def list_protections(
 @audit_app.command("list")
 @here
 def audit(
-    registry: Registry,
+    registry: "Registry",
     dataset: Annotated[str | None, typer.Option("--dataset", help="Only what is about this one.")] = None,
     actor: Annotated[str | None, typer.Option("--by", help="Only what this user did.")] = None,
     action: Annotated[str | None, typer.Option("--action", help="Only this: commit, grant …")] = None,
@@ -266,6 +285,8 @@ def audit(
     as_json: AsJson = False,
 ) -> None:
     """Who did what, the newest first."""
+    from dataset_registry.wire.upkeep import AuditShape
+
     found = registry.audit(dataset=dataset, actor=actor, action=action, limit=limit)
     if as_json:
         print_json([AuditShape.of(entry) for entry in found])
@@ -280,23 +301,27 @@ def audit(
 
 @audit_app.command("export")
 @here
-def export(registry: Registry) -> None:
+def export(registry: "Registry") -> None:
     """The whole log, oldest first, an entry of JSON with its hash a line."""
+    from dataset_registry.wire.upkeep import AuditShape
+
     for entry, carried in registry.export_audit():
         typer.echo(json.dumps(AuditShape.of(entry, carried).model_dump(mode="json"), ensure_ascii=False))
 
 
 @audit_app.command("seal")
 @here
-def seal(registry: Registry) -> None:
+def seal(registry: "Registry") -> None:
     """Seal what was not sealed yet; every collect does, and a server every minute."""
     typer.echo(f"{registry.seal_audit()} entries sealed")
 
 
 @audit_app.command("check")
 @here
-def check(registry: Registry, as_json: AsJson = False) -> None:
+def check(registry: "Registry", as_json: AsJson = False) -> None:
     """Find out whether anybody changed, removed or added entries since they were sealed. The exit code is 3 then."""
+    from dataset_registry.wire.upkeep import AuditCheckShape
+
     found = registry.check_audit()
     if as_json:
         print_json(

@@ -4,12 +4,15 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from dataset_registry.errors import InputError
-from dataset_registry.registry import Registry
+
+if TYPE_CHECKING:
+    from dataset_registry.registry import Registry
+
 
 FOLDER_VARIABLE = "DATASET_REGISTRY"
 CATALOG_VARIABLE = "DATASET_REGISTRY_CATALOG"
@@ -85,8 +88,10 @@ def opened(
     *,
     otherwise: str = WHICH,
     compress: bool = False,
-) -> Iterator[Registry]:
+) -> Iterator["Registry"]:
     """The registry that the options name. Raises `InputError` when they name none."""
+    from dataset_registry.registry import Registry
+
     if registry is None and (catalog is None or store is None):
         raise InputError(otherwise)
     with Registry.open(
@@ -153,7 +158,7 @@ def complete_ref(context: typer.Context, incomplete: str) -> list[str]:
 
 
 @contextmanager
-def _quietly(context: typer.Context) -> Iterator[Registry | None]:
+def _quietly(context: typer.Context) -> Iterator["Registry | None"]:
     """The registry of a command line that is still being typed; None where there is none."""
     folder, catalog, store, acting_as, token = (context.params.get(name) for name in _OPTIONS)
     if folder is None and (catalog is None or store is None):

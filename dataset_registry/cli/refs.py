@@ -1,6 +1,6 @@
 """Commands about branches and tags."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,8 +9,10 @@ from dataset_registry.cli.data import DatasetName
 from dataset_registry.cli.output import AsJson, moment, print_json, print_table
 from dataset_registry.cli.place import here
 from dataset_registry.model.records import PointerRecord
-from dataset_registry.registry import Registry
-from dataset_registry.wire.datasets import PointerShape, RegistryBranchShape
+
+if TYPE_CHECKING:
+    from dataset_registry.registry import Registry
+
 
 branch_app = typer.Typer(no_args_is_help=True, help="Branches: pointers that move.")
 tag_app = typer.Typer(no_args_is_help=True, help="Tags: pointers that never move.")
@@ -22,7 +24,7 @@ Name = Annotated[str, typer.Argument(autocompletion=place.complete_ref)]
 
 @branch_app.command("list")
 @here
-def list_branches(registry: Registry, dataset: DatasetName, as_json: AsJson = False) -> None:
+def list_branches(registry: "Registry", dataset: DatasetName, as_json: AsJson = False) -> None:
     """The branches of a dataset."""
     _list(registry.dataset(dataset).branches(), as_json)
 
@@ -30,7 +32,7 @@ def list_branches(registry: Registry, dataset: DatasetName, as_json: AsJson = Fa
 @branch_app.command("create")
 @here
 def create_branch(
-    registry: Registry, dataset: DatasetName, name: Name, ref: Ref = "main", as_json: AsJson = False
+    registry: "Registry", dataset: DatasetName, name: Name, ref: Ref = "main", as_json: AsJson = False
 ) -> None:
     """Start a branch at a version."""
     _say(dataset, registry.dataset(dataset).create_branch(name, ref), as_json)
@@ -39,7 +41,7 @@ def create_branch(
 @branch_app.command("move")
 @here
 def move_branch(
-    registry: Registry,
+    registry: "Registry",
     dataset: DatasetName,
     name: Name,
     ref: Ref,
@@ -52,7 +54,7 @@ def move_branch(
 
 @branch_app.command("delete")
 @here
-def delete_branch(registry: Registry, dataset: DatasetName, name: Name) -> None:
+def delete_branch(registry: "Registry", dataset: DatasetName, name: Name) -> None:
     """Delete a branch; its versions stay."""
     registry.dataset(dataset).delete_branch(name)
     typer.echo(f"{dataset}@{name} deleted")
@@ -60,7 +62,7 @@ def delete_branch(registry: Registry, dataset: DatasetName, name: Name) -> None:
 
 @tag_app.command("list")
 @here
-def list_tags(registry: Registry, dataset: DatasetName, as_json: AsJson = False) -> None:
+def list_tags(registry: "Registry", dataset: DatasetName, as_json: AsJson = False) -> None:
     """The tags of a dataset."""
     _list(registry.dataset(dataset).tags(), as_json)
 
@@ -68,7 +70,7 @@ def list_tags(registry: Registry, dataset: DatasetName, as_json: AsJson = False)
 @tag_app.command("create")
 @here
 def create_tag(
-    registry: Registry, dataset: DatasetName, name: Name, ref: Ref = "main", as_json: AsJson = False
+    registry: "Registry", dataset: DatasetName, name: Name, ref: Ref = "main", as_json: AsJson = False
 ) -> None:
     """Name a version for ever."""
     _say(dataset, registry.dataset(dataset).create_tag(name, ref), as_json)
@@ -76,7 +78,7 @@ def create_tag(
 
 @tag_app.command("delete")
 @here
-def delete_tag(registry: Registry, dataset: DatasetName, name: Name) -> None:
+def delete_tag(registry: "Registry", dataset: DatasetName, name: Name) -> None:
     """Delete a tag; its name is never given again."""
     registry.dataset(dataset).delete_tag(name)
     typer.echo(f"{dataset}@{name} deleted")
@@ -84,8 +86,10 @@ def delete_tag(registry: Registry, dataset: DatasetName, name: Name) -> None:
 
 @everywhere_app.command("list")
 @here
-def list_everywhere(registry: Registry, as_json: AsJson = False) -> None:
+def list_everywhere(registry: "Registry", as_json: AsJson = False) -> None:
     """The branches over all datasets."""
+    from dataset_registry.wire.datasets import RegistryBranchShape
+
     found = registry.branches()
     if as_json:
         print_json([RegistryBranchShape.of(branch) for branch in found])
@@ -95,19 +99,21 @@ def list_everywhere(registry: Registry, as_json: AsJson = False) -> None:
 
 @everywhere_app.command("create")
 @here
-def create_everywhere(registry: Registry, name: Name, source: Annotated[str, typer.Argument()] = "main") -> None:
+def create_everywhere(registry: "Registry", name: Name, source: Annotated[str, typer.Argument()] = "main") -> None:
     """Branch every dataset that has the branch SOURCE, at once."""
     typer.echo(f"{name} made in {registry.create_branch(name, source)} datasets")
 
 
 @everywhere_app.command("delete")
 @here
-def delete_everywhere(registry: Registry, name: Name) -> None:
+def delete_everywhere(registry: "Registry", name: Name) -> None:
     """Delete a branch over all datasets; versions stay."""
     typer.echo(f"{name} deleted in {registry.delete_branch(name)} datasets")
 
 
 def _say(dataset: str, pointer: PointerRecord, as_json: bool) -> None:
+    from dataset_registry.wire.datasets import PointerShape
+
     if as_json:
         print_json(PointerShape.of(pointer))
     else:
@@ -116,6 +122,8 @@ def _say(dataset: str, pointer: PointerRecord, as_json: bool) -> None:
 
 
 def _list(found: list[PointerRecord], as_json: bool) -> None:
+    from dataset_registry.wire.datasets import PointerShape
+
     if as_json:
         print_json([PointerShape.of(pointer) for pointer in found])
         return

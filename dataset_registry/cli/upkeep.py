@@ -4,7 +4,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +12,10 @@ from dataset_registry.cli.output import AsJson, DryRun, Yes, confirmed, print_js
 from dataset_registry.cli.place import here, opened
 from dataset_registry.errors import InputError
 from dataset_registry.model.retention import Policy, Rule, parse_duration
-from dataset_registry.registry import Registry
+
+if TYPE_CHECKING:
+    from dataset_registry.registry import Registry
+
 
 DAMAGED = 3
 """The exit code of a verification that found damage."""
@@ -32,7 +35,7 @@ OlderThan = Annotated[
 @app.command()
 @here
 def expire(
-    registry: Registry,
+    registry: "Registry",
     policy: Annotated[Path | None, typer.Option(help="A policy in a TOML file, instead of the options below.")] = None,
     datasets: Annotated[str, typer.Option(help="The datasets it is for, as a pattern: 'raw/*'.")] = "*",
     branches: Annotated[str, typer.Option(help="The branches whose histories are judged, as a pattern.")] = "*",
@@ -89,7 +92,7 @@ def expire(
 @app.command()
 @here
 def collect(
-    registry: Registry,
+    registry: "Registry",
     older_than: OlderThan = "1d",
     sweep: Annotated[
         bool,
@@ -143,7 +146,7 @@ def collect(
 @app.command()
 @here
 def verify(
-    registry: Registry,
+    registry: "Registry",
     deep: Annotated[bool, typer.Option("--deep", help="Read and hash the content of every file.")] = False,
     share: Annotated[
         str | None, typer.Option(help="Read a share of the files: 2/7 is the second of seven, say on Tuesdays.")
@@ -188,7 +191,7 @@ def verify(
 @app.command()
 @here
 def copy(
-    registry: Registry,
+    registry: "Registry",
     to: Annotated[str | None, typer.Option("--to", help="The folder of the other registry.")] = None,
     to_catalog: Annotated[str | None, typer.Option(help="The catalog of the other registry, with --to-store.")] = None,
     to_store: Annotated[str | None, typer.Option(help="The store of the other registry.")] = None,
@@ -220,7 +223,7 @@ def copy(
 @app.command()
 @here
 def adopt(
-    registry: Registry,
+    registry: "Registry",
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:

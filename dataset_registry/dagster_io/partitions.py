@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dataset_registry.errors import InputError
-from dataset_registry.tabular.arrow import is_table, plain_table
+from dataset_registry.tabular.arrow import plain_table
+from dataset_registry.tabular.formats import is_table
 
 
 def split(value: Any, keys: Sequence[str], partitions: dg.PartitionsDefinition, expression: Any) -> dict[str, Any]:

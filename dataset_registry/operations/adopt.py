@@ -20,7 +20,7 @@ from dataset_registry.operations.access import Access, administer
 from dataset_registry.operations.progress import Progress, silent
 from dataset_registry.operations.put import BytesGone, Held, put, spooled_bytes
 from dataset_registry.store import Spool, Spooled
-from dataset_registry.tabular import capture, formats
+from dataset_registry.tabular import formats
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,8 @@ def _spool(access: Access, spool: Spool, file: legacy.LegacyFile) -> Spooled:
 
 def _adopt_file(access: Access, spool: Spool, file: legacy.LegacyFile, spooled: Spooled) -> bool:
     """Store one legacy file under the write protocol; True when its content was known, and the row is gone."""
+    from dataset_registry.tabular import capture
+
     format = _format(file, spool.start(spooled))
     try:
         schema = capture.capture(spool.path(spooled), format)

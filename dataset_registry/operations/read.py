@@ -17,7 +17,7 @@ from dataset_registry.model.names import component_name
 from dataset_registry.model.records import ComponentRecord, VersionRecord
 from dataset_registry.model.schema import ComponentSchema, Schema
 from dataset_registry.operations.contents import Contents
-from dataset_registry.tabular import arrow, capture, formats, parquet
+from dataset_registry.tabular import formats
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -97,6 +97,8 @@ def table(
 
     `names` None means the whole version when all its tables have the same columns. Raises `InputError`.
     """
+    from dataset_registry.tabular import arrow, capture
+
     found = _tables(contents, version, names)
     if all(c.format == "parquet" for c in found):
         source = _scan(contents, version, found, filter)
@@ -159,6 +161,8 @@ def _scan(
     found: Sequence[ComponentRecord],
     filter: "ds.Expression | None" = None,
 ) -> "ds.Dataset":
+    from dataset_registry.tabular import parquet
+
     _refuse_other_formats(version, found)
     stored = [file for objects in contents.objects(version, found) for file in objects]
     facts = contents.facts(version, stored) if len(stored) > 1 else {}

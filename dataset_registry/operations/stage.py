@@ -14,7 +14,7 @@ from dataset_registry.model.pieces import FileFacts, PartFacts, Piece, digest
 from dataset_registry.model.schema import ComponentSchema, TableSchema
 from dataset_registry.operations.access import Access
 from dataset_registry.store import Spool, Spooled
-from dataset_registry.tabular import apart, arrow, capture, formats, parquet
+from dataset_registry.tabular import formats
 
 Capture = Callable[[Spool, Spooled, str], ComponentSchema | None]
 """Finds the schema of a spooled file of a format, None where it has none."""
@@ -60,7 +60,7 @@ def stage(
             f"The component {name!r} is None. Hand in a table, a path, bytes or a stream; remove a component with "
             f"draft.remove({name!r})."
         )
-    if arrow.is_table(value):
+    if formats.is_table(value):
         if format not in (None, "parquet"):
             raise InputError(
                 f"A table is stored as Parquet, not as {format!r}. Write the file yourself and hand in its path."
@@ -114,6 +114,8 @@ def captured(access: Access, spool: Spool, spooled: Spooled, format: str) -> Com
         found = files.captured(tx, file.id, format) if file else None
     if found:
         return ComponentSchema.from_json(*found)
+    from dataset_registry.tabular import apart, capture
+
     read = apart.capture if access.is_guarded else capture.capture
     return read(spool.path(spooled), format)
 
@@ -127,6 +129,8 @@ def stage_parts(
     cut: Cut | None = None,
 ) -> Staged:
     """Stage a table that comes as Parquet files with the same columns, in order. Raises `UnreadableFile`."""
+    from dataset_registry.tabular import apart, parquet
+
     paths = [spool.path(part) for part in parts]
     read = apart.capture_table if access.is_guarded else parquet.capture_table
     schema, found = read(paths, user_types)
@@ -140,6 +144,8 @@ def stage_parts(
 
 
 def _stage_table(spool: Spool, value: Any, key: Sequence[str], previous: TableSchema | None) -> Staged:
+    from dataset_registry.tabular import arrow, parquet
+
     def keep(data: memoryview, facts: PartFacts) -> tuple[Spooled, tuple[Piece, ...]]:
         return spool.keep(data), _pieces(data, facts.pieces)
 
@@ -175,6 +181,8 @@ def _pieces(data: memoryview, lengths: Sequence[int]) -> tuple[Piece, ...]:
 
 def pieces_of_parquet(access: Access, path: Path) -> tuple[Piece, ...]:
     """The pieces of a Parquet file: its column chunks. Raises `UnreadableFile`."""
+    from dataset_registry.tabular import apart, parquet
+
     read = apart.capture_table if access.is_guarded else parquet.capture_table
     _, (facts,) = read([path], None)
     return _pieces_of_file(path, facts.pieces)

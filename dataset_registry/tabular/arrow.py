@@ -18,11 +18,7 @@ import pyarrow.compute as pc
 
 from dataset_registry.errors import UnsupportedType
 from dataset_registry.model.schema import Column, TableSchema
-
-
-def is_table(value: object) -> bool:
-    """Whether a value is a table of any library: it speaks Arrow's C stream, or is a polars LazyFrame."""
-    return hasattr(value, "__arrow_c_stream__") or _is_lazy_frame(value)
+from dataset_registry.tabular.formats import is_lazy_frame, library_of
 
 
 def reader_of(value: Any) -> pa.RecordBatchReader:
@@ -30,9 +26,9 @@ def reader_of(value: Any) -> pa.RecordBatchReader:
     try:
         if isinstance(value, pa.RecordBatchReader):
             return value
-        if _is_lazy_frame(value):
+        if is_lazy_frame(value):
             return _lazy_frame_reader(value)
-        if _library(value) == "pandas":
+        if library_of(value) == "pandas":
             return pa.Table.from_pandas(value, preserve_index=_keeps_index(value)).to_reader()
         return pa.RecordBatchReader.from_stream(value)
     except (pa.ArrowException, ValueError, OverflowError, AttributeError) as error:
@@ -47,15 +43,6 @@ def _keeps_index(frame: Any) -> bool | None:
     if type(index).__name__ != "RangeIndex":
         return None
     return True if index.name is not None or (index.start, index.step) != (0, 1) else None
-
-
-def _is_lazy_frame(value: object) -> bool:
-    return type(value).__name__ == "LazyFrame" and _library(value) == "polars"
-
-
-def _library(value: object) -> str:
-    """The library that a value's type is of, which is not imported for asking."""
-    return type(value).__module__.partition(".")[0]
 
 
 def _lazy_frame_reader(frame: Any) -> pa.RecordBatchReader:

@@ -53,6 +53,21 @@ def encoding_of(format: str) -> str | None:
     return found[1] if found else None
 
 
+def is_table(value: object) -> bool:
+    """Whether a value is a table of any library: it speaks Arrow's C stream, or is a polars LazyFrame."""
+    return hasattr(value, "__arrow_c_stream__") or is_lazy_frame(value)
+
+
+def is_lazy_frame(value: object) -> bool:
+    """Whether a value is a polars LazyFrame."""
+    return type(value).__name__ == "LazyFrame" and library_of(value) == "polars"
+
+
+def library_of(value: object) -> str:
+    """The library that a value's type is of, which is not imported for asking."""
+    return type(value).__module__.partition(".")[0]
+
+
 def format_of(given: str | None, name: str | None, start: bytes) -> str:
     """The format of content that begins with `start` and that the caller called `name`.
 

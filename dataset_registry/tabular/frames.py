@@ -4,18 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from dataset_registry.errors import InputError
-from dataset_registry.tabular.sandbox import literal
 
 if TYPE_CHECKING:
     import duckdb
     import pandas
     import polars
+    import pyarrow as pa
 
 
-def to_pandas(table: pa.Table) -> "pandas.DataFrame":
+def to_pandas(table: "pa.Table") -> "pandas.DataFrame":
     """An Arrow table as a pandas frame."""
     try:
         return table.to_pandas()
@@ -23,7 +21,7 @@ def to_pandas(table: pa.Table) -> "pandas.DataFrame":
         raise _missing("pandas") from error
 
 
-def to_polars(table: pa.Table) -> "polars.DataFrame":
+def to_polars(table: "pa.Table") -> "polars.DataFrame":
     """An Arrow table as a polars frame."""
     frame: polars.DataFrame = _polars().from_arrow(table)
     return frame
@@ -44,6 +42,8 @@ def scan_duckdb(
 ) -> "duckdb.DuckDBPyRelation":
     """A DuckDB relation over Parquet files, in order; those that are not `alike` are brought to common columns."""
     import duckdb
+
+    from dataset_registry.tabular.sandbox import literal
 
     listed = ", ".join(literal(str(path)) for path in paths)
     return (connection or duckdb).sql(f"FROM read_parquet([{listed}], union_by_name = {not alike})")
