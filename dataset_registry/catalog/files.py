@@ -45,7 +45,9 @@ _COLUMNS = (
     files.c.stored_size,
     files.c.damage,
 )
-_LIVE = and_(files.c.damage.is_(None), or_(files.c.object_key.is_not(None), files.c.form.in_(("parts", "ranges"))))
+_LIVE = and_(
+    files.c.damage.is_(None), or_(files.c.object_key.is_not(None), files.c.form == "parts", files.c.form == "ranges")
+)
 """That a file's bytes are there, as far as anybody knows."""
 
 _BY_HASH = select(*_COLUMNS).where(files.c.content_hash == bindparam("hash"), _LIVE)

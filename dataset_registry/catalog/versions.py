@@ -122,6 +122,22 @@ def below(tx: Transaction, dataset_id: int, number: int, page: int = 512) -> Ite
         size = min(size * 4, page)
 
 
+_DOWN = (
+    _SELECT.where(_V.c.dataset_id == bindparam("dataset"), _V.c.version_number <= bindparam("from"))
+    .order_by(_V.c.version_number.desc())
+    .limit(bindparam("page"))
+)
+
+
+def down(tx: Transaction, dataset_id: int, number: int, page: int) -> Iterator[VersionRecord]:
+    """The versions of a dataset from `number` downwards, at most `page` in one query."""
+    while rows := tx.execute(_DOWN, {"dataset": dataset_id, "from": number, "page": page}).all():
+        yield from _records(tx, rows)
+        if len(rows) < page:
+            return
+        number = rows[-1][4] - 1
+
+
 def numbered(tx: Transaction, dataset_id: int, numbers: Sequence[int]) -> list[VersionRecord]:
     """The versions with these numbers, newest first."""
     found: list[VersionRecord] = []

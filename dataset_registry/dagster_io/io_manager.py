@@ -14,10 +14,12 @@ from dataset_registry.dataset import Dataset, Draft
 from dataset_registry.errors import InputError, NotFound, UnsupportedType
 from dataset_registry.model.partitions import METADATA_KEY, component_of, local_name, partition_key
 from dataset_registry.model.records import CommitResult, ComponentRecord, InputVersion, Provenance
+from dataset_registry.tabular.formats import is_table
 from dataset_registry.version import Version
 
 PARTITION_EXPRESSION = "partition_expr"
 ALLOW_MISSING = "registry/allow_missing_partitions"
+ROW_KEY = "registry/key"
 
 _reads: "WeakKeyDictionary[Any, list[InputVersion]]" = WeakKeyDictionary()
 """What each running step has loaded so far: its outputs record these as their inputs."""
@@ -29,6 +31,7 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
     The dataset of an asset is its key joined by slashes, behind `prefix`; the metadata `registry/dataset` names another.
     Assets return Arrow tables and readers, pandas and polars frames, LazyFrames, DuckDB relations, a `Path` (any file),
     or a dict of those (several components); inputs are loaded as the type they are annotated with.
+    The asset metadata `registry/key` names the columns that tell the rows of its tables apart.
     `AssetIn(metadata={"registry/ref": "v3"})` reads any version, tag or branch instead of the run's branch.
     """
 
@@ -72,10 +75,11 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
         )
 
     def _fill(self, draft: Draft, context: dg.OutputContext, keys: Sequence[str], obj: Any) -> None:
+        columns = _row_key(context)
         if not keys:
             draft.clear()
             for name, value in _components(obj).items():
-                draft.add(name or "data", value)
+                draft.add(name or "data", value, key=columns if is_table(value) else ())
             return
         values: Mapping[str, Any] = {keys[0]: obj}
         if len(keys) > 1:
@@ -86,7 +90,7 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
             draft.clear_partition(key)
             for name, value in _components(values[raw]).items():
                 component, facts = component_of(key, name)
-                draft.add(component, value, metadata=facts)
+                draft.add(component, value, metadata=facts, key=columns if is_table(value) else ())
 
     def _report(
         self,
@@ -221,6 +225,13 @@ def _load_partitions(version: Version, keys: Sequence[str], kind: Any, *, may_mi
 def _keys(context: dg.OutputContext | dg.InputContext) -> list[str]:
     """The partitions of an output or an input, in order; Dagster hands them over in none."""
     return sorted(context.asset_partition_keys) if context.has_asset_partitions else []
+
+
+def _row_key(context: dg.OutputContext) -> list[str]:
+    """The columns that tell the rows of an asset's tables apart, as its metadata `registry/key` names them."""
+    named: Any = context.definition_metadata.get(ROW_KEY) or ()
+    named = getattr(named, "value", named)
+    return [named] if isinstance(named, str) else [str(name) for name in named]
 
 
 def _may_miss(context: dg.InputContext) -> bool:

@@ -6,6 +6,7 @@ every walk here is one descending scan that stops as soon as it may.
 
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,19 @@ class Node:
     parents: tuple[int, ...]
 
 
-def ancestors(start: int, descending: Iterable[Node]) -> Iterator[Node]:
+class Numbered(Protocol):
+    """What a walk needs to know of a version: a `Node`, or a whole record."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def parents(self) -> tuple[int, ...]: ...
+
+
+_Version = TypeVar("_Version", bound=Numbered)
+
+
+def ancestors(start: int, descending: Iterable[_Version]) -> Iterator[_Version]:
     """`start` and everything it came from, newest first. `descending` yields the nodes from `start` downwards."""
     wanted = {start}
     for node in descending:

@@ -13,6 +13,9 @@ from dataset_registry.model.records import DatasetRecord, Production, VersionRec
 from dataset_registry.operations import find
 from dataset_registry.operations.access import Access, authorize, readable
 
+_PAGE = 1000
+"""Versions that one query of a walk brings at most."""
+
 
 def version(access: Access, dataset: DatasetRecord, ref: str) -> VersionRecord:
     """The version that a ref names. Raises `InvalidRef`, `NotFound`."""
@@ -41,9 +44,10 @@ def log(
     with access.catalog.snapshot() as tx:
         authorize(access, tx, "read", dataset.id)
         start = find.version(tx, dataset, ref)
-        walk = history.ancestors(start.number, versions.below(tx, dataset.id, start.number))
-        walk = (node for node in walk if before is None or node.number < before)
-        return versions.numbered(tx, dataset.id, [node.number for node in islice(walk, limit)])
+        page = min(limit or _PAGE, _PAGE)
+        walk = history.ancestors(start.number, versions.down(tx, dataset.id, start.number, page))
+        walk = (version for version in walk if before is None or version.number < before)
+        return list(islice(walk, limit))
 
 
 def tree(

@@ -5,6 +5,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
@@ -75,7 +76,7 @@ class Spool:
         start = source.read(_SMALL + 1) or b""
         if len(start) <= _SMALL and not (rest := source.read(_SMALL)):
             return self.hold(start)
-        return self.write(lambda target: _pump((start, rest if len(start) <= _SMALL else b""), source, target))
+        return self.write(lambda target: _pump((start, rest if len(start) <= _SMALL else b""), source, target))  # type: ignore[arg-type]
 
     def hold(self, data: bytes) -> Spooled:
         """Spool bytes that are in memory, there."""
@@ -144,11 +145,15 @@ class _HashingWriter:
     def write(self, data: bytes) -> int:
         view = memoryview(data).cast("B")
         self.hasher.update(view)
-        rest = view
+        return self.keep(view)
+
+    def keep(self, data: bytes | memoryview) -> int:
+        """Write bytes that somebody else hashes, in the order in which they are written."""
+        rest = memoryview(data)
         while rest:
             rest = rest[self._raw.write(rest) :]
-        self.written += len(view)
-        return len(view)
+        self.written += len(data)
+        return len(data)
 
     def tell(self) -> int:
         return self.written
@@ -184,11 +189,21 @@ def _clone(source: Path, target: Path) -> bool:
     return True
 
 
-def _pump(read: Iterable[bytes], source: BinaryIO, target: BinaryIO) -> None:
+def _pump(read: Iterable[bytes], source: BinaryIO, target: "_HashingWriter") -> None:
+    """Copy what was read and the rest of a source. Each block is hashed by a second thread while it is written and the next
+    one is read: storing costs what hashing costs."""
     for block in read:
         target.write(block)
-    while block := source.read(_BLOCK):
-        target.write(block)
+    if not (block := source.read(_BLOCK)):
+        return
+    with ThreadPoolExecutor(1, "dataset-registry-hash") as hasher:
+        hashed: Future[None] | None = None
+        while block:
+            before, hashed = hashed, hasher.submit(target.hasher.update, block)
+            target.keep(block)
+            if before is not None:
+                before.result()
+            block = source.read(_BLOCK)
 
 
 def storage_error(error: OSError, what: str) -> StorageError:

@@ -322,6 +322,8 @@ def populate(catalog: Catalog, revision: str) -> None:
             " VALUES (:user, 'k', 'f', 201, '{}')",
             {"user": user},
         )
+        members = "INSERT INTO group_members (group_id, user_id) VALUES (:user, :user)"
+        execute(catalog, members, {"user": user})
     elif revision == "0013":
         leased = "INSERT INTO assembled_files (file_id, object_key, expires_at) VALUES (:id, 'k', CURRENT_TIMESTAMP)"
         execute(catalog, leased, {"id": file})

@@ -153,9 +153,14 @@ def test_every_revision_goes_up_and_down_and_up_with_rows_in_all_tables(
         support.populate(catalog, step)
     migrate.upgrade(catalog, before_it)
     before = support.snapshot(catalog)
-    assert all(rows for name, rows in before.items() if name not in ("file_parts", "version_parents")), (
-        "rows everywhere"
-    )
+    empty = {name for name, rows in before.items() if not rows}
+    left_out = {
+        "file_parts",
+        "version_parents",
+        "protected_branches",
+        "protected_branch_users",
+    }  # downgrades refuse these
+    assert empty <= left_out | {"audit_log", "audit_seals"}, "rows everywhere"
 
     migrate.upgrade(catalog, revision)
     up = support.snapshot(catalog)

@@ -152,7 +152,7 @@ def _facts(owner: Registry, folder: Path) -> SimpleNamespace:
         elsewhere=folder / "copy",
         out=folder / "out",
         expiry=owner.expire(POLICY, dry_run=True, live_runs=()),
-        collection=CollectPlan((Unreferenced(file.id, str(file.content_hash), file.size, False),), 0, 0),
+        collection=CollectPlan((Unreferenced(file.id, str(file.content_hash), file.size, "whole"),), 0, 0),
         sweep=SweepPlan((unknown,), 100, 1000, None),
     )
 
