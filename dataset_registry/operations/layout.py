@@ -42,6 +42,7 @@ from dataset_registry.store import Spool, Spooled, chunks
 from dataset_registry.tabular import formats
 
 _PACK = 512 << 20
+_BLOCK = 1 << 20
 _LEAST = 1 << 20
 """Files below this size are not looked through for what they share with their parent."""
 
@@ -64,7 +65,8 @@ class Layout:
 def lay_out(access: Access, spool: Spool, change: Change, base: Head | None, missing: Sequence[str]) -> Layout:
     """How to keep those contents of a change that are not stored yet. `base` is the version the writer looked at."""
     staged = [component.staged for component in change.put.values()]
-    spooled = {file.content_hash: file for s in staged for file in s.spooled if file.content_hash in set(missing)}
+    wanted = set(missing)
+    spooled = {file.content_hash: file for s in staged for file in s.spooled if file.content_hash in wanted}
     found = Layout()
     library = Library()
     pieces = {h: f.pieces for s in staged for h, f in s.facts.items() if h in spooled and f.pieces}
@@ -235,24 +237,30 @@ def pack_head() -> bytes:
 def _copy(
     head: bytes, spooled: Mapping[str, Spooled], runs: Sequence[tuple[str, list[Range]]], target: BinaryIO
 ) -> None:
-    target.write(head)
+    small = bytearray(head)
     for content_hash, ranges in runs:
         source = spooled[content_hash].source
         if isinstance(source, bytes):
             for part in ranges:
                 if part.object == NEW:
-                    target.write(memoryview(source)[part.offset : part.offset + part.length])
+                    small += memoryview(source)[part.offset : part.offset + part.length]
+            if len(small) < _BLOCK:
+                continue
+        target.write(bytes(small))
+        small.clear()
+        if isinstance(source, bytes):
             continue
         with source.open("rb", buffering=0) as stream:
             for part in ranges:
                 if part.object == NEW:
                     stream.seek(part.offset)
                     _copy_run(stream.read, part.length, target)
+    target.write(bytes(small))
 
 
 def _copy_run(read: Callable[[int], bytes], length: int, target: BinaryIO) -> None:
     while length:
-        block = read(min(length, 1 << 20))
+        block = read(min(length, _BLOCK))
         assert block, "a spooled file stays as long as it is"
         target.write(block)
         length -= len(block)

@@ -1,5 +1,6 @@
 """Staging: whatever a user hands in becomes spooled files with digests, a format and a schema. Nothing is stored yet."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
@@ -69,8 +70,8 @@ def stage(
     if key:
         raise InputError(f"{name!r} is a file, and a key is for tables: read it into a table first.", key=list(key))
     if isinstance(value, str | Path):
-        path = Path(value).expanduser()
-        if not path.is_file():
+        path = Path(os.path.expanduser(value))
+        if not os.path.isfile(path):
             what = (
                 "is a folder, not a file: add its files one by one"
                 if path.is_dir()

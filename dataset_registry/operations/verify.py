@@ -242,6 +242,8 @@ def _hash(access: Access, file: FileRecord) -> tuple[int, Finding | None]:
             return 0, None
         return 0, Finding("content", f"{_called(access, file)} cannot be read: {error}", file=file)
     except (RegistryError, OSError) as error:
+        if not _is_there(access, file):
+            return 0, None
         return 0, Finding("unreadable", f"{_called(access, file)} could not be read: {error}", file=file)
     if digest != file.content_hash and _is_there(access, file):
         return size, Finding("content", f"{_called(access, file)} has other content, SHA-256 {digest[:12]}…", file=file)

@@ -20,6 +20,8 @@ SPOOL = "spool"
 
 _PREFIX = "spool-"
 _BLOCK = 1 << 20
+_MUCH = 1 << 18
+"""Bytes from which on a second thread is worth its start."""
 _SMALL = 1 << 16
 """Content up to this many bytes stays in memory: a file of its own would cost more than all the rest of a commit."""
 
@@ -71,12 +73,12 @@ class Spool:
     def copy(self, source: Path | BinaryIO) -> Spooled:
         """Spool a file or a stream, hashing it on the way. Raises `StorageError` when the disk refuses."""
         if isinstance(source, Path):
-            with source.open("rb", buffering=0) as stream:
+            with open(source, "rb", buffering=0) as stream:
                 return self.copy(stream)
         start = source.read(_SMALL + 1) or b""
         if len(start) <= _SMALL and not (rest := source.read(_SMALL)):
             return self.hold(start)
-        return self.write(lambda target: _pump((start, rest if len(start) <= _SMALL else b""), source, target))  # type: ignore[arg-type]
+        return self.write(lambda target: _pump((start, rest if len(start) <= _SMALL else b""), source, target))
 
     def hold(self, data: bytes) -> Spooled:
         """Spool bytes that are in memory, there."""
@@ -95,7 +97,7 @@ class Spool:
                 fill(target)  # type: ignore[arg-type]  # it has the part of BinaryIO that writers use
         except OSError as error:
             raise storage_error(error, "The data could not be spooled") from error
-        return Spooled(target.hasher.hexdigest(), target.written, path)
+        return Spooled(target.digest(), target.written, path)
 
     def path(self, spooled: Spooled) -> Path:
         """A file with spooled bytes, for what reads files only; its name is ours, not the user's."""
@@ -133,27 +135,45 @@ def tidy(scratch: Path, older_than: float) -> int:
 
 
 class _HashingWriter:
-    """The write side of a file that hashes what passes through."""
+    """The write side of a file that hashes what passes through: a second thread does, while it is written, where that is
+    much at once. So storing costs what hashing costs."""
 
     closed = False
 
     def __init__(self, raw: BinaryIO) -> None:
         self._raw = raw
-        self.hasher = hashlib.sha256()
+        self._hasher = hashlib.sha256()
+        self._thread: ThreadPoolExecutor | None = None
+        self._hashing: Future[None] | None = None
         self.written = 0
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
+        self._settle()
         view = memoryview(data).cast("B")
-        self.hasher.update(view)
-        return self.keep(view)
-
-    def keep(self, data: bytes | memoryview) -> int:
-        """Write bytes that somebody else hashes, in the order in which they are written."""
-        rest = memoryview(data)
+        if len(view) < _MUCH:
+            self._hasher.update(view)
+        else:
+            self._thread = self._thread or ThreadPoolExecutor(1, "dataset-registry-hash")
+            self._hashing = self._thread.submit(self._hasher.update, view)
+        rest = view
         while rest:
             rest = rest[self._raw.write(rest) :]
-        self.written += len(data)
-        return len(data)
+        self.written += len(view)
+        if not isinstance(data, bytes):  # whoever owns the buffer may fill it again
+            self._settle()
+        return len(view)
+
+    def _settle(self) -> None:
+        if self._hashing is not None:
+            self._hashing.result()
+            self._hashing = None
+
+    def digest(self) -> str:
+        """The SHA-256 of all that was written; the last thing that is asked."""
+        self._settle()
+        if self._thread is not None:
+            self._thread.shutdown()
+        return self._hasher.hexdigest()
 
     def tell(self) -> int:
         return self.written
@@ -189,21 +209,11 @@ def _clone(source: Path, target: Path) -> bool:
     return True
 
 
-def _pump(read: Iterable[bytes], source: BinaryIO, target: "_HashingWriter") -> None:
-    """Copy what was read and the rest of a source. Each block is hashed by a second thread while it is written and the next
-    one is read: storing costs what hashing costs."""
+def _pump(read: Iterable[bytes], source: BinaryIO, target: BinaryIO) -> None:
     for block in read:
         target.write(block)
-    if not (block := source.read(_BLOCK)):
-        return
-    with ThreadPoolExecutor(1, "dataset-registry-hash") as hasher:
-        hashed: Future[None] | None = None
-        while block:
-            before, hashed = hashed, hasher.submit(target.hasher.update, block)
-            target.keep(block)
-            if before is not None:
-                before.result()
-            block = source.read(_BLOCK)
+    while block := source.read(_BLOCK):
+        target.write(block)
 
 
 def storage_error(error: OSError, what: str) -> StorageError:

@@ -24,7 +24,7 @@ from typing import Any
 from sqlalchemy import bindparam, insert, update
 
 from dataset_registry import Dataset, Registry, Version
-from dataset_registry.catalog import files
+from dataset_registry.catalog import collection, files
 from dataset_registry.catalog.tables import uploads
 from dataset_registry.catalog.types import utc_now
 from dataset_registry.errors import (
@@ -38,7 +38,7 @@ from dataset_registry.errors import (
     TagImmutable,
 )
 from dataset_registry.model.retention import Policy, Rule
-from dataset_registry.operations import commit
+from dataset_registry.operations import commit, layout
 from tests.faults import mutants
 
 KEPT = "kept"
@@ -50,6 +50,7 @@ SIDE_BRANCHES = ("dev", "exp")
 COMPONENTS = ("a", "b", "c")
 POOL = [f"content {n} ".encode() * (1 + n % 5 * 40) for n in range(80)]
 """Few contents and few living versions: they are collected and made again all the time."""
+LARGE = random.Random(0).randbytes(400_000)
 FINE = (AlreadyExists, ConflictError, InUse, NotFound, RetryLater, TagImmutable)
 """What the registry may answer when others are at work."""
 
@@ -100,6 +101,8 @@ def work(job: Job) -> None:
     files.HOLD_SECONDS = job.hold_seconds
     files._HOLD = insert(uploads).values(expires_at=utc_now(job.hold_seconds))
     files._RENEW = update(uploads).where(uploads.c.id == bindparam("hold")).values(expires_at=utc_now(job.hold_seconds))
+    # Everything that can be a recipe or in a pack is one, and what can be packed anew is.
+    layout.MANY, layout._LEAST, collection._WORTHWHILE = 2, 1 << 12, 1
     if job.mutant:
         mutants.apply(job.mutant)
     journal = Journal(job)
@@ -185,6 +188,9 @@ class Writer:
         values = {name: random.randbytes(100) if dataset.name == KEPT else random.choice(POOL) for name in names}
         if random.random() < 0.05:  # above 64 KiB content is spooled in a file, and linked into place
             values[random.choice(COMPONENTS)] = random.randbytes(random.randint(70_000, 200_000))
+        elif random.random() < 0.15:  # most of it is what the version before has, piece by piece
+            at = random.randrange(len(LARGE))
+            values["large"] = LARGE[:at] + random.randbytes(50) + LARGE[at:]
         parents = [branch, self._any_version(dataset)] if random.random() < 0.03 else []
         with suppress(InputError if parents else ()):  # the other parent may have become the head
             self._acknowledged(
