@@ -109,7 +109,14 @@ def _cut(
             break
     columns = kept.columns if kept else key or schema.names
     fresh = cutting.rule(pa.concat_tables(seen), is_whole=is_whole, columns=columns)
-    return kept if kept and fresh.rows <= 2 * kept.rows else fresh, chain(seen, tables)
+    return kept if kept and fresh.rows <= 2 * kept.rows else fresh, chain(_drained(seen), tables)
+
+
+def _drained(tables: list[pa.Table]) -> Iterator[pa.Table]:
+    """The tables of a list, which lets go of each."""
+    tables.reverse()
+    while tables:
+        yield tables.pop()
 
 
 def _gathered(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
