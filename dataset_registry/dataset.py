@@ -16,7 +16,7 @@ from dataset_registry.operations import commit as commits
 from dataset_registry.operations import datasets, diff, find, history, refs
 from dataset_registry.operations.access import Access
 from dataset_registry.operations.change import Change, staged_component
-from dataset_registry.operations.stage import captured, stage
+from dataset_registry.operations.stage import captured, stage, trusted
 from dataset_registry.store import Spool, Spooled
 from dataset_registry.tabular.formats import is_table
 from dataset_registry.version import Version
@@ -57,6 +57,7 @@ class Dataset:
         overwrite: bool = False,
         fallback: str | None = None,
         provenance: Provenance | None = None,
+        trust_stat: bool = False,
     ) -> Version:
         """Set components and make a version of it: the others carry over from the version before.
 
@@ -69,10 +70,17 @@ class Dataset:
 
         `parents` (refs, the branch's head first) makes a version with several parents. `overwrite` replaces what
         somebody else committed to the same components in the meantime, instead of raising `CommitConflict`.
-        `fallback` names the branch whose head `branch` starts from when the dataset does not have it yet.
+        With `trust_stat` a path is not read that has the size, times and inode of the last time it was committed so from this
+        machine. `fallback` names the branch whose head `branch` starts from when the dataset does not have it yet.
         """
         draft = self.draft(
-            branch, message=message, parents=parents, overwrite=overwrite, fallback=fallback, provenance=provenance
+            branch,
+            message=message,
+            parents=parents,
+            overwrite=overwrite,
+            fallback=fallback,
+            provenance=provenance,
+            trust_stat=trust_stat,
         )
         listed = {name: value if isinstance(value, list | tuple) else [value] for name, value in components.items()}
         tables = {name for name, values in listed.items() if any(is_table(value) for value in values)}
@@ -94,6 +102,7 @@ class Dataset:
         overwrite: bool = False,
         fallback: str | None = None,
         provenance: Provenance | None = None,
+        trust_stat: bool = False,
     ) -> "Draft":
         """Collect changes of components and commit them together on a clean exit of `with`; nothing on an exception."""
         return Draft(
@@ -105,6 +114,7 @@ class Dataset:
             overwrite=overwrite,
             fallback=fallback,
             provenance=provenance,
+            trust_stat=trust_stat,
         )
 
     # --- looking ---------------------------------------------------------------------------------------------------
@@ -220,12 +230,14 @@ class Draft:
         overwrite: bool = False,
         fallback: str | None = None,
         provenance: Provenance | None = None,
+        trust_stat: bool = False,
     ) -> None:
         branch = pointer_name(branch)
         fallback = pointer_name(fallback) if fallback is not None else None
         self._change = Change()
         self._result: CommitResult | None = None
         self.provenance = provenance
+        self._trust_stat = trust_stat
         self._options = commits.CommitOptions(
             branch=branch,
             message=message,
@@ -287,6 +299,7 @@ class Draft:
             encoding=encoding,
             key=key,
             previous=partial(self._previous, name, index),
+            known=self._known,
         )
         self._change.add(name, index, staged_component(staged, type, metadata or {}))
 
@@ -328,6 +341,11 @@ class Draft:
         """The table that the version before has under a component."""
         base = self._options.base
         return commits.table_before(self._access, self._dataset, base, name, index) if base else None
+
+    def _known(self, path: Path) -> Spooled | None:
+        """What a path holds, if it need not be read for that."""
+        assert self._spool is not None, "entered"
+        return trusted(self._access, self._spool, path) if self._trust_stat else None
 
     def _captured(self, spool: Spool, spooled: Spooled, format: str) -> ComponentSchema | None:
         return captured(self._access, spool, spooled, format)

@@ -127,6 +127,12 @@ def put(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what somebody else committed meanwhile.")
     ] = False,
+    trust_stat: Annotated[
+        bool,
+        typer.Option(
+            "--trust-stat", help="Do not read a file that has the size and times of the last time this was said."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Commit files: they become components of a new version, the others carry over. Makes the dataset if there is none.
@@ -138,7 +144,7 @@ def put(
     named = [_named(text, alone=len(files) == 1) for text in files]
     with (
         working(f"committing to {dataset}"),
-        registry.draft(dataset, branch, message=message, overwrite=overwrite) as draft,
+        registry.draft(dataset, branch, message=message, overwrite=overwrite, trust_stat=trust_stat) as draft,
     ):
         for name, source in named:
             value: Any = sys.stdin.buffer if source == "-" else Path(source)
@@ -320,6 +326,11 @@ def diff(
     ):
         for name, index in keys:
             typer.echo(f"{sign} {name}{f'[{index}]' if index else ''}")
+    for label, parts in found.parts.items():
+        typer.echo(
+            f"parts of {label}: {parts.removed} became {parts.added} ({parts.removed_rows:,} rows became {parts.added_rows:,}), "
+            f"{parts.shared} are the same ({parts.shared_rows:,} rows)"
+        )
     for label, changes in found.schema.items():
         reads = ", ".join(
             text for holds, text in ((changes.backward, "backward"), (changes.forward, "forward")) if holds

@@ -66,7 +66,12 @@ def lay_out(access: Access, spool: Spool, change: Change, base: Head | None, mis
     """How to keep those contents of a change that are not stored yet. `base` is the version the writer looked at."""
     staged = [component.staged for component in change.put.values()]
     wanted = set(missing)
-    spooled = {file.content_hash: file for s in staged for file in s.spooled if file.content_hash in wanted}
+    spooled = {
+        file.content_hash: file
+        for s in staged
+        for file in s.spooled
+        if file.content_hash in wanted and not file.borrowed
+    }
     found = Layout()
     library = Library()
     pieces = {h: f.pieces for s in staged for h, f in s.facts.items() if h in spooled and f.pieces}

@@ -10,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from uuid import UUID
 
 from dataset_registry.catalog import Transaction, files
-from dataset_registry.errors import RegistryError, StorageError
+from dataset_registry.errors import RegistryError, RetryLater, StorageError
 from dataset_registry.model.records import StoredBytes
 from dataset_registry.operations.access import Access
 from dataset_registry.operations.layout import Layout
@@ -61,6 +62,10 @@ class Bytes:
 
 def place(access: Access, spool: Spool | None, content: Spooled, format: str, key: str) -> StoredBytes:
     """Keep spooled content under a key, compressed where that is wanted and pays. Raises `StorageError`."""
+    if content.borrowed and spool and isinstance(content.source, Path):
+        content_hash, content = content.content_hash, spool.copy(content.source)
+        if content.content_hash != content_hash:
+            raise RetryLater("A file that was trusted to be unchanged is not what it was. Commit it again.")
     wanted = access.compression if formats.kind_of(format) in formats.COMPRESSIBLE else None
     packed = compress(spool, content) if wanted and spool else None
     given = packed or content

@@ -11,6 +11,7 @@ from dataset_registry.store.memory import MemoryStore
 from dataset_registry.store.objects import SCHEMES, ObjectStore
 from dataset_registry.store.protocol import Store, StoredObject, new_key
 from dataset_registry.store.ranges import Ranges
+from dataset_registry.store.seen import SeenFiles
 from dataset_registry.store.spool import Spool, Spooled
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "MemoryStore",
     "ObjectStore",
     "Ranges",
+    "SeenFiles",
     "Spool",
     "Spooled",
     "Store",

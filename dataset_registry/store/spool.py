@@ -28,11 +28,15 @@ _SMALL = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Spooled:
-    """Spooled bytes: their SHA-256, their size, and where they are (small ones are held themselves)."""
+    """Spooled bytes: their SHA-256, their size, and where they are (small ones are held themselves).
+
+    A `borrowed` source is somebody's own file, which may change: it is copied before anything is made of it.
+    """
 
     content_hash: str
     size: int
     source: Path | bytes
+    borrowed: bool = False
 
 
 class Spool:

@@ -1,0 +1,55 @@
+"""What files of this machine held when they were read last: for callers who trust that a file with the same size, times and
+inode still does, and do not want it read again. Git's index and DVC's state do the same.
+
+A file that was changed within two seconds of its reading is not remembered: it may have changed once more in the same tick.
+"""
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from time import time_ns
+
+from dataset_registry.store.spool import Spooled
+
+_FRESH = 2_000_000_000
+
+
+class SeenFiles:
+    """The memory of one machine, in a folder that its processes share."""
+
+    def __init__(self, scratch: Path) -> None:
+        self._path = scratch / "seen.sqlite"
+
+    def find(self, path: Path) -> tuple[str, int] | None:
+        """Hash and size of what a file held, None when it may hold something else, or was never read."""
+        if not self._path.exists():
+            return None
+        query = "SELECT content_hash FROM seen WHERE path = ? AND facts = ?"
+        facts = path.stat()
+        with closing(self._connect()) as connection:
+            row = connection.execute(query, (_name(path), _facts(facts))).fetchone()
+        return (row[0], facts.st_size) if row else None
+
+    def note(self, path: Path, before: os.stat_result, spooled: Spooled) -> None:
+        """Remember what a file held; `before` is how it was before it was read."""
+        facts = path.stat()
+        if _facts(facts) != _facts(before) or time_ns() - facts.st_mtime_ns < _FRESH or spooled.size != facts.st_size:
+            return
+        row = (_name(path), _facts(facts), spooled.content_hash)
+        with closing(self._connect()) as connection, connection:
+            connection.execute("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", row)
+
+    def _connect(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(self._path, timeout=10)
+        connection.execute("CREATE TABLE IF NOT EXISTS seen (path TEXT PRIMARY KEY, facts TEXT, content_hash TEXT)")
+        return connection
+
+
+def _name(path: Path) -> str:
+    return os.fsdecode(os.path.abspath(path))
+
+
+def _facts(facts: os.stat_result) -> str:
+    return f"{facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns} {facts.st_ino} {facts.st_dev}"
