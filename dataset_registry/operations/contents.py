@@ -98,9 +98,12 @@ class CatalogContents:
     def source(self, version: VersionRecord, file: FileRecord) -> Path | Callable[[], Path | RawIOBase]:
         if file.form == "ranges":
             return lambda: self._read(version, file, lambda f: _at_random(self._access, f))
-        if file.compression_type is None and self._access.store.path(_key(file)) is not None:
-            return self.fetch(version, file)
+        if file.compression_type is None and (path := self._read(version, file, self._here)) is not None:
+            return path
         return lambda: self.fetch(version, file)
+
+    def _here(self, file: FileRecord) -> Path | None:
+        return self._access.store.path(_key(file))
 
     def fetch(self, version: VersionRecord, file: FileRecord) -> Path:
         return self._read(version, file, lambda f: local_file(self._access, f))

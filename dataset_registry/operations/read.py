@@ -101,7 +101,7 @@ def table(
 
     found = _tables(contents, version, names)
     if all(c.format == "parquet" for c in found):
-        source = _scan(contents, version, found, filter)
+        source = _scan(contents, version, found, filter, prune=filter is not None)
     else:
         source = capture.dataset([(paths(contents, version, [c]), c.format) for c in found], sheet)
     result = source.to_table(columns=list(columns) if columns is not None else None, filter=filter)
@@ -160,12 +160,14 @@ def _scan(
     version: VersionRecord,
     found: Sequence[ComponentRecord],
     filter: "ds.Expression | None" = None,
+    *,
+    prune: bool = True,
 ) -> "ds.Dataset":
     from dataset_registry.tabular import parquet
 
     _refuse_other_formats(version, found)
     stored = [file for objects in contents.objects(version, found) for file in objects]
-    facts = contents.facts(version, stored) if len(stored) > 1 else {}
+    facts = contents.facts(version, stored) if prune and len(stored) > 1 else {}
     sources = [
         parquet.Source(contents.source(version, file), statistics=facts[file.id].statistics if file.id in facts else {})
         for file in stored

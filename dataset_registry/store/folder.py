@@ -121,8 +121,16 @@ class FolderStore:
             raise storage_error(error, f"The object {key} in {self._root} cannot be read") from error
 
     def read(self, key: str, offset: int, length: int) -> bytes:
-        with self.open(key) as stream:
-            data = os.pread(stream.fileno(), length, offset)
+        try:
+            descriptor = os.open(self._path(key), os.O_RDONLY)
+        except FileNotFoundError as error:
+            raise missing(key, self.location) from error
+        try:
+            data = os.pread(descriptor, length, offset)
+        except OSError as error:
+            raise storage_error(error, f"The object {key} in {self._root} cannot be read") from error
+        finally:
+            os.close(descriptor)
         if len(data) != length:
             raise cut_short(key, self.location)
         return data

@@ -48,26 +48,33 @@ class Ranges(RawIOBase):
         self._at = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.size}[whence])
         return self._at
 
+    def read(self, size: int | None = -1) -> bytes:
+        left = self.size - self._at if size is None or size < 0 else min(size, self.size - self._at)
+        found: list[bytes] = []
+        while left > 0:
+            found.append(self._next(left))
+            left -= len(found[-1])
+        return found[0] if len(found) == 1 else b"".join(found)
+
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
-        filled = 0
-        while filled < len(view) and self._at < self.size:
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def _next(self, most: int) -> bytes:
+        """The bytes at hand, of one run, and no more than so many."""
+        while True:
+            index = bisect_right(self._ends, self._at)
+            key, offset, length = self._runs[index]
+            into = self._at - (self._ends[index] - length)
             try:
-                data = self._run(len(view) - filled)
+                data = self._store.read(key, offset + into, min(length - into, most))
             except CorruptionError:
                 now = self._again() if self._again else self._runs
                 if now == self._runs:
                     raise
                 self._go_on_with(now)
                 continue
-            view[filled : filled + len(data)] = data
-            filled += len(data)
             self._at += len(data)
-        return filled
-
-    def _run(self, most: int) -> bytes:
-        """The bytes at hand, of one run, and no more than so many."""
-        index = bisect_right(self._ends, self._at)
-        key, offset, length = self._runs[index]
-        into = self._at - (self._ends[index] - length)
-        return self._store.read(key, offset + into, min(length - into, most))
+            return data
