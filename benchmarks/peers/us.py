@@ -73,10 +73,11 @@ def again(folder, file):
 
 
 def untouched(folder, file):
-    """The same path for the same dataset."""
+    """The same path for the same dataset, by those who trust its size and times."""
     dataset = _dataset(folder)
+    dataset.commit({"data": Path(file)}, trust_stat=True)
     yield
-    dataset.commit({"data": Path(file)})
+    dataset.commit({"data": Path(file)}, trust_stat=True)
     yield
 
 

@@ -1,7 +1,7 @@
 """Rows about stored files, the holds that keep them while a commit is under way, and the trash."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID, uuid4
@@ -62,16 +62,25 @@ def find(tx: Transaction, content_hash: str) -> FileRecord | None:
     return _record(row) if row else None
 
 
-_BY_HASHES = select(*_COLUMNS).where(files.c.content_hash.in_(bindparam("hashes", expanding=True)), _LIVE)
+_BY_HASHES = select(*_COLUMNS, _LIVE.label("live")).where(files.c.content_hash.in_(bindparam("hashes", expanding=True)))
 
 
 def find_many(tx: Transaction, hashes: Sequence[str]) -> dict[str, FileRecord]:
     """The files with these contents, by hash; those whose bytes are damaged are as good as absent."""
+    return look_up(tx, hashes)[0]
+
+
+def look_up(tx: Transaction, hashes: Sequence[str]) -> tuple[dict[str, FileRecord], set[str]]:
+    """The files with these contents, by hash, and those of the contents that are stored and damaged."""
     found: dict[str, FileRecord] = {}
+    damaged: set[str] = set()
     for chunk in chunks(hashes):
-        rows = tx.execute(_BY_HASHES, {"hashes": chunk})
-        found.update((row.content_hash, _record(row)) for row in rows)
-    return found
+        for row in tx.execute(_BY_HASHES, {"hashes": chunk}):
+            if row.live:
+                found[row.content_hash] = _record(row)
+            else:
+                damaged.add(row.content_hash)
+    return found, damaged
 
 
 def get_many(tx: Transaction, ids: Iterable[int]) -> dict[int, FileRecord]:
@@ -323,15 +332,16 @@ class NewFile:
     form: FileForm = "whole"
 
 
-def add(tx: Transaction, new: Sequence[NewFile]) -> dict[str, int]:
-    """Enter stored files; their ids by hash. Damaged ones with these contents heal.
+def add(tx: Transaction, new: Sequence[NewFile], damaged: Collection[str] = ()) -> dict[str, int]:
+    """Enter stored files; their ids by hash. Those of `damaged` contents heal: they must have objects of their own, never
+    ranges, because others may have ranges of them.
 
     The caller has seen, in this transaction, that nothing has these contents undamaged.
     """
     if not new:
         return {}
-    # What is damaged gets an object of its own, never ranges: others may have ranges of it.
-    found = heal(tx, {file.content_hash: file.kept for file in new if isinstance(file.kept, StoredBytes)})
+    healing = {f.content_hash: f.kept for f in new if f.content_hash in damaged and isinstance(f.kept, StoredBytes)}
+    found = heal(tx, healing) if healing else {}
     missing = [file for file in new if file.content_hash not in found]
     if missing:
         ids = tx.execute(_ADD, [_row(file) for file in missing]).scalars()
@@ -531,16 +541,6 @@ def set_damage(tx: Transaction, file_id: int, key: str | None, damage: str | Non
         theirs = select(file_ranges.c.file_id).where(file_ranges.c.object_id == file_id)
         tx.execute(update(files).where(files.c.id.in_(theirs)).values(damage=damage))
     return True
-
-
-def damaged_among(tx: Transaction, hashes: Sequence[str]) -> set[str]:
-    """Those of these contents that are stored, and damaged."""
-    query = select(files.c.content_hash).where(~_LIVE)
-    return {
-        content_hash
-        for chunk in chunks(hashes)
-        for content_hash in tx.execute(query.where(files.c.content_hash.in_(chunk))).scalars()
-    }
 
 
 def damaged_hashes(tx: Transaction) -> set[str]:

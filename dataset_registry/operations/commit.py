@@ -38,7 +38,7 @@ from dataset_registry.operations import audit, find
 from dataset_registry.operations import datasets as dataset_operations
 from dataset_registry.operations.access import Access, authorize, authorize_commit, readable
 from dataset_registry.operations.change import OVERLAY, Change, edits_of
-from dataset_registry.operations.layout import lay_out
+from dataset_registry.operations.layout import is_plain, lay_out
 from dataset_registry.operations.put import BytesGone, Held, put, spooled_bytes
 from dataset_registry.store import Spool
 from dataset_registry.tabular.formats import BINARY
@@ -383,7 +383,7 @@ def _add_files(tx: Transaction, change: Change, held: Held) -> tuple[_Resolved, 
     }
     tables = {s.content_hash: s for s in staged if s.parts is not None}
     facts = {h: f for s in staged for h, f in s.facts.items()} | held.layout.facts
-    known = files.find_many(tx, [*whole, *tables])
+    known, damaged = files.look_up(tx, [*whole, *tables])
     new = sorted(content_hash for content_hash in whole if content_hash not in known)
     laid = {
         content_hash: held.layout.recipes[content_hash] for content_hash in new if content_hash in held.layout.recipes
@@ -394,14 +394,14 @@ def _add_files(tx: Transaction, change: Change, held: Held) -> tuple[_Resolved, 
     kept = [content_hash for content_hash in new if content_hash not in laid]
     if lost := [content_hash for content_hash in [*kept, *packs] if content_hash not in held.stored]:
         raise BytesGone(lost)
-    if laid and files.damaged_among(tx, list(laid)):  # those are stored whole, the next time
-        raise BytesGone
+    if damaged & laid.keys() or not all(is_plain(file) for file in objects.values()):
+        raise BytesGone  # what was damaged meanwhile, or is ranges itself by now, is looked at anew
     held.discard(tx, held.stored.keys() - {*kept, *packs})
     ids = {content_hash: file.id for content_hash, file in known.items()}
     sizes = {content_hash: pack.size for content_hash, pack in held.layout.packs.items()}
     wholes = [files.NewFile(h, whole[h], formats[h], held.stored[h], facts.get(h, FileFacts())) for h in kept]
     wholes += [files.NewFile(h, sizes[h], BINARY, held.stored[h], form="pack") for h in packs]
-    ids |= files.add(tx, wholes)
+    ids |= files.add(tx, wholes, damaged)
     ids |= files.add(
         tx,
         [

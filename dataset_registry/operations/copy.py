@@ -37,7 +37,9 @@ from dataset_registry.operations.access import (
     level_on,
     readable,
 )
+from dataset_registry.operations.contents import opened
 from dataset_registry.operations.history import visible_productions
+from dataset_registry.operations.layout import is_plain
 from dataset_registry.operations.progress import Progress, silent
 from dataset_registry.operations.put import Bytes, BytesGone, Held, place, put
 from dataset_registry.operations.verify import content_digest
@@ -252,11 +254,7 @@ def _bring(source: Access, target: Access, dataset: DatasetRecord, shipment: _Sh
     hashes = sorted(shipment.whole)
     for start in range(0, len(hashes), _BATCH):
         batch = [shipment.whole[content_hash] for content_hash in hashes[start : start + _BATCH]]
-        with target.catalog.read() as tx:
-            known = files.find_many(tx, [str(file.content_hash) for file in batch])
-        objects = [file for file in batch if not file.extents]
-        recipes = [file for file in batch if file.extents and file.content_hash not in known]
-        objects += _holders(source, recipes)
+        objects, recipes = _kinds(source, target, batch)
         with Spool(target.store.scratch) as spool:
             bytes_of = {str(f.content_hash): Bytes(f.size, partial(_place, source, target, spool, f)) for f in objects}
             held = put(target, bytes_of, partial(authorize, target, permission="admin", dataset_id=dataset.id))
@@ -266,11 +264,29 @@ def _bring(source: Access, target: Access, dataset: DatasetRecord, shipment: _Sh
     return kept
 
 
-def _holders(source: Access, recipes: Sequence[FileRecord]) -> list[FileRecord]:
-    """The files whose objects recipes are ranges of."""
-    ids = sorted({extent.object_id for file in recipes for extent in file.extents})
+def _kinds(source: Access, target: Access, batch: Sequence[FileRecord]) -> tuple[list[FileRecord], list[FileRecord]]:
+    """The files that travel as objects, and those that the target can have as recipes of these: where it has no damage of its
+    own to heal, and where the objects that a recipe names are, or become, plain objects there."""
     with source.catalog.read() as tx:
-        return list(files.get_many(tx, ids).values())
+        ids = sorted({extent.object_id for file in batch for extent in file.extents})
+        holders = files.get_many(tx, ids)
+    with target.catalog.read() as tx:
+        names = [str(file.content_hash) for file in (*batch, *holders.values())]
+        known, damaged = files.look_up(tx, names)
+    objects, recipes = [], []
+    for file in batch:
+        if not file.extents:
+            objects.append(file)
+        elif file.content_hash in known:
+            continue
+        elif file.content_hash not in damaged and all(
+            extent.object_hash not in known or is_plain(known[extent.object_hash]) for extent in file.extents
+        ):
+            recipes.append(file)
+        else:
+            objects.append(file)
+    needed = {extent.object_id for file in recipes for extent in file.extents}
+    return [*objects, *(holders[i] for i in sorted(needed & holders.keys()))], recipes
 
 
 def _enter(
@@ -283,19 +299,28 @@ def _enter(
 ) -> list[UUID]:
     held.release(tx)
     hashes = [str(file.content_hash) for file in (*batch, *objects)]
-    known = files.find_many(tx, hashes)
+    known, damaged = files.look_up(tx, hashes)
     new = {h: f for f in objects if (h := str(f.content_hash)) not in known and h in held.stored}
     held.discard(tx, held.stored.keys() - new.keys())
     ids = {content_hash: file.id for content_hash, file in known.items()}
     ids |= files.add(
         tx,
         [
-            files.NewFile(h, f.size, str(f.format), held.stored[h], facts.get(h, FileFacts()), f.form)
+            files.NewFile(
+                h,
+                f.size,
+                str(f.format),
+                held.stored[h],
+                facts.get(h, FileFacts()),
+                "pack" if f.form == "pack" else "whole",
+            )
             for h, f in sorted(new.items())
         ],
+        damaged,
     )
     missing = [file for file in recipes if file.content_hash not in known]
-    if any(extent.object_hash not in ids for file in missing for extent in file.extents):
+    named = {extent.object_hash for file in missing for extent in file.extents}
+    if not named <= ids.keys() or not all(is_plain(known[h]) for h in named & known.keys()):
         raise BytesGone
     files.add(
         tx,
@@ -317,7 +342,7 @@ def _place(source: Access, target: Access, spool: Spool, file: FileRecord, key: 
     """Bring the content of one file under a key of the target, by the shortest way that checks it."""
     content_hash, source_key = str(file.content_hash), str(file.object_key)
     path = None
-    if file.compression_type is None:
+    if file.compression_type is None and not file.extents:
         path = source.store.path(source_key)
         if path is None and target.store.take(key, source.store, source_key):  # within one bucket the server copies
             _refuse_other_content(content_hash, content_digest(target.copies.open(key))[0])
@@ -337,7 +362,7 @@ def _refuse_other_content(content_hash: str, found: str) -> None:
 
 
 def _stream(source: Access, spool: Spool, file: FileRecord) -> Spooled:
-    with source.copies.open(str(file.object_key), file.compression_type) as stream:
+    with opened(source, file) as stream:
         return spool.copy(stream)
 
 

@@ -170,6 +170,11 @@ def _compare(
             library.add(facts.pieces, ranges_of(part))
 
 
+def is_plain(file: FileRecord) -> bool:
+    """Whether a file is an object that recipes may have ranges of."""
+    return file.object_key is not None and file.compression_type is None
+
+
 def ranges_of(file: FileRecord) -> tuple[Range, ...]:
     """What a stored file is ranges of: of its own object, or of those that its recipe names."""
     if file.extents:

@@ -104,9 +104,8 @@ def put(
     hashes = [*wanted, *tables]
     with access.catalog.read() as tx:
         authorized(tx)
-        known = files.find_many(tx, hashes)
-        missing = [content_hash for content_hash in wanted if content_hash not in known]
-        damaged = files.damaged_among(tx, missing) if careful else set()
+        known, damaged = files.look_up(tx, hashes)
+    missing = [content_hash for content_hash in wanted if content_hash not in known]
     if not careful and not missing:
         return Held()
     layout = arrange([content_hash for content_hash in missing if content_hash not in damaged])
@@ -114,6 +113,8 @@ def put(
     for content_hash, pack in layout.packs.items():
         bytes_of[content_hash] = Bytes(pack.size, partial(place, access, None, pack, formats.BINARY))
     hashes = [*bytes_of, *tables, *layout.objects]
+    if not hashes:
+        return Held()
 
     def hold(tx: Transaction) -> tuple[list[UUID], dict[str, str]]:
         authorized(tx)

@@ -43,13 +43,13 @@ def rescue(access: Access, objects: Sequence[StoredObject]) -> bool:
     change_to = datasets.find_or_new(access, LOST_AND_FOUND, None)
 
     def take(tx: Transaction) -> None:
-        known = files.find_many(tx, list(found))
+        known, damaged = files.look_up(tx, list(found))
         unknown = collection.unknown(tx, [stored.key for stored, _, _ in found.values()])
         new = sorted(h for h, (stored, _, _) in found.items() if h not in known and stored.key in unknown)
         if not new:
             return
         # In one transaction with the version that names them: what is entered and not named is for a collection.
-        files.add(tx, [files.NewFile(h, found[h][1], found[h][2], found[h][0]) for h in new])
+        files.add(tx, [files.NewFile(h, found[h][1], found[h][2], found[h][0]) for h in new], damaged)
         change = Change()
         for content_hash in new:
             _, size, format = found[content_hash]

@@ -392,6 +392,42 @@ def test_a_copy_of_the_last_version_alone_brings_what_its_recipes_name(
     assert other.verify(deep=True, older_than=NOW).clean
 
 
+def test_a_copy_to_where_an_object_is_ranges_brings_the_content(
+    registry: Registry, flights: Dataset, other: Registry
+) -> None:
+    """What the source keeps as an object, the target may have as a recipe: nothing may become a range of that."""
+    first, second, third = table_of(), scatter(table_of()), table_of().set_column(4, "c3", pa.array(np.arange(ROWS)))
+    there = other.create_dataset("there")
+    there.commit({"data": first}, key=["id"])
+    there.commit({"data": second})
+    flights.commit({"data": second}, key=["id"])
+    flights.commit({"data": third})
+    assert forms(registry, flights.version()) == {"ranges"}
+    registry.copy_to(other)
+    assert other.dataset("raw/flights").version("v1").to_arrow() == second
+    assert other.dataset("raw/flights").version("v2").to_arrow() == third
+    assert other.verify(deep=True, older_than=NOW).clean
+
+
+def test_a_copy_heals_what_is_damaged_where_it_goes(registry: Registry, flights: Dataset, other: Registry) -> None:
+    flights.commit({"data": table_of()}, key=["id"])
+    changed = scatter(table_of())
+    flights.commit({"data": changed})
+    there = other.create_dataset("there")
+    there.commit({"data": table_of()}, key=["id"])
+    there.commit({"data": changed})
+    for key in objects(other):
+        path = other._access.store.path(key)
+        assert path is not None
+        path.unlink()
+    assert not other.verify(repair=True).clean
+    registry.copy_to(other)
+    assert other.dataset("raw/flights").version().to_arrow() == changed
+    assert there.version().to_arrow() == changed
+    other.collect(older_than=NOW)
+    assert other.verify(deep=True, older_than=NOW).clean
+
+
 def test_expiry_says_how_many_bytes_it_frees_of_recipes(registry: Registry, flights: Dataset) -> None:
     from dataset_registry.model.retention import Policy, Rule
 

@@ -1,0 +1,154 @@
+"""What the hot paths cost, counted and not timed: statements, instructions of SQLite's virtual machine, files that are opened.
+
+A number here is what a change may not make worse by accident. Whoever makes it worse on purpose raises it, and says why.
+"""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pytest
+from sqlalchemy import event
+
+from dataset_registry import Dataset, Registry
+from dataset_registry.tabular import cutting
+
+
+@pytest.fixture
+def dataset(embedded: Registry) -> Dataset:
+    made = embedded.create_dataset("raw/flights")
+    made.commit({f"c{i}": b"%d" % i for i in range(10)})
+    return made
+
+
+def statements(registry: Registry, work: Callable[[], object]) -> list[str]:
+    """The statements that a piece of work sends to the database, without those that begin and end transactions."""
+    seen: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if not statement.startswith("BEGIN"):
+            seen.append(statement)
+
+    catalog = registry._access.catalog
+    for engine in (catalog.reader, catalog.writer):
+        event.listen(engine, "before_cursor_execute", note)
+    work()
+    for engine in (catalog.reader, catalog.writer):
+        event.remove(engine, "before_cursor_execute", note)
+    return seen
+
+
+def instructions(registry: Registry, work: Callable[[], object]) -> int:
+    """The instructions of SQLite's virtual machine that a piece of work takes."""
+    seen = itertools.count()
+    connections = list(registry._access.catalog._sqlite_connections)
+    for connection in connections:
+        connection.set_progress_handler(lambda: next(seen) and 0, 1)
+    work()
+    for connection in connections:
+        connection.set_progress_handler(None, 1)
+    return next(seen)
+
+
+def grow(dataset: Dataset, versions: int) -> None:
+    for i in range(versions):
+        dataset.commit({"c3": b"grown %d" % i})
+
+
+def test_a_small_commit_is_few_statements_however_long_the_history(dataset: Dataset, embedded: Registry) -> None:
+    turns = itertools.count()
+
+    def commit() -> None:
+        dataset.commit({"c1": b"turn %d" % next(turns)})
+
+    commit()
+    few, cost = len(statements(embedded, commit)), instructions(embedded, commit)
+    assert few <= 29  # 8 of them ask who alice is, and what she may
+    assert cost <= 2200
+    grow(dataset, 200)
+    assert len(statements(embedded, commit)) == few
+    assert instructions(embedded, commit) <= cost * 1.2
+
+
+def test_a_commit_of_what_is_there_already_writes_nothing_but_its_version(dataset: Dataset, embedded: Registry) -> None:
+    dataset.commit({"c1": b"5"})
+    sent = statements(embedded, lambda: dataset.commit({"c1": b"6"}))
+    assert not [
+        statement for statement in sent if "INSERT INTO files" in statement or "INSERT INTO uploads" in statement
+    ]
+    assert statements(embedded, lambda: dataset.commit({"c1": b"6"}))[-1].startswith(
+        "SELECT"
+    )  # unchanged: nothing at all
+
+
+@pytest.mark.parametrize("what", ["branch", "tag"])
+def test_a_pointer_costs_the_same_in_a_long_history(dataset: Dataset, embedded: Registry, what: str) -> None:
+    turns = itertools.count()
+
+    def point() -> None:
+        make = dataset.create_branch if what == "branch" else dataset.create_tag
+        make(f"{what}-{next(turns)}")
+
+    point()
+    few, cost = len(statements(embedded, point)), instructions(embedded, point)
+    assert few <= 9
+    assert cost <= 600
+    grow(dataset, 200)
+    assert instructions(embedded, point) <= cost * 1.2
+
+
+def test_a_page_of_history_costs_its_rows(dataset: Dataset, embedded: Registry) -> None:
+    grow(dataset, 300)
+    assert len(statements(embedded, lambda: dataset.log(limit=100))) <= 5
+    hundred = instructions(embedded, lambda: dataset.log(limit=100))
+    assert hundred <= 60 * 100
+    grow(dataset, 300)
+    assert instructions(embedded, lambda: dataset.log(limit=100)) <= hundred * 1.2
+
+
+def test_one_component_of_many_is_found_without_the_others(embedded: Registry) -> None:
+    few, many = embedded.create_dataset("few"), embedded.create_dataset("many")
+    few.commit({f"c{i:04}": b"x" for i in range(10)})
+    many.commit({f"c{i:04}": b"x" for i in range(3000)})
+    costs = [instructions(embedded, lambda d=d: d.version().open("c0005").read()) for d in (few, many)]
+    assert costs[1] <= costs[0] * 4
+    changes = [instructions(embedded, lambda d=d: d.commit({"c0005": b"y"})) for d in (few, many)]
+    assert changes[1] <= changes[0] * 6  # a page of up to 256 entries is written anew
+
+
+def test_comparing_tables_looks_at_their_lists_and_opens_nothing(
+    embedded: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cutting, "LEAST_ROWS", 64)
+    monkeypatch.setattr(cutting, "PART_BYTES", 16 << 10)
+    table = pa.table({"id": np.arange(20_000), "x": np.random.default_rng(0).random(20_000)})
+    dataset = embedded.create_dataset("t")
+    dataset.commit({"data": table}, key=["id"])
+    dataset.commit({"data": pa.concat_tables([table.slice(0, 999), table.slice(1_000)])})
+    opened = _opened(monkeypatch)
+    parts = dataset.diff("v1", "v2").parts["data"]
+    assert (parts.removed, parts.added) == (1, 1)
+    assert parts.shared > 20
+    assert opened == []
+    small = ds.field("id") < 50
+    assert dataset.version().to_arrow(filter=small).num_rows == 50
+    assert len(set(opened)) <= 1
+
+
+def _opened(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The stored Parquet files that are opened by Arrow from now on."""
+    from dataset_registry.tabular import parquet
+
+    found: list[Path] = []
+    real = parquet.pa.memory_map
+
+    def note(path: str, *arguments: Any) -> Any:
+        found.append(Path(path))
+        return real(path, *arguments)
+
+    monkeypatch.setattr(parquet.pa, "memory_map", note)
+    return found
