@@ -187,7 +187,7 @@ def many(field: Field) -> None:
 
 def commits(field: Field) -> None:
     """Tiny commits on a history that grows, and branches, tags and the log of it."""
-    within = 2.5 if field.quick else 300.0
+    within = 2.5 if field.quick else 60.0
     versions: dict[str, int] = dict.fromkeys(_in_turn(field, "commit"), 0)
     count = field.rounds * (2 if field.quick else 4)
     for level in (100, 300) if field.quick else (100, 1000, 10_000):
