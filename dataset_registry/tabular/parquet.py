@@ -229,12 +229,18 @@ def _known(source: Source, fields: Sequence[pa.Field]) -> ds.Expression | None:
 
 
 def _typed_bounds(known: ColumnStatistics, kind: pa.DataType) -> tuple[pa.Scalar, pa.Scalar] | None:
-    """Smallest and largest value in the type of the column, None where there are none that compare as Arrow does."""
-    if known.min is None or known.max is None or pa.types.is_floating(kind) or pa.types.is_time(kind):
+    """Smallest and largest value in the type of the column, None where there are none that compare as Arrow does.
+
+    (Nanoseconds are more than the statistics keep.)
+    """
+    inexact = (
+        pa.types.is_floating(kind) or pa.types.is_time(kind) or (pa.types.is_timestamp(kind) and kind.unit == "ns")
+    )
+    if known.min is None or known.max is None or inexact:
         return None
     try:
         return pa.scalar(known.min).cast(kind), pa.scalar(known.max).cast(kind)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+    except (pa.ArrowException, OverflowError):
         return None
 
 

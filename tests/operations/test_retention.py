@@ -15,8 +15,7 @@ from dataset_registry import Dataset, Provenance, Registry
 from dataset_registry.catalog import Transaction
 from dataset_registry.catalog import versions as version_rows
 from dataset_registry.errors import NotFound
-from dataset_registry.model.history import Node
-from dataset_registry.model.records import InputVersion
+from dataset_registry.model.records import InputVersion, VersionRecord
 from dataset_registry.model.retention import Policy, Rule
 from tests.cutting import every
 from tests.operations.support import LAST, NOW, age, age_runs, ask, assert_exact, content, live, objects, write
@@ -358,15 +357,15 @@ def test_a_walk_back_is_whole_while_versions_expire(
     """A history is read in pages; between two of them an expiry may splice the first page's last version."""
     grow(flights, 40)
     flights.create_tag("first", "v1")
-    below = version_rows.below
+    down = version_rows.down
 
-    def slowly(tx: Transaction, dataset_id: int, number: int) -> Iterator[Node]:
-        for i, node in enumerate(below(tx, dataset_id, number)):
+    def slowly(tx: Transaction, dataset_id: int, number: int, page: int) -> Iterator[VersionRecord]:
+        for i, version in enumerate(down(tx, dataset_id, number, page=7)):
             if i == 10:
                 registry.expire(LAST)
-            yield node
+            yield version
 
-    monkeypatch.setattr(version_rows, "below", slowly)
+    monkeypatch.setattr(version_rows, "down", slowly)
     assert [v.number for v in flights.log()] in (list(range(40, 0, -1)), [40, 1])
     monkeypatch.undo()
     assert [v.number for v in flights.log()] == [40, 1]

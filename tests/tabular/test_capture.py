@@ -187,12 +187,10 @@ def test_every_sheet_of_a_spreadsheet_is_captured(dataset: Dataset, tmp_path: Pa
 
 
 def test_known_content_is_not_captured_again(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataset_registry.operations import stage
-
     path = tmp_path / "f.csv"
     path.write_text("a\n1\n")
     first = dataset.commit({"one": path})
-    monkeypatch.setattr(stage.capture, "capture", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr("dataset_registry.tabular.capture.capture", lambda *_: pytest.fail("read again"))
     second = dataset.commit({"two": path})
     assert second.schema.components["two"] == first.schema.components["one"]
 
