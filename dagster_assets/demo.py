@@ -199,10 +199,10 @@ def savings(opened: Registry, runs: Sequence[dg.ExecuteInProcessResult]) -> None
     """What runs handed in, and what is stored."""
     heading("7. Deduplication")
     handed = sum(handed_in(run) for run in runs)
-    files = [file for file in opened.files() if file.form == "whole"]
-    stored = sum(file.size for file in files)
+    stored = sum(file.stored_size for file in opened.files())
+    count = sum(file.form in ("whole", "ranges") for file in opened.files())
     console.print(
-        f"{len(runs)} runs handed in {size(handed)}; {len(files)} files of {size(stored)} are stored: "
+        f"{len(runs)} runs handed in {size(handed)}; {count} files are stored in {size(stored)}: "
         f"[bold]{1 - stored / handed:.0%} saved[/]"
     )
     workbook = opened.file(str(opened.version("raw/airports").components[0].content_hash))

@@ -186,8 +186,8 @@ def with_prefix(tx: Transaction, prefix: str, limit: int = 2) -> list[FileRecord
 
 
 def page(tx: Transaction, after: int, limit: int) -> list[FileRecord]:
-    """Files from the one after this id on, oldest first."""
-    query = select(*_COLUMNS).where(files.c.id > after, files.c.form != "pack").order_by(files.c.id).limit(limit)
+    """Files from the one after this id on, oldest first; packs are among them."""
+    query = select(*_COLUMNS).where(files.c.id > after).order_by(files.c.id).limit(limit)
     return [_record(row) for row in tx.execute(query)]
 
 
@@ -484,9 +484,12 @@ def renew_lease(tx: Transaction, file_id: int) -> str | None:
     return tx.execute(until).scalar()
 
 
-def lease(tx: Transaction, file_id: int, key: str) -> str:
-    """Note the object that a recipe was put together as; its key, or that of the one that somebody else made meanwhile."""
-    tx.execute(_LOCKED, {"file": file_id})
+def lease(tx: Transaction, file_id: int, key: str) -> str | None:
+    """Note the object that a recipe was put together as; its key, or that of the one that somebody else made meanwhile. None
+    when the file is gone."""
+    if tx.execute(_LOCKED, {"file": file_id}).first() is None:
+        discard(tx, [key])
+        return None
     there = renew_lease(tx, file_id)
     if there is not None:
         discard(tx, [key])

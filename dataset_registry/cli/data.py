@@ -62,9 +62,11 @@ def init(
 def status(registry: "Registry", as_json: AsJson = False) -> None:
     """Where the registry is, who you are there, and how much it holds."""
     found = registry.datasets()
-    count = total = 0
+    count = total = stored = 0
     for file in registry.files():
-        count, total = count + 1, total + (file.size if file.form == "whole" else 0)
+        stored += file.stored_size
+        if file.form in ("whole", "ranges"):  # a table is its parts, and a pack is of no use by itself
+            count, total = count + 1, total + file.size
     if as_json:
         print_json(
             {
@@ -73,6 +75,7 @@ def status(registry: "Registry", as_json: AsJson = False) -> None:
                 "datasets": len(found),
                 "files": count,
                 "bytes": total,
+                "stored_bytes": stored,
             }
         )
         return
@@ -84,7 +87,7 @@ def status(registry: "Registry", as_json: AsJson = False) -> None:
             ("files", f"{count:,}"),
         ]
     )
-    print_facts([("content", size(total))])
+    print_facts([("content", size(total)), ("stored", size(stored))])
 
 
 @app.command()

@@ -196,12 +196,15 @@ def _assemble(access: Access, file: FileRecord) -> str:
     holds = list(access.catalog.write(lambda tx: files.hold(tx, {str(file.content_hash): key})).values())
     access.store.put(key, path)
 
-    def lease(tx: Transaction) -> str:
+    def lease(tx: Transaction) -> str | None:
         if not files.release(tx, holds):
             raise RetryLater(f"The file {str(file.content_hash)[:12]} took too long to be put together. Try again.")
         return files.lease(tx, file.id, key)
 
-    return access.catalog.write(lease)
+    leased = access.catalog.write(lease)
+    if leased is None:
+        raise deleted(None)
+    return leased
 
 
 def _runs(file: FileRecord) -> list[tuple[str, int, int]]:
