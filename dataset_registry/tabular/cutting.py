@@ -233,24 +233,28 @@ def _texts(values: pa.Array) -> _Hashes:
     """Texts and bytes: the length, the first and the last eight bytes, each read as one little-endian word."""
     _, offsets, data = values.buffers()
     ends = np.frombuffer(offsets, "<i4")[values.offset : values.offset + len(values) + 1].astype(np.int64)
+    low, high = (int(ends[0]), int(ends[-1])) if len(ends) else (0, 0)
+    ends -= low
     starts, lengths = ends[:-1], np.diff(ends)
     if values.null_count:  # what lies under a null is anybody's
         lengths = np.where(pc.is_valid(values).to_numpy(zero_copy_only=False), lengths, 0)
-    low, high = (int(ends[0]), int(ends[-1])) if len(ends) else (0, 0)
-    padded = np.zeros(high - low + 8, np.uint8)
+    # Eight bytes more on either side: the words at the very beginning and end are read whole too.
+    padded = np.zeros(high - low + 16, np.uint8)
     if data is not None:
-        padded[: high - low] = np.frombuffer(data, np.uint8)[low:high]
-    words = np.ndarray((high - low + 1,), "<u8", padded.data, strides=(1,))
-    starts = starts - low
-    numbers = words[starts]
-    longest = int(lengths.max()) if len(lengths) else 0
-    if longest <= 8 and (lengths == longest).all():
-        numbers &= _FIRST[longest]
-    else:
+        padded[8 : high - low + 8] = np.frombuffer(data, np.uint8)[low:high]
+    words = np.ndarray((high - low + 9,), "<u8", padded.data, strides=(1,))
+    shortest, longest = (int(lengths.min()), int(lengths.max())) if len(lengths) else (0, 0)
+    numbers = words[starts + 8]
+    if shortest == longest:
+        numbers &= _FIRST[min(longest, 8)]
+    elif shortest < 8:
         numbers &= _FIRST[np.minimum(lengths, 8)]
     numbers += lengths.view(np.uint64) * _LENGTH
     if longest > 8:
-        numbers += np.where(lengths > 8, words[np.maximum(starts + lengths - 8, 0)], np.uint64(0)) * _LAST
+        last = words[starts + lengths] * _LAST  # the eight bytes before the end
+        if shortest <= 8:
+            last[lengths <= 8] = 0
+        numbers += last
     return numbers
 
 
