@@ -1,6 +1,6 @@
 """What a run says, as tables: everybody beside the limit, and each of our targets met or missed by how much."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -231,8 +231,20 @@ def _participants(result: Result) -> None:
 
 def _field(result: Result) -> None:
     table = Table(title="The field", title_justify="left", expand=True)
-    for name in ("work", "limit", "us", "no fsync", "PostgreSQL", "best peer", "other peers", "target", ""):
+    for name in (*HEADINGS, "target", ""):
         table.add_column(name, overflow="fold", ratio={"work": 3, "best peer": 3, "other peers": 8, "": 3}.get(name, 2))
+    for cells, targets, verdicts in lines(result):
+        colours = (f"[{'green' if found == 'met' else 'red'}]{found}[/]" for found in verdicts)
+        table.add_row(*cells, "\n".join(targets), "\n".join(colours))
+    if table.row_count:
+        console.print(table)
+
+
+HEADINGS = ("work", "limit", "us", "no fsync", "PostgreSQL", "best peer", "other peers")
+
+
+def lines(result: Result) -> Iterator[tuple[list[str], list[str], list[str]]]:
+    """For each piece of work what stands under `HEADINGS`, our targets, and for each whether it is met."""
     for row in ROWS:
         if row.label not in result["measured"]:
             continue
@@ -244,22 +256,11 @@ def _field(result: Result) -> None:
             short = name.removeprefix("us").strip(", ")
             if name in result["participants"] and result["measured"][row.label].get(name) is not None:
                 targets.append(f"{sign} {row.form.format(target)}{f' {short}' if short else ''}")
-                found = verdict(row.figure(result, name), target, at_least=row.at_least)
-                verdicts.append(f"[{'green' if found == 'met' else 'red'}]{found}[/]")
+                verdicts.append(verdict(row.figure(result, name), target, at_least=row.at_least))
         rate = row.figure(result, row.limit) if row.at_least else None
         seconds = middle(row.label)(result, row.limit) if row.timed else None
         limit = row.form.format(rate) if rate else f"{1000 * seconds:,.1f} ms" if seconds else ""
-        table.add_row(
-            row.title,
-            limit,
-            *ours,
-            best,
-            others,
-            "\n".join(targets),
-            "\n".join(verdicts),
-        )
-    if table.row_count:
-        console.print(table)
+        yield [row.title, limit, *ours, best, others], targets, verdicts
 
 
 def _peers(result: Result, row: Row) -> tuple[str, str]:

@@ -1,0 +1,130 @@
+"""`python -m benchmarks.pages`: the tables and charts of docs/performance.md, from the newest results of each benchmark.
+
+A table stands between `<!-- name -->` and `<!-- /name -->`; what has no result yet stays as it is.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import tables
+from benchmarks.changes import TARGETS
+from benchmarks.charts import charts
+from benchmarks.data import CHANGES
+from benchmarks.peers import PARTICIPANTS
+
+RESULTS = Path(__file__).parent / "results"
+DOCS = Path(__file__).parent.parent / "docs"
+Found = Mapping[str, Any]
+
+
+def main() -> None:
+    """Write the page anew."""
+    page = DOCS / "performance.md"
+    text = page.read_text()
+    for name, (benchmark, render) in PARTS.items():
+        results = sorted(RESULTS.glob(f"*-{benchmark}.json"))
+        if results:
+            found = json.loads(results[-1].read_text())
+            text = _between(text, name, "\n".join(render(found)))
+            if name == "field":
+                charts(found, DOCS / "charts")
+    page.write_text(text)
+
+
+def _between(text: str, name: str, content: str) -> str:
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    assert pattern.search(text), f"docs/performance.md has no place for {name}"
+    return pattern.sub(lambda found: f"{found[1]}\n{content}\n\n{found[2]}", text)
+
+
+def _table(headings: Sequence[str], rows: Iterator[Sequence[object]]) -> Iterator[str]:
+    yield f"| {' | '.join(headings)} |"
+    yield "|" + "---|" * len(headings)
+    for row in rows:
+        yield f"| {' | '.join(str(cell).replace('|', '/') for cell in row)} |"
+
+
+def _plain(text: str) -> str:
+    """Without the markup of rich."""
+    return re.sub(r"\[/?[a-z ]*\]", "", text).replace("*", "\\*")
+
+
+def _field(found: Found) -> Iterator[str]:
+    rows = (
+        [*map(_plain, cells), "<br>".join(f"{t}: **{v}**" for t, v in zip(targets, verdicts, strict=True))]
+        for cells, targets, verdicts in tables.lines(found)
+    )
+    return _table((*tables.HEADINGS, "target"), rows)
+
+
+def _new_bytes(found: Found) -> Iterator[str]:
+    def rows() -> Iterator[Sequence[object]]:
+        for name in ("lineitem", "flights"):
+            for who in PARTICIPANTS:
+                figures = [tables.percent(f"{name} {change}")(found, who) for change in CHANGES]
+                if any(figure is not None for figure in figures):
+                    yield [name, who, *("-" if figure is None else f"{figure:.1f}" for figure in figures)]
+
+    return _table(("table", "who", *CHANGES), rows())
+
+
+def _changes(found: Found) -> Iterator[str]:
+    def rows() -> Iterator[Sequence[object]]:
+        for row in found["rows"]:
+            cells = (f"{row[c]['of a default file']} ({row[c]['parts touched']})" for c in CHANGES)
+            key = "declared" if row["key"] else "none"
+            yield [row["table"], key, row["kept as"], f"{row['size']} x", f"{row['write']} x", *cells]
+        yield ["target", "", "", "≤ 1.05 x", "≤ 1.25 x", *(f"≤ {target:g}" for target in TARGETS.values())]
+
+    return _table(("table", "key", "kept as", "size", "write", *CHANGES), rows())
+
+
+def _reads(found: Found) -> Iterator[str]:
+    rows = ([r["read"], r["kept as"], f"{r['raw s']} s", f"{r['ours s']} s", f"{r['x']} x"] for r in found["reads"])
+    return _table(("read", "kept as", "raw file", "ours", ""), rows)
+
+
+def _engines(found: Found) -> Iterator[str]:
+    rows = (
+        [e["engine"], f"{e['ours']['rows']:,}", f"{e['raw']['seconds']:.3f} s", f"{e['ours']['seconds']:.3f} s"]
+        for e in found["engines"]
+        if "error" not in e
+    )
+    return _table(("engine", "rows", "raw file", "`uris()` of the recipes"), rows)
+
+
+def _stream(found: Found) -> Iterator[str]:
+    yield (
+        f"{found['arrow_gb']:g} GB of Arrow in {found['seconds']:g} s ({found['gb_per_second']:g} GB/s), "
+        f"{found['rows']:,} rows in {found['parts']:,} parts of {found['stored_gb']:g} GB together, with at most "
+        f"{found['peak_rss_mb']:,} MB of memory, of which {found['reading_alone_rss_mb']:,} MB are the reading of the source."
+    )
+
+
+def _scale(found: Found) -> Iterator[str]:
+    names = [name for name, value in found["costs"][0].items() if isinstance(value, dict)]
+    rows = (
+        [c["catalog"], f"{c['versions']:,}", f"{c['components']:,}"]
+        + [f"{c[name]['ms']:.2f} ms ({c[name]['touched']:,})" for name in names]
+        for c in found["costs"]
+    )
+    return _table(("catalog", "versions", "components", *names), rows)
+
+
+PARTS: Mapping[str, tuple[str, Callable[[Found], Iterator[str]]]] = {
+    "field": ("field", _field),
+    "new-bytes": ("field", _new_bytes),
+    "changes": ("changes", _changes),
+    "reads": ("engines", _reads),
+    "engines": ("engines", _engines),
+    "stream": ("stream", _stream),
+    "scale": ("scale", _scale),
+}
+"""By the name of the place in the page: the benchmark, and what makes Markdown of its result."""
+
+if __name__ == "__main__":
+    sys.exit(main())
