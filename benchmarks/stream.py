@@ -1,6 +1,7 @@
 """`python -m benchmarks.stream [GB]`: a stream of record batches of any length, committed in bounded memory.
 
-The stream is TPC-H lineitem over and over, each time with other order keys. Reading it takes memory too; what that is, is said.
+The stream is TPC-H lineitem over and over, each time with other order keys. Reading it takes memory too: a process of its own
+finds out what that is. Memory is what the process has for itself (RssAnon): pages of files that it maps can be had back any time.
 """
 
 import json
@@ -10,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter, sleep
 
@@ -28,9 +30,8 @@ def main(gigabytes: float = 20.0) -> None:
     """Measure, print, and write `benchmarks/results/<date>-stream.json`."""
     path = data.lineitem(1.0).path()
     schema = pq.read_schema(path).remove_metadata()
-    for _ in _batches(path, schema, 1e9):
-        pass
-    alone = _resident()
+    with get_context("spawn").Pool(1) as pool:
+        alone = pool.apply(_reading_alone, (path,))
     folder = Path(tempfile.mkdtemp(prefix="registry-stream-"))
     sizes: list[int] = []
     peak = _Peak()
@@ -74,8 +75,16 @@ def _batches(path: Path, schema: pa.Schema, size: float) -> Iterator[pa.RecordBa
         turn += 1
 
 
+def _reading_alone(path: Path) -> int:
+    peak = _Peak()
+    for _ in _batches(path, pq.read_schema(path).remove_metadata(), 2e9):
+        pass
+    return peak.stop()
+
+
 def _resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields["RssAnon"].split()[0]) * 1024
 
 
 class _Peak:

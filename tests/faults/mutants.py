@@ -75,23 +75,22 @@ def pointers_not_locked(patch: Patch) -> None:
 
 def hits_without_holds(patch: Patch) -> None:
     """Content that is stored already is named as it was found: without a hold before, without a look in the commit."""
-    real_put, real_find = put.put, files.find_many
+    real_put, real_look = put.put, files.look_up
     seen: dict[str, Any] = {}
 
     def careless_put(access: Any, wanted: Mapping[str, Any], authorized: Any, **options: Any) -> put.Held:
         seen.clear()
         with access.catalog.read() as tx:
-            seen.update(real_find(tx, list(wanted)))
+            seen.update(real_look(tx, list(wanted))[0])
         new = {content_hash: what for content_hash, what in wanted.items() if content_hash not in seen}
         return real_put(access, new, authorized, **options) if new else put.Held()
 
-    def remembered(tx: Transaction, hashes: Sequence[str]) -> dict[str, Any]:
-        return real_find(tx, hashes) | {
-            content_hash: seen[content_hash] for content_hash in hashes if content_hash in seen
-        }
+    def remembered(tx: Transaction, hashes: Sequence[str]) -> tuple[dict[str, Any], set[str]]:
+        found, damaged = real_look(tx, hashes)
+        return found | {content_hash: seen[content_hash] for content_hash in hashes if content_hash in seen}, damaged
 
     patch(commit, "put", careless_put)
-    patch(files, "find_many", remembered)
+    patch(files, "look_up", remembered)
 
 
 def pages_by_digest(patch: Patch) -> None:

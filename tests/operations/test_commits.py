@@ -327,15 +327,15 @@ def test_known_content_collected_between_look_and_commit_is_stored_again(
     flights: Dataset, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The collector is simulated: between two looks the file is gone, and comes back under the third."""
-    look = files.find_many
+    look = files.look_up
     answers = iter([True, False])
 
-    def collected(tx: Transaction, hashes: list[str]) -> dict[str, FileRecord]:
-        return look(tx, hashes) if next(answers, True) else {}
+    def collected(tx: Transaction, hashes: list[str]) -> tuple[dict[str, FileRecord], set[str]]:
+        return look(tx, hashes) if next(answers, True) else ({}, set())
 
     flights.commit({"a": b"content"})
     before = sum(1 for _ in registry.files())
-    monkeypatch.setattr(files, "find_many", collected)
+    monkeypatch.setattr(files, "look_up", collected)
     flights.commit({"b": b"content"})
     assert next(answers, None) is None
     assert content(flights)["b", 0] == b"content"
