@@ -31,6 +31,7 @@ from dataset_registry.model.records import (
     InputVersion,
     NewDataset,
     Provenance,
+    StoredBytes,
     VersionRecord,
 )
 from dataset_registry.model.schema import TableSchema
@@ -38,8 +39,8 @@ from dataset_registry.operations import audit, find
 from dataset_registry.operations import datasets as dataset_operations
 from dataset_registry.operations.access import Access, authorize, authorize_commit, readable
 from dataset_registry.operations.change import OVERLAY, Change, edits_of
-from dataset_registry.operations.layout import is_plain, lay_out
-from dataset_registry.operations.put import BytesGone, Held, put, spooled_bytes
+from dataset_registry.operations.layout import lay_out
+from dataset_registry.operations.put import BytesGone, Held, enter, put, spooled_bytes
 from dataset_registry.store import Spool
 from dataset_registry.tabular.formats import BINARY
 
@@ -383,38 +384,23 @@ def _add_files(tx: Transaction, change: Change, held: Held) -> tuple[_Resolved, 
     }
     tables = {s.content_hash: s for s in staged if s.parts is not None}
     facts = {h: f for s in staged for h, f in s.facts.items()} | held.layout.facts
-    known, damaged = files.look_up(tx, [*whole, *tables])
+    layout = held.layout
+    known, damaged = files.look_up(tx, list({*whole, *tables, *layout.objects}))
     new = sorted(content_hash for content_hash in whole if content_hash not in known)
-    laid = {
-        content_hash: held.layout.recipes[content_hash] for content_hash in new if content_hash in held.layout.recipes
-    }
-    objects = files.find_many(tx, sorted({part.object for ranges in laid.values() for part in ranges} - known.keys()))
-    known |= objects
-    packs = sorted({part.object for ranges in laid.values() for part in ranges} - known.keys())
+    laid = {content_hash: layout.recipes[content_hash] for content_hash in new if content_hash in layout.recipes}
+    packs = sorted(layout.packs.keys() & {part.object for ranges in laid.values() for part in ranges})
     kept = [content_hash for content_hash in new if content_hash not in laid]
-    if lost := [content_hash for content_hash in [*kept, *packs] if content_hash not in held.stored]:
+    if lost := [content_hash for content_hash in kept if content_hash not in held.stored]:
         raise BytesGone(lost)
-    if damaged & laid.keys() or not all(is_plain(file) for file in objects.values()):
-        raise BytesGone  # what was damaged meanwhile, or is ranges itself by now, is looked at anew
     held.discard(tx, held.stored.keys() - {*kept, *packs})
-    ids = {content_hash: file.id for content_hash, file in known.items()}
-    sizes = {content_hash: pack.size for content_hash, pack in held.layout.packs.items()}
-    wholes = [files.NewFile(h, whole[h], formats[h], held.stored[h], facts.get(h, FileFacts())) for h in kept]
-    wholes += [files.NewFile(h, sizes[h], BINARY, held.stored[h], form="pack") for h in packs]
-    ids |= files.add(tx, wholes, damaged)
-    ids |= files.add(
-        tx,
-        [
-            files.NewFile(
-                h,
-                whole[h],
-                formats[h],
-                [(ids[part.object], part.offset, part.length) for part in laid[h]],
-                facts.get(h, FileFacts()),
-            )
-            for h in laid
-        ],
-    )
+
+    def file(content_hash: str, kept: StoredBytes | None = None) -> files.NewFile:
+        known_of = facts.get(content_hash, FileFacts())
+        return files.NewFile(content_hash, whole[content_hash], formats[content_hash], kept or (), known_of)
+
+    wholes = [file(content_hash, held.stored[content_hash]) for content_hash in kept]
+    wholes += [files.NewFile(h, layout.packs[h].size, BINARY, held.stored[h], form="pack") for h in packs]
+    ids = enter(tx, wholes, [(file(content_hash), ranges) for content_hash, ranges in laid.items()], known, damaged)
     for content_hash in sorted(tables.keys() - known.keys()):
         table = tables[content_hash]
         ids[content_hash] = files.add_table(

@@ -19,6 +19,7 @@ from dataset_registry.model.manifest import ComponentKey, Entry, build, rewrite
 from dataset_registry.model.pieces import FileFacts
 from dataset_registry.model.records import (
     DatasetRecord,
+    FileForm,
     FileRecord,
     Head,
     NewDataset,
@@ -39,9 +40,9 @@ from dataset_registry.operations.access import (
 )
 from dataset_registry.operations.contents import opened
 from dataset_registry.operations.history import visible_productions
-from dataset_registry.operations.layout import is_plain
+from dataset_registry.operations.layout import is_plain, ranges_of
 from dataset_registry.operations.progress import Progress, silent
-from dataset_registry.operations.put import Bytes, BytesGone, Held, place, put
+from dataset_registry.operations.put import Bytes, BytesGone, Held, enter, place, put
 from dataset_registry.operations.verify import content_digest
 from dataset_registry.store import Spool, Spooled
 
@@ -302,39 +303,15 @@ def _enter(
     known, damaged = files.look_up(tx, hashes)
     new = {h: f for f in objects if (h := str(f.content_hash)) not in known and h in held.stored}
     held.discard(tx, held.stored.keys() - new.keys())
-    ids = {content_hash: file.id for content_hash, file in known.items()}
-    ids |= files.add(
-        tx,
-        [
-            files.NewFile(
-                h,
-                f.size,
-                str(f.format),
-                held.stored[h],
-                facts.get(h, FileFacts()),
-                "pack" if f.form == "pack" else "whole",
-            )
-            for h, f in sorted(new.items())
-        ],
-        damaged,
-    )
-    missing = [file for file in recipes if file.content_hash not in known]
-    named = {extent.object_hash for file in missing for extent in file.extents}
-    if not named <= ids.keys() or not all(is_plain(known[h]) for h in named & known.keys()):
-        raise BytesGone
-    files.add(
-        tx,
-        [
-            files.NewFile(
-                str(f.content_hash),
-                f.size,
-                str(f.format),
-                [(ids[e.object_hash], e.offset, e.length) for e in f.extents],
-                facts.get(str(f.content_hash), FileFacts()),
-            )
-            for f in missing
-        ],
-    )
+
+    def file(found: FileRecord, kept: StoredBytes | None = None) -> files.NewFile:
+        content_hash = str(found.content_hash)
+        form: FileForm = "pack" if found.form == "pack" else "whole"
+        known_of = facts.get(content_hash, FileFacts())
+        return files.NewFile(content_hash, found.size, str(found.format), kept or (), known_of, form)
+
+    missing = [(file(recipe), ranges_of(recipe)) for recipe in recipes if recipe.content_hash not in known]
+    enter(tx, [file(found, held.stored[h]) for h, found in sorted(new.items())], missing, known, damaged)
     return list(files.hold(tx, dict.fromkeys(str(file.content_hash) for file in batch)).values())
 
 

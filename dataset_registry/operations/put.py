@@ -8,16 +8,18 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from uuid import UUID
 
 from dataset_registry.catalog import Transaction, files
+from dataset_registry.catalog.files import NewFile
 from dataset_registry.errors import RegistryError, RetryLater, StorageError
-from dataset_registry.model.records import StoredBytes
+from dataset_registry.model.pieces import Range
+from dataset_registry.model.records import FileRecord, StoredBytes
 from dataset_registry.operations.access import Access
-from dataset_registry.operations.layout import Layout
+from dataset_registry.operations.layout import Layout, is_plain
 from dataset_registry.store import Spool, Spooled, compress, new_key
 from dataset_registry.tabular import formats
 
@@ -134,6 +136,28 @@ def put(
         for hashes_now, at_once in ((small, access.store.transfers), (large, _LARGE_AT_ONCE)):
             _each(move, hashes_now, min(at_once, access.store.transfers))
     return Held(holds, stored, layout)
+
+
+def enter(
+    tx: Transaction,
+    objects: Sequence[NewFile],
+    recipes: Sequence[tuple[NewFile, Sequence[Range]]],
+    known: Mapping[str, FileRecord],
+    damaged: Collection[str],
+) -> dict[str, int]:
+    """Enter files that were put, and recipes with the ranges that they are; the ids of these and of all `known` files by hash.
+
+    `known` and `damaged` are what this transaction found of all contents concerned. Raises `BytesGone` when a recipe would
+    rest on an object that is gone, or has become ranges itself, or when its own content was damaged meanwhile.
+    """
+    named = {part.object for _, ranges in recipes for part in ranges}
+    if not named <= known.keys() | {file.content_hash for file in objects}:
+        raise BytesGone
+    if not all(is_plain(known[h]) for h in named & known.keys()) or any(f.content_hash in damaged for f, _ in recipes):
+        raise BytesGone
+    ids = {content_hash: file.id for content_hash, file in known.items()} | files.add(tx, objects, damaged)
+    laid = [replace(f, kept=[(ids[p.object], p.offset, p.length) for p in ranges]) for f, ranges in recipes]
+    return ids | files.add(tx, laid)
 
 
 def hold_for_upload(access: Access, content_hash: str) -> str:

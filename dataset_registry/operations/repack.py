@@ -7,6 +7,7 @@ to name the object hold it, and then it is left alone.
 
 from collections.abc import Sequence
 from functools import partial
+from shutil import copyfileobj
 from typing import BinaryIO
 
 from dataset_registry.catalog import Transaction, collection, files
@@ -14,7 +15,7 @@ from dataset_registry.catalog.collection import Sparse
 from dataset_registry.operations.access import Access, administer
 from dataset_registry.operations.layout import pack_head
 from dataset_registry.operations.put import Bytes, BytesGone, Held, place, put
-from dataset_registry.store import Spool, Spooled
+from dataset_registry.store import Ranges, Spool, Spooled
 from dataset_registry.tabular import formats
 
 _TOGETHER = 512 << 20
@@ -42,8 +43,7 @@ def _repack(access: Access, batch: Sequence[Sparse]) -> int:
     def copy(target: BinaryIO) -> None:
         target.write(head)
         for found in batch:
-            for offset, length in found.runs:
-                target.write(access.store.read(found.key, offset, length))
+            copyfileobj(Ranges(access.store, [(found.key, *run) for run in found.runs]), target, 1 << 20)
 
     with Spool(access.store.scratch) as spool:
         pack = spool.write(copy)

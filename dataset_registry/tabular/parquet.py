@@ -207,7 +207,8 @@ def scan(sources: Sequence[Source], *, alike: bool = True, filter: ds.Expression
     else:
         schemas = [fragment(index).physical_schema for index in range(len(sources))]
         schema = pa.unify_schemas(schemas, promote_options="permissive")
-    wanted = [f for f in schema if filter is None or f.name in str(filter)] if len(sources) > 1 and alike else []
+    asked = None if filter is None else str(filter)
+    wanted = [f for f in schema if asked is None or f.name in asked] if len(sources) > 1 and alike else []
     fragments = [fragment(index, _known(source, wanted)) for index, source in enumerate(sources)]
     return ds.FileSystemDataset(fragments, schema, format, local)
 
