@@ -102,7 +102,7 @@ def _works(dataset: Dataset) -> dict[str, Callable[[int], object]]:
     newest = dataset.version().number
     turns = itertools.count(1)
     return {
-        "commit": lambda i: dataset.commit({f"component-{next(turns) * 7 % count}": b"%d" % (newest + next(turns))}),
+        "commit": lambda i: dataset.commit({f"component-{next(turns) * 7 % count}": uuid4().bytes}),
         "branch": lambda i: dataset.create_branch(f"branch-{next(turns)}", "main"),
         "tag": lambda i: dataset.create_tag(f"tag-{next(turns)}", "main"),
         "log of 1,000": lambda i: dataset.log(limit=1000),

@@ -122,26 +122,29 @@ class Sparse:
 
 def sparse(tx: Transaction) -> list[Sparse]:
     """The objects that are worth repacking."""
-    named = select(func.sum(file_ranges.c.byte_count)).where(file_ranges.c.object_id == files.c.id).scalar_subquery()
-    part_of_a_table = exists().where(file_parts.c.part_id == files.c.id)
-    candidates = select(files.c.id, files.c.object_key, files.c.file_size).where(
-        files.c.id.in_(select(file_ranges.c.object_id)),
-        files.c.damage.is_(None),
-        _unnamed(uploads.c.expires_at >= utc_now()),
-        ~part_of_a_table,
-        named <= files.c.file_size * _RANGES_SHARE,
+    begin = file_ranges.c.object_offset
+    end = (begin + file_ranges.c.byte_count).label("end_offset")
+    spans = select(file_ranges.c.object_id, begin, end).distinct().subquery("spans")
+    before = func.max(spans.c.end_offset).over(  # how far the spans reach that begin before this one
+        partition_by=spans.c.object_id, order_by=(spans.c.object_offset, spans.c.end_offset), rows=(None, -1)
     )
-    found = []
-    for file_id, key, size in tx.execute(candidates.order_by(files.c.id)).all():
-        runs = _runs(tx, file_id)
-        living = sum(length for _, length in runs)
-        if living <= size * _SPARSE and size - living >= _WORTHWHILE:
-            found.append(Sparse(file_id, key, runs))
-    return found
-
-
-_RANGES_SHARE = 4
-"""Ranges overlap where several recipes have the same bytes: what they add up to says little, but rules out most objects."""
+    reached = select(spans, before.label("reached")).subquery("reached")
+    start = case((reached.c.reached > reached.c.object_offset, reached.c.reached), else_=reached.c.object_offset)
+    adds = case((reached.c.end_offset > start, reached.c.end_offset - start), else_=0)
+    living = select(reached.c.object_id, func.sum(adds).label("bytes")).group_by(reached.c.object_id).subquery("living")
+    query = (
+        select(files.c.id, files.c.object_key)
+        .join(living, living.c.object_id == files.c.id)
+        .where(
+            files.c.damage.is_(None),
+            _unnamed(uploads.c.expires_at >= utc_now()),
+            ~exists().where(file_parts.c.part_id == files.c.id),
+            living.c.bytes <= files.c.file_size * _SPARSE,
+            files.c.file_size - living.c.bytes >= _WORTHWHILE,
+        )
+        .order_by(files.c.id)
+    )
+    return [Sparse(file_id, key, _runs(tx, file_id)) for file_id, key in tx.execute(query).all()]
 
 
 def _runs(tx: Transaction, file_id: int) -> tuple[tuple[int, int], ...]:

@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from dataset_registry.catalog import Transaction, collection, files
 from dataset_registry.catalog.collection import Sparse
+from dataset_registry.errors import CorruptionError
 from dataset_registry.operations.access import Access, administer
 from dataset_registry.operations.layout import pack_head
 from dataset_registry.operations.put import Bytes, BytesGone, Held, place, put
@@ -23,7 +24,10 @@ _TOGETHER = 512 << 20
 
 
 def repack(access: Access) -> int:
-    """Copy what is left of mostly dead objects into new packs; how many objects that frees for the next collection."""
+    """Copy what is left of mostly dead objects into new packs; how many objects that frees for the next collection.
+
+    What cannot be read is left as it is: to find that out, and to heal it, is the business of `verify`.
+    """
     with access.catalog.read() as tx:
         sparse = collection.sparse(tx)
     freed = size = 0
@@ -39,14 +43,23 @@ def repack(access: Access) -> int:
 
 def _repack(access: Access, batch: Sequence[Sparse]) -> int:
     head = pack_head()
+    broken: list[Sparse] = []
 
     def copy(target: BinaryIO) -> None:
         target.write(head)
         for found in batch:
-            copyfileobj(Ranges(access.store, [(found.key, *run) for run in found.runs]), target, 1 << 20)
+            try:
+                copyfileobj(Ranges(access.store, [(found.key, *run) for run in found.runs]), target, 1 << 20)
+            except CorruptionError:
+                broken.append(found)
+                raise
 
     with Spool(access.store.scratch) as spool:
-        pack = spool.write(copy)
+        try:
+            pack = spool.write(copy)
+        except CorruptionError:
+            rest = [found for found in batch if found not in broken]
+            return _repack(access, rest) if rest else 0
         wanted = {pack.content_hash: Bytes(pack.size, partial(place, access, None, pack, formats.BINARY))}
         held = put(access, wanted, partial(administer, access))
         try:

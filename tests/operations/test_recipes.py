@@ -39,6 +39,12 @@ def table_of(rows: int = ROWS, seed: int = 0) -> pa.Table:
     )
 
 
+def pq_bytes(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
+
+
 def scatter(table: pa.Table) -> pa.Table:
     """The table with one value in a hundred of one column changed."""
     values = table.column("c3").to_numpy().copy()
@@ -294,6 +300,48 @@ def test_a_pack_of_which_little_is_left_is_packed_anew(registry: Registry, fligh
     assert stored(registry) == 600_000 + HEAD
     assert [kept.open(name).read() for name in "abc"] == [files["f0"], files["f13"], files["f14"]]
     assert registry.verify(deep=True, older_than=NOW).clean
+
+
+def test_what_many_recipes_have_of_an_object_counts_once(
+    registry: Registry, flights: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataset_registry.catalog import collection
+    from dataset_registry.model.retention import Policy, Rule
+
+    monkeypatch.setattr(collection, "_WORTHWHILE", 1 << 10)
+    table = table_of()
+    flights.commit({"data": table}, key=["id"])
+    for seed in range(1, 31):
+        kept = table.column("c5")
+        table = table_of(seed=seed)
+        table = table.set_column(table.schema.get_field_index("c5"), "c5", kept)
+        flights.commit({"data": table})
+    age(registry, 48, "dataset_versions.ingestion_timestamp")
+    registry.apply(registry.expire(Policy((Rule(last=25),)), dry_run=True))
+    registry.collect(older_than=NOW)
+    before = stored(registry)
+    registry.collect(older_than=NOW)
+    assert before - stored(registry) > 0.5 * len(pq_bytes(table_of()))
+    assert flights.version().to_arrow() == table
+    assert registry.verify(deep=True, older_than=NOW).clean
+
+
+def test_an_object_that_is_lost_does_not_keep_others_from_being_packed_anew(registry: Registry) -> None:
+    random = Random(0)
+    kept = {}
+    for name in ("lost", "sound"):
+        files = {f"f{i}": random.randbytes(200_000) for i in range(20)}
+        registry.create_dataset(name).commit(files)
+        kept[name] = registry.create_dataset(f"kept/{name}").commit({"a": files["f0"]})
+        registry.dataset(name).delete()
+    (key, _) = ask(registry, "SELECT object_key FROM files WHERE form = 'pack' ORDER BY id")
+    registry._access.store.delete(key)
+    registry.collect(older_than=NOW)
+    registry.collect(older_than=NOW)
+    assert stored(registry) == 200_000 + HEAD
+    assert len(kept["sound"].open("a").read()) == 200_000
+    with pytest.raises(CorruptionError):
+        kept["lost"].open("a").read()
 
 
 def test_a_reader_does_not_notice_that_what_it_reads_was_packed_anew(registry: Registry, flights: Dataset) -> None:
