@@ -299,7 +299,7 @@ class Draft:
             encoding=encoding,
             key=key,
             previous=partial(self._previous, name, index),
-            known=self._known,
+            known=self._known if self._trust_stat else None,
         )
         self._change.add(name, index, staged_component(staged, type, metadata or {}))
 
@@ -343,9 +343,9 @@ class Draft:
         return commits.table_before(self._access, self._dataset, base, name, index) if base else None
 
     def _known(self, path: Path) -> Spooled | None:
-        """What a path holds, if it need not be read for that."""
+        """What a path holds, when its stat is trusted."""
         assert self._spool is not None, "entered"
-        return trusted(self._access, self._spool, path) if self._trust_stat else None
+        return trusted(self._access, self._spool, path)
 
     def _captured(self, spool: Spool, spooled: Spooled, format: str) -> ComponentSchema | None:
         return captured(self._access, spool, spooled, format)

@@ -3,12 +3,12 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 from sqlalchemy import Row, and_, bindparam, delete, exists, func, insert, or_, select, union, update
 
-from dataset_registry.catalog.engine import Transaction, chunks, insert_row
+from dataset_registry.catalog.engine import Transaction, chunks, insert_row, insert_rows
 from dataset_registry.catalog.grants import Readable
 from dataset_registry.catalog.tables import (
     assembled_files,
@@ -62,25 +62,38 @@ def find(tx: Transaction, content_hash: str) -> FileRecord | None:
     return _record(row) if row else None
 
 
-_BY_HASHES = select(*_COLUMNS, _LIVE.label("live")).where(files.c.content_hash.in_(bindparam("hashes", expanding=True)))
+_OF_HASHES = files.c.content_hash.in_(bindparam("hashes", expanding=True))
+_BY_HASHES = select(*_COLUMNS).where(_OF_HASHES, _LIVE)
 
 
 def find_many(tx: Transaction, hashes: Sequence[str]) -> dict[str, FileRecord]:
     """The files with these contents, by hash; those whose bytes are damaged are as good as absent."""
-    return look_up(tx, hashes)[0]
+    rows = (row for chunk in chunks(hashes) for row in tx.execute(_BY_HASHES, {"hashes": chunk}))
+    return {row.content_hash: _record(row) for row in rows}
 
 
-def look_up(tx: Transaction, hashes: Sequence[str]) -> tuple[dict[str, FileRecord], set[str]]:
-    """The files with these contents, by hash, and those of the contents that are stored and damaged."""
-    found: dict[str, FileRecord] = {}
+class Known(NamedTuple):
+    """A stored content: its file, and whether that is an object as it is, which recipes may have ranges of."""
+
+    id: int
+    is_plain: bool
+
+
+_PLAIN = and_(files.c.object_key.is_not(None), files.c.compression_type.is_(None))
+_KNOWN = select(files.c.content_hash, _LIVE, files.c.id, _PLAIN).where(_OF_HASHES)
+
+
+def look_up(tx: Transaction, hashes: Sequence[str]) -> tuple[dict[str, Known], set[str]]:
+    """What is stored of these contents, by hash, and those of them that are stored and damaged."""
+    known: dict[str, Known] = {}
     damaged: set[str] = set()
     for chunk in chunks(hashes):
-        for row in tx.execute(_BY_HASHES, {"hashes": chunk}):
-            if row.live:
-                found[row.content_hash] = _record(row)
+        for content_hash, live, file_id, plain in tx.execute(_KNOWN, {"hashes": chunk}):
+            if live:
+                known[content_hash] = Known(file_id, bool(plain))
             else:
-                damaged.add(row.content_hash)
-    return found, damaged
+                damaged.add(content_hash)
+    return known, damaged
 
 
 def get_many(tx: Transaction, ids: Iterable[int]) -> dict[int, FileRecord]:
@@ -317,17 +330,17 @@ def discard(tx: Transaction, keys: Sequence[str]) -> None:
         tx.execute(insert(trash), [{"object_key": key} for key in keys])
 
 
-_ADD = insert(files).returning(files.c.id, sort_by_parameter_order=True)
+_ADD = insert(files).returning(files.c.content_hash, files.c.id)
 
 
 @dataclass(frozen=True, slots=True)
 class NewFile:
-    """A file to enter: how it is kept (an object, or ranges of objects as (file id, offset, length)) and what is known of it."""
+    """A file to enter: its object (None when it is ranges of others, see `add_ranges`) and what is known of it."""
 
     content_hash: str
     size: int
     format: str
-    kept: StoredBytes | Sequence[tuple[int, int, int]]
+    kept: StoredBytes | None
     facts: FileFacts = field(default_factory=FileFacts)
     form: FileForm = "whole"
 
@@ -340,13 +353,10 @@ def add(tx: Transaction, new: Sequence[NewFile], damaged: Collection[str] = ()) 
     """
     if not new:
         return {}
-    healing = {f.content_hash: f.kept for f in new if f.content_hash in damaged and isinstance(f.kept, StoredBytes)}
+    healing = {f.content_hash: f.kept for f in new if f.content_hash in damaged and f.kept is not None}
     found = heal(tx, healing) if healing else {}
-    missing = [file for file in new if file.content_hash not in found]
-    if missing:
-        ids = tx.execute(_ADD, [_row(file) for file in missing]).scalars()
-        found.update(zip((file.content_hash for file in missing), ids, strict=True))
-        _add_ranges(tx, {found[file.content_hash]: file.kept for file in missing})
+    if missing := [_row(file) for file in new if file.content_hash not in found]:
+        found.update(row for row in tx.execute(_ADD, missing))
     return found
 
 
@@ -361,22 +371,14 @@ def _row(file: NewFile) -> dict[str, object]:
     }
 
 
-_ADD_RANGES = insert(file_ranges)
+def add_ranges(tx: Transaction, ranges: Iterable[tuple[int, int, int, int, int]]) -> None:
+    """Enter what recipes are ranges of: file id, position, the object's id, offset, length."""
+    columns = ("file_id", "position", "object_id", "object_offset", "byte_count")
+    insert_rows(tx, file_ranges, columns, list(ranges))
 
 
-def _add_ranges(tx: Transaction, kept: Mapping[int, StoredBytes | Sequence[tuple[int, int, int]]]) -> None:
-    rows = [
-        {"file_id": file_id, "position": position, "object_id": holder, "object_offset": offset, "byte_count": length}
-        for file_id, ranges in kept.items()
-        if not isinstance(ranges, StoredBytes)
-        for position, (holder, offset, length) in enumerate(ranges)
-    ]
-    if rows:
-        tx.execute(_ADD_RANGES, rows)
-
-
-def _kept(stored: StoredBytes | Sequence[tuple[int, int, int]], size: int, form: FileForm) -> dict[str, object]:
-    if not isinstance(stored, StoredBytes):
+def _kept(stored: StoredBytes | None, size: int, form: FileForm) -> dict[str, object]:
+    if stored is None:
         return {"form": "ranges", "object_key": None, "compression_type": None, "stored_size": None}
     return {
         "form": form,

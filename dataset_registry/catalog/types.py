@@ -12,7 +12,7 @@ from sqlalchemy.types import TypeDecorator
 Id = Integer
 """Row ids, as the original catalog has them."""
 
-Json = JSON().with_variant(postgresql.JSONB(), "postgresql")
+Json = JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
 """Facts to query. What a digest depends on is kept as text instead: JSONB changes `1e22` and `-0.0`."""
 
 Bytewise = Text(collation="BINARY").with_variant(Text(collation="C"), "postgresql")

@@ -96,7 +96,7 @@ def _normalised(text: object, what: str, limit: int) -> str:
         raise InvalidName(
             f"The name of a {what} may have {limit} bytes, {text[:40]!r}… has more. Shorten it.", name=text
         )
-    for character in name:
+    for character in "" if name.isascii() and name.isprintable() else name:
         # Cc, Cf (bidi marks, zero-width), Cs, Co, Cn, line and paragraph separators: invisible, or not text at all.
         if unicodedata.category(character)[0] == "C" or unicodedata.category(character) in ("Zl", "Zp"):
             raise InvalidName(

@@ -18,7 +18,7 @@ from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.operations import audit
 from dataset_registry.operations.access import Access, administer
 from dataset_registry.operations.progress import Progress, silent
-from dataset_registry.operations.put import BytesGone, Held, put, spooled_bytes
+from dataset_registry.operations.put import BytesGone, Held, place, put
 from dataset_registry.store import Spool, Spooled
 from dataset_registry.tabular import formats
 
@@ -107,7 +107,8 @@ def _adopt_file(access: Access, spool: Spool, file: legacy.LegacyFile, spooled: 
     for _ in range(4):
         held = put(
             access,
-            spooled_bytes(access, spool, {spooled.content_hash: (spooled, format)}),
+            {spooled.content_hash: spooled.size},
+            lambda _, key: place(access, spool, spooled, format, key),
             partial(administer, access),
         )
         try:

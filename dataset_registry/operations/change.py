@@ -92,6 +92,8 @@ def staged_component(staged: Staged, type: str, metadata: Mapping[str, object]) 
     """A component to set. Raises `InputError` for an unknown type or metadata that JSON cannot hold."""
     if type not in COMPONENT_TYPES:
         raise InputError(f"{type!r} is not a type of component. Use one of: {', '.join(COMPONENT_TYPES)}.", type=type)
+    if not metadata:
+        return StagedComponent(staged, type)
     try:
         canonical_json(dict(metadata))
     except (TypeError, ValueError) as error:

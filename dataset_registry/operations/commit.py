@@ -6,7 +6,7 @@ leaves garbage that a collection finds, never a version with a hole.
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from uuid import UUID, uuid4
 
@@ -40,7 +40,7 @@ from dataset_registry.operations import datasets as dataset_operations
 from dataset_registry.operations.access import Access, authorize, authorize_commit, readable
 from dataset_registry.operations.change import OVERLAY, Change, edits_of
 from dataset_registry.operations.layout import lay_out
-from dataset_registry.operations.put import BytesGone, Held, enter, put, spooled_bytes
+from dataset_registry.operations.put import BytesGone, Held, enter, place, put
 from dataset_registry.store import Spool
 from dataset_registry.tabular.formats import BINARY
 
@@ -155,10 +155,13 @@ def _put(
 ) -> Held:
     """Steps 2 and 3: hold every content, put what is not stored yet."""
     staged = [component.staged for component in change.put.values()]
+    spooled = {file.content_hash: file for s in staged for file in s.spooled}
+    formats = {file.content_hash: s.format for s in staged for file in s.spooled}
     base = options.base
     return put(
         access,
-        spooled_bytes(access, spool, {file.content_hash: (file, s.format) for s in staged for file in s.spooled}),
+        {content_hash: file.size for content_hash, file in spooled.items()},
+        lambda content_hash, key: place(access, spool, spooled[content_hash], formats[content_hash], key),
         partial(authorize_commit, access, dataset=dataset, branch=options.branch),
         tables={s.content_hash for s in staged if s.parts is not None},
         careful=careful,
@@ -396,7 +399,7 @@ def _add_files(tx: Transaction, change: Change, held: Held) -> tuple[_Resolved, 
 
     def file(content_hash: str, kept: StoredBytes | None = None) -> files.NewFile:
         known_of = facts.get(content_hash, FileFacts())
-        return files.NewFile(content_hash, whole[content_hash], formats[content_hash], kept or (), known_of)
+        return files.NewFile(content_hash, whole[content_hash], formats[content_hash], kept, known_of)
 
     wholes = [file(content_hash, held.stored[content_hash]) for content_hash in kept]
     wholes += [files.NewFile(h, layout.packs[h].size, BINARY, held.stored[h], form="pack") for h in packs]
@@ -425,14 +428,14 @@ def _add_files(tx: Transaction, change: Change, held: Held) -> tuple[_Resolved, 
 
 def _with_files(manifest: Manifest, resolved: _Resolved) -> Manifest:
     """The manifest with the row ids of the files and schemas that its new entries name."""
-    return with_new_entries(
-        manifest,
-        lambda e: (
-            e
-            if e.file_id
-            else replace(e, file_id=resolved.files[e.content_hash], schema_id=resolved.schemas.get(e.key))
-        ),
-    )
+
+    def with_file(e: Entry) -> Entry:
+        if e.file_id:
+            return e
+        file_id, schema_id = resolved.files[e.content_hash], resolved.schemas.get(e.key)
+        return Entry(e.name, e.index, e.type, e.content_hash, e.format, e.metadata, file_id, schema_id)
+
+    return with_new_entries(manifest, with_file)
 
 
 def _overlay(change: Change, resolved: _Resolved) -> int | None:

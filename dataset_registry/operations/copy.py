@@ -40,9 +40,9 @@ from dataset_registry.operations.access import (
 )
 from dataset_registry.operations.contents import opened
 from dataset_registry.operations.history import visible_productions
-from dataset_registry.operations.layout import is_plain, ranges_of
+from dataset_registry.operations.layout import ranges_of
 from dataset_registry.operations.progress import Progress, silent
-from dataset_registry.operations.put import Bytes, BytesGone, Held, enter, place, put
+from dataset_registry.operations.put import BytesGone, Held, enter, place, put
 from dataset_registry.operations.verify import content_digest
 from dataset_registry.store import Spool, Spooled
 
@@ -257,8 +257,12 @@ def _bring(source: Access, target: Access, dataset: DatasetRecord, shipment: _Sh
         batch = [shipment.whole[content_hash] for content_hash in hashes[start : start + _BATCH]]
         objects, recipes = _kinds(source, target, batch)
         with Spool(target.store.scratch) as spool:
-            bytes_of = {str(f.content_hash): Bytes(f.size, partial(_place, source, target, spool, f)) for f in objects}
-            held = put(target, bytes_of, partial(authorize, target, permission="admin", dataset_id=dataset.id))
+            held = put(
+                target,
+                {str(file.content_hash): file.size for file in objects},
+                partial(_place, source, target, spool, {str(file.content_hash): file for file in objects}),
+                partial(authorize, target, permission="admin", dataset_id=dataset.id),
+            )
             kept += target.catalog.write(partial(_enter, shipment.facts, batch, objects, recipes, held))
         done.files += len(held.stored)
         done.bytes += sum(stored.size for stored in held.stored.values())
@@ -281,7 +285,7 @@ def _kinds(source: Access, target: Access, batch: Sequence[FileRecord]) -> tuple
         elif file.content_hash in known:
             continue
         elif file.content_hash not in damaged and all(
-            extent.object_hash not in known or is_plain(known[extent.object_hash]) for extent in file.extents
+            extent.object_hash not in known or known[extent.object_hash].is_plain for extent in file.extents
         ):
             recipes.append(file)
         else:
@@ -308,16 +312,19 @@ def _enter(
         content_hash = str(found.content_hash)
         form: FileForm = "pack" if found.form == "pack" else "whole"
         known_of = facts.get(content_hash, FileFacts())
-        return files.NewFile(content_hash, found.size, str(found.format), kept or (), known_of, form)
+        return files.NewFile(content_hash, found.size, str(found.format), kept, known_of, form)
 
     missing = [(file(recipe), ranges_of(recipe)) for recipe in recipes if recipe.content_hash not in known]
     enter(tx, [file(found, held.stored[h]) for h, found in sorted(new.items())], missing, known, damaged)
     return list(files.hold(tx, dict.fromkeys(str(file.content_hash) for file in batch)).values())
 
 
-def _place(source: Access, target: Access, spool: Spool, file: FileRecord, key: str) -> StoredBytes:
+def _place(
+    source: Access, target: Access, spool: Spool, among: Mapping[str, FileRecord], content_hash: str, key: str
+) -> StoredBytes:
     """Bring the content of one file under a key of the target, by the shortest way that checks it."""
-    content_hash, source_key = str(file.content_hash), str(file.object_key)
+    file = among[content_hash]
+    source_key = str(file.object_key)
     path = None
     if file.compression_type is None and not file.extents:
         path = source.store.path(source_key)
@@ -416,7 +423,7 @@ def _parents(tx: Transaction, dataset: DatasetRecord, version: VersionRecord) ->
 
 def _enter_tables(tx: Transaction, shipment: _Shipment) -> dict[str, int]:
     """The ids of all files of a version by hash, its tables entered."""
-    known = files.find_many(tx, [*shipment.whole, *shipment.tables])
+    known, _ = files.look_up(tx, [*shipment.whole, *shipment.tables])
     ids = {content_hash: file.id for content_hash, file in known.items()}
     if not shipment.whole.keys() <= ids.keys():
         raise BytesGone

@@ -170,11 +170,6 @@ def _compare(
             library.add(facts.pieces, ranges_of(part))
 
 
-def is_plain(file: FileRecord) -> bool:
-    """Whether a file is an object that recipes may have ranges of."""
-    return file.object_key is not None and file.compression_type is None
-
-
 def ranges_of(file: FileRecord) -> tuple[Range, ...]:
     """What a stored file is ranges of: of its own object, or of those that its recipe names."""
     if file.extents:
@@ -222,21 +217,20 @@ def _pack_once(
     spool: Spool, spooled: Mapping[str, Spooled], runs: Sequence[tuple[str, list[Range]]], found: Layout
 ) -> None:
     head = pack_head()
-    at = len(head)
-    placed: dict[str, list[Range]] = {}
-    for content_hash, ranges in runs:
-        placed[content_hash] = []
-        for part in ranges:
-            placed[content_hash].append(Range(NEW, at, part.length) if part.object == NEW else part)
-            at += part.length if part.object == NEW else 0
-    name = ""
-    if at > len(head):
+    name, at = "", len(head)
+    if any(part.object == NEW for _, ranges in runs for part in ranges):
         pack = spool.write(lambda target: _copy(head, spooled, runs, target))
         name = pack.content_hash
         found.packs[name] = pack
-    for content_hash, ranges in placed.items():
-        named = (Range(part.object or name, part.offset, part.length) for part in ranges)
-        found.recipes[content_hash] = tuple(joined(named))
+    for content_hash, ranges in runs:
+        placed = []
+        for part in ranges:
+            if part.object == NEW:
+                placed.append(Range(name, at, part.length))
+                at += part.length
+            else:
+                placed.append(part)
+        found.recipes[content_hash] = tuple(joined(placed))
 
 
 def pack_head() -> bytes:
@@ -247,25 +241,24 @@ def pack_head() -> bytes:
 def _copy(
     head: bytes, spooled: Mapping[str, Spooled], runs: Sequence[tuple[str, list[Range]]], target: BinaryIO
 ) -> None:
-    small = bytearray(head)
+    small = [memoryview(head)]  # what is in memory is written some at a time
+    size = 0
     for content_hash, ranges in runs:
         source = spooled[content_hash].source
+        new = [part for part in ranges if part.object == NEW]
         if isinstance(source, bytes):
-            for part in ranges:
-                if part.object == NEW:
-                    small += memoryview(source)[part.offset : part.offset + part.length]
-            if len(small) < _BLOCK:
+            small += (memoryview(source)[part.offset : part.offset + part.length] for part in new)
+            size += len(source)
+            if size < _BLOCK:
                 continue
-        target.write(bytes(small))
-        small.clear()
-        if isinstance(source, bytes):
-            continue
-        with source.open("rb", buffering=0) as stream:
-            for part in ranges:
-                if part.object == NEW:
+        target.write(b"".join(small))
+        small, size = [], 0
+        if not isinstance(source, bytes):
+            with source.open("rb", buffering=0) as stream:
+                for part in new:
                     stream.seek(part.offset)
                     _copy_run(stream.read, part.length, target)
-    target.write(bytes(small))
+    target.write(b"".join(small))
 
 
 def _copy_run(read: Callable[[int], bytes], length: int, target: BinaryIO) -> None:

@@ -8,18 +8,17 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
 from dataset_registry.catalog import Transaction, files
-from dataset_registry.catalog.files import NewFile
+from dataset_registry.catalog.files import Known, NewFile
 from dataset_registry.errors import RegistryError, RetryLater, StorageError
 from dataset_registry.model.pieces import Range
-from dataset_registry.model.records import FileRecord, StoredBytes
+from dataset_registry.model.records import StoredBytes
 from dataset_registry.operations.access import Access
-from dataset_registry.operations.layout import Layout, is_plain
+from dataset_registry.operations.layout import Layout
 from dataset_registry.store import Spool, Spooled, compress, new_key
 from dataset_registry.tabular import formats
 
@@ -54,14 +53,6 @@ class Held:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Bytes:
-    """Content on its way into the store: its size, and what brings it under a key."""
-
-    size: int
-    place: Callable[[str], StoredBytes]
-
-
 def place(access: Access, spool: Spool | None, content: Spooled, format: str, key: str) -> StoredBytes:
     """Keep spooled content under a key, compressed where that is wanted and pays. Raises `StorageError`."""
     if content.borrowed and spool and isinstance(content.source, Path):
@@ -80,25 +71,19 @@ def place(access: Access, spool: Spool | None, content: Spooled, format: str, ke
     return StoredBytes(key, given.size, wanted if packed else None)
 
 
-def spooled_bytes(access: Access, spool: Spool, contents: Mapping[str, tuple[Spooled, str]]) -> dict[str, Bytes]:
-    """Spooled contents, each with its format, as bytes to put."""
-    return {
-        content_hash: Bytes(content.size, partial(place, access, spool, content, format))
-        for content_hash, (content, format) in contents.items()
-    }
-
-
 def put(
     access: Access,
-    wanted: Mapping[str, Bytes],
+    wanted: Mapping[str, int],
+    bring: Callable[[str, str], StoredBytes],
     authorized: Callable[[Transaction], object],
     *,
     tables: Collection[str] = (),
     careful: bool = True,
     arrange: Callable[[Sequence[str]], Layout] = lambda missing: Layout(),
 ) -> Held:
-    """Hold every content and every table, by hash, and put what is not stored yet. `authorized` raises for who may not;
-    `arrange` says how to keep contents that are missing, where not as objects of their own.
+    """Hold every content (by hash, with its size) and every table, and put what is not stored yet: `bring` puts a content
+    under a key. `authorized` raises for who may not; `arrange` says how to keep contents that are missing, where not as
+    objects of their own.
 
     When everything is stored already nothing is held, unless `careful`: should a collection take it before the
     transaction finds it, that transaction says so (`BytesGone`), and the second, careful time still has the bytes.
@@ -111,28 +96,30 @@ def put(
     if not careful and not missing:
         return Held()
     layout = arrange([content_hash for content_hash in missing if content_hash not in damaged])
-    bytes_of = {content_hash: b for content_hash, b in wanted.items() if content_hash not in layout.recipes}
-    for content_hash, pack in layout.packs.items():
-        bytes_of[content_hash] = Bytes(pack.size, partial(place, access, None, pack, formats.BINARY))
-    hashes = [*bytes_of, *tables, *layout.objects]
+    sizes = {content_hash: size for content_hash, size in wanted.items() if content_hash not in layout.recipes}
+    sizes.update((content_hash, pack.size) for content_hash, pack in layout.packs.items())
+    hashes = [*sizes, *tables, *layout.objects]
     if not hashes:
         return Held()
 
     def hold(tx: Transaction) -> tuple[list[UUID], dict[str, str]]:
         authorized(tx)
-        known = files.find_many(tx, hashes)
-        keys = {content_hash: new_key(content_hash) for content_hash in bytes_of if content_hash not in known}
+        known, _ = files.look_up(tx, hashes)
+        keys = {content_hash: new_key(content_hash) for content_hash in sizes if content_hash not in known}
         return list(files.hold(tx, {content_hash: keys.get(content_hash) for content_hash in hashes}).values()), keys
 
     holds, keys = access.catalog.write(hold)
     stored: dict[str, StoredBytes] = {}
 
     def move(content_hash: str) -> None:
-        stored[content_hash] = bytes_of[content_hash].place(keys[content_hash])
+        pack, key = layout.packs.get(content_hash), keys[content_hash]
+        stored[content_hash] = (
+            place(access, None, pack, formats.BINARY, key) if pack is not None else bring(content_hash, key)
+        )
 
-    with _kept_alive(access, holds, sum(bytes_of[content_hash].size for content_hash in keys)):
-        small = [content_hash for content_hash in keys if bytes_of[content_hash].size <= _LARGE]
-        large = [content_hash for content_hash in keys if bytes_of[content_hash].size > _LARGE]
+    with _kept_alive(access, holds, sum(sizes[content_hash] for content_hash in keys)):
+        small = [content_hash for content_hash in keys if sizes[content_hash] <= _LARGE]
+        large = [content_hash for content_hash in keys if sizes[content_hash] > _LARGE]
         for hashes_now, at_once in ((small, access.store.transfers), (large, _LARGE_AT_ONCE)):
             _each(move, hashes_now, min(at_once, access.store.transfers))
     return Held(holds, stored, layout)
@@ -142,7 +129,7 @@ def enter(
     tx: Transaction,
     objects: Sequence[NewFile],
     recipes: Sequence[tuple[NewFile, Sequence[Range]]],
-    known: Mapping[str, FileRecord],
+    known: Mapping[str, Known],
     damaged: Collection[str],
 ) -> dict[str, int]:
     """Enter files that were put, and recipes with the ranges that they are; the ids of these and of all `known` files by hash.
@@ -153,11 +140,19 @@ def enter(
     named = {part.object for _, ranges in recipes for part in ranges}
     if not named <= known.keys() | {file.content_hash for file in objects}:
         raise BytesGone
-    if not all(is_plain(known[h]) for h in named & known.keys()) or any(f.content_hash in damaged for f, _ in recipes):
+    if not all(known[h].is_plain for h in named & known.keys()) or any(f.content_hash in damaged for f, _ in recipes):
         raise BytesGone
     ids = {content_hash: file.id for content_hash, file in known.items()} | files.add(tx, objects, damaged)
-    laid = [replace(f, kept=[(ids[p.object], p.offset, p.length) for p in ranges]) for f, ranges in recipes]
-    return ids | files.add(tx, laid)
+    ids |= files.add(tx, [file for file, _ in recipes])
+    files.add_ranges(
+        tx,
+        (
+            (ids[file.content_hash], position, ids[part.object], part.offset, part.length)
+            for file, ranges in recipes
+            for position, part in enumerate(ranges)
+        ),
+    )
+    return ids
 
 
 def hold_for_upload(access: Access, content_hash: str) -> str:

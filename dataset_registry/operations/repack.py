@@ -15,7 +15,7 @@ from dataset_registry.catalog.collection import Sparse
 from dataset_registry.errors import CorruptionError
 from dataset_registry.operations.access import Access, administer
 from dataset_registry.operations.layout import pack_head
-from dataset_registry.operations.put import Bytes, BytesGone, Held, place, put
+from dataset_registry.operations.put import BytesGone, Held, place, put
 from dataset_registry.store import Ranges, Spool, Spooled
 from dataset_registry.tabular import formats
 
@@ -60,8 +60,12 @@ def _repack(access: Access, batch: Sequence[Sparse]) -> int:
         except CorruptionError:
             rest = [found for found in batch if found not in broken]
             return _repack(access, rest) if rest else 0
-        wanted = {pack.content_hash: Bytes(pack.size, partial(place, access, None, pack, formats.BINARY))}
-        held = put(access, wanted, partial(administer, access))
+        held = put(
+            access,
+            {pack.content_hash: pack.size},
+            lambda _, key: place(access, None, pack, formats.BINARY, key),
+            partial(administer, access),
+        )
         try:
             return access.catalog.write(partial(_name, batch, pack, len(head), held))
         except BytesGone:

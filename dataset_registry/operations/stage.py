@@ -72,16 +72,7 @@ def stage(
     if key:
         raise InputError(f"{name!r} is a file, and a key is for tables: read it into a table first.", key=list(key))
     if isinstance(value, str | Path):
-        path = Path(os.path.expanduser(value))
-        if not os.path.isfile(path):
-            what = (
-                "is a folder, not a file: add its files one by one"
-                if path.is_dir()
-                else "does not exist: check the path"
-            )
-            raise InputError(f"{path} {what}.", path=str(path))
-        spooled = known(path) if known else None
-        return stage_file(look, spool, spooled or spool.copy(path), path.name, format, encoding)
+        return _stage_path(look, spool, os.path.expanduser(value), format, encoding, known)
     if isinstance(value, bytes | bytearray | memoryview):
         return stage_file(look, spool, spool.copy(BytesIO(value)), None, format, encoding)
     if callable(getattr(value, "read", None)):
@@ -92,6 +83,26 @@ def stage(
         "stream. (Objects are never pickled: a pickle runs code when it is read.)",
         type=type(value).__qualname__,
     )
+
+
+def _stage_path(
+    look: Capture,
+    spool: Spool,
+    path: str,
+    format: str | None,
+    encoding: str | None,
+    known: Callable[[Path], Spooled | None] | None,
+) -> Staged:
+    """Stage a file of the user's; a commit may have very many of them."""
+    if not os.path.isfile(path):
+        what = (
+            "is a folder, not a file: add its files one by one"
+            if os.path.isdir(path)
+            else "does not exist: check the path"
+        )
+        raise InputError(f"{path} {what}.", path=path)
+    spooled = (known(Path(path)) if known else None) or spool.copy(path)
+    return stage_file(look, spool, spooled, os.path.basename(path), format, encoding)
 
 
 def _binary(stream: BinaryIO) -> BinaryIO:

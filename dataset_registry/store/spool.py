@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from shutil import rmtree
 from types import TracebackType
@@ -24,6 +25,8 @@ _MUCH = 1 << 18
 """Bytes from which on a second thread is worth its start."""
 _SMALL = 1 << 16
 """Content up to this many bytes stays in memory: a file of its own would cost more than all the rest of a commit."""
+_HELD = 256 << 20
+"""Bytes that a spool has in memory at most: when it has as many, small content becomes files too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ class Spool:
         self._parent = scratch / SPOOL
         self._folder: PrivateFolder | None = None
         self._count = 0
+        self._held = 0
         self._lock = threading.Lock()
 
     def __enter__(self) -> "Spool":
@@ -74,18 +78,21 @@ class Spool:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
             return Spooled(digest, stream.tell(), path)
 
-    def copy(self, source: Path | BinaryIO) -> Spooled:
+    def copy(self, source: str | Path | BinaryIO) -> Spooled:
         """Spool a file or a stream, hashing it on the way. Raises `StorageError` when the disk refuses."""
-        if isinstance(source, Path):
-            with open(source, "rb", buffering=0) as stream:
-                return self.copy(stream)
+        if isinstance(source, str | Path):
+            with FileIO(source) as file:
+                return self.copy(file)
         start = source.read(_SMALL + 1) or b""
         if len(start) <= _SMALL and not (rest := source.read(_SMALL)):
             return self.hold(start)
         return self.write(lambda target: _pump((start, rest if len(start) <= _SMALL else b""), source, target))
 
     def hold(self, data: bytes) -> Spooled:
-        """Spool bytes that are in memory, there."""
+        """Spool bytes that are in memory, there while there is room. Raises `StorageError` when the disk refuses."""
+        if self._held + len(data) > _HELD:
+            return self.write(lambda target: target.write(data))
+        self._held += len(data)
         return Spooled(hashlib.sha256(data).hexdigest(), len(data), data)
 
     def keep(self, data: memoryview) -> Spooled:

@@ -1,7 +1,7 @@
 """Which format a file has: by what the caller says, else by its name, else by its first bytes."""
 
+import os
 import re
-from pathlib import PurePath
 
 from dataset_registry.errors import InputError
 
@@ -78,5 +78,5 @@ def format_of(given: str | None, name: str | None, start: bytes) -> str:
             raise InputError(f"{given!r} is not a format. Use one of: {', '.join(FORMATS)}.", format=given)
         return given
     if name:
-        return _SUFFIXES.get(PurePath(name).suffix.lower(), BINARY)
+        return _SUFFIXES.get(os.path.splitext(name)[1].lower(), BINARY)
     return "parquet" if start.startswith(b"PAR1") else BINARY

@@ -215,6 +215,15 @@ def test_a_stream_that_gives_little_at_a_time_is_spooled_whole(tmp_path: Path) -
         assert spool.copy(Drops(content)).content_hash == hashlib.sha256(content).hexdigest()
 
 
+def test_small_contents_stay_in_memory_while_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dataset_registry.store.spool._HELD", 250)
+    with Spool(tmp_path) as spool:
+        contents = [os.urandom(100) for _ in range(4)]
+        spooled = [spool.copy(BytesIO(content)) for content in contents]
+        assert [isinstance(one.source, bytes) for one in spooled] == [True, True, False, False]
+        assert [spool.path(one).read_bytes() for one in spooled] == contents
+
+
 # --- compression ---------------------------------------------------------------------------------------------------
 
 

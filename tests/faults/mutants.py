@@ -78,12 +78,12 @@ def hits_without_holds(patch: Patch) -> None:
     real_put, real_look = put.put, files.look_up
     seen: dict[str, Any] = {}
 
-    def careless_put(access: Any, wanted: Mapping[str, Any], authorized: Any, **options: Any) -> put.Held:
+    def careless_put(access: Any, wanted: Mapping[str, Any], *how: Any, **options: Any) -> put.Held:
         seen.clear()
         with access.catalog.read() as tx:
             seen.update(real_look(tx, list(wanted))[0])
         new = {content_hash: what for content_hash, what in wanted.items() if content_hash not in seen}
-        return real_put(access, new, authorized, **options) if new else put.Held()
+        return real_put(access, new, *how, **options) if new else put.Held()
 
     def remembered(tx: Transaction, hashes: Sequence[str]) -> tuple[dict[str, Any], set[str]]:
         found, damaged = real_look(tx, hashes)

@@ -19,7 +19,6 @@ from dataset_registry.errors import (
     StorageError,
     UnsupportedType,
 )
-from dataset_registry.model.records import FileRecord
 
 Rows = Callable[[], SimpleNamespace]
 
@@ -330,7 +329,7 @@ def test_known_content_collected_between_look_and_commit_is_stored_again(
     look = files.look_up
     answers = iter([True, False])
 
-    def collected(tx: Transaction, hashes: list[str]) -> tuple[dict[str, FileRecord], set[str]]:
+    def collected(tx: Transaction, hashes: list[str]) -> tuple[dict[str, files.Known], set[str]]:
         return look(tx, hashes) if next(answers, True) else ({}, set())
 
     flights.commit({"a": b"content"})

@@ -38,8 +38,8 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     real = Spool.copy
 
     def copy(self: Spool, source: object) -> object:
-        if isinstance(source, Path):
-            found.append(source)
+        if isinstance(source, str | Path):
+            found.append(Path(source))
         return real(self, source)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Spool, "copy", copy)
