@@ -10,7 +10,7 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,6 @@ from time import perf_counter
 from typing import Any
 from uuid import uuid4
 
-import psycopg
 from rich.console import Console
 from rich.table import Table
 
@@ -46,7 +45,7 @@ def main(versions: tuple[int, ...] = VERSIONS, components: tuple[int, ...] = COM
     try:
         with postgresql(durable=True) as url:
             for name, registry in _registries(folder, url):
-                touched = _instructions(registry) if name == "SQLite" else _rows(url)
+                touched = _instructions(registry) if name == "SQLite" else _rows(registry)
                 for count in versions:
                     dataset = _history(registry, count, 10)
                     rows.append({"catalog": name, "versions": count, "components": 10, **_costs(dataset, touched)})
@@ -141,40 +140,27 @@ def _instructions(registry: Registry) -> Callable[[Callable[[int], object]], flo
     return count
 
 
-def _rows(url: str) -> Callable[[Callable[[int], object]], float]:
-    """Counts the rows that PostgreSQL reads and writes for a piece of work."""
+def _rows(registry: Registry) -> Callable[[Callable[[int], object]], float]:
+    """Counts the rows that PostgreSQL reads and writes for a piece of work: a backend reports them when it is told to."""
     query = """
         SELECT coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0) + n_tup_ins + n_tup_upd + n_tup_del), 0)
         FROM pg_stat_user_tables
     """
     times = 20
 
-    def now(raw: "psycopg.Connection[Any]") -> int:
-        raw.execute("SELECT pg_stat_clear_snapshot()")
-        return int(raw.execute(query).fetchone()[0])  # type: ignore[index]
+    def now() -> int:
+        with registry._access.catalog.reader.connect() as connection:  # the one that did the work: there is no other
+            connection.exec_driver_sql("SELECT pg_stat_force_next_flush()")
+            connection.exec_driver_sql("SELECT pg_stat_clear_snapshot()")
+            return int(connection.exec_driver_sql(query).scalar_one())
 
     def count(work: Callable[[int], object]) -> float:
-        with psycopg.connect(url, autocommit=True) as raw:
-            before = _settled(partial(now, raw))
-            for i in range(times):
-                work(i)
-            return (_settled(partial(now, raw)) - before) / times
+        before = now()
+        for i in range(times):
+            work(i)
+        return (now() - before) / times
 
     return count
-
-
-def _settled(look: Callable[[], int]) -> int:
-    """A counter once it stands still: backends report what they did a second later at most."""
-    from time import sleep
-
-    seen: Iterator[int] = iter(look, object())
-    last = next(seen)
-    while True:
-        sleep(1.2)
-        now = next(seen)
-        if now == last:
-            return now
-        last = now
 
 
 # --- printing ------------------------------------------------------------------------------------------------------

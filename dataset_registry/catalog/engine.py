@@ -54,6 +54,11 @@ def sqlite_url(path: Path) -> str:
     return "sqlite:///" + quote(str(path), safe="/ ")
 
 
+_PLANNING = "-crandom_page_cost=1.1"
+"""What statements look up is in memory, as a rule, or on a disk without a head. With PostgreSQL's default of 4 a plan that was
+made while the catalog was small, and is kept as long as the connection, reads whole tables later on."""
+
+
 class Catalog:
     """A catalog by its URL: `sqlite:///…/catalog.sqlite` or `postgresql+psycopg://…`. Connects on first use."""
 
@@ -271,7 +276,7 @@ class Catalog:
             engine = create_engine(
                 self.url,
                 connect_args={
-                    "options": f"-csearch_path={_option(self.schema)} -ctimezone=UTC",
+                    "options": f"-csearch_path={_option(self.schema)} -ctimezone=UTC {_PLANNING}",
                     "application_name": "dataset_registry",
                 },
                 pool_size=8,

@@ -102,13 +102,13 @@ def put(
     if not hashes:
         return Held()
 
-    def hold(tx: Transaction) -> tuple[list[UUID], dict[str, str]]:
-        authorized(tx)
-        known, _ = files.look_up(tx, hashes)
-        keys = {content_hash: new_key(content_hash) for content_hash in sizes if content_hash not in known}
-        return list(files.hold(tx, {content_hash: keys.get(content_hash) for content_hash in hashes}).values()), keys
+    keys = {content_hash: new_key(content_hash) for content_hash in sizes if content_hash not in known}
 
-    holds, keys = access.catalog.write(hold)
+    def hold(tx: Transaction) -> list[UUID]:
+        authorized(tx)
+        return list(files.hold(tx, {content_hash: keys.get(content_hash) for content_hash in hashes}).values())
+
+    holds = access.catalog.write(hold)
     stored: dict[str, StoredBytes] = {}
 
     def move(content_hash: str) -> None:
