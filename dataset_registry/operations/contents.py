@@ -105,8 +105,20 @@ class CatalogContents:
     def _here(self, file: FileRecord) -> Path | None:
         return self._access.store.path(_key(file))
 
-    def fetch(self, version: VersionRecord, file: FileRecord) -> Path:
+    def fetch(self, version: VersionRecord | None, file: FileRecord) -> Path:
         return self._read(version, file, lambda f: local_file(self._access, f))
+
+    def tail(self, file: FileRecord, count: int) -> bytes:
+        """The last bytes of a stored file, and no others where it is stored as it is."""
+        if file.compression_type is not None:
+            return self.fetch(None, file).read_bytes()[-count:]
+
+        def read(file: FileRecord) -> bytes:
+            stream = _ranges(self._access, file)
+            stream.seek(file.size - count)
+            return stream.read()
+
+        return self._read(None, file, read)
 
     def open(self, version: VersionRecord | None, file: FileRecord) -> BinaryIO:
         if file.object_key is not None or file.form == "ranges":
@@ -172,7 +184,7 @@ def _ranges(access: Access, file: FileRecord) -> Ranges:
             found = files.get_many(tx, [file.id]).get(file.id)
         if found is None:
             raise deleted(None)
-        return _runs(found) if found.form == "ranges" else [(_key(found), 0, found.size)]
+        return _runs(found)
 
     return Ranges(access.store, _runs(file), now)
 
@@ -208,6 +220,8 @@ def _assemble(access: Access, file: FileRecord) -> str:
 
 
 def _runs(file: FileRecord) -> list[tuple[str, int, int]]:
+    if file.form != "ranges":
+        return [(_key(file), 0, file.size)]
     return [(extent.key, extent.offset, extent.length) for extent in file.extents]
 
 

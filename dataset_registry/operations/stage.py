@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from io import BytesIO
 from itertools import accumulate
 from pathlib import Path
@@ -15,7 +17,7 @@ from dataset_registry.model.pieces import FileFacts, PartFacts, Piece, digest
 from dataset_registry.model.schema import ComponentSchema, TableSchema
 from dataset_registry.operations import stored
 from dataset_registry.operations.access import Access
-from dataset_registry.store import SeenFiles, Spool, Spooled
+from dataset_registry.store import Elsewhere, SeenFiles, Spool, Spooled
 from dataset_registry.tabular import formats
 
 Capture = Callable[[Spool, Spooled, str], ComponentSchema | None]
@@ -115,7 +117,8 @@ def stage_file(
     look: Capture, spool: Spool, spooled: Spooled, name: str | None, format: str | None, encoding: str | None
 ) -> Staged:
     """Stage a file that is spooled. `name` is what it was called: it may tell the format."""
-    kind = formats.with_encoding(formats.format_of(format, name, spool.start(spooled)), encoding)
+    start = b"" if format or name else spool.start(spooled)
+    kind = formats.with_encoding(formats.format_of(format, name, start), encoding)
     schema = None
     if kind != formats.BINARY:
         schema = look(spool, spooled, kind)
@@ -158,16 +161,33 @@ def stage_parts(
     """Stage a table that comes as Parquet files with the same columns, in order. Raises `UnreadableFile`."""
     from dataset_registry.tabular import apart, parquet
 
-    paths = [spool.path(part) for part in parts]
+    with ThreadPoolExecutor(access.store.transfers, "dataset-registry-footers") as pool:
+        paths = list(pool.map(partial(_footer, spool), parts))
     read = apart.capture_table if access.is_guarded else parquet.capture_table
     schema, found = read(paths, user_types)
     cut = replace(cut, parts=len(parts)) if cut is not None else None
     schema = replace(schema, tables=(replace(schema.tables[0], key=tuple(key), cut=cut),))
     written = [
-        (spooled, facts, _pieces_of_file(path, facts.pieces))
+        (spooled, facts, () if isinstance(spooled.place, Elsewhere) else _pieces_of_file(path, facts.pieces))
         for spooled, path, facts in zip(parts, paths, found, strict=True)
     ]
     return _table(schema, written)
+
+
+def _footer(spool: Spool, part: Spooled) -> Path:
+    """A file with the footer of a Parquet file, and of one that is stored already with nothing else."""
+    if not isinstance(part.place, Elsewhere):
+        return spool.path(part)
+    end = part.place.tail(min(_FOOTER, part.size))
+    length = int.from_bytes(end[-8:-4], "little") + 8  # https://parquet.apache.org/docs/file-format
+    if length > _LARGEST_FOOTER:
+        return spool.path(part)
+    return spool.end(part.size, end if length <= len(end) else part.place.tail(min(length, part.size)))
+
+
+_FOOTER = 1 << 16
+"""Bytes at the end of a Parquet file that have its footer, as a rule."""
+_LARGEST_FOOTER = 64 << 20
 
 
 def _stage_table(spool: Spool, value: Any, key: Sequence[str], previous: TableSchema | None) -> Staged:

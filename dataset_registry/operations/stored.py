@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -10,7 +11,8 @@ from dataset_registry.errors import InputError, InvalidRef, NotFound
 from dataset_registry.model.actors import NOTHING
 from dataset_registry.model.records import FileRecord
 from dataset_registry.operations.access import Access, level_on_file, readable, readable_files
-from dataset_registry.operations.contents import CatalogContents, local_file
+from dataset_registry.operations.contents import CatalogContents
+from dataset_registry.store import Elsewhere, Spooled
 
 _PAGE = 500
 _LOOKED_AT = 1000
@@ -34,7 +36,7 @@ def find(access: Access, tx: Transaction, content_hash: str) -> FileRecord:
     visible = readable_files(access, tx, [file.id for file in found])
     found = [file for file in found if file.id in visible]
     if not found:
-        raise NotFound(f"No stored file has a hash that starts with {content_hash!r}.", hash=content_hash)
+        raise _unknown(content_hash)
     if len(found) > 1:
         raise InvalidRef(
             f"Several files have a hash that starts with {content_hash!r}: give more digits.", hash=content_hash
@@ -83,14 +85,26 @@ def _known(access: Access, hashes: Sequence[str]) -> dict[str, FileRecord]:
         return {str(file.content_hash): file for file in seen}
 
 
-def size_and_path(access: Access, content_hash: str) -> tuple[int, Path]:
-    """Size and a local file of a stored content that the actor may read. Raises `NotFound`."""
+def spooled(access: Access, content_hash: str) -> Spooled:
+    """A stored content that the actor may read, to be committed again: its bytes stay where they are. Raises `NotFound`."""
     found = _known(access, [content_hash]).get(content_hash)
     if found is None:
-        raise NotFound(f"No stored file has a hash that starts with {content_hash!r}.", hash=content_hash)
+        raise _unknown(content_hash)
     if found.form == "parts":
         raise InputError(f"{content_hash!r} is a table in several Parquet files: name these.", hash=content_hash)
-    return found.size, local_file(access, found)
+    contents = CatalogContents(access)
+
+    def fetch() -> Path:
+        try:
+            return contents.fetch(None, found)
+        except NotFound:  # collected since
+            raise _unknown(content_hash) from None
+
+    return Spooled(content_hash, found.size, Elsewhere(fetch, partial(contents.tail, found)))
+
+
+def _unknown(content_hash: str) -> NotFound:
+    return NotFound(f"No stored file has a hash that starts with {content_hash!r}.", hash=content_hash)
 
 
 def list_all(access: Access, after: int = 0, limit: int | None = None) -> Iterator[FileRecord]:

@@ -131,7 +131,7 @@ def _spooled(sources: Sources, spool: Spool, content: ContentIn, used: dict[str,
         if upload.content_hash not in (None, spooled.content_hash):
             raise _differs(str(upload.content_hash), spooled)
     elif content.content_hash is not None:
-        return Spooled(content.content_hash, *stored.size_and_path(sources.access, content.content_hash)), None
+        return stored.spooled(sources.access, content.content_hash), None
     else:
         raise InputError(
             "Say where a content comes from: an upload_id, a part, or a content_hash that is known to you."

@@ -12,10 +12,11 @@ from dataset_registry.store.objects import SCHEMES, ObjectStore
 from dataset_registry.store.protocol import Store, StoredObject, new_key
 from dataset_registry.store.ranges import Ranges
 from dataset_registry.store.seen import SeenFiles
-from dataset_registry.store.spool import Spool, Spooled
+from dataset_registry.store.spool import Elsewhere, Spool, Spooled
 
 __all__ = [
     "Compression",
+    "Elsewhere",
     "FolderStore",
     "LocalCopies",
     "MemoryStore",

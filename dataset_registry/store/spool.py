@@ -30,16 +30,29 @@ _HELD = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Bytes that a store has already: all of them as a file, or the last ones, fetched when somebody needs them."""
+
+    fetch: Callable[[], Path]
+    tail: Callable[[int], bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class Spooled:
     """Spooled bytes: their SHA-256, their size, and where they are (small ones are held themselves).
 
-    A `borrowed` source is somebody's own file, which may change: it is copied before anything is made of it.
+    What is `borrowed` is somebody's own file, which may change: it is copied before anything is made of it.
     """
 
     content_hash: str
     size: int
-    source: Path | bytes
+    place: Path | bytes | Elsewhere
     borrowed: bool = False
+
+    @property
+    def source(self) -> Path | bytes:
+        """The bytes, or a file with them: fetched now, when they are stored elsewhere."""
+        return self.place.fetch() if isinstance(self.place, Elsewhere) else self.place
 
 
 class Spool:
@@ -112,20 +125,34 @@ class Spool:
 
     def path(self, spooled: Spooled) -> Path:
         """A file with spooled bytes, for what reads files only; its name is ours, not the user's."""
-        if isinstance(spooled.source, Path):
-            return spooled.source
+        source = spooled.source
+        if isinstance(source, Path):
+            return source
         try:
             path = self._fresh()
-            path.write_bytes(spooled.source)
+            path.write_bytes(source)
+        except OSError as error:
+            raise storage_error(error, "The data could not be spooled") from error
+        return path
+
+    def end(self, size: int, data: bytes) -> Path:
+        """A file of so many bytes, of which these are the last, and nothing is before them."""
+        try:
+            path = self._fresh()
+            with path.open("xb") as sparse:
+                sparse.truncate(size)
+                sparse.seek(size - len(data))
+                sparse.write(data)
         except OSError as error:
             raise storage_error(error, "The data could not be spooled") from error
         return path
 
     def start(self, spooled: Spooled) -> bytes:
         """The first few bytes, from which a format can be told."""
-        if isinstance(spooled.source, bytes):
-            return spooled.source[:16]
-        with spooled.source.open("rb") as stream:
+        source = spooled.source
+        if isinstance(source, bytes):
+            return source[:16]
+        with source.open("rb") as stream:
             return stream.read(16)
 
     def _fresh(self) -> Path:

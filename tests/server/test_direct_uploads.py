@@ -6,10 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from dataset_registry.errors import InputError
 from dataset_registry.remote import dataset as remote
+from dataset_registry.store import LocalCopies
+from dataset_registry.store.objects import ObjectStore
+from dataset_registry.tabular import cutting
 from tests import serving
 from tests.operations.support import NOW, age, objects
 
@@ -39,6 +44,32 @@ def test_a_large_file_goes_straight_into_the_store(
     assert "Authorization" not in sent[0]
     with version.open() as stream:
         assert stream.read() == data
+    assert on_s3.owner.verify(deep=True).clean
+
+
+def test_of_what_is_stored_already_no_more_is_read_than_footers(
+    on_s3: serving.Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cutting, "PART_BYTES", 1 << 18)
+    random = np.random.default_rng(1)
+    table = pa.table({"id": np.arange(60_000), "value": random.integers(0, 1 << 40, 60_000)})
+    lines = tmp_path / "lines.csv"
+    lines.write_text("a,b\n" + "1,2\n" * 5000)
+    datasets = [on_s3.registry().create_dataset(name) for name in ("one", "two")]
+    datasets[0].commit({"data": table, "lines": lines}, key=["id"])
+    fetched: list[object] = []
+    read: list[int] = []
+    fetch, ranged = LocalCopies.fetch, ObjectStore.read
+    monkeypatch.setattr(LocalCopies, "fetch", lambda self, *given: (fetched.append(given), fetch(self, *given))[1])
+    monkeypatch.setattr(ObjectStore, "read", lambda self, *given: (read.append(given[-1]), ranged(self, *given))[1])
+    monkeypatch.setattr("dataset_registry.operations.stage._FOOTER", 100)  # less than any has
+    grown = pa.concat_tables([table, table.slice(0, 1000)])
+    again = datasets[1].commit({"data": grown, "lines": lines}, key=["id"])
+    assert fetched == []
+    assert len(read) > 20
+    assert sum(read) < 40_000
+    assert again.to_arrow() == grown
+    assert again.schema["data"].tables[0].row_count == 61_000
     assert on_s3.owner.verify(deep=True).clean
 
 
