@@ -1,17 +1,16 @@
-"""Rows about stored files, the holds that keep them while a commit is under way, and the trash."""
+"""Rows about stored files: finding them by content, what was captured of them, entering them, and their damage."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
-from uuid import UUID, uuid4
 
 from sqlalchemy import Row, and_, bindparam, delete, exists, func, insert, or_, select, union, update
 
-from dataset_registry.catalog.engine import Transaction, chunks, insert_row, insert_rows
+from dataset_registry.catalog import holding, recipes
+from dataset_registry.catalog.engine import Transaction, chunks, insert_row
 from dataset_registry.catalog.grants import Readable
 from dataset_registry.catalog.tables import (
-    assembled_files,
     dataset_version_files,
     dataset_versions,
     datasets,
@@ -21,17 +20,11 @@ from dataset_registry.catalog.tables import (
     file_ranges,
     files,
     schemas,
-    trash,
-    uploads,
 )
-from dataset_registry.catalog.types import utc_now
 from dataset_registry.errors import CorruptionError
 from dataset_registry.model.parts import PartsDiff
 from dataset_registry.model.pieces import FileFacts
-from dataset_registry.model.records import Extent, FileForm, FileRecord, StoredBytes
-
-HOLD_SECONDS = 3600
-"""How long a hold lasts without a heartbeat."""
+from dataset_registry.model.records import FileForm, FileRecord, StoredBytes
 
 _COLUMNS = (
     files.c.id,
@@ -103,32 +96,7 @@ def get_many(tx: Transaction, ids: Iterable[int]) -> dict[int, FileRecord]:
     for chunk in chunks(wanted):
         rows = tx.execute(_BY_IDS, {"ids": chunk})
         found.update((row.id, _record(row, row.file_path)) for row in rows)
-    return dict(zip(found, with_extents(tx, list(found.values())), strict=True))
-
-
-def with_extents(tx: Transaction, records: Sequence[FileRecord]) -> list[FileRecord]:
-    """Files, the recipes among them with their extents."""
-    ids = [record.id for record in records if record.form == "ranges"]
-    if not ids:
-        return list(records)
-    holder = files.alias("holder")
-    query = (
-        select(
-            file_ranges.c.file_id,
-            holder.c.id,
-            holder.c.content_hash,
-            holder.c.object_key,
-            file_ranges.c.object_offset,
-            file_ranges.c.byte_count,
-        )
-        .join(holder, holder.c.id == file_ranges.c.object_id)
-        .order_by(file_ranges.c.file_id, file_ranges.c.position)
-    )
-    found: dict[int, list[Extent]] = defaultdict(list)
-    for chunk in chunks(ids):
-        for file_id, *extent in tx.execute(query.where(file_ranges.c.file_id.in_(chunk))):
-            found[file_id].append(Extent(*extent))
-    return [replace(r, extents=tuple(found[r.id])) if r.form == "ranges" else r for r in records]
+    return dict(zip(found, recipes.with_extents(tx, list(found.values())), strict=True))
 
 
 def objects_of(tx: Transaction, ids: Sequence[int]) -> dict[int, list[FileRecord]]:
@@ -151,7 +119,7 @@ def parts_of(tx: Transaction, ids: Sequence[int]) -> dict[int, list[tuple[FileRe
         rows = query.where(file_parts.c.file_id.in_(chunk))
         for row in tx.execute(rows.order_by(file_parts.c.file_id, file_parts.c.position)):
             found.setdefault(row.file_id, []).append((_record(row), row.row_count))
-    listed = with_extents(tx, [part for parts in found.values() for part, _ in parts])
+    listed = recipes.with_extents(tx, [part for parts in found.values() for part, _ in parts])
     whole = iter(listed)
     return {table: [(next(whole), rows) for _, rows in parts] for table, parts in found.items()}
 
@@ -195,7 +163,7 @@ def with_prefix(tx: Transaction, prefix: str, limit: int = 2) -> list[FileRecord
     upper = prefix + "g"  # the next text after every hexadecimal continuation
     query = select(*_COLUMNS).where(files.c.content_hash >= prefix, files.c.content_hash < upper)
     rows = tx.execute(query.order_by(files.c.content_hash).limit(limit))
-    return with_extents(tx, [_record(row) for row in rows])
+    return recipes.with_extents(tx, [_record(row) for row in rows])
 
 
 def page(tx: Transaction, after: int, limit: int) -> list[FileRecord]:
@@ -294,42 +262,6 @@ def schema_id(tx: Transaction, digest: str, snapshot: Mapping[str, Any]) -> int:
 # --- the write protocol --------------------------------------------------------------------------------------------
 
 
-_HOLD = insert(uploads).values(expires_at=utc_now(HOLD_SECONDS))
-
-
-def hold(tx: Transaction, wanted: Mapping[str, str | None]) -> dict[str, UUID]:
-    """Announce that these contents are about to be named, each with the key its bytes will have (None: stored already)."""
-    holds = {content_hash: uuid4() for content_hash in wanted}
-    tx.execute(
-        _HOLD,
-        [{"id": holds[h], "content_hash": h, "object_key": key} for h, key in wanted.items()],
-    )
-    return holds
-
-
-_RELEASE = delete(uploads).where(uploads.c.id.in_(bindparam("ids", expanding=True)))
-
-
-def release(tx: Transaction, holds: Sequence[UUID]) -> bool:
-    """Drop holds; False when one was gone already, and so the bytes it held may be."""
-    gone = (tx.execute(_RELEASE, {"ids": chunk}).rowcount for chunk in chunks(holds))
-    return sum(gone) == len(holds)
-
-
-_RENEW = update(uploads).where(uploads.c.id == bindparam("hold")).values(expires_at=utc_now(HOLD_SECONDS))
-
-
-def renew(tx: Transaction, holds: Sequence[UUID]) -> None:
-    """Let holds last as long again from now on."""
-    tx.execute(_RENEW, [{"hold": hold} for hold in sorted(holds)])
-
-
-def discard(tx: Transaction, keys: Sequence[str]) -> None:
-    """Put objects that no row names into the trash; their bytes go with the next collection."""
-    if keys:
-        tx.execute(insert(trash), [{"object_key": key} for key in keys])
-
-
 _ADD = insert(files).returning(files.c.content_hash, files.c.id)
 
 
@@ -371,12 +303,6 @@ def _row(file: NewFile) -> dict[str, object]:
     }
 
 
-def add_ranges(tx: Transaction, ranges: Iterable[tuple[int, int, int, int, int]]) -> None:
-    """Enter what recipes are ranges of: file id, position, the object's id, offset, length."""
-    columns = ("file_id", "position", "object_id", "object_offset", "byte_count")
-    insert_rows(tx, file_ranges, columns, list(ranges))
-
-
 def _kept(stored: StoredBytes | None, size: int, form: FileForm) -> dict[str, object]:
     if stored is None:
         return {"form": "ranges", "object_key": None, "compression_type": None, "stored_size": None}
@@ -406,24 +332,10 @@ def heal(tx: Transaction, stored: Mapping[str, StoredBytes]) -> dict[str, int]:
             tx.execute(delete(file_ranges).where(file_ranges.c.file_id == file_id))
             kept = _kept(stored[content_hash], size, "whole")
             tx.execute(update(files).where(files.c.id == file_id).values(damage=None, **kept))
-            discard(tx, [key] if key else [])
+            holding.discard(tx, [key] if key else [])
             healed[content_hash] = file_id
-    _release_recipes(tx, list(healed.values()))
+    recipes.release(tx, list(healed.values()))
     return healed
-
-
-def _release_recipes(tx: Transaction, ids: Sequence[int]) -> None:
-    """Recipes that have ranges of these objects are sound again where all their objects are."""
-    if not ids:
-        return
-    holder = files.alias("holder")
-    damaged = (
-        exists()
-        .where(file_ranges.c.file_id == files.c.id, holder.c.id == file_ranges.c.object_id)
-        .where(holder.c.damage.is_not(None))
-    )
-    theirs = select(file_ranges.c.file_id).where(file_ranges.c.object_id.in_(ids))
-    tx.execute(update(files).where(files.c.id.in_(theirs), files.c.form == "ranges", ~damaged).values(damage=None))
 
 
 def add_table(tx: Transaction, content_hash: str, size: int, format: str, parts: Sequence[tuple[int, int]]) -> int:
@@ -467,42 +379,6 @@ def _record(row: Row, legacy_path: str | None = None) -> FileRecord:  # type: ig
     )
 
 
-# --- assembled recipes ---------------------------------------------------------------------------------------------
-
-LEASE_SECONDS = 24 * 3600
-"""How long a recipe that was put together for another engine stays so, at least, since it was last asked for."""
-
-
-def assembled(tx: Transaction, file_id: int) -> str | None:
-    """The key of the object that a recipe was put together as, if that stays for a good part of its lease."""
-    fresh = assembled_files.c.expires_at > utc_now(LEASE_SECONDS // 2)
-    return tx.execute(select(assembled_files.c.object_key).where(assembled_files.c.file_id == file_id, fresh)).scalar()
-
-
-def renew_lease(tx: Transaction, file_id: int) -> str | None:
-    """Let the object that a recipe was put together as stay for a whole lease; its key, None where there is none."""
-    renewed = update(assembled_files).where(assembled_files.c.file_id == file_id)
-    until = renewed.values(expires_at=utc_now(LEASE_SECONDS)).returning(assembled_files.c.object_key)
-    return tx.execute(until).scalar()
-
-
-def lease(tx: Transaction, file_id: int, key: str) -> str | None:
-    """Note the object that a recipe was put together as; its key, or that of the one that somebody else made meanwhile. None
-    when the file is gone."""
-    if tx.execute(_LOCKED, {"file": file_id}).first() is None:
-        discard(tx, [key])
-        return None
-    there = renew_lease(tx, file_id)
-    if there is not None:
-        discard(tx, [key])
-        return there
-    tx.execute(insert(assembled_files).values(file_id=file_id, object_key=key, expires_at=utc_now(LEASE_SECONDS)))
-    return key
-
-
-_LOCKED = select(files.c.id).where(files.c.id == bindparam("file")).with_for_update()
-
-
 # --- verification --------------------------------------------------------------------------------------------------
 
 _HAS_BYTES = or_(files.c.object_key.is_not(None), files.c.form == "ranges")
@@ -521,7 +397,7 @@ def by_keys(tx: Transaction, keys: Sequence[str]) -> dict[str, FileRecord]:
 def stored_after(tx: Transaction, after: int, limit: int) -> list[FileRecord]:
     """The files that have an object, or ranges of objects, from the row after this one on."""
     query = select(*_COLUMNS).where(_HAS_BYTES, files.c.id > after).order_by(files.c.id).limit(limit)
-    return with_extents(tx, [_record(row) for row in tx.execute(query)])
+    return recipes.with_extents(tx, [_record(row) for row in tx.execute(query)])
 
 
 def stored_count(tx: Transaction) -> int:
@@ -541,7 +417,7 @@ def set_damage(tx: Transaction, file_id: int, key: str | None, damage: str | Non
     if not tx.execute(statement).rowcount:
         return False
     if damage is None:
-        _release_recipes(tx, [file_id])
+        recipes.release(tx, [file_id])
     else:  # what has ranges of it is no better
         theirs = select(file_ranges.c.file_id).where(file_ranges.c.object_id == file_id)
         tx.execute(update(files).where(files.c.id.in_(theirs)).values(damage=damage))
@@ -556,9 +432,9 @@ def damaged_hashes(tx: Transaction) -> set[str]:
 def users_of(tx: Transaction, file_id: int, limit: int = 5) -> list[str]:
     """Some of the versions that name a file as `name@vN`, the newest first: it itself, a table that it is a part of, or what
     has ranges of its object."""
-    recipes = select(file_ranges.c.file_id).where(file_ranges.c.object_id == file_id)
-    in_tables = or_(file_parts.c.part_id == file_id, file_parts.c.part_id.in_(recipes))
-    owners = union(recipes, select(file_parts.c.file_id).where(in_tables))
+    of_it = select(file_ranges.c.file_id).where(file_ranges.c.object_id == file_id)
+    in_tables = or_(file_parts.c.part_id == file_id, file_parts.c.part_id.in_(of_it))
+    owners = union(of_it, select(file_parts.c.file_id).where(in_tables))
     query = (
         select(datasets.c.name, dataset_versions.c.version_number, dataset_versions.c.id)
         .distinct()

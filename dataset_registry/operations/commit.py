@@ -4,25 +4,20 @@ The order is docs/design/write-protocol.md's: hold, bytes, one transaction. What
 leaves garbage that a collection finds, never a version with a hole.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from uuid import UUID, uuid4
 
-from dataset_registry.catalog import Transaction, datasets, files, manifests, pointers, productions, versions
+from dataset_registry.catalog import Transaction, datasets, manifests, pointers, productions, versions
 from dataset_registry.errors import BranchMoved, CommitConflict, InputError, NotAdopted, NotFound, RetryLater
 from dataset_registry.model.manifest import (
     ComponentKey,
     Entry,
-    Manifest,
     build,
-    canonical_json,
     rewrite,
-    with_new_entries,
 )
 from dataset_registry.model.names import pointer_name
-from dataset_registry.model.pieces import FileFacts
 from dataset_registry.model.records import (
     CommitResult,
     ComponentRecord,
@@ -31,18 +26,17 @@ from dataset_registry.model.records import (
     InputVersion,
     NewDataset,
     Provenance,
-    StoredBytes,
     VersionRecord,
 )
 from dataset_registry.model.schema import TableSchema
 from dataset_registry.operations import audit, find
 from dataset_registry.operations import datasets as dataset_operations
 from dataset_registry.operations.access import Access, authorize, authorize_commit, readable
-from dataset_registry.operations.change import OVERLAY, Change, edits_of
+from dataset_registry.operations.change import Change, edits_of
+from dataset_registry.operations.entering import enter_change, overlay_of, with_files, written_by
 from dataset_registry.operations.layout import lay_out
-from dataset_registry.operations.put import BytesGone, Held, enter, place, put
+from dataset_registry.operations.put import BytesGone, Held, place, put
 from dataset_registry.store import Spool
-from dataset_registry.tabular.formats import BINARY
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +199,7 @@ def make(
     unchanged = start is not None and after.digest == start.digest and len(parents) < 2
     if start is not None and unchanged:
         if held.stored:  # it is there already, since just now or in a damaged file: that one heals
-            _add_files(tx, change, held)
+            enter_change(tx, change, held)
         found = versions.by_id(tx, start.id)
         assert found is not None, "the head is locked"
         version, new_bytes = found, 0
@@ -213,7 +207,7 @@ def make(
         if not pointer_exists:
             pointers.create(tx, dataset.id, options.branch, start.id, is_tag=False, base=start.id)
     else:
-        resolved, new_bytes = _add_files(tx, change, held)
+        entered, new_bytes = enter_change(tx, change, held)
         version = versions.insert_version(
             tx,
             uuid=uuid,
@@ -224,10 +218,10 @@ def make(
             message=options.message,
             author=(user_id, access.actor.name),
             component_count=after.count,
-            overlay_file_id=_overlay(change, resolved),
+            overlay_file_id=overlay_of(change, entered),
         )
-        manifests.store(tx, version.id, _with_files(after, resolved))
-        written = iter(_written(change, resolved))
+        manifests.store(tx, version.id, with_files(after, entered))
+        written = iter(written_by(change, entered))
         if pointer_exists:
             pointers.move(tx, dataset.id, options.branch, version.id)
         else:
@@ -365,99 +359,6 @@ def _refuse_conflicts(
             components=changed,
             head=start.number,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Resolved:
-    """The rows of a change's contents: file ids by hash, schema ids by component."""
-
-    files: dict[str, int]
-    schemas: dict[ComponentKey, int]
-
-
-def _add_files(tx: Transaction, change: Change, held: Held) -> tuple[_Resolved, int]:
-    """Insert the file rows that are missing, in the order of their hashes, with what was captured of them.
-
-    Also counts the bytes that are new. Keys that turn out not to be needed go to the trash. Raises `BytesGone`.
-    """
-    staged = [component.staged for component in change.put.values()]
-    whole = {f.content_hash: f.size for s in staged for f in s.spooled}
-    formats = {s.content_hash: s.format for s in staged} | {
-        p.content_hash: s.format for s in staged for p in s.parts or ()
-    }
-    tables = {s.content_hash: s for s in staged if s.parts is not None}
-    facts = {h: f for s in staged for h, f in s.facts.items()} | held.layout.facts
-    layout = held.layout
-    known, damaged = files.look_up(tx, list({*whole, *tables, *layout.objects}))
-    new = sorted(content_hash for content_hash in whole if content_hash not in known)
-    laid = {content_hash: layout.recipes[content_hash] for content_hash in new if content_hash in layout.recipes}
-    packs = sorted(layout.packs.keys() & {part.object for ranges in laid.values() for part in ranges})
-    kept = [content_hash for content_hash in new if content_hash not in laid]
-    if lost := [content_hash for content_hash in kept if content_hash not in held.stored]:
-        raise BytesGone(lost)
-    held.discard(tx, held.stored.keys() - {*kept, *packs})
-
-    def file(content_hash: str, kept: StoredBytes | None = None) -> files.NewFile:
-        known_of = facts.get(content_hash, FileFacts())
-        return files.NewFile(content_hash, whole[content_hash], formats[content_hash], kept, known_of)
-
-    wholes = [file(content_hash, held.stored[content_hash]) for content_hash in kept]
-    wholes += [files.NewFile(h, layout.packs[h].size, BINARY, held.stored[h], form="pack") for h in packs]
-    ids = enter(tx, wholes, [(file(content_hash), ranges) for content_hash, ranges in laid.items()], known, damaged)
-    for content_hash in sorted(tables.keys() - known.keys()):
-        table = tables[content_hash]
-        ids[content_hash] = files.add_table(
-            tx, content_hash, table.size, table.format, [(ids[p.content_hash], p.rows) for p in table.parts or ()]
-        )
-    schemas: dict[ComponentKey, int] = {}
-    by_digest: dict[str, int] = {}
-    captures = []
-    for key, component in change.put.items():
-        if (schema := component.staged.schema) is None:
-            continue
-        snapshot = schema.to_json()
-        digest = hashlib.sha256(canonical_json(snapshot).encode()).hexdigest()
-        if digest not in by_digest:
-            by_digest[digest] = files.schema_id(tx, digest, snapshot)
-        schemas[key] = by_digest[digest]
-        file_id = ids[component.staged.content_hash]
-        captures.append((file_id, component.staged.format, schemas[key], schema.statistics_to_json()))
-    files.record_captures(tx, captures)
-    return _Resolved(ids, schemas), sum(file.size for file in wholes)
-
-
-def _with_files(manifest: Manifest, resolved: _Resolved) -> Manifest:
-    """The manifest with the row ids of the files and schemas that its new entries name."""
-
-    def with_file(e: Entry) -> Entry:
-        if e.file_id:
-            return e
-        file_id, schema_id = resolved.files[e.content_hash], resolved.schemas.get(e.key)
-        return Entry(e.name, e.index, e.type, e.content_hash, e.format, e.metadata, file_id, schema_id)
-
-    return with_new_entries(manifest, with_file)
-
-
-def _overlay(change: Change, resolved: _Resolved) -> int | None:
-    overlays = [c.staged.content_hash for c in change.put.values() if c.type == OVERLAY]
-    if len(overlays) > 1:
-        raise InputError("A version has at most one overlay of its own; commit the others as versions of their own.")
-    return resolved.files[overlays[0]] if overlays else None
-
-
-def _written(change: Change, resolved: _Resolved) -> list[ComponentRecord]:
-    return [
-        ComponentRecord(
-            *key,
-            c.type,
-            c.staged.content_hash,
-            c.staged.size,
-            c.staged.format,
-            resolved.files[c.staged.content_hash],
-            c.metadata,
-        )
-        for key, c in sorted(change.put.items())
-    ]
 
 
 def _total(change: Change) -> int:

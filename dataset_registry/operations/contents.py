@@ -10,7 +10,7 @@ from io import SEEK_SET, BufferedReader, BytesIO, RawIOBase
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
-from dataset_registry.catalog import Transaction, files, manifests, versions
+from dataset_registry.catalog import Transaction, files, holding, manifests, recipes, versions
 from dataset_registry.errors import CorruptionError, InputError, NotFound, RetryLater, StorageError
 from dataset_registry.model.pieces import FileFacts
 from dataset_registry.model.records import ComponentRecord, FileRecord, VersionRecord
@@ -193,25 +193,25 @@ def _uri(access: Access, file: FileRecord) -> str:
     if file.form != "ranges":
         return access.copies.uri(_key(file), file.compression_type)
     with access.catalog.read() as tx:
-        key = files.assembled(tx, file.id)
+        key = recipes.assembled(tx, file.id)
     return access.store.uri(key or _assemble(access, file))
 
 
 def _assemble(access: Access, file: FileRecord) -> str:
     """The key of a recipe's content as an object of its own, put together where it is not, under a lease: a collection takes
     it when that has run out."""
-    there = access.catalog.write(lambda tx: files.renew_lease(tx, file.id))
+    there = access.catalog.write(lambda tx: recipes.renew_lease(tx, file.id))
     if there is not None:
         return there
     path = local_file(access, file)
     key = new_key(str(file.content_hash))
-    holds = list(access.catalog.write(lambda tx: files.hold(tx, {str(file.content_hash): key})).values())
+    holds = list(access.catalog.write(lambda tx: holding.hold(tx, {str(file.content_hash): key})).values())
     access.store.put(key, path)
 
     def lease(tx: Transaction) -> str | None:
-        if not files.release(tx, holds):
+        if not holding.release(tx, holds):
             raise RetryLater(f"The file {str(file.content_hash)[:12]} took too long to be put together. Try again.")
-        return files.lease(tx, file.id, key)
+        return recipes.lease(tx, file.id, key)
 
     leased = access.catalog.write(lease)
     if leased is None:

@@ -11,7 +11,17 @@ from fnmatch import fnmatchcase
 from functools import partial
 from uuid import UUID
 
-from dataset_registry.catalog import Transaction, datasets, files, manifests, pointers, productions, users, versions
+from dataset_registry.catalog import (
+    Transaction,
+    datasets,
+    files,
+    holding,
+    manifests,
+    pointers,
+    productions,
+    users,
+    versions,
+)
 from dataset_registry.errors import AlreadyExists, CorruptionError, InputError, NotFound, RetryLater
 from dataset_registry.model.actors import NOTHING
 from dataset_registry.model.history import ancestors
@@ -39,10 +49,11 @@ from dataset_registry.operations.access import (
     readable,
 )
 from dataset_registry.operations.contents import opened
+from dataset_registry.operations.entering import enter
 from dataset_registry.operations.history import visible_productions
 from dataset_registry.operations.layout import ranges_of
 from dataset_registry.operations.progress import Progress, silent
-from dataset_registry.operations.put import BytesGone, Held, enter, place, put
+from dataset_registry.operations.put import BytesGone, Held, place, put
 from dataset_registry.operations.verify import content_digest
 from dataset_registry.store import Spool, Spooled
 
@@ -316,7 +327,7 @@ def _enter(
 
     missing = [(file(recipe), ranges_of(recipe)) for recipe in recipes if recipe.content_hash not in known]
     enter(tx, [file(found, held.stored[h]) for h, found in sorted(new.items())], missing, known, damaged)
-    return list(files.hold(tx, dict.fromkeys(str(file.content_hash) for file in batch)).values())
+    return list(holding.hold(tx, dict.fromkeys(str(file.content_hash) for file in batch)).values())
 
 
 def _place(

@@ -12,10 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-from dataset_registry.catalog import Transaction, files
-from dataset_registry.catalog.files import Known, NewFile
+from dataset_registry.catalog import Transaction, files, holding
 from dataset_registry.errors import RegistryError, RetryLater, StorageError
-from dataset_registry.model.pieces import Range
 from dataset_registry.model.records import StoredBytes
 from dataset_registry.operations.access import Access
 from dataset_registry.operations.layout import Layout
@@ -43,12 +41,12 @@ class Held:
 
     def release(self, tx: Transaction) -> None:
         """Drop the holds, in the transaction that names what they held. Raises `BytesGone` when one ran out."""
-        if self.holds and not files.release(tx, self.holds):
+        if self.holds and not holding.release(tx, self.holds):
             raise BytesGone
 
     def discard(self, tx: Transaction, hashes: Collection[str] | None = None) -> None:
         """Give up what was put, all of it or these contents: somebody else has stored the same meanwhile."""
-        files.discard(
+        holding.discard(
             tx, [s.key for content_hash, s in self.stored.items() if hashes is None or content_hash in hashes]
         )
 
@@ -106,7 +104,7 @@ def put(
 
     def hold(tx: Transaction) -> list[UUID]:
         authorized(tx)
-        return list(files.hold(tx, {content_hash: keys.get(content_hash) for content_hash in hashes}).values())
+        return list(holding.hold(tx, {content_hash: keys.get(content_hash) for content_hash in hashes}).values())
 
     holds = access.catalog.write(hold)
     stored: dict[str, StoredBytes] = {}
@@ -125,41 +123,11 @@ def put(
     return Held(holds, stored, layout)
 
 
-def enter(
-    tx: Transaction,
-    objects: Sequence[NewFile],
-    recipes: Sequence[tuple[NewFile, Sequence[Range]]],
-    known: Mapping[str, Known],
-    damaged: Collection[str],
-) -> dict[str, int]:
-    """Enter files that were put, and recipes with the ranges that they are; the ids of these and of all `known` files by hash.
-
-    `known` and `damaged` are what this transaction found of all contents concerned. Raises `BytesGone` when a recipe would
-    rest on an object that is gone, or has become ranges itself, or when its own content was damaged meanwhile.
-    """
-    named = {part.object for _, ranges in recipes for part in ranges}
-    if not named <= known.keys() | {file.content_hash for file in objects}:
-        raise BytesGone
-    if not all(known[h].is_plain for h in named & known.keys()) or any(f.content_hash in damaged for f, _ in recipes):
-        raise BytesGone
-    ids = {content_hash: file.id for content_hash, file in known.items()} | files.add(tx, objects, damaged)
-    ids |= files.add(tx, [file for file, _ in recipes])
-    files.add_ranges(
-        tx,
-        (
-            (ids[file.content_hash], position, ids[part.object], part.offset, part.length)
-            for file, ranges in recipes
-            for position, part in enumerate(ranges)
-        ),
-    )
-    return ids
-
-
 def hold_for_upload(access: Access, content_hash: str) -> str:
     """A fresh key for content that its sender puts into the store itself. The hold is never released: when it runs out a
     collection takes whatever is under the key, and goes on doing so for as long as the sender could still be writing."""
     key = new_key(content_hash)
-    access.catalog.write(lambda tx: files.hold(tx, {content_hash: key}))
+    access.catalog.write(lambda tx: holding.hold(tx, {content_hash: key}))
     return key
 
 
@@ -185,9 +153,9 @@ def _kept_alive(access: Access, holds: Sequence[UUID], size: int) -> Iterator[No
     over = threading.Event()
 
     def beat() -> None:
-        while not over.wait(files.HOLD_SECONDS / 4):
+        while not over.wait(holding.HOLD_SECONDS / 4):
             with suppress(RegistryError):  # a hold that did run out is found out by the commit
-                access.catalog.write(lambda tx: files.renew(tx, holds))
+                access.catalog.write(lambda tx: holding.renew(tx, holds))
 
     heart = threading.Thread(target=beat, name="dataset-registry-holds", daemon=True)
     heart.start()

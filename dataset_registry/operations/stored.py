@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from dataset_registry.catalog import Transaction, files
+from dataset_registry.catalog import Transaction, files, recipes
 from dataset_registry.errors import InputError, InvalidRef, NotFound
 from dataset_registry.model.actors import NOTHING
 from dataset_registry.model.records import FileRecord
@@ -81,7 +81,7 @@ def _known(access: Access, hashes: Sequence[str]) -> dict[str, FileRecord]:
     with access.catalog.read() as tx:
         found = files.find_many(tx, hashes)
         visible = readable_files(access, tx, [file.id for file in found.values()])
-        seen = files.with_extents(tx, [file for file in found.values() if file.id in visible])
+        seen = recipes.with_extents(tx, [file for file in found.values() if file.id in visible])
         return {str(file.content_hash): file for file in seen}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import delete, exists, select, text, true
 
-from dataset_registry.catalog import Catalog, Transaction, collection, engine, files, manifests, pointers
+from dataset_registry.catalog import Catalog, Transaction, collection, engine, files, holding, manifests, pointers
 from dataset_registry.catalog.tables import file_parts, manifest_pages
 from dataset_registry.catalog.tables import files as file_rows
 from dataset_registry.errors import StorageError
@@ -64,7 +64,7 @@ def collection_without_a_second_look(patch: Patch) -> None:
 def _delete(tx: Transaction, condition: Any) -> list[int]:
     """Files of plain bytes only: nothing was captured of them."""
     rows = tx.execute(delete(file_rows).where(condition).returning(file_rows.c.id, file_rows.c.object_key)).all()
-    files.discard(tx, [key for _, key in rows])
+    holding.discard(tx, [key for _, key in rows])
     return [file_id for file_id, _ in rows]
 
 

@@ -235,17 +235,17 @@ def test_the_uris_of_a_recipe_are_files_that_stay_for_a_day(registry: Registry, 
 
 
 def test_somebody_who_was_faster_put_it_together_for_both(registry: Registry, flights: Dataset) -> None:
-    from dataset_registry.catalog import files as rows
+    from dataset_registry.catalog import recipes
 
     flights.commit({"data": table_of()}, key=["id"])
     version = flights.commit({"data": scatter(table_of())})
     (paths,) = version._contents.objects(version.record, version.components)
     first = version._contents.uri(paths[0])
     mine = f"{paths[0].content_hash}.{'e' * 32}"
-    theirs = registry._access.catalog.write(lambda tx: rows.lease(tx, paths[0].id, mine))
+    theirs = registry._access.catalog.write(lambda tx: recipes.lease(tx, paths[0].id, mine))
     assert first.endswith(str(theirs))
     assert ask(registry, "SELECT object_key FROM trash") == [mine]
-    assert registry._access.catalog.write(lambda tx: rows.lease(tx, 10**6, f"{'a' * 64}.{'e' * 32}")) is None
+    assert registry._access.catalog.write(lambda tx: recipes.lease(tx, 10**6, f"{'a' * 64}.{'e' * 32}")) is None
 
 
 def test_recipes_are_the_same_on_s3(sqlite_url: str, s3_url: str) -> None:
@@ -358,7 +358,7 @@ def test_a_reader_does_not_notice_that_what_it_reads_was_packed_anew(registry: R
 
 
 def test_an_object_that_somebody_is_about_to_name_is_not_packed_anew(registry: Registry, flights: Dataset) -> None:
-    from dataset_registry.catalog import files as rows
+    from dataset_registry.catalog import holding
 
     random = Random(0)
     files = {f"f{i}": random.randbytes(200_000) for i in range(20)}
@@ -367,10 +367,10 @@ def test_an_object_that_somebody_is_about_to_name_is_not_packed_anew(registry: R
     flights.delete()
     registry.collect(older_than=NOW, dry_run=True)
     (pack,) = ask(registry, "SELECT content_hash FROM files WHERE form = 'pack'")
-    holds = list(registry._access.catalog.write(lambda tx: rows.hold(tx, {pack: None})).values())
+    holds = list(registry._access.catalog.write(lambda tx: holding.hold(tx, {pack: None})).values())
     registry.collect(older_than=NOW)
     assert ask(registry, "SELECT count(*) FROM files WHERE form = 'pack'") == [1]
-    registry._access.catalog.write(lambda tx: rows.release(tx, holds))
+    registry._access.catalog.write(lambda tx: holding.release(tx, holds))
     registry.collect(older_than=NOW)
     registry.collect(older_than=NOW)
     assert stored(registry) == 200_000 + HEAD

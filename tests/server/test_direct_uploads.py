@@ -69,7 +69,6 @@ def test_of_what_is_stored_already_no_more_is_read_than_footers(
     assert len(read) > 20
     assert sum(read) < 40_000
     assert again.to_arrow() == grown
-    assert again.schema["data"].tables[0].row_count == 61_000
     assert on_s3.owner.verify(deep=True).clean
 
 

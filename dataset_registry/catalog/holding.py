@@ -1,0 +1,51 @@
+"""Rows of the write protocol: the holds that keep contents while a commit is under way, and the trash.
+
+docs/design/write-protocol.md has the order in which these are written.
+"""
+
+from collections.abc import Mapping, Sequence
+from uuid import UUID, uuid4
+
+from sqlalchemy import bindparam, delete, insert, update
+
+from dataset_registry.catalog.engine import Transaction, chunks
+from dataset_registry.catalog.tables import trash, uploads
+from dataset_registry.catalog.types import utc_now
+
+HOLD_SECONDS = 3600
+"""How long a hold lasts without a heartbeat."""
+
+_HOLD = insert(uploads).values(expires_at=utc_now(HOLD_SECONDS))
+
+
+def hold(tx: Transaction, wanted: Mapping[str, str | None]) -> dict[str, UUID]:
+    """Announce that these contents are about to be named, each with the key its bytes will have (None: stored already)."""
+    holds = {content_hash: uuid4() for content_hash in wanted}
+    tx.execute(
+        _HOLD,
+        [{"id": holds[h], "content_hash": h, "object_key": key} for h, key in wanted.items()],
+    )
+    return holds
+
+
+_RELEASE = delete(uploads).where(uploads.c.id.in_(bindparam("ids", expanding=True)))
+
+
+def release(tx: Transaction, holds: Sequence[UUID]) -> bool:
+    """Drop holds; False when one was gone already, and so the bytes it held may be."""
+    gone = (tx.execute(_RELEASE, {"ids": chunk}).rowcount for chunk in chunks(holds))
+    return sum(gone) == len(holds)
+
+
+_RENEW = update(uploads).where(uploads.c.id == bindparam("hold")).values(expires_at=utc_now(HOLD_SECONDS))
+
+
+def renew(tx: Transaction, holds: Sequence[UUID]) -> None:
+    """Let holds last as long again from now on."""
+    tx.execute(_RENEW, [{"hold": hold} for hold in sorted(holds)])
+
+
+def discard(tx: Transaction, keys: Sequence[str]) -> None:
+    """Put objects that no row names into the trash; their bytes go with the next collection."""
+    if keys:
+        tx.execute(insert(trash), [{"object_key": key} for key in keys])

@@ -1,0 +1,149 @@
+"""Entering: the rows of contents that were put, in the transaction that names them.
+
+Step 4 of docs/design/write-protocol.md: everything is looked up once more, now that nothing can change any longer.
+"""
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from dataset_registry.catalog import Transaction, files
+from dataset_registry.catalog.files import Known, NewFile
+from dataset_registry.catalog.recipes import add_ranges
+from dataset_registry.errors import InputError
+from dataset_registry.model.manifest import ComponentKey, Entry, Manifest, canonical_json, with_new_entries
+from dataset_registry.model.pieces import FileFacts, Range
+from dataset_registry.model.records import ComponentRecord, StoredBytes
+from dataset_registry.operations.change import OVERLAY, Change
+from dataset_registry.operations.put import BytesGone, Held
+from dataset_registry.tabular.formats import BINARY
+
+
+def enter(
+    tx: Transaction,
+    objects: Sequence[NewFile],
+    recipes: Sequence[tuple[NewFile, Sequence[Range]]],
+    known: Mapping[str, Known],
+    damaged: Collection[str],
+) -> dict[str, int]:
+    """Enter files that were put, and recipes with the ranges that they are; the ids of these and of all `known` files by hash.
+
+    `known` and `damaged` are what this transaction found of all contents concerned. Raises `BytesGone` when a recipe would
+    rest on an object that is gone, or has become ranges itself, or when its own content was damaged meanwhile.
+    """
+    named = {part.object for _, ranges in recipes for part in ranges}
+    if not named <= known.keys() | {file.content_hash for file in objects}:
+        raise BytesGone
+    if not all(known[h].is_plain for h in named & known.keys()) or any(f.content_hash in damaged for f, _ in recipes):
+        raise BytesGone
+    ids = {content_hash: file.id for content_hash, file in known.items()} | files.add(tx, objects, damaged)
+    ids |= files.add(tx, [file for file, _ in recipes])
+    add_ranges(
+        tx,
+        (
+            (ids[file.content_hash], position, ids[part.object], part.offset, part.length)
+            for file, ranges in recipes
+            for position, part in enumerate(ranges)
+        ),
+    )
+    return ids
+
+
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """The rows of a change's contents: file ids by hash, schema ids by component."""
+
+    files: dict[str, int]
+    schemas: dict[ComponentKey, int]
+
+
+def enter_change(tx: Transaction, change: Change, held: Held) -> tuple[Entered, int]:
+    """Insert the file rows that are missing, in the order of their hashes, with what was captured of them.
+
+    Also counts the bytes that are new. Keys that turn out not to be needed go to the trash. Raises `BytesGone`.
+    """
+    staged = [component.staged for component in change.put.values()]
+    whole = {f.content_hash: f.size for s in staged for f in s.spooled}
+    formats = {s.content_hash: s.format for s in staged} | {
+        p.content_hash: s.format for s in staged for p in s.parts or ()
+    }
+    tables = {s.content_hash: s for s in staged if s.parts is not None}
+    facts = {h: f for s in staged for h, f in s.facts.items()} | held.layout.facts
+    layout = held.layout
+    known, damaged = files.look_up(tx, list({*whole, *tables, *layout.objects}))
+    new = sorted(content_hash for content_hash in whole if content_hash not in known)
+    laid = {content_hash: layout.recipes[content_hash] for content_hash in new if content_hash in layout.recipes}
+    packs = sorted(layout.packs.keys() & {part.object for ranges in laid.values() for part in ranges})
+    kept = [content_hash for content_hash in new if content_hash not in laid]
+    if lost := [content_hash for content_hash in kept if content_hash not in held.stored]:
+        raise BytesGone(lost)
+    held.discard(tx, held.stored.keys() - {*kept, *packs})
+
+    def file(content_hash: str, kept: StoredBytes | None = None) -> files.NewFile:
+        known_of = facts.get(content_hash, FileFacts())
+        return files.NewFile(content_hash, whole[content_hash], formats[content_hash], kept, known_of)
+
+    wholes = [file(content_hash, held.stored[content_hash]) for content_hash in kept]
+    wholes += [files.NewFile(h, layout.packs[h].size, BINARY, held.stored[h], form="pack") for h in packs]
+    ids = enter(tx, wholes, [(file(content_hash), ranges) for content_hash, ranges in laid.items()], known, damaged)
+    for content_hash in sorted(tables.keys() - known.keys()):
+        table = tables[content_hash]
+        ids[content_hash] = files.add_table(
+            tx, content_hash, table.size, table.format, [(ids[p.content_hash], p.rows) for p in table.parts or ()]
+        )
+    return Entered(ids, _enter_schemas(tx, change, ids)), sum(file.size for file in wholes)
+
+
+def _enter_schemas(tx: Transaction, change: Change, ids: Mapping[str, int]) -> dict[ComponentKey, int]:
+    """Enter what was captured of a change's contents; the ids of schemas by component."""
+    schemas: dict[ComponentKey, int] = {}
+    by_digest: dict[str, int] = {}
+    captures = []
+    for key, component in change.put.items():
+        if (schema := component.staged.schema) is None:
+            continue
+        snapshot = schema.to_json()
+        digest = hashlib.sha256(canonical_json(snapshot).encode()).hexdigest()
+        if digest not in by_digest:
+            by_digest[digest] = files.schema_id(tx, digest, snapshot)
+        schemas[key] = by_digest[digest]
+        file_id = ids[component.staged.content_hash]
+        captures.append((file_id, component.staged.format, schemas[key], schema.statistics_to_json()))
+    files.record_captures(tx, captures)
+    return schemas
+
+
+def with_files(manifest: Manifest, entered: Entered) -> Manifest:
+    """The manifest with the row ids of the files and schemas that its new entries name."""
+
+    def with_file(e: Entry) -> Entry:
+        if e.file_id:
+            return e
+        file_id, schema_id = entered.files[e.content_hash], entered.schemas.get(e.key)
+        return Entry(e.name, e.index, e.type, e.content_hash, e.format, e.metadata, file_id, schema_id)
+
+    return with_new_entries(manifest, with_file)
+
+
+def overlay_of(change: Change, entered: Entered) -> int | None:
+    """The file of the overlay that a change brings. Raises `InputError` for several."""
+    overlays = [c.staged.content_hash for c in change.put.values() if c.type == OVERLAY]
+    if len(overlays) > 1:
+        raise InputError("A version has at most one overlay of its own; commit the others as versions of their own.")
+    return entered.files[overlays[0]] if overlays else None
+
+
+def written_by(change: Change, entered: Entered) -> list[ComponentRecord]:
+    """The components that a change sets, in order."""
+    return [
+        ComponentRecord(
+            *key,
+            c.type,
+            c.staged.content_hash,
+            c.staged.size,
+            c.staged.format,
+            entered.files[c.staged.content_hash],
+            c.metadata,
+        )
+        for key, c in sorted(change.put.items())
+    ]
