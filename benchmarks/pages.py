@@ -115,6 +115,11 @@ def _scale(found: Found) -> Iterator[str]:
     return _table(("catalog", "versions", "components", *names), rows)
 
 
+def _plans(found: Found) -> Iterator[str]:
+    rows = ([p["catalog"], p["work"], p["statement"], f"`{p['plan']}`"] for p in found["plans"] if p["plan"])
+    return _table(("catalog", "work", "statement", "plan"), rows)
+
+
 PARTS: Mapping[str, tuple[str, Callable[[Found], Iterator[str]]]] = {
     "field": ("field", _field),
     "new-bytes": ("field", _new_bytes),
@@ -123,6 +128,7 @@ PARTS: Mapping[str, tuple[str, Callable[[Found], Iterator[str]]]] = {
     "engines": ("engines", _engines),
     "stream": ("stream", _stream),
     "scale": ("scale", _scale),
+    "plans": ("plans", _plans),
 }
 """By the name of the place in the page: the benchmark, and what makes Markdown of its result."""
 

@@ -47,11 +47,11 @@ def main(versions: tuple[int, ...] = VERSIONS, components: tuple[int, ...] = COM
             for name, registry in _registries(folder, url):
                 touched = _instructions(registry) if name == "SQLite" else _rows(registry)
                 for count in versions:
-                    dataset = _history(registry, count, 10)
+                    dataset = history(registry, count, 10)
                     rows.append({"catalog": name, "versions": count, "components": 10, **_costs(dataset, touched)})
                     _print(rows[-1:])
                 for count in components:
-                    dataset = _history(registry, 100, count)
+                    dataset = history(registry, 100, count)
                     rows.append({"catalog": name, "versions": 100, "components": count, **_costs(dataset, touched)})
                     _print(rows[-1:])
     finally:
@@ -65,7 +65,7 @@ def main(versions: tuple[int, ...] = VERSIONS, components: tuple[int, ...] = COM
 # --- long histories ------------------------------------------------------------------------------------------------
 
 
-def _history(registry: Registry, versions: int, components: int) -> Dataset:
+def history(registry: Registry, versions: int, components: int) -> Dataset:
     """A dataset with so many versions of so many components, each version with one of them replaced."""
     dataset = registry.create_dataset(f"scale/{uuid4().hex}")
     with dataset.draft() as draft:

@@ -324,7 +324,8 @@ def insert_rows(tx: Transaction, table: Table, columns: Sequence[str], rows: Seq
     if tx.dialect.name == "sqlite":
         tx.exec_driver_sql(f"{into} VALUES ({', '.join('?' * len(columns))})", list(rows))
         return
-    arrays = ", ".join(f"%s::{'int' if isinstance(table.c[name].type, Integer) else 'text'}[]" for name in columns)
+    kinds = (table.c[name].type for name in columns)
+    arrays = ", ".join(f"%s::{'bigint' if isinstance(kind, Integer) else 'text'}[]" for kind in kinds)
     tx.exec_driver_sql(f"{into} SELECT * FROM unnest({arrays})", tuple(map(list, zip(*rows, strict=True))))
 
 

@@ -74,6 +74,33 @@ def test_a_small_commit_is_few_statements_however_long_the_history(dataset: Data
     assert instructions(embedded, commit) <= cost * 1.2
 
 
+def test_sqlite_looks_everything_up_by_index(dataset: Dataset, embedded: Registry) -> None:
+    turns = itertools.count()
+
+    def work() -> None:
+        dataset.commit({"c1": b"turn %d" % next(turns)})
+        dataset.create_branch(f"branch-{next(turns)}")
+        dataset.create_tag(f"tag-{next(turns)}")
+        dataset.log(limit=20)
+        dataset.version("main~1").open("c3").read()
+        dataset.diff("main~1", "main")
+
+    work()
+    asked: dict[str, Any] = {}
+    reader = embedded._access.catalog.reader
+    for engine in (embedded._access.catalog.writer, reader):
+        event.listen(engine, "before_cursor_execute", lambda c, cursor, text, given, *_: asked.update({text: given}))
+    work()
+    reads = {text: given for text, given in asked.items() if text.startswith(("SELECT", "UPDATE", "DELETE"))}
+    with reader.connect() as connection:
+        plans = {
+            text: [row[-1] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", given)]
+            for text, given in reads.items()
+        }
+    assert len(plans) > 20
+    assert {s: plan for s, plan in plans.items() if any(line.startswith("SCAN") for line in plan)} == {}
+
+
 def test_postgresql_looks_everything_up_by_index_though_its_plans_are_of_when_the_catalog_was_small(
     postgresql_catalog: str, tmp_path: Path
 ) -> None:

@@ -409,6 +409,15 @@ def test_content_of_a_damaged_pack_heals_when_it_is_committed_again(registry: Re
     assert registry.verify(deep=True, older_than=NOW).clean
 
 
+def test_ranges_may_lie_far_into_a_large_object(registry: Registry, flights: Dataset) -> None:
+    from dataset_registry.catalog import recipes
+
+    flights.commit({"a": b"1", "b": b"2"})
+    one, two = ask(registry, "SELECT id FROM files ORDER BY id")
+    registry._access.catalog.write(lambda tx: recipes.add_ranges(tx, [(one, 0, two, 5 << 30, 6 << 30)]))
+    assert ask(registry, "SELECT object_offset + byte_count FROM file_ranges") == [11 << 30]
+
+
 def test_a_recipe_that_does_not_add_up_is_found(registry: Registry, flights: Dataset) -> None:
     from tests.operations.support import write
 
