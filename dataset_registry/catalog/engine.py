@@ -8,8 +8,8 @@ SQLite: WAL, `synchronous=FULL`, foreign keys on, one engine for reads (deferred
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from functools import cached_property
+from contextlib import contextmanager, nullcontext, suppress
+from functools import cache, cached_property
 from pathlib import Path
 from random import random
 from time import monotonic, sleep
@@ -145,8 +145,9 @@ class Catalog:
         with _translated(self.address), engine.connect() as connection:
             yield connection
 
-    def write(self, work: Callable[[Transaction], _Result]) -> _Result:
-        """Run `work` in one transaction, and again when somebody got between.
+    def write(self, work: Callable[[Transaction], _Result], *, durable: bool = True) -> _Result:
+        """Run `work` in one transaction, and again when somebody got between. One that is not `durable` need not be on the
+        disk when it is done: the machine's end may undo it, that of a process cannot.
 
         Everything that writes checks before it writes, so an integrity error means that another transaction changed
         the answer in the meantime: the second run sees the change and says what it means. Deadlocks, serialization
@@ -156,7 +157,7 @@ class Catalog:
         for attempt in range(_ATTEMPTS):
             try:
                 with _translated(self.address), self.queued():
-                    return self._attempt(work)
+                    return self._attempt(work, durable=durable)
             except (exc.IntegrityError, _Interrupted) as error:
                 if attempt == _ATTEMPTS - 1:
                     raise RetryLater(
@@ -167,16 +168,18 @@ class Catalog:
                 sleep(random() * 0.02 * 2**attempt)
         raise AssertionError("unreachable")
 
-    def _attempt(self, work: Callable[[Transaction], _Result]) -> _Result:
+    def _attempt(self, work: Callable[[Transaction], _Result], *, durable: bool) -> _Result:
         try:
             connection = self.writer.connect()
         except exc.OperationalError as error:
             if self.is_sqlite or not _passing(error):
                 raise
             raise _Interrupted(_unusable(self.address, error)) from error
-        with connection:
+        with connection, nullcontext() if durable else self._hasty(connection):
             try:
                 connection.begin()
+                if not durable and not self.is_sqlite:
+                    connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
                 result = work(connection)
             except exc.DBAPIError as error:
                 if error.connection_invalidated:
@@ -184,6 +187,20 @@ class Catalog:
                 raise
             connection.commit()
         return result
+
+    @contextmanager
+    def _hasty(self, connection: Connection) -> Iterator[None]:
+        """Let SQLite commit without waiting for the disk: a setting of the connection, and not inside of a transaction."""
+        if not self.is_sqlite:
+            yield
+            return
+        raw: Any = connection.connection.driver_connection
+        raw.execute("PRAGMA synchronous=NORMAL")
+        try:
+            yield
+        finally:
+            connection.rollback()
+            raw.execute("PRAGMA synchronous=FULL")
 
     def revision(self) -> str | None:
         """The revision the catalog has, None for a database without one."""
@@ -306,9 +323,12 @@ def chunks(values: Sequence[_Value], size: int = 500) -> Iterator[Sequence[_Valu
         yield values[start : start + size]
 
 
+_insert = cache(insert)
+
+
 def insert_row(tx: Transaction, table: Table, row: Mapping[str, object]) -> int:
     """Insert one row; its new id."""
-    key = tx.execute(insert(table), row).inserted_primary_key
+    key = tx.execute(_insert(table), row).inserted_primary_key
     assert key is not None, "every table that is inserted into this way has an id"
     return int(key[0])
 

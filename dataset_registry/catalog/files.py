@@ -234,15 +234,17 @@ def schemas_by_id(tx: Transaction, ids: Sequence[int]) -> dict[int, tuple[str, M
     return found
 
 
+_CAPTURED = select(file_captures.c.file_id, file_captures.c.format).where(
+    file_captures.c.file_id.in_(bindparam("ids", expanding=True))
+)
+
+
 def record_captures(tx: Transaction, captures: Sequence[tuple[int, str, int, Any]]) -> None:
     """Keep what was captured of files (file id, format, schema id, statistics); the first capture of each stays."""
     known: set[tuple[int, str]] = set()
-    query = select(file_captures.c.file_id, file_captures.c.format).where(
-        file_captures.c.file_id.in_(bindparam("ids", expanding=True))
-    )
     for chunk in chunks(captures):
         ids = [capture[0] for capture in chunk]
-        known.update((row[0], row[1]) for row in tx.execute(query, {"ids": ids}))
+        known.update((row[0], row[1]) for row in tx.execute(_CAPTURED, {"ids": ids}))
     new = {(file_id, format): (schema, statistics) for file_id, format, schema, statistics in captures}
     rows = [
         {"file_id": file_id, "format": format, "schema_id": schema, "statistics_json": statistics}

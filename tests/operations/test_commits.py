@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
+from sqlalchemy import event
 
 from dataset_registry import Dataset, Draft, Provenance, Registry
 from dataset_registry.catalog import Transaction, files, manifests
@@ -339,6 +340,25 @@ def test_known_content_collected_between_look_and_commit_is_stored_again(
     assert next(answers, None) is None
     assert content(flights)["b", 0] == b"content"
     assert sum(1 for _ in registry.files()) == before
+
+
+def test_a_hold_does_not_wait_for_the_disk_and_everything_else_does(flights: Dataset, registry: Registry) -> None:
+    catalog = registry._access.catalog
+    ask = "PRAGMA synchronous" if catalog.is_sqlite else "SHOW synchronous_commit"
+    waits = 2 if catalog.is_sqlite else "on"
+    seen: list[object] = []
+    event.listen(catalog.writer, "commit", lambda connection: seen.append(connection.exec_driver_sql(ask).scalar()))
+    flights.commit({"a": b"new content"})
+    assert [found == waits for found in seen] == [False, True]
+
+    def refused(tx: Transaction) -> None:
+        raise InputError("no")
+
+    with pytest.raises(InputError):
+        catalog.write(refused, durable=False)
+    seen.clear()
+    flights.create_branch("next")
+    assert seen == [waits]
 
 
 def test_a_store_that_fails_leaves_no_version(flights: Dataset, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
