@@ -15,6 +15,7 @@ from dataset_registry.model.schema import ComponentSchema, TableSchema
 from dataset_registry.operations import commit as commits
 from dataset_registry.operations import datasets, diff, find, history, refs
 from dataset_registry.operations.access import Access
+from dataset_registry.operations.bulk import undisturbed
 from dataset_registry.operations.change import Change, staged_component
 from dataset_registry.operations.stage import captured, stage, trusted
 from dataset_registry.store import Spool, Spooled
@@ -88,7 +89,7 @@ class Dataset:
             raise InputError(
                 "A key is for tables, and none is committed: read the file into a table first.", key=list(key)
             )
-        with draft:
+        with undisturbed(0 if tables else len(listed)), draft:
             for name, values in listed.items():
                 draft.replace(name, values, key=key if name in tables else ())
         return draft.version

@@ -32,6 +32,7 @@ from dataset_registry.model.schema import TableSchema
 from dataset_registry.operations import audit, find
 from dataset_registry.operations import datasets as dataset_operations
 from dataset_registry.operations.access import Access, authorize, authorize_commit, readable
+from dataset_registry.operations.bulk import undisturbed
 from dataset_registry.operations.change import Change, edits_of
 from dataset_registry.operations.entering import enter_change, overlay_of, with_files, written_by
 from dataset_registry.operations.layout import lay_out
@@ -110,9 +111,10 @@ def commit(
     if options.uuid is not None and (made := _made_before(access, change, uuid)) is not None:
         return made
     for attempt in range(4):
-        held = _put(access, spool, dataset, change, options, careful=attempt > 0)
         try:
-            return access.catalog.write(partial(make, access, dataset, change, options, uuid, held))
+            with undisturbed(len(change.put)):
+                held = _put(access, spool, dataset, change, options, careful=attempt > 0)
+                return access.catalog.write(partial(make, access, dataset, change, options, uuid, held))
         except BytesGone:
             continue
         except CommitConflict:

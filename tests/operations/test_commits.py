@@ -1,5 +1,6 @@
 """Commits: what they carry over, what they count, what they refuse, and what they never leave half done."""
 
+import gc
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -359,6 +360,25 @@ def test_a_hold_does_not_wait_for_the_disk_and_everything_else_does(flights: Dat
     seen.clear()
     flights.create_branch("next")
     assert seen == [waits]
+
+
+def test_very_many_components_at_once_leave_the_garbage_collector_as_it_was(flights: Dataset) -> None:
+    seen: set[bool] = set()
+
+    class Watching(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            seen.add(gc.isenabled())
+            return super().read(size)
+
+    flights.commit({"few": Watching(b"content")})
+    assert seen == {True}
+    seen.clear()
+    flights.commit({f"c{i}": Watching(b"%d" % i) for i in range(300)})
+    assert seen == {False}
+    assert gc.isenabled()
+    with pytest.raises(InputError):
+        flights.commit({f"c{i}": Path("/nowhere") for i in range(300)})
+    assert gc.isenabled()
 
 
 def test_a_store_that_fails_leaves_no_version(flights: Dataset, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
