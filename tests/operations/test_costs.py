@@ -98,7 +98,8 @@ def test_sqlite_looks_everything_up_by_index(dataset: Dataset, embedded: Registr
             for text, given in reads.items()
         }
     assert len(plans) > 20
-    assert {s: plan for s, plan in plans.items() if any(line.startswith("SCAN") for line in plan)} == {}
+    scans = {line for plan in plans.values() for line in plan if line.startswith("SCAN")}
+    assert scans <= {"SCAN CONSTANT ROW", "SCAN users"}  # whether there are any users
 
 
 def test_postgresql_looks_everything_up_by_index_though_its_plans_are_of_when_the_catalog_was_small(
