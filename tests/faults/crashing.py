@@ -24,7 +24,7 @@ from typing import Any
 from sqlalchemy import bindparam, insert, update
 
 from dataset_registry import Dataset, Registry, Version
-from dataset_registry.catalog import collection, files, holding
+from dataset_registry.catalog import collection, holding
 from dataset_registry.catalog.tables import uploads
 from dataset_registry.catalog.types import utc_now
 from dataset_registry.errors import (
@@ -99,8 +99,10 @@ def work(job: Job) -> None:
     """Do the job until its time is up, whatever comes; what must not come is journalled."""
     random.seed()  # a fork inherits the dice
     holding.HOLD_SECONDS = job.hold_seconds
-    files._HOLD = insert(uploads).values(expires_at=utc_now(job.hold_seconds))
-    files._RENEW = update(uploads).where(uploads.c.id == bindparam("hold")).values(expires_at=utc_now(job.hold_seconds))
+    holding._HOLD = insert(uploads).values(expires_at=utc_now(job.hold_seconds))
+    holding._RENEW = (
+        update(uploads).where(uploads.c.id == bindparam("hold")).values(expires_at=utc_now(job.hold_seconds))
+    )
     # Everything that can be a recipe or in a pack is one, and what can be packed anew is.
     layout.MANY, layout._LEAST, collection._WORTHWHILE = 2, 1 << 12, 1
     if job.mutant:
