@@ -1,8 +1,8 @@
 """Stored files by their hash. A hash is not a capability: who may not read a file is told what an unknown hash is told."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -95,12 +95,23 @@ def spooled(access: Access, content_hash: str) -> Spooled:
     contents = CatalogContents(access)
 
     def fetch() -> Path:
-        try:
+        with _still_known(content_hash):
             return contents.fetch(None, found)
-        except NotFound:  # collected since
-            raise _unknown(content_hash) from None
 
-    return Spooled(content_hash, found.size, Elsewhere(fetch, partial(contents.tail, found)))
+    def tail(count: int) -> bytes:
+        with _still_known(content_hash):
+            return contents.tail(found, count)
+
+    return Spooled(content_hash, found.size, Elsewhere(fetch, tail))
+
+
+@contextmanager
+def _still_known(content_hash: str) -> Iterator[None]:
+    """Say of content that was collected meanwhile what is said of any that is unknown: its sender sends it, then."""
+    try:
+        yield
+    except NotFound:
+        raise _unknown(content_hash) from None
 
 
 def _unknown(content_hash: str) -> NotFound:

@@ -14,7 +14,8 @@ import pytest
 from dataset_registry import Dataset, Registry
 from dataset_registry.catalog import holding
 from dataset_registry.errors import CorruptionError, NotFound, StorageError, SweepRefused
-from dataset_registry.store import FolderStore, StoredObject, new_key
+from dataset_registry.operations import stored
+from dataset_registry.store import Elsewhere, FolderStore, StoredObject, new_key
 from tests.cutting import every
 from tests.operations.support import NOW, age, age_objects, ago, ask, assert_exact, digest_of, object_of, objects, write
 
@@ -461,3 +462,18 @@ def test_ages_are_counted_by_the_clock_of_the_database(flights: Dataset, registr
     flights.delete()
     write(registry, f"UPDATE files SET created_at = {ago(registry, -1)}")  # made in an hour: a clock that runs ahead
     assert registry.collect(older_than=NOW).files == 0
+
+
+def test_content_that_is_gone_when_a_commit_needs_it_is_as_good_as_unknown(
+    registry: Registry, flights: Dataset
+) -> None:
+    version = flights.commit({"a": b"content"})
+    spooled = stored.spooled(registry._access, version.components[0].content_hash)
+    assert isinstance(spooled.place, Elsewhere)
+    assert spooled.place.tail(3) == b"ent"
+    flights.delete()
+    registry.collect(older_than=NOW)
+    for needed in (lambda: spooled.place.tail(3), lambda: spooled.source):
+        with pytest.raises(NotFound) as caught:
+            needed()
+        assert caught.value.fields["hash"] == spooled.content_hash
