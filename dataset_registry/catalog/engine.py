@@ -175,7 +175,7 @@ class Catalog:
             if self.is_sqlite or not _passing(error):
                 raise
             raise _Interrupted(_unusable(self.address, error)) from error
-        with connection, nullcontext() if durable else self._hasty(connection):
+        with connection, _hasty(connection) if self.is_sqlite and not durable else nullcontext():
             try:
                 connection.begin()
                 if not durable and not self.is_sqlite:
@@ -187,20 +187,6 @@ class Catalog:
                 raise
             connection.commit()
         return result
-
-    @contextmanager
-    def _hasty(self, connection: Connection) -> Iterator[None]:
-        """Let SQLite commit without waiting for the disk: a setting of the connection, and not inside of a transaction."""
-        if not self.is_sqlite:
-            yield
-            return
-        raw: Any = connection.connection.driver_connection
-        raw.execute("PRAGMA synchronous=NORMAL")
-        try:
-            yield
-        finally:
-            connection.rollback()
-            raw.execute("PRAGMA synchronous=FULL")
 
     def revision(self) -> str | None:
         """The revision the catalog has, None for a database without one."""
@@ -315,6 +301,18 @@ class Catalog:
 
 
 _open_catalogs: "WeakSet[Catalog]" = WeakSet()
+
+
+@contextmanager
+def _hasty(connection: Connection) -> Iterator[None]:
+    """Let SQLite commit without waiting for the disk: a setting of the connection, and not inside of a transaction."""
+    raw: Any = connection.connection.driver_connection
+    raw.execute("PRAGMA synchronous=NORMAL")
+    try:
+        yield
+    finally:
+        connection.rollback()
+        raw.execute("PRAGMA synchronous=FULL")
 
 
 def chunks(values: Sequence[_Value], size: int = 500) -> Iterator[Sequence[_Value]]:

@@ -261,7 +261,7 @@ def schema_id(tx: Transaction, digest: str, snapshot: Mapping[str, Any]) -> int:
     return found or insert_row(tx, schemas, {"digest": digest, "schema_json": snapshot})
 
 
-# --- the write protocol --------------------------------------------------------------------------------------------
+# --- entering ------------------------------------------------------------------------------------------------------
 
 
 _ADD = insert(files).returning(files.c.content_hash, files.c.id)

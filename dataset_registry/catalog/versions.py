@@ -291,7 +291,7 @@ def _records(tx: Transaction, rows: Sequence[Row]) -> list[VersionRecord]:  # ty
             number=row[4],
             depth=row[5],
             digest=row[6],
-            parents=() if row[7] is None else (row[7], *more.get(row[0], ())),
+            parents=(() if row[7] is None else (row[7],)) + tuple(more.get(row[0], ())),
             message=row[8],
             created_at=row[9],
             created_by=row[10],

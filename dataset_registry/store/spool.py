@@ -4,8 +4,9 @@ import errno
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -114,13 +115,11 @@ class Spool:
 
     def write(self, fill: Callable[[BinaryIO], object]) -> Spooled:
         """Spool what `fill` writes. Raises `StorageError` when the disk refuses."""
-        try:
+        with _spooling():
             path = self._fresh()
             with path.open("xb", buffering=0) as raw:
                 target = _HashingWriter(raw)
                 fill(target)  # type: ignore[arg-type]  # it has the part of BinaryIO that writers use
-        except OSError as error:
-            raise storage_error(error, "The data could not be spooled") from error
         return Spooled(target.digest(), target.written, path)
 
     def path(self, spooled: Spooled) -> Path:
@@ -128,23 +127,19 @@ class Spool:
         source = spooled.source
         if isinstance(source, Path):
             return source
-        try:
+        with _spooling():
             path = self._fresh()
             path.write_bytes(source)
-        except OSError as error:
-            raise storage_error(error, "The data could not be spooled") from error
         return path
 
     def end(self, size: int, data: bytes) -> Path:
         """A file of so many bytes, of which these are the last, and nothing is before them."""
-        try:
+        with _spooling():
             path = self._fresh()
             with path.open("xb") as sparse:
                 sparse.truncate(size)
                 sparse.seek(size - len(data))
                 sparse.write(data)
-        except OSError as error:
-            raise storage_error(error, "The data could not be spooled") from error
         return path
 
     def start(self, spooled: Spooled) -> bytes:
@@ -252,6 +247,15 @@ def _pump(read: Iterable[bytes], source: BinaryIO, target: BinaryIO) -> None:
         target.write(block)
     while block := source.read(_BLOCK):
         target.write(block)
+
+
+@contextmanager
+def _spooling() -> Iterator[None]:
+    """Say of what the disk refuses that it could not be spooled."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, "The data could not be spooled") from error
 
 
 def storage_error(error: OSError, what: str) -> StorageError:
