@@ -11,7 +11,7 @@ from dataset_registry.errors import InputError
 from dataset_registry.model.names import component_name, pointer_name
 from dataset_registry.model.partitions import partition_key
 from dataset_registry.model.records import CommitResult, DatasetRecord, Head, NewDataset, PointerRecord, Provenance
-from dataset_registry.model.schema import ComponentSchema, TableSchema
+from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.operations import commit as commits
 from dataset_registry.operations import datasets, diff, find, history, refs
 from dataset_registry.operations.access import Access
@@ -52,6 +52,7 @@ class Dataset:
         components: Mapping[str, Any],
         *,
         key: Sequence[str] = (),
+        read: Mapping[str, Any] | None = None,
         message: str | None = None,
         branch: str = find.MAIN,
         parents: Sequence[str] = (),
@@ -68,6 +69,10 @@ class Dataset:
 
         `key` names the columns that tell the rows of a table apart. Said once, later versions keep it: a table is cut into
         parts by it, so that a change of few rows is a change of few parts. Without it all columns of the first version do.
+
+        `read` are read options for the files among the components, such as `{"types": {"zip": "string"}, "delimiter": ";"}`
+        (see `dataset_registry.model.reading.ReadOptions`, and `format`). They belong to the format of a component and hold on in
+        its next versions; `read={}` drops them.
 
         `parents` (refs, the branch's head first) makes a version with several parents. `overwrite` replaces what
         somebody else committed to the same components in the meantime, instead of raising `CommitConflict`.
@@ -91,7 +96,8 @@ class Dataset:
             )
         with undisturbed(0 if tables else len(listed)), draft:
             for name, values in listed.items():
-                draft.replace(name, values, key=key if name in tables else ())
+                is_table_here = name in tables
+                draft.replace(name, values, key=key if is_table_here else (), read=None if is_table_here else read)
         return draft.version
 
     def draft(
@@ -276,14 +282,13 @@ class Draft:
         type: str = "data",
         metadata: Mapping[str, object] | None = None,
         format: str | None = None,
-        encoding: str | None = None,
+        read: Mapping[str, Any] | None = None,
         key: Sequence[str] = (),
     ) -> None:
         """Set one component: `value` as for `Dataset.commit`.
 
         `type` is `data`, `metadata`, `schema` or `overlay`; `metadata` any JSON object; `format` overrides what the
-        file's name says (`binary` stores it without a schema); `encoding` is that of a CSV file; `key` names the columns
-        that tell the rows of a table apart, once: later versions keep it.
+        file's name says (`binary` stores it without a schema); `read` and `key` as for `Dataset.commit`.
         Raises `InvalidName`, `UnsupportedType`, `UnreadableFile`, `InputError`.
         """
         if self._spool is None:
@@ -297,15 +302,18 @@ class Draft:
             value,
             name=name,
             format=format,
-            encoding=encoding,
+            read=read,
             key=key,
             previous=partial(self._previous, name, index),
             known=self._known if self._trust_stat else None,
         )
         self._change.add(name, index, staged_component(staged, type, metadata or {}))
 
-    def replace(self, name: str, values: Sequence[Any], *, key: Sequence[str] = ()) -> None:
-        """Set a component to these values, indexed 0, 1, 2 …; other indexes of the name go. `key` is that of tables."""
+    def replace(
+        self, name: str, values: Sequence[Any], *, key: Sequence[str] = (), read: Mapping[str, Any] | None = None
+    ) -> None:
+        """Set a component to these values, indexed 0, 1, 2 …; other indexes of the name go. `key` is that of tables, `read` are
+        the read options of files."""
         name = component_name(name)
         if not values:
             raise InputError(
@@ -313,7 +321,7 @@ class Draft:
             )
         self._change.forget(name)
         for index, value in enumerate(values):
-            self.add(name, value, index=index, key=key)
+            self.add(name, value, index=index, key=key, read=read)
         self._change.replaced.add(name)
 
     def clear(self) -> None:
@@ -338,10 +346,9 @@ class Draft:
     def _head(self, branch: str, fallback: str | None) -> Head | None:
         return commits.head(self._access, self._dataset, branch, fallback)
 
-    def _previous(self, name: str, index: int) -> TableSchema | None:
-        """The table that the version before has under a component."""
-        base = self._options.base
-        return commits.table_before(self._access, self._dataset, base, name, index) if base else None
+    def _previous(self, name: str, index: int) -> ComponentSchema | None:
+        """What was captured of a component in the version before."""
+        return commits.schema_before(self._access, self._dataset, self._options.base, name, index)
 
     def _known(self, path: Path) -> Spooled | None:
         """What a path holds, when its stat is trusted."""

@@ -10,7 +10,6 @@ from dataset_registry.model.schema import ComponentSchema, Schema
 from dataset_registry.operations import expire, history, read
 from dataset_registry.operations.access import Access
 from dataset_registry.operations.contents import CatalogContents, Contents
-from dataset_registry.tabular import frames
 
 if TYPE_CHECKING:
     import duckdb
@@ -148,16 +147,20 @@ class Version:
 
     def to_pandas(self, component: Components = None, **options: Any) -> "pandas.DataFrame":
         """Like `to_arrow`, as a pandas frame, with the categories and the index its writer had."""
-        return frames.to_pandas(self.to_arrow(component, **options))
+        from dataset_registry.tabular import frames
+
+        names = _names(component)
+        return frames.to_pandas(read.table(self._contents, self.record, names, with_labels=True, **options))
 
     def to_polars(self, component: Components = None, **options: Any) -> "polars.DataFrame":
         """Like `to_arrow`, as a polars frame."""
+        from dataset_registry.tabular import frames
+
         return frames.to_polars(self.to_arrow(component, **options))
 
     def lazy(self, component: Components = None) -> "polars.LazyFrame":
         """A polars LazyFrame over the stored Parquet files, read where they are and only as far as needed."""
-        paths, alike = read.parquet_files(self._contents, self.record, _names(component))
-        return frames.scan_polars(paths, alike=alike)
+        return read.lazily(self._contents, self.record, _names(component)).to_polars()
 
     def scan(self, component: Components = None) -> "pyarrow.dataset.Dataset":
         """A lazy Arrow dataset over the stored Parquet files; nothing is copied."""
@@ -167,8 +170,7 @@ class Version:
         self, component: Components = None, *, connection: "duckdb.DuckDBPyConnection | None" = None
     ) -> "duckdb.DuckDBPyRelation":
         """A DuckDB relation over the stored Parquet files, on `connection` or DuckDB's default one."""
-        paths, alike = read.parquet_files(self._contents, self.record, _names(component))
-        return frames.scan_duckdb(paths, connection, alike=alike)
+        return read.lazily(self._contents, self.record, _names(component)).to_duckdb(connection)
 
     # --- bytes -----------------------------------------------------------------------------------------------------
 

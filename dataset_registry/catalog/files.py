@@ -204,24 +204,22 @@ def reference_counts(tx: Transaction, ids: Sequence[int], among: Readable = None
 # --- captures ------------------------------------------------------------------------------------------------------
 
 
-def captured(tx: Transaction, file_id: int, format: str) -> tuple[Mapping[str, Any], Any] | None:
-    """The schema snapshot and the statistics that were captured of a file under a format, if they were."""
+def captures(tx: Transaction, file_id: int, format: str) -> list[tuple[Mapping[str, Any], Any]]:
+    """The schema snapshots and the statistics that were captured of a file under a format, the newest first."""
     query = (
         select(schemas.c.schema_json, file_captures.c.statistics_json)
         .join(file_captures, file_captures.c.schema_id == schemas.c.id)
         .where(file_captures.c.file_id == file_id, file_captures.c.format == format)
+        .order_by(file_captures.c.schema_id.desc())
     )
-    row = tx.execute(query).one_or_none()
-    return (row[0], row[1]) if row else None
+    return [(row[0], row[1]) for row in tx.execute(query)]
 
 
-def captures_of(tx: Transaction, file_ids: Sequence[int]) -> dict[tuple[int, str], tuple[int, Any]]:
-    """What was captured of files: schema id and statistics, by file id and format."""
-    found: dict[tuple[int, str], tuple[int, Any]] = {}
-    for chunk in chunks(file_ids):
-        query = select(file_captures).where(file_captures.c.file_id.in_(chunk))
-        found.update(((r.file_id, r.format), (r.schema_id, r.statistics_json)) for r in tx.execute(query))
-    return found
+def captures_of(tx: Transaction, file_ids: Sequence[int]) -> list[tuple[int, str, int, Any]]:
+    """What was captured of files: file id, format, schema id, statistics."""
+    query = select(file_captures).order_by(file_captures.c.file_id, file_captures.c.format, file_captures.c.schema_id)
+    rows = (row for chunk in chunks(file_ids) for row in tx.execute(query.where(file_captures.c.file_id.in_(chunk))))
+    return [(row.file_id, row.format, row.schema_id, row.statistics_json) for row in rows]
 
 
 def schemas_by_id(tx: Transaction, ids: Sequence[int]) -> dict[int, tuple[str, Mapping[str, Any]]]:
@@ -234,22 +232,22 @@ def schemas_by_id(tx: Transaction, ids: Sequence[int]) -> dict[int, tuple[str, M
     return found
 
 
-_CAPTURED = select(file_captures.c.file_id, file_captures.c.format).where(
+_CAPTURED = select(file_captures.c.file_id, file_captures.c.format, file_captures.c.schema_id).where(
     file_captures.c.file_id.in_(bindparam("ids", expanding=True))
 )
 
 
 def record_captures(tx: Transaction, captures: Sequence[tuple[int, str, int, Any]]) -> None:
     """Keep what was captured of files (file id, format, schema id, statistics); the first capture of each stays."""
-    known: set[tuple[int, str]] = set()
+    known: set[tuple[int, str, int]] = set()
     for chunk in chunks(captures):
         ids = [capture[0] for capture in chunk]
-        known.update((row[0], row[1]) for row in tx.execute(_CAPTURED, {"ids": ids}))
-    new = {(file_id, format): (schema, statistics) for file_id, format, schema, statistics in captures}
+        known.update((row[0], row[1], row[2]) for row in tx.execute(_CAPTURED, {"ids": ids}))
+    new = {(file_id, format, schema): statistics for file_id, format, schema, statistics in captures}
     rows = [
         {"file_id": file_id, "format": format, "schema_id": schema, "statistics_json": statistics}
-        for (file_id, format), (schema, statistics) in new.items()
-        if (file_id, format) not in known
+        for (file_id, format, schema), statistics in new.items()
+        if (file_id, format, schema) not in known
     ]
     if rows:
         tx.execute(insert(file_captures), rows)

@@ -303,7 +303,12 @@ def schemas_of(
         )
         .join(schemas, schemas.c.id == _FILES.c.schema_id)
         .outerjoin(
-            file_captures, and_(file_captures.c.file_id == _FILES.c.file_id, file_captures.c.format == _FILES.c.format)
+            file_captures,
+            and_(
+                file_captures.c.file_id == _FILES.c.file_id,
+                file_captures.c.format == _FILES.c.format,
+                file_captures.c.schema_id == _FILES.c.schema_id,
+            ),
         )
         .where(_FILES.c.version_id == version_id, *_among(tx, names))
         .order_by(_FILES.c.component_name, _FILES.c.component_index)

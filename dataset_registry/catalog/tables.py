@@ -25,7 +25,7 @@ from sqlalchemy import (
     text,
 )
 
-from dataset_registry.catalog.types import Bytewise, Id, Json, Timestamp, utc_now
+from dataset_registry.catalog.types import Bytewise, Format, Id, Json, Timestamp, utc_now
 
 metadata = MetaData(
     naming_convention={
@@ -133,8 +133,9 @@ file_captures = Table(
     "file_captures",
     metadata,
     Column("file_id", Id, ForeignKey(files.c.id), primary_key=True),
-    Column("format", String(50), primary_key=True),
-    Column("schema_id", Id, ForeignKey(schemas.c.id), nullable=False, index=True),
+    Column("format", Format, primary_key=True),
+    # In the key: versions that were captured by an earlier rule keep what was captured of them.
+    Column("schema_id", Id, ForeignKey(schemas.c.id), primary_key=True, index=True),
     Column("statistics_json", Json, nullable=False),
 )
 
@@ -192,7 +193,7 @@ manifest_entries = Table(
     Column("component_type", String(50), nullable=False),
     Column("file_id", Id, ForeignKey(files.c.id), nullable=False, index=True),
     Column("schema_id", Id, ForeignKey(schemas.c.id)),
-    Column("format", String(50), nullable=False),
+    Column("format", Format, nullable=False),
     Column("metadata", Text),  # canonical JSON; text, because the digest is over it
     # Most entries of a dataset of plain files have none: they need no place in the index.
     Index(
@@ -447,7 +448,7 @@ dataset_version_files = Table(
     Column("component_index", Integer),
     Column("metadata", Text),
     Column("schema_id", Id),
-    Column("format", String(50)),
+    Column("format", Format),
 )
 
 file_info = Table(

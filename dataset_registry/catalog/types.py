@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, Integer, Text, literal
+from sqlalchemy import JSON, DateTime, Dialect, Integer, String, Text, literal
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
@@ -14,6 +14,9 @@ Id = Integer
 
 Json = JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
 """Facts to query. What a digest depends on is kept as text instead: JSONB changes `1e22` and `-0.0`."""
+
+Format = String(50).with_variant(Text(), "postgresql")
+"""The format of a component, with its read options: of any length, which SQLite never minded."""
 
 Bytewise = Text(collation="BINARY").with_variant(Text(collation="C"), "postgresql")
 """Text ordered by its UTF-8 bytes."""

@@ -151,7 +151,7 @@ def put(
     ):
         for name, source in named:
             value: Any = sys.stdin.buffer if source == "-" else Path(source)
-            draft.add(name, value, type=kind, format=format, encoding=encoding)
+            draft.add(name, value, type=kind, format=format, read={"encoding": encoding} if encoding else None)
     result = draft.result
     if as_json:
         print_json(CommitShape.of(result))

@@ -52,7 +52,9 @@ class TableSchema:
     `name` is the sheet of a spreadsheet, None where the file is the table. `user_types` carries, base64, the Arrow
     schema that the writer's table had where the stored one is plainer (dictionaries, a pandas index): it is given
     back on reading. `key` names the columns that tell its rows apart, where that was declared; `cut` is how its parts were
-    cut, where they were.
+    cut, where they were. `source` says how the text of a delivered file is read: the `rule` that it was captured by, its
+    dialect, the types that were proven; None for what was captured before there was a rule, and for Parquet. `notes` are what
+    a user should know of how it was captured.
     """
 
     name: str | None
@@ -62,6 +64,8 @@ class TableSchema:
     user_types: str | None = None
     key: tuple[str, ...] = ()
     cut: Cut | None = None
+    source: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The snapshot: columns alone, without rows and statistics, which belong to the file."""
@@ -70,6 +74,8 @@ class TableSchema:
             value["user_types"] = self.user_types
         if self.key:
             value["key"] = list(self.key)
+        if self.source:
+            value["source"] = dict(self.source)
         return value
 
     def statistics_to_json(self) -> dict[str, Any]:
@@ -79,6 +85,8 @@ class TableSchema:
         }
         if self.cut is not None:
             facts["cut"] = self.cut.to_json()
+        if self.notes:
+            facts["notes"] = list(self.notes)
         return facts
 
     @classmethod
@@ -92,6 +100,8 @@ class TableSchema:
             snapshot.get("user_types"),
             tuple(snapshot.get("key", ())),
             Cut.from_json(facts["cut"]) if "cut" in facts else None,
+            snapshot.get("source"),
+            tuple(facts.get("notes", ())),
         )
 
 
@@ -156,6 +166,18 @@ class Schema:
     def rows(self) -> int | None:
         known = [c.rows for c in self.components.values() if c.rows is not None]
         return sum(known) if known else None
+
+
+CAPTURE_RULE = "proven/1"
+"""The rule by which types of text are captured (`tabular.proof`). It stands in the `source` of what was captured by it."""
+_BY_RULE = ("csv", "json", "excel")
+
+
+def is_current(schema: ComponentSchema) -> bool:
+    """Whether a capture was made by the rule that holds now. What was captured before stays as it was, where it was."""
+    if schema.format.partition(";")[0] not in _BY_RULE:
+        return True
+    return all((table.source or {}).get("rule") == CAPTURE_RULE for table in schema.tables)
 
 
 ChangeKind = Literal["added", "removed", "type changed", "nullability changed", "reordered", "renamed"]

@@ -28,7 +28,7 @@ from dataset_registry.model.records import (
     Provenance,
     VersionRecord,
 )
-from dataset_registry.model.schema import TableSchema
+from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.operations import audit, find
 from dataset_registry.operations import datasets as dataset_operations
 from dataset_registry.operations.access import Access, authorize, authorize_commit, readable
@@ -85,16 +85,15 @@ def head(access: Access, dataset: DatasetRecord | NewDataset, branch: str, fallb
         return _start_of(tx, dataset, branch, fallback)[0]
 
 
-def table_before(
-    access: Access, dataset: DatasetRecord | NewDataset, base: Head, name: str, index: int
-) -> TableSchema | None:
-    """The table that a version has under a component, None where that is none."""
-    if isinstance(dataset, NewDataset):
+def schema_before(
+    access: Access, dataset: DatasetRecord | NewDataset, base: Head | None, name: str, index: int
+) -> ComponentSchema | None:
+    """What was captured of a component of a version, None where nothing was."""
+    if base is None or isinstance(dataset, NewDataset):
         return None
     with access.catalog.read() as tx:
         authorize(access, tx, "read", dataset.id)
-        found = [schema for _, at, schema in manifests.schemas_of(tx, base.id, [name]) if at == index]
-    return found[0].tables[0] if found and found[0].tables else None
+        return next((schema for _, at, schema in manifests.schemas_of(tx, base.id, [name]) if at == index), None)
 
 
 def commit(

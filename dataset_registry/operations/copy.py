@@ -209,7 +209,7 @@ class _Shipment:
     facts: Mapping[str, FileFacts]
     overlay: str | None
     schemas: Mapping[int, tuple[str, Mapping[str, object]]]
-    captures: Mapping[tuple[str, str], tuple[int, object]]
+    captures: Sequence[tuple[str, str, int, object]]
     productions: Sequence[Production]
 
 
@@ -245,7 +245,7 @@ def _pack(source: Access, tx: Transaction, version: VersionRecord) -> _Shipment:
     whole += [part for listed in parts.values() for part, _ in listed]
     facts = files.facts_of(tx, [file.id for file in whole])
     captures = files.captures_of(tx, list(known))
-    schema_ids = {e.schema_id for e in after if e.schema_id} | {schema_id for schema_id, _ in captures.values()}
+    schema_ids = {e.schema_id for e in after if e.schema_id} | {schema_id for _, _, schema_id, _ in captures}
     return _Shipment(
         version,
         source.catalog.address,
@@ -255,7 +255,7 @@ def _pack(source: Access, tx: Transaction, version: VersionRecord) -> _Shipment:
         {str(f.content_hash): facts[f.id] for f in whole if f.id in facts},
         known[version.overlay_file_id].content_hash if version.overlay_file_id else None,
         files.schemas_by_id(tx, sorted(schema_ids)),
-        {(str(known[i].content_hash), format): captured for (i, format), captured in captures.items()},
+        [(str(known[i].content_hash), format, schema, statistics) for i, format, schema, statistics in captures],
         visible_productions(source, tx, version),
     )
 
@@ -376,7 +376,7 @@ def _unpack(target: Access, dataset: DatasetRecord, shipment: _Shipment, holds: 
     schema_ids = {old: files.schema_id(tx, digest, snapshot) for old, (digest, snapshot) in shipment.schemas.items()}
     files.record_captures(
         tx,
-        [(ids[h], format, schema_ids[s], statistics) for (h, format), (s, statistics) in shipment.captures.items()],
+        [(ids[h], format, schema_ids[s], statistics) for h, format, s, statistics in shipment.captures],
     )
     before = manifests.StoredManifest(tx, parents[0].id) if parents else None
     edits = {

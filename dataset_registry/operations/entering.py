@@ -13,6 +13,7 @@ from dataset_registry.catalog.recipes import add_ranges
 from dataset_registry.errors import InputError
 from dataset_registry.model.manifest import ComponentKey, Entry, Manifest, canonical_json, with_new_entries
 from dataset_registry.model.pieces import FileFacts, Range
+from dataset_registry.model.reading import kind_of
 from dataset_registry.model.records import ComponentRecord, StoredBytes
 from dataset_registry.operations.change import OVERLAY, Change
 from dataset_registry.operations.put import BytesGone, Held
@@ -49,6 +50,10 @@ def enter(
     return ids
 
 
+_FORMAT_LENGTH = 50
+"""Characters that `files.file_type` has room for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entered:
     """The rows of a change's contents: file ids by hash, schema ids by component."""
@@ -81,7 +86,9 @@ def enter_change(tx: Transaction, change: Change, held: Held) -> tuple[Entered, 
 
     def file(content_hash: str, kept: StoredBytes | None = None) -> files.NewFile:
         known_of = facts.get(content_hash, FileFacts())
-        return files.NewFile(content_hash, whole[content_hash], formats[content_hash], kept, known_of)
+        format = formats[content_hash]  # of the file, where its entry may say how it is read
+        format = format if len(format) <= _FORMAT_LENGTH else kind_of(format)
+        return files.NewFile(content_hash, whole[content_hash], format, kept, known_of)
 
     wholes = [file(content_hash, held.stored[content_hash]) for content_hash in kept]
     wholes += [files.NewFile(h, layout.packs[h].size, BINARY, held.stored[h], form="pack") for h in packs]

@@ -33,6 +33,7 @@ from dataset_registry.model.pieces import (
     recipe,
     worth_trying,
 )
+from dataset_registry.model.reading import kind_of
 from dataset_registry.model.records import ComponentRecord, FileRecord, Head
 from dataset_registry.operations.access import Access
 from dataset_registry.operations.change import Change
@@ -102,7 +103,7 @@ def lay_out(access: Access, spool: Spool, change: Change, base: Head | None, mis
 
 def _is_compressed(access: Access, format: str) -> bool:
     """Whether files of a format are compressed: what is compressed is no range of anything."""
-    return access.compression is not None and formats.kind_of(format) in formats.COMPRESSIBLE
+    return access.compression is not None and kind_of(format) in formats.COMPRESSIBLE
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from dataset_registry.catalog import Transaction, files, holding
 from dataset_registry.errors import RegistryError, RetryLater, StorageError
+from dataset_registry.model.reading import kind_of
 from dataset_registry.model.records import StoredBytes
 from dataset_registry.operations.access import Access
 from dataset_registry.operations.layout import Layout
@@ -57,7 +58,7 @@ def place(access: Access, spool: Spool | None, content: Spooled, format: str, ke
         content_hash, content = content.content_hash, spool.copy(content.source)
         if content.content_hash != content_hash:
             raise RetryLater("A file that was trusted to be unchanged is not what it was. Commit it again.")
-    wanted = access.compression if formats.kind_of(format) in formats.COMPRESSIBLE else None
+    wanted = access.compression if kind_of(format) in formats.COMPRESSIBLE else None
     packed = compress(spool, content) if wanted and spool else None
     given = packed or content
     kept = access.store.put(key, given.source)

@@ -14,14 +14,17 @@ from uuid import uuid4
 from dataset_registry.errors import InputError, NotFound, StorageError
 from dataset_registry.model.manifest import component_label
 from dataset_registry.model.names import component_name
+from dataset_registry.model.reading import kind_of
 from dataset_registry.model.records import ComponentRecord, VersionRecord
-from dataset_registry.model.schema import ComponentSchema, Schema
+from dataset_registry.model.schema import Schema
 from dataset_registry.operations.contents import Contents
 from dataset_registry.tabular import formats
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.dataset as ds
+
+    from dataset_registry.tabular.whole import LazyTable, WholeTable
 
 
 def components(contents: Contents, version: VersionRecord, names: Sequence[str] | None = None) -> list[ComponentRecord]:
@@ -92,35 +95,42 @@ def table(
     columns: Sequence[str] | None = None,
     filter: "ds.Expression | None" = None,
     sheet: str | None = None,
+    with_labels: bool = False,
 ) -> "pa.Table":
     """Components as one Arrow table, in order of name and index, with the types their writer had.
 
-    `names` None means the whole version when all its tables have the same columns. Raises `InputError`.
+    `names` None means the whole version when all its tables can be one. `with_labels` adds to `columns` those that are the
+    row labels of a pandas frame. Raises `InputError`.
     """
-    from dataset_registry.tabular import arrow, capture
+    from dataset_registry.tabular import frames, writer
 
     found = _tables(contents, version, names)
+    whole = _whole(contents, version, found, sheet)
     if all(c.format == "parquet" for c in found):
-        source = _scan(contents, version, found, filter, prune=filter is not None)
+        source = _scan(contents, version, found, whole, filter, prune=filter is not None)
     else:
-        source = capture.dataset([(paths(contents, version, [c]), c.format) for c in found], sheet)
-    result = source.to_table(columns=list(columns) if columns is not None else None, filter=filter)
-    captured = _captured(contents, version, found)
-    return arrow.with_user_types(result, captured.tables[0] if captured else None)
+        source = whole.gathered(paths(contents, version, [c])[0] for c in found)
+    wanted = list(columns) if columns is not None else None
+    if wanted is not None and with_labels:
+        wanted = frames.with_labels(wanted, whole.writer)
+    return writer.restored(source.to_table(columns=wanted, filter=filter), whole.writer)
 
 
 def scan(contents: Contents, version: VersionRecord, names: Sequence[str] | None) -> "ds.Dataset":
     """A lazy Arrow dataset over the stored Parquet files; nothing is copied. Raises `InputError` for other formats."""
-    return _scan(contents, version, _tables(contents, version, names))
-
-
-def parquet_files(contents: Contents, version: VersionRecord, names: Sequence[str] | None) -> tuple[list[Path], bool]:
-    """The stored Parquet files behind components, in order, and whether all have the same columns.
-
-    Raises `InputError` for other formats.
-    """
     found = _tables(contents, version, names)
-    return _files(contents, version, found), _alike(contents, version, found)
+    _refuse_other_formats(version, found)
+    return _scan(contents, version, found, _whole(contents, version, found))
+
+
+def lazily(contents: Contents, version: VersionRecord, names: Sequence[str] | None) -> "LazyTable":
+    """The stored Parquet files behind components, to be read by another library. Raises `InputError` for other formats."""
+    found = _tables(contents, version, names)
+    _refuse_other_formats(version, found)
+    whole = _whole(contents, version, found)
+    objects = contents.objects(version, found)
+    fetched = iter(paths(contents, version, found))
+    return whole.lazy([[next(fetched) for _ in files] for files in objects])
 
 
 def checkout(contents: Contents, version: VersionRecord, folder: Path, names: Sequence[str] | None) -> list[Path]:
@@ -159,31 +169,40 @@ def _scan(
     contents: Contents,
     version: VersionRecord,
     found: Sequence[ComponentRecord],
+    whole: "WholeTable",
     filter: "ds.Expression | None" = None,
     *,
     prune: bool = True,
 ) -> "ds.Dataset":
     from dataset_registry.tabular import parquet
 
-    _refuse_other_formats(version, found)
     stored = [file for objects in contents.objects(version, found) for file in objects]
     facts = contents.facts(version, stored) if prune and len(stored) > 1 else {}
     sources = [
         parquet.Source(contents.source(version, file), statistics=facts[file.id].statistics if file.id in facts else {})
         for file in stored
     ]
-    return parquet.scan(sources, alike=_alike(contents, version, found), filter=filter)
+    return parquet.scan(sources, schema=whole.plain, filter=filter)
 
 
-def _files(contents: Contents, version: VersionRecord, found: Sequence[ComponentRecord]) -> list[Path]:
-    _refuse_other_formats(version, found)
-    return paths(contents, version, found)
+def _whole(
+    contents: Contents, version: VersionRecord, found: Sequence[ComponentRecord], sheet: str | None = None
+) -> "WholeTable":
+    """The one table that components are. Raises `InputError` where they cannot be one."""
+    from dataset_registry.tabular.whole import WholeTable
 
-
-def _alike(contents: Contents, version: VersionRecord, found: Sequence[ComponentRecord]) -> bool:
-    if len(found) == 1:
-        return True
-    return contents.schema_count(version, sorted({c.name for c in found})) <= 1
+    names = sorted({c.name for c in found})
+    is_alike = len(found) == 1 or contents.schema_count(version, names) <= 1
+    if is_alike and all(c.format == "parquet" for c in found):
+        captured = next((schema for _, _, schema in contents.schemas(version, [found[0].name])), None)
+        return WholeTable.alike(captured)
+    by_key = {(name, index): schema for name, index, schema in contents.schemas(version, names)}
+    labels = [component_label(c.name, c.index) for c in found]
+    if missing := [label for c, label in zip(found, labels, strict=True) if (c.name, c.index) not in by_key]:
+        raise InputError(
+            f"{missing[0]!r} of {_address(version)} has no captured columns: read it with open() or checkout()."
+        )
+    return WholeTable.of([(label, by_key[c.name, c.index]) for c, label in zip(found, labels, strict=True)], sheet)
 
 
 def _refuse_other_formats(version: VersionRecord, found: Sequence[ComponentRecord]) -> None:
@@ -199,26 +218,20 @@ def _tables(contents: Contents, version: VersionRecord, names: Sequence[str] | N
     found = components(contents, version, names)
     if names is not None and (missing := [name for name in names if name not in {c.name for c in found}]):
         component(contents, version, missing[0])
-    if names is None and any(c.name == "data" for c in found):
-        found = [c for c in found if c.name == "data"]
-    tabular = [c for c in found if formats.kind_of(c.format) in formats.TABULAR]
+    tabular = [c for c in found if kind_of(c.format) in formats.TABULAR]
     if not tabular:
         listed = _listed(found)
         raise InputError(
             f"{_address(version)} has no tables, only plain files: {listed or 'none'}. Use open() or checkout()."
         )
     if names is None and len({c.name for c in tabular}) > 1:
-        different = {tuple(t.columns for t in s.tables) for _, _, s in contents.schemas(version)}
-        if len(different) > 1:
+        tables = [table for _, _, schema in contents.schemas(version) for table in schema.tables]
+        if len({frozenset(c.name for c in table.columns) for table in tables if table.columns}) > 1:
             raise InputError(
-                f"The tables of {_address(version)} have different columns: {_listed(tabular)}. Say which one: "
+                f"{_address(version)} has several tables, with different columns: {_listed(tabular)}. Name one: "
                 f"component={tabular[0].name!r}."
             )
     return tabular
-
-
-def _captured(contents: Contents, version: VersionRecord, found: Sequence[ComponentRecord]) -> ComponentSchema | None:
-    return next((s for _, _, s in contents.schemas(version, [found[0].name])), None)
 
 
 def _file_names(files: Sequence[tuple[ComponentRecord, int]]) -> list[str]:
@@ -234,9 +247,7 @@ def _file_names(files: Sequence[tuple[ComponentRecord, int]]) -> list[str]:
 def _file_name(found: ComponentRecord, part: int, *, mark: bool = False) -> str:
     """The component's own name made safe and short, its index and part, its format."""
     safe = "".join(character if character.isalnum() or character in "._+=-" else "_" for character in found.name)
-    suffix = {"parquet": ".parquet", "csv": ".csv", "json": ".json", "excel": ".xlsx"}.get(
-        formats.kind_of(found.format), ""
-    )
+    suffix = {"parquet": ".parquet", "csv": ".csv", "json": ".json", "excel": ".xlsx"}.get(kind_of(found.format), "")
     if found.format == "excel" and PurePath(safe).suffix.lower() in (".xls", ".xlsm", ".xlsb", ".ods"):
         suffix = PurePath(safe).suffix
     stem = safe.removesuffix(suffix).lstrip(".") or "component"

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dataset_registry.catalog import files
-from dataset_registry.errors import InputError, UnsupportedType
+from dataset_registry.errors import InputError, UnreadableFile, UnsupportedType
 from dataset_registry.model.parts import Cut, Part, parts_digest
 from dataset_registry.model.pieces import FileFacts, PartFacts, Piece, digest
-from dataset_registry.model.schema import ComponentSchema, TableSchema
+from dataset_registry.model.reading import kind_of, options_of, read_options, with_options
+from dataset_registry.model.schema import ComponentSchema, TableSchema, is_current
 from dataset_registry.operations import stored
 from dataset_registry.operations.access import Access
 from dataset_registry.store import Elsewhere, SeenFiles, Spool, Spooled
@@ -48,15 +49,16 @@ def stage(
     *,
     name: str,
     format: str | None = None,
-    encoding: str | None = None,
+    read: Mapping[str, Any] | None = None,
     key: Sequence[str] = (),
-    previous: Callable[[], TableSchema | None] = lambda: None,
+    previous: Callable[[], ComponentSchema | None] = lambda: None,
     known: Callable[[Path], Spooled | None] | None = None,
 ) -> Staged:
     """Spool a path, bytes, a stream or a table. `name` is what errors call it; `look` finds the schema of a file.
 
-    `key` are the columns that tell a table's rows apart, `previous` is the table of the version before: its key holds on,
-    and the parts end where they ended then. `known` tells of a path what it holds, where it need not be read.
+    `read` are read options (see `model.reading`), None for those of the version before. `key` are the columns that tell a
+    table's rows apart, `previous` is what was captured of the component in the version before: its key and its read options
+    hold on, and the parts end where they ended then. `known` tells of a path what it holds, where it need not be read.
 
     Raises `UnsupportedType`, `UnreadableFile`, `InputError` (a path that is not there), `StorageError`.
     """
@@ -70,15 +72,20 @@ def stage(
             raise InputError(
                 f"A table is stored as Parquet, not as {format!r}. Write the file yourself and hand in its path."
             )
-        return _stage_table(spool, value, tuple(key), previous())
+        if read:
+            raise InputError(f"{name!r} is a table, and read options are for files: leave read={dict(read)!r} out.")
+        before = previous()
+        return _stage_table(spool, value, tuple(key), before.tables[0] if before and before.tables else None)
     if key:
         raise InputError(f"{name!r} is a file, and a key is for tables: read it into a table first.", key=list(key))
     if isinstance(value, str | Path):
-        return _stage_path(look, spool, os.path.expanduser(value), format, encoding, known)
+        path = os.path.expanduser(value)
+        spooled = _spooled_path(spool, path, known)
+        return stage_file(look, spool, spooled, os.path.basename(path), format, read, previous)
     if isinstance(value, bytes | bytearray | memoryview):
-        return stage_file(look, spool, spool.copy(BytesIO(value)), None, format, encoding)
+        return stage_file(look, spool, spool.copy(BytesIO(value)), None, format, read, previous)
     if callable(getattr(value, "read", None)):
-        return stage_file(look, spool, spool.copy(_binary(value)), None, format, encoding)
+        return stage_file(look, spool, spool.copy(_binary(value)), None, format, read, previous)
     raise UnsupportedType(
         f"The component {name!r} is a {type(value).__module__}.{type(value).__qualname__}, which the registry does not "
         "store. Hand in an Arrow table or reader, a pandas or polars frame, a DuckDB relation, a path, bytes or a binary "
@@ -87,15 +94,8 @@ def stage(
     )
 
 
-def _stage_path(
-    look: Capture,
-    spool: Spool,
-    path: str,
-    format: str | None,
-    encoding: str | None,
-    known: Callable[[Path], Spooled | None] | None,
-) -> Staged:
-    """Stage a file of the user's; a commit may have very many of them."""
+def _spooled_path(spool: Spool, path: str, known: Callable[[Path], Spooled | None] | None) -> Spooled:
+    """Spool a file of the user's; a commit may have very many of them."""
     if not os.path.isfile(path):
         what = (
             "is a folder, not a file: add its files one by one"
@@ -103,8 +103,7 @@ def _stage_path(
             else "does not exist: check the path"
         )
         raise InputError(f"{path} {what}.", path=path)
-    spooled = (known(Path(path)) if known else None) or spool.copy(path)
-    return stage_file(look, spool, spooled, os.path.basename(path), format, encoding)
+    return (known(Path(path)) if known else None) or spool.copy(path)
 
 
 def _binary(stream: BinaryIO) -> BinaryIO:
@@ -114,15 +113,34 @@ def _binary(stream: BinaryIO) -> BinaryIO:
 
 
 def stage_file(
-    look: Capture, spool: Spool, spooled: Spooled, name: str | None, format: str | None, encoding: str | None
+    look: Capture,
+    spool: Spool,
+    spooled: Spooled,
+    name: str | None,
+    format: str | None,
+    read: Mapping[str, Any] | None = None,
+    previous: Callable[[], ComponentSchema | None] = lambda: None,
 ) -> Staged:
-    """Stage a file that is spooled. `name` is what it was called: it may tell the format."""
-    start = b"" if format or name else spool.start(spooled)
-    kind = formats.with_encoding(formats.format_of(format, name, start), encoding)
-    schema = None
-    if kind != formats.BINARY:
-        schema = look(spool, spooled, kind)
-    return Staged(spooled.content_hash, spooled.size, kind, schema, (spooled,))
+    """Stage a file that is spooled. `name` is what it was called: it may tell the format. `read` and `previous` as in `stage`."""
+    options, named = read_options(read)
+    format = format or named
+    kind = formats.format_of(format, name, b"" if format or name else spool.start(spooled))
+    carried = False
+    if read is None and kind in formats.TEXTUAL and (before := previous()) and kind_of(before.format) == kind:
+        options = options_of(before.format)
+        carried = bool(options)
+    full = with_options(kind, options)
+    try:
+        schema = look(spool, spooled, full) if kind != formats.BINARY else None
+    except (InputError, UnreadableFile) as error:
+        if not carried:
+            raise
+        raise type(error)(
+            f"{error} (It was read with the options of the version before, {options.to_json()}. Give others with read={{…}}, or "
+            "none with read={}.)",
+            **error.fields,
+        ) from error
+    return Staged(spooled.content_hash, spooled.size, full, schema, (spooled,))
 
 
 def trusted(access: Access, spool: Spool, path: Path) -> Spooled:
@@ -141,9 +159,10 @@ def captured(access: Access, spool: Spool, spooled: Spooled, format: str) -> Com
     """The schema of a file. Content that was read before is not read again; files of strangers are read apart."""
     with access.catalog.read() as tx:
         file = files.find(tx, spooled.content_hash)
-        found = files.captured(tx, file.id, format) if file else None
-    if found:
-        return ComponentSchema.from_json(*found)
+        captures = files.captures(tx, file.id, format) if file else []
+    known = next(filter(is_current, (ComponentSchema.from_json(*capture) for capture in captures)), None)
+    if known:
+        return known
     from dataset_registry.tabular import apart, capture
 
     read = apart.capture if access.is_guarded else capture.capture
@@ -196,11 +215,12 @@ def _stage_table(spool: Spool, value: Any, key: Sequence[str], previous: TableSc
     def keep(data: memoryview, facts: PartFacts) -> tuple[Spooled, tuple[Piece, ...]]:
         return spool.keep(data), _pieces(data, facts.pieces)
 
-    reader = arrow.reader_of(value)
+    reader, writer_schema = arrow.reader_of(value)
     if not key and previous and set(previous.key) <= set(reader.schema.names):
         key = previous.key
     written, table = parquet.write_parts(
         reader,
+        writer_schema,
         keep,
         key=key,
         previous=previous.cut if previous else None,

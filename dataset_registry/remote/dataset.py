@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from dataset_registry.dataset import Dataset, Draft
 from dataset_registry.errors import ConflictError, InputError, NotFound, RetryLater
 from dataset_registry.model.names import parse_ref
+from dataset_registry.model.reading import kind_of, options_of
 from dataset_registry.model.records import (
     CommitResult,
     DatasetRecord,
@@ -21,7 +22,7 @@ from dataset_registry.model.records import (
     Production,
     VersionRecord,
 )
-from dataset_registry.model.schema import ComponentSchema, TableSchema
+from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.operations import find
 from dataset_registry.operations.change import StagedComponent
 from dataset_registry.operations.commit import CommitOptions
@@ -213,13 +214,13 @@ class RemoteDraft(Draft):
             return None
         return Head(found.version_id, found.version_number, 0, found.digest)
 
-    def _previous(self, name: str, index: int) -> TableSchema | None:
+    def _previous(self, name: str, index: int) -> ComponentSchema | None:
         base = self._options.base
         if base is None or isinstance(self._dataset, NewDataset):
             return None
         path = f"datasets/{self._dataset.id}/schema/{base.id}"
         found = [c.captured() for c in self._client.get(path, SchemaShape, component=[name]).components]
-        return next((s.tables[0] for was, at, s in found if (was, at) == (name, index) and s.tables), None)
+        return next((schema for was, at, schema in found if (was, at) == (name, index)), None)
 
     def _known(self, path: Path) -> Spooled | None:
         return None  # what the server has is asked by hash, and for that the file is read
@@ -328,7 +329,6 @@ def _component(key: tuple[str, int], component: StagedComponent, places: dict[st
     staged = component.staged
     table = staged.schema.tables[0] if staged.parts is not None and staged.schema else None
     parts = [places[part.content_hash] for part in staged.parts] if staged.parts is not None else None
-    kind, _, encoding = staged.format.partition("; charset=")
     return ComponentIn(
         component_name=key[0],
         component_index=key[1],
@@ -338,8 +338,8 @@ def _component(key: tuple[str, int], component: StagedComponent, places: dict[st
         user_types=table.user_types if table else None,
         key=list(table.key) if table else [],
         cut=CutIn(columns=list(table.cut.columns), rows=table.cut.rows) if table and table.cut else None,
-        format=None if parts is not None else kind,
-        encoding=encoding or None,
+        format=None if parts is not None else kind_of(staged.format),
+        read=None if parts is not None else options_of(staged.format).to_json(),
         metadata=dict(component.metadata),
     )
 

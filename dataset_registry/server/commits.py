@@ -1,7 +1,8 @@
 """Commits that come over the wire: contents are gathered from uploads, forms and what is stored, then committed as any other."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from uuid import UUID, uuid5
 
 from starlette.datastructures import UploadFile
@@ -12,6 +13,7 @@ from dataset_registry.model.names import component_name, pointer_name
 from dataset_registry.model.partitions import partition_key
 from dataset_registry.model.parts import Cut
 from dataset_registry.model.records import CommitResult, DatasetRecord, NewDataset
+from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.operations import commit as commits
 from dataset_registry.operations import stored
 from dataset_registry.operations.access import Access
@@ -57,8 +59,10 @@ def commit(
     with Spool(access.store.scratch) as spool:
         change = _change(request)
         for component in request.components:
-            staged = _stage(sources, spool, component, used)
             key = component_name(component.component_name), component.component_index
+            staged = _stage(
+                sources, spool, component, used, partial(commits.schema_before, access, dataset, base, *key)
+            )
             change.put[key] = staged_component(staged, component.component_type, component.metadata)
         if seed is not None:
             options = replace(options, uuid=_uuid(seed, dataset, request, change))
@@ -92,7 +96,13 @@ def _change(request: CommitIn) -> Change:
     )
 
 
-def _stage(sources: Sources, spool: Spool, component: ComponentIn, used: dict[str, Upload]) -> Staged:
+def _stage(
+    sources: Sources,
+    spool: Spool,
+    component: ComponentIn,
+    used: dict[str, Upload],
+    previous: Callable[[], ComponentSchema | None],
+) -> Staged:
     if (component.content is None) == (component.parts is None):
         raise InputError(
             f"The component {component.component_name!r} needs a content, or the parts of a table: one of them.",
@@ -105,10 +115,8 @@ def _stage(sources: Sources, spool: Spool, component: ComponentIn, used: dict[st
     assert component.content is not None, "one of the two is given"
     spooled, name = _spooled(sources, spool, component.content, used)
 
-    def look(spool: Spool, content: Spooled, format: str) -> object:
-        return captured(sources.access, spool, content, format)
-
-    return stage_file(look, spool, spooled, component.file_name or name, component.format, component.encoding)  # type: ignore[arg-type]
+    look = partial(captured, sources.access)
+    return stage_file(look, spool, spooled, component.file_name or name, component.format, component.read, previous)
 
 
 def _spooled(sources: Sources, spool: Spool, content: ContentIn, used: dict[str, Upload]) -> tuple[Spooled, str | None]:

@@ -2,47 +2,163 @@
 
 Plain types are those that every engine reads alike and that Parquet keeps: strings are `string` (not large, not a
 view, not a dictionary), lists are `list`. So the same data from pandas, polars, DuckDB or Arrow is the same bytes.
-What the writer's table had beyond that (categories, a pandas index) is kept beside the schema and given back.
+What the writer's table had beyond that (categories, a pandas index) is kept beside the schema and given back (see `writer`).
 """
 
-import base64
 import json
-from collections.abc import Iterator, Mapping
+import logging
+import re
+from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from math import isfinite
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dataset_registry.errors import UnsupportedType
-from dataset_registry.model.schema import Column, TableSchema
+from dataset_registry.model.schema import Column
+from dataset_registry.tabular.convert import column, is_list
 from dataset_registry.tabular.formats import is_lazy_frame, library_of
+from dataset_registry.tabular.writer import Categories
+
+_log = logging.getLogger(__name__)
 
 
-def reader_of(value: Any) -> pa.RecordBatchReader:
-    """A stream over any table, pulled batch by batch. Raises `UnsupportedType`."""
+def reader_of(value: Any) -> tuple[pa.RecordBatchReader, pa.Schema]:
+    """A stream over any table, pulled batch by batch, and the schema that its writer had. Raises `UnsupportedType`.
+
+    Types that are only how a library keeps texts and lists in memory (views, large lists) are the writer's own where the
+    table is Arrow's, and plain where another library made it.
+    """
+    library = library_of(value)
     try:
         if isinstance(value, pa.RecordBatchReader):
-            return value
-        if is_lazy_frame(value):
-            return _lazy_frame_reader(value)
-        if library_of(value) == "pandas":
-            return pa.Table.from_pandas(value, preserve_index=_keeps_index(value)).to_reader()
-        return pa.RecordBatchReader.from_stream(value)
-    except (pa.ArrowException, ValueError, OverflowError, AttributeError) as error:
+            return value, value.schema
+        if library == "polars":
+            return _polars_reader(value)
+        reader = _pandas_table(value).to_reader() if library == "pandas" else pa.RecordBatchReader.from_stream(value)
+    except (pa.ArrowException, ValueError, OverflowError, AttributeError, TypeError) as error:
         raise UnsupportedType(
             f"This {type(value).__name__} cannot become an Arrow table: {error}. Convert the column it names to one type."
         ) from error
+    return reader, reader.schema if library == "pyarrow" else _usual_schema(reader.schema)
+
+
+def _pandas_table(frame: Any) -> pa.Table:
+    """A pandas frame with its row labels, where they are data.
+
+    An unnamed integer index is not: a frame that was filtered or sorted has one by accident. It is dropped.
+    """
+    if type(frame).__name__ != "DataFrame":
+        raise UnsupportedType(
+            f"A pandas {type(frame).__name__} is not a table. Make it a frame of one column: value.to_frame('value')."
+        )
+    columns = frame.columns
+    facts: dict[str, Any] = {}
+    if type(columns).__name__ == "CategoricalIndex":
+        facts = {"columns": {"categories": columns.categories.tolist(), "ordered": bool(columns.ordered)}}
+        frame = frame.set_axis(columns.astype(columns.categories.dtype), axis="columns")
+    table = pa.Table.from_pandas(frame, preserve_index=_keeps_index(frame))
+    if not _keeps_labels(table, frame.columns):
+        raise UnsupportedType(
+            f"The column labels of this frame, a {type(columns).__name__}, cannot be stored. Make them texts first: "
+            "frame.columns = frame.columns.astype(str)"
+        )
+    if facts:
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), FRAME: json.dumps(facts)})
+    return table
+
+
+def _keeps_labels(table: pa.Table, columns: Any) -> bool:
+    """Whether the column labels of a frame come back as they are."""
+    if columns.nlevels == 1 and columns.inferred_type in ("string", "empty"):
+        return True
+    try:
+        back = table.slice(0, 0).to_pandas().columns
+    except (TypeError, ValueError, KeyError, pa.ArrowException):
+        return False
+    return type(back) is type(columns) and bool(back.equals(columns))
+
+
+FRAME = b"dataset_registry:frame"
+"""What a pandas frame has that Arrow's pandas metadata do not know, as schema metadata."""
 
 
 def _keeps_index(frame: Any) -> bool | None:
-    """Whether the index of a pandas frame is content: the plain 0, 1, 2 … without a name is none."""
-    index: Any = getattr(frame, "index", None)
-    if type(index).__name__ != "RangeIndex":
+    """Whether the row labels of a pandas frame are data; None for the plain 0, 1, 2 …, of which nothing need be kept."""
+    index = frame.index
+    if index.nlevels > 1 or index.name is not None:
+        return True
+    if type(index).__name__ == "RangeIndex" and (index.start, index.step) == (0, 1):
         return None
-    return True if index.name is not None or (index.start, index.step) != (0, 1) else None
+    if index.dtype.kind not in "iu" and len(index):
+        return True
+    if len(index):
+        _log.info(
+            "The unnamed integer index of a frame is not stored. Name it (frame.index.name = …) to keep it as a column."
+        )
+    return False
+
+
+def _polars_reader(frame: Any) -> tuple[pa.RecordBatchReader, pa.Schema]:
+    """A polars frame, or a LazyFrame computed in batches, which is never whole in memory."""
+    import polars
+
+    if isinstance(frame, polars.Series):
+        raise UnsupportedType("A polars Series is not a table. Make it a frame of one column: value.to_frame('value').")
+    is_lazy = is_lazy_frame(frame)
+    wide = []
+    for name, kind in (frame.collect_schema() if is_lazy else frame.schema).items():
+        if "Object" in str(kind):
+            raise UnsupportedType(
+                f"Column {name!r} has Python objects (polars.Object), which have no value outside of this process. Convert it, "
+                "to polars.String for example."
+            )
+        if kind in (polars.Int128, polars.UInt128):
+            wide.append((name, str(kind)))
+    if wide:  # Arrow has no such integers; decimals of 38 digits hold most of them, and the others are refused
+        frame = frame.with_columns(polars.col([name for name, _ in wide]).cast(polars.Decimal(38, 0)))
+    reader = _lazy_frame_reader(frame) if is_lazy else pa.RecordBatchReader.from_stream(frame)
+    schema = _usual_schema(reader.schema)
+    for name, kind in wide:
+        at = schema.get_field_index(name)
+        schema = schema.set(at, schema.field(at).with_metadata({POLARS_TYPE: kind.encode()}))
+    return reader, schema
+
+
+POLARS_TYPE = b"dataset_registry:polars"
+"""The polars type of a column where Arrow has no such type, as field metadata."""
+
+
+def _usual_schema(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([_usual_field(field) for field in schema], schema.metadata)
+
+
+def _usual_field(field: pa.Field) -> pa.Field:
+    """The field without what is only how texts and lists lie in memory."""
+    return field.with_type(_usual(field.type))
+
+
+def _usual(kind: pa.DataType) -> pa.DataType:
+    if isinstance(kind, pa.BaseExtensionType):
+        return kind
+    if pa.types.is_dictionary(kind):
+        return pa.dictionary(kind.index_type, _usual(kind.value_type), kind.ordered)
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
+        return pa.binary()
+    if pa.types.is_struct(kind):
+        return pa.struct([_usual_field(kind.field(i)) for i in range(kind.num_fields)])
+    if pa.types.is_map(kind):
+        return pa.map_(_usual_field(kind.key_field), _usual_field(kind.item_field))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(_usual_field(kind.value_field), kind.list_size)
+    if is_list(kind):
+        return pa.list_(_usual_field(kind.value_field))
+    return kind
 
 
 def _lazy_frame_reader(frame: Any) -> pa.RecordBatchReader:
@@ -71,6 +187,8 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
     """The plain type for an Arrow type."""
     if isinstance(kind, pa.BaseExtensionType):
         return plain_type(kind.storage_type)
+    if pa.types.is_timestamp(kind) and kind.tz is not None:
+        return pa.timestamp("ms" if kind.unit == "s" else kind.unit, _plain_zone(kind.tz))
     if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
         return plain_type(kind.value_type)
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
@@ -93,7 +211,7 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_decimal32(kind) or pa.types.is_decimal64(kind):
         return pa.decimal128(kind.precision, kind.scale)
     if pa.types.is_timestamp(kind) and kind.unit == "s":
-        return pa.timestamp("ms", kind.tz)
+        return pa.timestamp("ms")
     if pa.types.is_date64(kind):
         return pa.date32()
     if pa.types.is_time32(kind) and kind.unit == "s":
@@ -103,21 +221,33 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
+def _plain_zone(name: str) -> str:
+    """A time zone that every engine knows: a fixed offset is stored as the instants that it means."""
+    if re.fullmatch(r"[+-][0-9]{2}:?[0-9]{2}", name):
+        return "UTC"
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise UnsupportedType(f"{name!r} is not a time zone that is known here. Convert it to UTC first.") from error
+    return name
+
+
 def _item(kind: pa.DataType) -> pa.Field:
     return pa.field("element", plain_type(kind.value_type), kind.value_field.nullable)
 
 
 def plain_batches(
-    reader: pa.RecordBatchReader, schema: pa.Schema, categories: dict[str, pa.Array] | None = None
+    reader: pa.RecordBatchReader, schema: pa.Schema, categories: Categories | None = None
 ) -> Iterator[pa.Table]:
-    """The stream with plain types. Raises `UnsupportedType` where a value does not fit.
+    """The stream with plain types. Raises `UnsupportedType` where a value does not fit, or an array is not sound.
 
-    `categories` collects the values of dictionaries, in their order, which plain types have no place for.
+    `categories` gathers the values of dictionaries, in their order, which plain types have no place for.
     """
     for batch in (piece for whole in reader for piece in _pieces(whole)):
-        if categories is not None:
-            _collect_categories(batch, categories)
         try:
+            batch.validate(full=True)
+            if categories is not None:
+                categories.gather(batch)
             yield to_schema(pa.Table.from_batches([batch]), schema)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise UnsupportedType(
@@ -134,39 +264,19 @@ def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         yield batch.slice(start, _PIECE_ROWS)
 
 
-_MOST_CATEGORIES = 1000
-
-
-def _collect_categories(batch: pa.RecordBatch, categories: dict[str, pa.Array]) -> None:
-    """Remember the dictionaries of the first batch, small ones only."""
-    for field, column in zip(batch.schema, batch.columns, strict=True):
-        if pa.types.is_dictionary(field.type) and len(column.dictionary) <= _MOST_CATEGORIES:
-            categories.setdefault(field.name, column.dictionary.cast(plain_type(field.type.value_type)))
-
-
 def plain_table(value: Any) -> pa.Table:
     """A whole table with plain types. Raises `UnsupportedType`."""
-    reader = reader_of(value)
+    reader, _ = reader_of(value)
     schema = plain_schema(reader.schema)
     return pa.concat_tables([schema.empty_table(), *plain_batches(reader, schema)])
 
 
 def to_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table with the types of `schema`, column by column (nested dictionaries need their own decoding)."""
+    """The table with the types of `schema`, column by column."""
     if table.schema.equals(schema):
         return table.replace_schema_metadata(None)
-    columns = [_to_type(column, field.type) for column, field in zip(table.columns, schema, strict=True)]
+    columns = [column(values, field.type) for values, field in zip(table.columns, schema, strict=True)]
     return pa.Table.from_arrays(columns, schema=schema)
-
-
-def _to_type(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    if isinstance(column.type, pa.BaseExtensionType):
-        column = pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
-    if pa.types.is_dictionary(column.type) and column.type.value_type != kind:
-        # Arrow decodes a dictionary only into its own type of values: let that be the plain one first.
-        chunks = [pa.DictionaryArray.from_arrays(c.indices, c.dictionary.cast(kind)) for c in column.chunks]
-        column = pa.chunked_array(chunks, pa.dictionary(column.type.index_type, kind))
-    return column if column.type == kind else column.cast(kind)
 
 
 # --- schemas -------------------------------------------------------------------------------------------------------
@@ -189,77 +299,36 @@ def _column(field: pa.Field) -> Column:
     return Column(field.name, str(kind), field.nullable, fields)
 
 
-def user_types(schema: pa.Schema, categories: Mapping[str, pa.Array]) -> str | None:
-    """What the writer's schema says beyond plain types, base64, to be given back on reading; None when nothing."""
-    keeps_index = _has_index(schema.metadata)
-    fields = [
-        pa.field(field.name, _user_type(field.type), field.nullable, _packed(categories.get(field.name)))
-        for field in schema
-        if pa.types.is_dictionary(field.type)
-    ]
-    if not keeps_index and not fields:
-        return None
-    kept = pa.schema(fields, {b"pandas": schema.metadata[b"pandas"]} if keeps_index else None)
-    return base64.b64encode(kept.serialize().to_pybytes()).decode()
+_SCALARS = {str(kind): kind for kind in (
+    pa.null(), pa.bool_(), pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64(),
+    pa.float16(), pa.float32(), pa.float64(), pa.string(), pa.binary(), pa.date32(), pa.date64(), pa.large_string(),
+    pa.large_binary(), *(pa.time32(u) for u in ("s", "ms")), *(pa.time64(u) for u in ("us", "ns")),
+    *(pa.timestamp(u) for u in ("s", "ms", "us", "ns")), *(pa.duration(u) for u in ("s", "ms", "us", "ns")),
+)}  # fmt: skip
 
 
-def _user_type(kind: pa.DataType) -> pa.DataType:
-    return pa.dictionary(kind.index_type, plain_type(kind.value_type), kind.ordered)
-
-
-def _packed(values: pa.Array | None) -> dict[bytes, bytes] | None:
-    """Categories as metadata of a field: an Arrow stream of one column."""
-    if values is None:
-        return None
-    sink = pa.BufferOutputStream()
-    batch = pa.record_batch([values], names=["categories"])
-    with pa.ipc.new_stream(sink, batch.schema) as stream:
-        stream.write_batch(batch)
-    return {b"categories": base64.b64encode(sink.getvalue().to_pybytes())}
-
-
-def _unpacked(field: pa.Field) -> pa.Array | None:
-    packed = (field.metadata or {}).get(b"categories")
-    if packed is None:
-        return None
-    return pa.ipc.open_stream(base64.b64decode(packed)).read_all().column(0).combine_chunks()
-
-
-def _has_index(metadata: Mapping[bytes, bytes] | None) -> bool:
-    """Whether pandas metadata speak of an index other than the plain 0, 1, 2 … one."""
-    if not metadata or b"pandas" not in metadata:
-        return False
-    index = json.loads(metadata[b"pandas"]).get("index_columns", [])
-    return any(not isinstance(column, dict) or column.get("name") for column in index)
-
-
-def with_user_types(table: pa.Table, schema: TableSchema | None) -> pa.Table:
-    """The table with the types its writer had."""
-    if schema is None or schema.user_types is None:
-        return table
-    kept = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(schema.user_types)))
-    for field in kept:
-        position = table.schema.get_field_index(field.name)
-        if position >= 0:
-            column = _encoded(table.column(position), field)
-            table = table.set_column(position, pa.field(field.name, column.type, field.nullable), column)
-    return table.replace_schema_metadata(kept.metadata)
-
-
-def _encoded(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
-    """A column as the dictionary its writer had: the same categories in the same order, later ones behind them."""
-    known = _unpacked(field)
-    if known is None:
-        return column.dictionary_encode()
-    values = column.combine_chunks()
-    new = values.filter(pc.and_(pc.is_valid(values), pc.invert(pc.is_in(values, known)))).unique()
-    categories = pa.concat_arrays([known, new])
-    indices = pc.index_in(values, categories)
-    if len(categories) < 1 << (
-        field.type.index_type.bit_width - 1
-    ):  # else later parts brought more than the writer had
-        indices = indices.cast(field.type.index_type)
-    return pa.chunked_array([pa.DictionaryArray.from_arrays(indices, categories, ordered=field.type.ordered)])
+def type_of(column: Column) -> pa.DataType:
+    """The Arrow type of a captured column. Raises `ValueError` for a name that is none of a plain type."""
+    if (found := _SCALARS.get(column.type)) is not None:
+        return found
+    inner = [pa.field(field.name, type_of(field), field.nullable) for field in column.fields]
+    kind = column.type.partition("<")[0]
+    if kind == "struct":
+        return pa.struct(inner)
+    if kind == "map":
+        return pa.map_(inner[0], inner[1])
+    if kind in ("list", "large_list"):
+        return pa.list_(inner[0])
+    if found := re.fullmatch(r"fixed_size_list<.*>\[(\d+)\]", column.type):
+        return pa.list_(inner[0], int(found[1]))
+    if found := re.fullmatch(r"decimal(\d+)\((\d+), (-?\d+)\)", column.type):
+        build = {"128": pa.decimal128, "256": pa.decimal256, "32": pa.decimal32, "64": pa.decimal64}[found[1]]
+        return build(int(found[2]), int(found[3]))
+    if found := re.fullmatch(r"timestamp\[(\w+), tz=(.+)\]", column.type):
+        return pa.timestamp(found[1], found[2])
+    if found := re.fullmatch(r"fixed_size_binary\[(\d+)\]", column.type):
+        return pa.binary(int(found[1]))
+    raise ValueError(f"{column.type!r} is not the name of a plain type")
 
 
 _LONGEST_BOUND = 256
@@ -268,7 +337,7 @@ _LONGEST_BOUND = 256
 def scalar(value: Any) -> Any:
     """A value as a JSON scalar: numbers, texts and booleans as they are, moments in ISO 8601, decimals as text.
 
-    None for what has no such form (bytes, infinities).
+    Infinities are texts (`inf`, `-inf`), durations are seconds. None for what has no such form (bytes).
     """
     match value:
         case bool() | int():
@@ -276,7 +345,7 @@ def scalar(value: Any) -> Any:
         case str():  # a bound that is a whole text says nothing, and PostgreSQL keeps no NUL
             return value if len(value) <= _LONGEST_BOUND and "\0" not in value else None
         case float():
-            return value + 0.0 if isfinite(value) else None  # Parquet's bounds say -0.0 for 0.0
+            return value + 0.0 if isfinite(value) else str(value)  # Parquet's bounds say -0.0 for 0.0
         case datetime() | date() | time():
             return value.isoformat()
         case Decimal():

@@ -1,7 +1,6 @@
 """Which format a file has: by what the caller says, else by its name, else by its first bytes."""
 
 import os
-import re
 
 from dataset_registry.errors import InputError
 
@@ -24,33 +23,10 @@ _SUFFIXES = {
 }
 FORMATS = (*dict.fromkeys(_SUFFIXES.values()), BINARY)
 TABULAR = FORMATS[:-1]
+TEXTUAL = ("csv", "json", "excel")
+"""Formats whose reading may need to be told more: see `model.reading`."""
 COMPRESSIBLE = ("csv", "json")
 """Formats that have no compression of their own."""
-
-
-_CHARSET = re.compile(r"; charset=([A-Za-z0-9_.:-]{1,30})")
-
-
-def with_encoding(format: str, encoding: str | None) -> str:
-    """A format that says what its text is encoded in: `csv; charset=latin-1`. Raises `InputError`."""
-    if encoding is None:
-        return format
-    if format != "csv" or not _CHARSET.fullmatch(f"; charset={encoding}"):
-        raise InputError(
-            f"encoding={encoding!r} is for CSV files, and a name such as 'latin-1' or 'utf-16'.", encoding=encoding
-        )
-    return f"{format}; charset={encoding}"
-
-
-def kind_of(format: str) -> str:
-    """The format without its encoding."""
-    return format.partition(";")[0]
-
-
-def encoding_of(format: str) -> str | None:
-    """The encoding that a format names, None for UTF-8."""
-    found = _CHARSET.search(format)
-    return found[1] if found else None
 
 
 def is_table(value: object) -> bool:

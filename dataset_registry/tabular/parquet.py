@@ -25,8 +25,8 @@ from dataset_registry.errors import InputError, UnreadableFile, UnsupportedType
 from dataset_registry.model.parts import Cut
 from dataset_registry.model.pieces import PartFacts
 from dataset_registry.model.schema import ColumnStatistics, ComponentSchema, TableSchema
-from dataset_registry.tabular import cutting
-from dataset_registry.tabular.arrow import columns_of, plain_batches, plain_schema, scalar, user_types, with_user_types
+from dataset_registry.tabular import cutting, writer
+from dataset_registry.tabular.arrow import columns_of, plain_batches, plain_schema, scalar
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -43,15 +43,17 @@ _OPTIONS = {"version": "2.6", "compression": "zstd", "compression_level": 1, "di
 
 def write_parts(
     reader: pa.RecordBatchReader,
+    writer_schema: pa.Schema,
     keep: Callable[[memoryview, PartFacts], _Kept],
     *,
     key: Sequence[str] = (),
     previous: Cut | None = None,
 ) -> tuple[list[tuple[_Kept, PartFacts]], TableSchema]:
-    """Write a stream as parts cut by content; what `keep` made of the bytes of each, in order, and the table's schema.
+    """Write a stream as parts cut by content: what `keep` made of the bytes of each, in order, and the table's schema.
 
-    Parts are written by several threads, which call `keep`. Holds a few parts in memory. The rows are cut as the version before
-    was (`previous`), else by `key`, else by all columns. Raises `UnsupportedType`, `InputError` (no such key).
+    `writer_schema` is what the stream's writer had (see `writer`). Parts are written by several threads, which call `keep`. Holds
+    a few parts in memory. The rows are cut as the version before was (`previous`), else by `key`, else by all columns. Raises
+    `UnsupportedType`, `InputError` (no such key).
     """
     schema = plain_schema(reader.schema)
     if missing := [name for name in key if name not in schema.names]:
@@ -60,7 +62,7 @@ def write_parts(
             f"{', '.join(schema.names)}.",
             key=list(key),
         )
-    categories: dict[str, pa.Array] = {}
+    categories = writer.Categories(writer_schema)
     tables = _gathered(plain_batches(reader, schema, categories))
     cut, tables = _cut(tables, schema, tuple(key), previous)
     write = partial(_write_part, schema, keep)
@@ -69,7 +71,7 @@ def write_parts(
         written = list(_ahead(pool, write, cutting.borders(hit, cut))) or [write(schema.empty_table())]
     rows = sum(part.rows for _, part, _ in written)
     statistics = _Known.of([known for _, _, known in written]).statistics()
-    types = user_types(reader.schema, categories)
+    types = writer.kept(writer_schema, schema, categories)
     table = TableSchema(None, columns_of(schema), rows, statistics, types, tuple(key), replace(cut, parts=len(written)))
     return [(kept, part) for kept, part, _ in written], table
 
@@ -180,16 +182,20 @@ class Source:
     statistics: Mapping[str, ColumnStatistics] = field(default_factory=dict)
 
 
-def scan(sources: Sequence[Source], *, alike: bool = True, filter: ds.Expression | None = None) -> ds.Dataset:
+def scan(
+    sources: Sequence[Source], *, schema: pa.Schema | None = None, filter: ds.Expression | None = None
+) -> ds.Dataset:
     """A lazy Arrow dataset over Parquet files, in order; nothing is copied or read yet but the schema of the first.
 
     Files whose statistics contradict a filter are never opened; with a `filter` only its columns are looked at for that.
-    Files that are not `alike` are brought to common columns: a missing one is null, a narrower type is widened.
+    With a `schema` files are brought to its columns: a missing one is null, a narrower type is widened. Else all have those
+    of the first.
     """
     places = [source.place for source in sources]
     stored = pa.fs.PyFileSystem(_Stored(places))
     local = pa.fs.LocalFileSystem()
-    format = ds.ParquetFileFormat()
+    # Timestamps as Spark wrote them once (INT96) count nanoseconds: as such, the year 9999 is read as 1816.
+    format = ds.ParquetFileFormat(read_options=ds.ParquetReadOptions(coerce_int96_timestamp_unit="us"))
 
     def fragment(index: int, known: ds.Expression | None = None) -> ds.Fragment:
         place = places[index]
@@ -197,13 +203,11 @@ def scan(sources: Sequence[Source], *, alike: bool = True, filter: ds.Expression
             return format.make_fragment(str(place), local, known)
         return format.make_fragment(str(index), stored, known)
 
-    if alike:
+    is_alike = schema is None
+    if schema is None:
         schema = fragment(0).physical_schema
-    else:
-        schemas = [fragment(index).physical_schema for index in range(len(sources))]
-        schema = pa.unify_schemas(schemas, promote_options="permissive")
     asked = None if filter is None else str(filter)
-    wanted = [f for f in schema if asked is None or f.name in asked] if len(sources) > 1 and alike else []
+    wanted = [f for f in schema if asked is None or f.name in asked] if len(sources) > 1 and is_alike else []
     fragments = [fragment(index, _known(source, wanted)) for index, source in enumerate(sources)]
     return ds.FileSystemDataset(fragments, schema, format, local)
 
@@ -305,7 +309,7 @@ def capture_table(paths: Sequence[Path], types: str | None) -> tuple[ComponentSc
     statistics = _Known.of([known for _, known in facts]).statistics()
     schema = TableSchema(None, found[0].columns, sum(part.rows for part in parts), statistics, types)
     try:
-        with_user_types(pq.read_schema(paths[0]).empty_table(), schema)
+        writer.restored(pq.read_schema(paths[0]).empty_table(), writer.schema_of(schema.user_types))
     except (pa.ArrowException, ValueError, TypeError) as error:
         raise UnreadableFile(f"The types that came with this table do not fit it: {_first_line(error)}.") from error
     return ComponentSchema("parquet", (schema,)), parts

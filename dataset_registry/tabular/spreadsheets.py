@@ -2,19 +2,27 @@
 
 import re
 import zipfile
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dataset_registry.errors import InputError, UnreadableFile
+from dataset_registry.model.reading import NONE, ReadOptions
 
 MOST_CELLS = 64_000_000
 MOST_BYTES = 2 << 30
 """What a workbook may declare: cells between its first and last one, and bytes when unpacked."""
 
 
-def read(path: Path) -> dict[str, pa.Table]:
-    """Every sheet of a spreadsheet by name. Needs the extra `excel`. Raises `UnreadableFile`."""
+def read(path: Path, options: ReadOptions = NONE) -> dict[str, tuple[pa.Table, list[str]]]:
+    """Every sheet of a spreadsheet by name, or the one that the options name, each with notes on how it was read.
+
+    Needs the extra `excel`. Raises `UnreadableFile`, `InputError` (no such sheet).
+    """
     try:
         import fastexcel
     except ImportError as error:
@@ -24,16 +32,121 @@ def read(path: Path) -> dict[str, pa.Table]:
     try:
         _refuse_bombs(path)
         book = fastexcel.read_excel(str(path))
-        # All rows decide a column's type: by default late texts in a column of numbers silently become null.
-        return {
-            name: pa.Table.from_batches([book.load_sheet(name, schema_sample_rows=None).to_arrow()])
-            for name in book.sheet_names
-        }
+        names = book.sheet_names
+        if options.sheet is not None and options.sheet not in names:
+            raise InputError(
+                f"The spreadsheet has no sheet {options.sheet!r}, but: {', '.join(names)}.", sheet=options.sheet
+            )
+        return {name: _sheet(book, name, options) for name in names if options.sheet in (None, name)}
     except (fastexcel.FastExcelError, zipfile.BadZipFile) as error:
         raise UnreadableFile(
             f"This is not a spreadsheet that can be read ({_first_line(error)}). Save it as .xlsx again, or commit "
             "it with format='binary'."
         ) from error
+
+
+def _sheet(book: Any, sheet: str, options: ReadOptions) -> tuple[pa.Table, list[str]]:
+    """One sheet. All rows decide a column's type: by default late texts in a column of numbers silently become null."""
+    header = options.header is not False
+    rows: dict[str, Any] = {"header_row": 0 if header else None, "skip_rows": None, "schema_sample_rows": None}
+    if options.skip_rows:
+        rows |= {"header_row": options.skip_rows} if header else {"skip_rows": options.skip_rows}
+    loaded = book.load_sheet(sheet, **rows)
+    batch, errors = loaded.to_arrow_with_errors()
+    if errors is not None:
+        _refuse_errors(sheet, errors.errors, options)
+    notes: list[str] = []
+    names = [f"column_{i}" for i in range(1, batch.num_columns + 1)]
+    if header and batch.num_columns:
+        names = _names(book, sheet, options.skip_rows or 0, batch, notes)
+    columns = [_exact(column, book, sheet, i, rows) for i, column in enumerate(batch.columns)]
+    return pa.table(dict(zip(names, map(_times, columns), strict=True))), notes
+
+
+def _refuse_errors(sheet: str, errors: Sequence[Any], options: ReadOptions) -> None:
+    """Raise `UnreadableFile` for cells with errors: they have no value, and null is another thing."""
+    for error in errors:
+        found = re.search(r"Error\((\w+)\)", error.detail)
+        text = _ERRORS.get(found[1], found[1]) if found else error.detail
+        if text in (options.null_values or ()):
+            continue
+        row, column = error.position
+        raise UnreadableFile(
+            f"The cell in row {row + 1}, column {column + 1} of the sheet {sheet!r} has no value ({text}). Fix the file, or take "
+            f"such cells for null with read={{'null_values': [{text!r}]}}, or commit it with format='binary'."
+        )
+
+
+_ERRORS = {
+    "Div0": "#DIV/0!",
+    "NA": "#N/A",
+    "Name": "#NAME?",
+    "Null": "#NULL!",
+    "Num": "#NUM!",
+    "Ref": "#REF!",
+    "Value": "#VALUE!",
+    "GettingData": "#GETTING_DATA",
+}
+
+
+def _names(book: Any, sheet: str, header_row: int, batch: pa.RecordBatch, notes: list[str]) -> list[str]:
+    """The names of a sheet's columns, as they are in the file. Raises `UnreadableFile`."""
+    first = book.load_sheet(sheet, header_row=None, skip_rows=header_row, n_rows=1, dtypes="string").to_arrow()
+    given = [column[0].as_py() if len(column) else None for column in first.columns]
+    given += [None] * (batch.num_columns - len(given))
+    unnamed = [i for i, name in enumerate(given[: batch.num_columns]) if not name]
+    filled = [i for i in unnamed if batch.column(i).null_count < batch.num_rows]
+    if len(filled) > 1 and batch.num_columns - len(unnamed) == 1:
+        raise UnreadableFile(
+            f"The first row of the sheet {sheet!r} has one text ({next(filter(None, given))[:60]!r}) and the table "
+            f"{batch.num_columns} columns: is it a title? Skip what stands above the header with read={{'skip_rows': …}}, or "
+            "commit the file with format='binary'."
+        )
+    names = [name or f"column_{i}" for i, name in enumerate(given[: batch.num_columns], 1)]
+    if unnamed:
+        notes.append(
+            f"Columns without a name are called by their position: {', '.join(names[i] for i in unnamed[:10])}."
+        )
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        where = ", ".join(str(i) for i, name in enumerate(names, 1) if name == twice[0])
+        raise UnreadableFile(
+            f"Columns {where} of the sheet {sheet!r} have the same name, {twice[0]!r}. Rename them in the file, or commit it "
+            "with format='binary'."
+        )
+    return names
+
+
+def _exact(column: pa.Array, book: Any, sheet: str, index: int, rows: dict[str, Any]) -> pa.Array:
+    """A column of texts in which numbers have all of their digits: the reader writes nine."""
+    if not pa.types.is_string(column.type) or column.null_count == len(column):
+        return column
+    numbers = (
+        book.load_sheet(sheet, **rows, use_columns=[index], dtypes={index: "float"}).to_arrow_with_errors()[0].column(0)
+    )
+    return pa.array(
+        [_number_text(t, n) for t, n in zip(column.to_pylist(), numbers.to_pylist(), strict=True)], pa.string()
+    )
+
+
+def _number_text(text: str | None, number: float | None) -> str | None:
+    if text is None or number is None:
+        return text
+    try:
+        return text if float(text) == number else repr(number)
+    except ValueError:  # a date or a boolean, which the reader can give as a number too
+        return text
+
+
+_FIRST_DAY = datetime(1900, 1, 1)
+
+
+def _times(column: pa.Array) -> pa.Array:
+    """A column of moments before the first day that a spreadsheet knows: times of day."""
+    if not pa.types.is_timestamp(column.type) or column.null_count == len(column):
+        return column
+    if pc.max(column).as_py() >= _FIRST_DAY:
+        return column
+    return column.cast(pa.time32("ms"))
 
 
 def _first_line(error: Exception) -> str:
@@ -81,3 +194,11 @@ def _extent(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[int, int]
                 columns = max(columns, number)
             tail = text[-200:]
     return rows, columns
+
+
+def read_sniffed(path: Path, sheet: str) -> pa.Table:
+    """A sheet as it was read before its names and numbers were looked after: for what was captured then."""
+    import fastexcel
+
+    book = fastexcel.read_excel(str(path))
+    return pa.Table.from_batches([book.load_sheet(sheet, schema_sample_rows=None).to_arrow()])

@@ -28,7 +28,9 @@ class CutIn(Request):
 
 class ComponentIn(Request):
     """A component to set. A table comes as several Parquet `parts` with the same columns, any other content as one; `key`
-    are the columns that tell its rows apart."""
+    are the columns that tell its rows apart. `read` are the read options of a file: `types`, `delimiter`, `header`, `skip_rows`,
+    `comment`, `quote`, `encoding`, `decimal`, `null_values`, `date_format`, `sheet`, `format`; left out, those of the version
+    before."""
 
     component_name: Name
     component_index: int = Field(default=0, ge=0, le=MOST_IDS)
@@ -39,7 +41,7 @@ class ComponentIn(Request):
     key: list[Text] = Field(default_factory=list, max_length=20_000)
     cut: CutIn | None = None
     format: Word | None = None
-    encoding: Word | None = None
+    read: dict[str, Any] | None = None
     file_name: Word | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
 

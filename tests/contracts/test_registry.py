@@ -712,7 +712,7 @@ def test_each_sheet_of_a_spreadsheet_is_a_table(flights: Dataset) -> None:
 def test_a_csv_file_is_read_in_the_encoding_that_is_named(flights: Dataset) -> None:
     data = "name\nMünchen\n".encode("latin-1")
     with flights.draft() as draft:
-        draft.add("data", data, format="csv", encoding="latin-1")
+        draft.add("data", data, format="csv", read={"encoding": "latin-1"})
     version = flights.version()
     assert version.components[0].format == "csv; charset=latin-1"
     assert version.to_arrow().to_pydict() == {"name": ["München"]}
@@ -1120,7 +1120,7 @@ def test_a_draft_takes_changes_inside_its_block_only_and_needs_some(flights: Dat
             lambda: draft.add("a", b"", index=-1),
             lambda: draft.add("a", b"", type="nonsense"),
             lambda: draft.add("a", b"", format="nonsense"),
-            lambda: draft.add("a", b"", encoding="latin-1"),
+            lambda: draft.add("a", b"", read={"encoding": "latin-1"}),
             lambda: draft.add("a", b"", metadata={"a": object()}),
             lambda: draft.replace("a", []),
         ):

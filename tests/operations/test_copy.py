@@ -63,7 +63,7 @@ def fill(registry: Registry) -> Registry:
     raw = registry.create_dataset("raw/flights", description="Flights")
     raw.commit({"data": CSV, "empty": b""}, message="July")
     with raw.draft(message="August") as draft:
-        draft.add("data", CSV + b"2,x\n", format="csv", encoding="utf-8")
+        draft.add("data", CSV + b"2,x\n", format="csv", read={"encoding": "utf-8"})
         draft.add("readme", b"# Flights", type="metadata", metadata={"language": "en", "weight": 1e22})
         draft.add("delta", b"overlay", type="overlay", index=3)
     raw.create_branch("dev", "v1")

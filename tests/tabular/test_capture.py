@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -25,11 +26,11 @@ def dataset(embedded: Registry) -> Dataset:
 def capture(dataset: Dataset, tmp_path: Path) -> Callable[..., TableSchema]:
     """The schema captured of a file with this name and content."""
 
-    def captured(name: str, content: str | bytes, **facts: str) -> TableSchema:
+    def captured(name: str, content: str | bytes, **facts: Any) -> TableSchema:
         path = tmp_path / name
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         with dataset.draft() as draft:
-            draft.add("data", path, **facts)  # type: ignore[arg-type]
+            draft.add("data", path, **facts)
         return dataset.version().schema.tables()["data"]
 
     return captured
@@ -92,9 +93,9 @@ def test_what_was_read_in_one_encoding_is_not_known_in_another(dataset: Dataset,
     path = tmp_path / "f.csv"
     path.write_bytes("n\u00e4me\nx\n".encode())
     with dataset.draft() as draft:
-        draft.add("data", path, encoding="latin-1")
+        draft.add("data", path, read={"encoding": "latin-1"})
     assert [c.name for c in dataset.version().schema.columns] == ["n\u00c3\u00a4me"]
-    dataset.commit({"data": path})
+    dataset.commit({"data": path}, read={})
     assert (
         [c.name for c in dataset.version().schema.columns] == dataset.version().to_arrow().column_names == ["n\u00e4me"]
     )
@@ -130,9 +131,9 @@ def test_a_csv_in_another_encoding_is_read_when_it_is_named(
     capture: Callable[..., TableSchema], dataset: Dataset, encoding: str
 ) -> None:
     content = "name,city\nJörg,Köln\n".encode(encoding)
-    with pytest.raises(UnreadableFile, match="encoding='latin-1'"):
+    with pytest.raises(UnreadableFile, match=f"read={{'encoding': '{encoding}'}}"):
         capture("f.csv", content)
-    table = capture("f.csv", content, encoding=encoding)
+    table = capture("f.csv", content, read={"encoding": encoding})
     assert table.statistics["city"].min == "Köln"
     assert dataset.version().to_arrow().to_pylist() == [{"name": "Jörg", "city": "Köln"}]
     assert dataset.version().components[0].format == f"csv; charset={encoding}"
@@ -202,7 +203,7 @@ BAD = {
     "empty.xlsx": (b"", "empty"),
     "ragged.csv": (b"a,b,c\n1,2,3\n4,5\n6,7,8,9\n", "Line: 3, expected number of columns: 3 found: 2"),
     "ragged-late.csv": (b"a,b\n" + b"1,2\n" * 25_000 + b"1,2,3\n", "Line: 25002"),
-    "latin.csv": ("name\nJörg\n".encode("latin-1"), "encoding='latin-1'"),
+    "latin.csv": ("name\nJörg\n".encode("latin-1"), "read={'encoding': 'latin-1'}"),
     "noise.csv": (bytes(range(256)) * 20, "csv file"),
     "truncated.parquet": (b"PAR1" + b"\0" * 500, "not a whole Parquet file"),
     "text.parquet": (b"just text", "not a whole Parquet file"),
@@ -224,7 +225,7 @@ def test_a_file_that_is_not_what_it_says_is_refused_with_the_next_step_and_leave
         dataset.commit({"data": path})
     message = str(caught.value)
     assert words in message
-    assert "format='binary'" in message or "encoding=" in message
+    assert "format='binary'" in message or "'encoding':" in message
     assert dataset.tree() == []
     assert not list((tmp_path / "store").rglob("*.*"))
     with dataset.draft() as draft:  # and the way out that the message names works

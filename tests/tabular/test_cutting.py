@@ -302,7 +302,9 @@ def test_one_row_group_a_part_and_the_same_bytes_each_time() -> None:
     table = table_of(1_000)
     kept: list[bytes] = []
     for _ in range(2):
-        written, schema = parquet.write_parts(table.to_reader(), lambda data, facts: kept.append(bytes(data)))
+        written, schema = parquet.write_parts(
+            table.to_reader(), table.schema, lambda data, facts: kept.append(bytes(data))
+        )
         assert [facts.rows for _, facts in written] == [1_000]
         assert sum(written[0][1].pieces) == len(kept[-1])
         assert schema.rows == 1_000

@@ -1,0 +1,45 @@
+"""Reading CSV and JSON files that were captured before types were proven: as DuckDB's sniffer reads them, as they were then."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from dataset_registry.errors import UnreadableFile
+from dataset_registry.model.reading import kind_of, options_of
+from dataset_registry.model.schema import Column
+from dataset_registry.tabular.arrow import columns_of
+from dataset_registry.tabular.sandbox import literal, sandbox
+
+
+def read(path: Path, format: str, columns: Sequence[Column]) -> pa.Table:
+    """The rows of a file with the columns that were captured. Raises `UnreadableFile` where the sniffer sees others now."""
+    kind, encoding = kind_of(format), options_of(format).encoding
+    options = f", skip=0, comment='', encoding={literal(encoding or 'utf-8')}" if kind == "csv" else ""
+    source = f"{'read_csv' if kind == 'csv' else 'read_json'}({literal(str(path))}{options}"
+    with sandbox(path) as connection:
+        try:
+            table = _first_that_fits(connection, source, columns)
+        except duckdb.Error as error:
+            raise UnreadableFile(
+                f"The {kind} file cannot be read as a table ({str(error).splitlines()[0]})."
+            ) from error
+    if table is None:
+        raise UnreadableFile(
+            f"This {kind} file was captured by an earlier version of the registry, and is not read with the columns that were "
+            "captured any more. Get the file with open() or checkout(), and commit it again to capture it anew."
+        )
+    return table
+
+
+def _first_that_fits(connection: duckdb.DuckDBPyConnection, source: str, columns: Sequence[Column]) -> pa.Table | None:
+    """As it was: types from a sample, and where a later value contradicts them, from everything."""
+    for ending in (")", ", sample_size=-1)"):
+        try:
+            table = connection.sql(f"FROM {source}{ending}").to_arrow_table()
+        except duckdb.ConversionException:
+            continue
+        if columns_of(table.schema) == tuple(columns):
+            return table
+    return None
