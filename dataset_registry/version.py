@@ -147,16 +147,16 @@ class Version:
 
     def to_pandas(self, component: Components = None, **options: Any) -> "pandas.DataFrame":
         """Like `to_arrow`, as a pandas frame, with the categories and the index its writer had."""
-        from dataset_registry.tabular import frames
+        from dataset_registry.tabular import pandas_frames
 
         names = _names(component)
-        return frames.to_pandas(read.table(self._contents, self.record, names, with_labels=True, **options))
+        return pandas_frames.to_pandas(read.table(self._contents, self.record, names, with_labels=True, **options))
 
     def to_polars(self, component: Components = None, **options: Any) -> "polars.DataFrame":
         """Like `to_arrow`, as a polars frame."""
-        from dataset_registry.tabular import frames
+        from dataset_registry.tabular import polars_frames
 
-        return frames.to_polars(self.to_arrow(component, **options))
+        return polars_frames.to_polars(self.to_arrow(component, **options))
 
     def lazy(self, component: Components = None) -> "polars.LazyFrame":
         """A polars LazyFrame over the stored Parquet files, read where they are and only as far as needed."""

@@ -34,7 +34,7 @@ from dataset_registry.operations import datasets as dataset_operations
 from dataset_registry.operations.access import Access, authorize, authorize_commit, readable
 from dataset_registry.operations.bulk import undisturbed
 from dataset_registry.operations.change import Change, edits_of
-from dataset_registry.operations.entering import enter_change, overlay_of, with_files, written_by
+from dataset_registry.operations.entering import enter_change, is_captured_anew, overlay_of, with_files, written_by
 from dataset_registry.operations.layout import lay_out
 from dataset_registry.operations.put import BytesGone, Held, place, put
 from dataset_registry.store import Spool
@@ -198,6 +198,8 @@ def make(
         after = build(entry for entry in edits.values() if entry is not None)
     held.release(tx)
     unchanged = start is not None and after.digest == start.digest and len(parents) < 2
+    if start is not None and unchanged and is_captured_anew(tx, change, start.id):
+        unchanged = False  # the same values, of other types to their writer: see docs/design/schemas.md
     if start is not None and unchanged:
         if held.stored:  # it is there already, since just now or in a damaged file: that one heals
             enter_change(tx, change, held)

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from dataset_registry.catalog import Transaction, files
+from dataset_registry.catalog import Transaction, files, manifests
 from dataset_registry.catalog.files import Known, NewFile
 from dataset_registry.catalog.recipes import add_ranges
 from dataset_registry.errors import InputError
@@ -118,6 +118,19 @@ def _enter_schemas(tx: Transaction, change: Change, ids: Mapping[str, int]) -> d
         captures.append((file_id, component.staged.format, schemas[key], schema.statistics_to_json()))
     files.record_captures(tx, captures)
     return schemas
+
+
+def is_captured_anew(tx: Transaction, change: Change, version_id: int) -> bool:
+    """Whether a component that the change sets has another schema than in a version: other types to its writer, another key,
+    another rule of capture. (The digest is that of the values alone.)"""
+    captured = {key: c.staged.schema.to_json() for key, c in change.put.items() if c.staged.schema is not None}
+    if not captured:
+        return False
+    before = {
+        (name, index): s.to_json()
+        for name, index, s in manifests.schemas_of(tx, version_id, sorted({n for n, _ in captured}))
+    }
+    return any(before.get(key) != snapshot for key, snapshot in captured.items())
 
 
 def with_files(manifest: Manifest, entered: Entered) -> Manifest:

@@ -102,7 +102,7 @@ def table(
     `names` None means the whole version when all its tables can be one. `with_labels` adds to `columns` those that are the
     row labels of a pandas frame. Raises `InputError`.
     """
-    from dataset_registry.tabular import frames, writer
+    from dataset_registry.tabular import pandas_frames, writer
 
     found = _tables(contents, version, names)
     whole = _whole(contents, version, found, sheet)
@@ -112,7 +112,7 @@ def table(
         source = whole.gathered(paths(contents, version, [c])[0] for c in found)
     wanted = list(columns) if columns is not None else None
     if wanted is not None and with_labels:
-        wanted = frames.with_labels(wanted, whole.writer)
+        wanted = pandas_frames.with_labels(wanted, whole.writer)
     return writer.restored(source.to_table(columns=wanted, filter=filter), whole.writer)
 
 

@@ -5,25 +5,23 @@ view, not a dictionary), lists are `list`. So the same data from pandas, polars,
 What the writer's table had beyond that (categories, a pandas index) is kept beside the schema and given back (see `writer`).
 """
 
-import json
-import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from math import isfinite
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dataset_registry.errors import UnsupportedType
 from dataset_registry.model.schema import Column
 from dataset_registry.tabular.convert import column, is_list
-from dataset_registry.tabular.formats import is_lazy_frame, library_of
+from dataset_registry.tabular.formats import library_of
 from dataset_registry.tabular.writer import Categories
-
-_log = logging.getLogger(__name__)
 
 
 def reader_of(value: Any) -> tuple[pa.RecordBatchReader, pa.Schema]:
@@ -37,102 +35,44 @@ def reader_of(value: Any) -> tuple[pa.RecordBatchReader, pa.Schema]:
         if isinstance(value, pa.RecordBatchReader):
             return value, value.schema
         if library == "polars":
-            return _polars_reader(value)
-        reader = _pandas_table(value).to_reader() if library == "pandas" else pa.RecordBatchReader.from_stream(value)
+            from dataset_registry.tabular import polars_frames
+
+            reader, types = polars_frames.reader(value)
+            return reader, _with_types(usual_schema(reader.schema), polars_frames.POLARS_TYPE, types)
+        if library in ("duckdb", "_duckdb"):
+            from dataset_registry.tabular import duckdb_relations
+
+            duckdb_relations.refuse_lossy_types(value)
+        if library == "pandas":
+            from dataset_registry.tabular import pandas_frames
+
+            value = pandas_frames.to_table(value)
+        reader = _table_reader(value) if isinstance(value, pa.Table) else pa.RecordBatchReader.from_stream(value)
     except (pa.ArrowException, ValueError, OverflowError, AttributeError, TypeError) as error:
         raise UnsupportedType(
             f"This {type(value).__name__} cannot become an Arrow table: {error}. Convert the column it names to one type."
         ) from error
-    return reader, reader.schema if library == "pyarrow" else _usual_schema(reader.schema)
+    return reader, reader.schema if library == "pyarrow" else usual_schema(reader.schema)
 
 
-def _pandas_table(frame: Any) -> pa.Table:
-    """A pandas frame with its row labels, where they are data.
-
-    An unnamed integer index is not: a frame that was filtered or sorted has one by accident. It is dropped.
-    """
-    if type(frame).__name__ != "DataFrame":
-        raise UnsupportedType(
-            f"A pandas {type(frame).__name__} is not a table. Make it a frame of one column: value.to_frame('value')."
-        )
-    columns = frame.columns
-    facts: dict[str, Any] = {}
-    if type(columns).__name__ == "CategoricalIndex":
-        facts = {"columns": {"categories": columns.categories.tolist(), "ordered": bool(columns.ordered)}}
-        frame = frame.set_axis(columns.astype(columns.categories.dtype), axis="columns")
-    table = pa.Table.from_pandas(frame, preserve_index=_keeps_index(frame))
-    if not _keeps_labels(table, frame.columns):
-        raise UnsupportedType(
-            f"The column labels of this frame, a {type(columns).__name__}, cannot be stored. Make them texts first: "
-            "frame.columns = frame.columns.astype(str)"
-        )
-    if facts:
-        table = table.replace_schema_metadata({**(table.schema.metadata or {}), FRAME: json.dumps(facts)})
-    return table
+def _table_reader(table: pa.Table) -> pa.RecordBatchReader:
+    """A stream over a table; of one without rows, an empty batch, whose dictionaries have their values."""
+    if table.num_rows:
+        return table.to_reader()
+    columns = [c.chunk(0) if c.num_chunks else pa.array([], c.type) for c in table.columns]
+    return pa.RecordBatchReader.from_batches(table.schema, [pa.RecordBatch.from_arrays(columns, schema=table.schema)])
 
 
-def _keeps_labels(table: pa.Table, columns: Any) -> bool:
-    """Whether the column labels of a frame come back as they are."""
-    if columns.nlevels == 1 and columns.inferred_type in ("string", "empty"):
-        return True
-    try:
-        back = table.slice(0, 0).to_pandas().columns
-    except (TypeError, ValueError, KeyError, pa.ArrowException):
-        return False
-    return type(back) is type(columns) and bool(back.equals(columns))
-
-
-FRAME = b"dataset_registry:frame"
-"""What a pandas frame has that Arrow's pandas metadata do not know, as schema metadata."""
-
-
-def _keeps_index(frame: Any) -> bool | None:
-    """Whether the row labels of a pandas frame are data; None for the plain 0, 1, 2 …, of which nothing need be kept."""
-    index = frame.index
-    if index.nlevels > 1 or index.name is not None:
-        return True
-    if type(index).__name__ == "RangeIndex" and (index.start, index.step) == (0, 1):
-        return None
-    if index.dtype.kind not in "iu" and len(index):
-        return True
-    if len(index):
-        _log.info(
-            "The unnamed integer index of a frame is not stored. Name it (frame.index.name = …) to keep it as a column."
-        )
-    return False
-
-
-def _polars_reader(frame: Any) -> tuple[pa.RecordBatchReader, pa.Schema]:
-    """A polars frame, or a LazyFrame computed in batches, which is never whole in memory."""
-    import polars
-
-    if isinstance(frame, polars.Series):
-        raise UnsupportedType("A polars Series is not a table. Make it a frame of one column: value.to_frame('value').")
-    is_lazy = is_lazy_frame(frame)
-    wide = []
-    for name, kind in (frame.collect_schema() if is_lazy else frame.schema).items():
-        if "Object" in str(kind):
-            raise UnsupportedType(
-                f"Column {name!r} has Python objects (polars.Object), which have no value outside of this process. Convert it, "
-                "to polars.String for example."
-            )
-        if kind in (polars.Int128, polars.UInt128):
-            wide.append((name, str(kind)))
-    if wide:  # Arrow has no such integers; decimals of 38 digits hold most of them, and the others are refused
-        frame = frame.with_columns(polars.col([name for name, _ in wide]).cast(polars.Decimal(38, 0)))
-    reader = _lazy_frame_reader(frame) if is_lazy else pa.RecordBatchReader.from_stream(frame)
-    schema = _usual_schema(reader.schema)
-    for name, kind in wide:
+def _with_types(schema: pa.Schema, key: bytes, types: Mapping[str, str]) -> pa.Schema:
+    """The schema with the names of types in the metadata of their fields."""
+    for name, type in types.items():
         at = schema.get_field_index(name)
-        schema = schema.set(at, schema.field(at).with_metadata({POLARS_TYPE: kind.encode()}))
-    return reader, schema
+        schema = schema.set(at, schema.field(at).with_metadata({key: type.encode()}))
+    return schema
 
 
-POLARS_TYPE = b"dataset_registry:polars"
-"""The polars type of a column where Arrow has no such type, as field metadata."""
-
-
-def _usual_schema(schema: pa.Schema) -> pa.Schema:
+def usual_schema(schema: pa.Schema) -> pa.Schema:
+    """The schema without what is only how texts and lists lie in memory."""
     return pa.schema([_usual_field(field) for field in schema], schema.metadata)
 
 
@@ -161,13 +101,6 @@ def _usual(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
-def _lazy_frame_reader(frame: Any) -> pa.RecordBatchReader:
-    """A LazyFrame computed in batches: it is never whole in memory."""
-    schema = frame.collect_schema().to_frame().to_arrow().schema
-    batches = (batch for part in frame.collect_batches(maintain_order=True) for batch in part.to_arrow().to_batches())
-    return pa.RecordBatchReader.from_batches(schema, (batch.cast(schema) for batch in batches))
-
-
 def plain_schema(schema: pa.Schema) -> pa.Schema:
     """The schema with plain types and without metadata. Raises `UnsupportedType` for what Parquet cannot hold."""
     names = schema.names
@@ -189,6 +122,8 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
         return plain_type(kind.storage_type)
     if pa.types.is_timestamp(kind) and kind.tz is not None:
         return pa.timestamp("ms" if kind.unit == "s" else kind.unit, _plain_zone(kind.tz))
+    if pa.types.is_dictionary(kind) and pa.types.is_nested(plain_type(kind.value_type)):
+        raise UnsupportedType(f"A dictionary of nested values ({kind.value_type}) is not stored. Decode it first.")
     if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
         return plain_type(kind.value_type)
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
@@ -198,6 +133,8 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_map(kind):
         return pa.map_(plain_type(kind.key_type), plain_type(kind.item_type))
     if pa.types.is_fixed_size_list(kind):
+        if kind.list_size == 0:
+            raise UnsupportedType("Lists of the fixed size 0 are not stored. Convert them to lists.")
         return pa.list_(_item(kind), kind.list_size)
     if (
         pa.types.is_list(kind)
@@ -208,7 +145,7 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
         return pa.list_(_item(kind))
     if pa.types.is_struct(kind):
         return pa.struct([_plain_field(kind.field(i)) for i in range(kind.num_fields)])
-    if pa.types.is_decimal32(kind) or pa.types.is_decimal64(kind):
+    if pa.types.is_decimal(kind) and kind.precision <= 38:
         return pa.decimal128(kind.precision, kind.scale)
     if pa.types.is_timestamp(kind) and kind.unit == "s":
         return pa.timestamp("ms")
@@ -243,19 +180,72 @@ def plain_batches(
 
     `categories` gathers the values of dictionaries, in their order, which plain types have no place for.
     """
-    for batch in (piece for whole in reader for piece in _pieces(whole)):
-        try:
+    try:
+        for batch in (piece for whole in reader for piece in _pieces(whole)):
             batch.validate(full=True)
             if categories is not None:
                 categories.gather(batch)
+            if not batch.num_rows:
+                continue
+            for field, values in zip(batch.schema, batch.columns, strict=True):
+                refuse_unreadable(values, field.name)
             yield to_schema(pa.Table.from_batches([batch]), schema)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise UnsupportedType(
-                f"The table's values do not fit its types: {error}. Convert the column first."
-            ) from error
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowIndexError) as error:
+        raise UnsupportedType(f"The table's values do not fit its types: {error}. Convert the column first.") from error
 
 
 _PIECE_ROWS = 1 << 18
+_DAY = 86_400
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+def refuse_unreadable(values: pa.Array, name: str) -> None:
+    """Raise `UnsupportedType` for values that their type has no place for, or that a reader would give back as others."""
+    kind = values.type
+    if isinstance(kind, pa.BaseExtensionType):
+        values, kind = values.storage, kind.storage_type
+    if pa.types.is_dictionary(kind):
+        values, kind = values.dictionary, kind.value_type
+    is_coarse = (pa.types.is_timestamp(kind) or pa.types.is_duration(kind)) and kind.unit in ("s", "ms")
+    if pa.types.is_time(kind) or is_coarse:
+        width = pa.int32() if pa.types.is_time32(kind) else pa.int64()
+        bounds = pc.min_max(values.cast(width))
+        low, high = (bound.as_py() for bound in bounds.values())
+        if low is None:
+            return
+        limits = (0, _DAY * _PER_SECOND[kind.unit] - 1) if pa.types.is_time(kind) else _limits(kind.unit)
+        if low < limits[0] or high > limits[1]:
+            what = "is no time of day" if pa.types.is_time(kind) else "is further away than microseconds can say"
+            raise UnsupportedType(
+                f"Column {name!r}: a value of the type {kind} {what} ({low} to {high}). Fix it, or store numbers."
+            )
+    elif pa.types.is_struct(kind):
+        for i in range(kind.num_fields):
+            refuse_unreadable(values.field(i), f"{name}.{kind.field(i).name}")
+    elif pa.types.is_map(kind):
+        _refuse_equal_keys(values, name)
+        refuse_unreadable(values.keys, name)
+        refuse_unreadable(values.items, name)
+    elif is_list(kind):
+        refuse_unreadable(values.values, name)
+
+
+def _limits(unit: str) -> tuple[int, int]:
+    """What moments and durations of a unit are microseconds of 64 bits too: several engines have no others."""
+    most = ((1 << 63) - 1) // (10**6 // _PER_SECOND[unit])
+    return -most, most
+
+
+def _refuse_equal_keys(values: pa.Array, name: str) -> None:
+    """Raise `UnsupportedType` for a map that has a key twice: most readers give back one of them."""
+    offsets = values.offsets.to_numpy(zero_copy_only=False)
+    rows = pa.array(np.repeat(np.arange(len(values)), np.diff(offsets)))
+    keys = values.keys.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
+    if pa.types.is_nested(keys.type) or pa.types.is_dictionary(keys.type) or not len(rows):
+        return
+    pairs = pa.table({"row": rows, "key": keys})
+    if pairs.group_by(["row", "key"]).aggregate([]).num_rows < len(rows):
+        raise UnsupportedType(f"Column {name!r}: a map has a key twice. Store it as a list of structs.")
 
 
 def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
@@ -337,7 +327,7 @@ _LONGEST_BOUND = 256
 def scalar(value: Any) -> Any:
     """A value as a JSON scalar: numbers, texts and booleans as they are, moments in ISO 8601, decimals as text.
 
-    Infinities are texts (`inf`, `-inf`), durations are seconds. None for what has no such form (bytes).
+    Infinities are texts (`inf`, `-inf`), and so are durations (ISO 8601, `PT1.5S`). None for what has no such form (bytes).
     """
     match value:
         case bool() | int():
@@ -351,6 +341,23 @@ def scalar(value: Any) -> Any:
         case Decimal():
             return str(value)
         case timedelta():
-            return value.total_seconds()
+            return counted(round(value / timedelta(microseconds=1)), pa.duration("us"))
         case _:
             return None
+
+
+def counted(count: int, kind: pa.DataType) -> str:
+    """A moment, a time of day or a duration, given as the count of its unit, in ISO 8601 with all of its digits."""
+    per_second = _PER_SECOND[kind.unit]
+    if pa.types.is_duration(kind):
+        seconds, rest = divmod(abs(count), per_second)
+        return f"{'-' if count < 0 else ''}PT{seconds}{_fraction(rest, per_second)}S"
+    seconds, rest = divmod(count, per_second)
+    if pa.types.is_time(kind):
+        return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}{_fraction(rest, per_second)}"
+    moment = datetime(1970, 1, 1) + timedelta(seconds=seconds)
+    return f"{moment.isoformat()}{_fraction(rest, per_second)}{'+00:00' if kind.tz else ''}"
+
+
+def _fraction(rest: int, per_second: int) -> str:
+    return f".{rest:0{len(str(per_second)) - 1}}".rstrip("0") if rest else ""

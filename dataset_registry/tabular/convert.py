@@ -14,7 +14,7 @@ def column(values: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
 
     Raises `pyarrow.ArrowInvalid`, `pyarrow.ArrowNotImplementedError` where a value has no place in the type.
     """
-    if values.type == kind:
+    if _is_exactly(values.type, kind):
         return values
     return pa.chunked_array([array(chunk, kind) for chunk in values.chunks], kind)
 
@@ -22,7 +22,7 @@ def column(values: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
 def array(values: pa.Array, kind: pa.DataType) -> pa.Array:
     """An array as another type that holds the same values."""
     have = values.type
-    if have == kind:
+    if _is_exactly(have, kind):
         return values
     if isinstance(have, pa.BaseExtensionType):
         return array(values.storage, kind)
@@ -46,6 +46,11 @@ def array(values: pa.Array, kind: pa.DataType) -> pa.Array:
     if pa.types.is_date64(have) and pa.types.is_date32(kind) and not found.cast(have).equals(values):
         raise pa.ArrowInvalid("a date64 has a time of day, which date32 has not")
     return found
+
+
+def _is_exactly(have: pa.DataType, kind: pa.DataType) -> bool:
+    """Whether types are the same, down to what the elements of lists and the entries of maps are called."""
+    return bool(have == kind and (not pa.types.is_nested(kind) or have.equals(kind, check_metadata=True)))
 
 
 def is_list(kind: pa.DataType) -> bool:

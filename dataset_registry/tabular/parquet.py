@@ -26,7 +26,7 @@ from dataset_registry.model.parts import Cut
 from dataset_registry.model.pieces import PartFacts
 from dataset_registry.model.schema import ColumnStatistics, ComponentSchema, TableSchema
 from dataset_registry.tabular import cutting, writer
-from dataset_registry.tabular.arrow import columns_of, plain_batches, plain_schema, scalar
+from dataset_registry.tabular.arrow import columns_of, counted, plain_batches, plain_schema, scalar
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -83,7 +83,7 @@ def _write_part(
     try:
         with pq.ParquetWriter(sink, schema, **_OPTIONS) as writer:
             writer.write_table(table, row_group_size=max(1, table.num_rows))
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid, OSError) as error:
         raise UnsupportedType(f"Parquet cannot hold this table: {error}. Convert the column it names.") from error
     data = sink.getvalue()
     facts, known = _facts(pq.read_metadata(pa.BufferReader(data)), data.size)
@@ -331,52 +331,76 @@ class _Known:
                 known["low"] += theirs["low"]
                 known["high"] += theirs["high"]
                 known["bounds"] &= theirs["bounds"]
+                known["kind"] = known["kind"] or theirs["kind"]
                 none = known["nulls"] is None or theirs["nulls"] is None
                 known["nulls"] = None if none else known["nulls"] + theirs["nulls"]
         return found
 
     def _column(self, name: str) -> dict[str, Any]:
-        return self._columns.setdefault(name, {"nulls": 0, "low": [], "high": [], "bounds": True})
+        return self._columns.setdefault(name, {"nulls": 0, "low": [], "high": [], "bounds": True, "kind": None})
 
     def add(self, footer: pq.FileMetaData) -> None:
-        names = set(footer.schema.to_arrow_schema().names)
-        for group in range(footer.num_row_groups):
-            row_group = footer.row_group(group)
-            for index in range(row_group.num_columns):
-                chunk = row_group.column(index)
-                if chunk.path_in_schema not in names:
-                    continue  # inside a nested column
-                known = self._column(chunk.path_in_schema)
-                if row_group.num_rows == 0:
-                    continue
-                statistics = chunk.statistics
-                if statistics is None or not statistics.has_null_count or known["nulls"] is None:
-                    known["nulls"] = None
-                else:
-                    known["nulls"] += statistics.null_count
-                if (bounds := _bounds(statistics)) is not None:
-                    known["low"].append(bounds[0])
-                    known["high"].append(bounds[1])
-                elif statistics is None or statistics.null_count != row_group.num_rows:
-                    known["bounds"] = False  # a group whose bounds are not known: neither are the column's
+        fields = footer.schema.to_arrow_schema()
+        for index in range(footer.num_columns):
+            leaf = footer.schema.column(index)
+            if leaf.path != leaf.name or leaf.max_repetition_level or leaf.max_definition_level > 1:
+                continue  # inside a nested column
+            kind = fields.field(leaf.name).type
+            known = self._column(leaf.name)
+            known["kind"] = kind
+            for group in range(footer.num_row_groups):
+                row_group = footer.row_group(group)
+                if row_group.num_rows:
+                    _add_chunk(known, kind, row_group.column(index), row_group.num_rows)
 
     def statistics(self) -> dict[str, ColumnStatistics]:
         return {
             name: ColumnStatistics(
                 facts["nulls"],
-                scalar(min(facts["low"])) if facts["bounds"] and facts["low"] else None,
-                scalar(max(facts["high"])) if facts["bounds"] and facts["high"] else None,
+                _bound(min(facts["low"]), facts["kind"]) if facts["bounds"] and facts["low"] else None,
+                _bound(max(facts["high"]), facts["kind"]) if facts["bounds"] and facts["high"] else None,
             )
             for name, facts in self._columns.items()
         }
 
 
-def _bounds(statistics: Any) -> tuple[Any, Any] | None:
+def _add_chunk(known: dict[str, Any], kind: pa.DataType, chunk: pq.ColumnChunkMetaData, rows: int) -> None:
+    """Add what the footer says of one column of a row group to what is known of the column."""
+    statistics = chunk.statistics
+    if pa.types.is_null(kind):
+        known["nulls"] += rows
+    elif statistics is None or not statistics.has_null_count or known["nulls"] is None:
+        known["nulls"] = None
+    else:
+        known["nulls"] += statistics.null_count
+    if (bounds := _bounds(statistics, kind)) is not None:
+        known["low"].append(bounds[0])
+        known["high"].append(bounds[1])
+    elif statistics is None or statistics.null_count != rows:
+        known["bounds"] = False  # a group whose bounds are not known: neither are the column's
+
+
+def _is_counted(kind: pa.DataType) -> bool:
+    """Whether the bounds of a type are read as counts of its unit: as Python's moments they would lose digits or the unit."""
+    return bool(
+        pa.types.is_duration(kind) or ((pa.types.is_time(kind) or pa.types.is_timestamp(kind)) and kind.unit == "ns")
+    )
+
+
+def _bounds(statistics: Any, kind: pa.DataType) -> tuple[Any, Any] | None:
     """The smallest and largest value, None where the footer has none, or Python has no such value (the year 10,000)."""
     try:
-        return (statistics.min, statistics.max) if statistics is not None and statistics.has_min_max else None
+        if statistics is None or not statistics.has_min_max:
+            return None
+        if _is_counted(kind):
+            return statistics.min_raw, statistics.max_raw
+        return statistics.min, statistics.max
     except (OverflowError, ValueError, UnicodeDecodeError):
         return None
+
+
+def _bound(value: Any, kind: pa.DataType) -> Any:
+    return counted(value, kind) if _is_counted(kind) and isinstance(value, int) else scalar(value)
 
 
 def _first_line(error: BaseException) -> str:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from dataset_registry.errors import InputError
 from dataset_registry.model.schema import ComponentSchema, TableSchema
-from dataset_registry.tabular import capture, combine, convert, frames, writer
+from dataset_registry.tabular import capture, combine, convert, duckdb_relations, polars_frames, writer
 from dataset_registry.tabular.arrow import plain_schema
 
 if TYPE_CHECKING:
@@ -99,11 +99,11 @@ class LazyTable:
 
     def to_polars(self) -> "polars.LazyFrame":
         """A LazyFrame with the types that an eager read gives."""
-        return frames.scan_polars(self.runs, self._target(), as_stored=len(self.runs) == 1)
+        return polars_frames.scan_polars(self.runs, self._target(), as_stored=len(self.runs) == 1)
 
     def to_duckdb(self, connection: "duckdb.DuckDBPyConnection | None" = None) -> "duckdb.DuckDBPyRelation":
         """A relation with the stored types. Raises `InputError` for names that DuckDB takes for the same."""
-        return frames.scan_duckdb(self.runs, self.plain, connection)
+        return duckdb_relations.scan_duckdb(self.runs, self.plain, connection)
 
     def _target(self) -> pa.Table:
         return writer.restored(self.plain.empty_table(), self.writer)

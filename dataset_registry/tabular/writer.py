@@ -24,6 +24,8 @@ _OLD_CATEGORIES = b"categories"
 _MOST_BYTES = 8 << 20
 """What the values of a dictionary may take, packed. Of more, those that no row has are dropped."""
 _PANDAS = b"pandas"
+_PANDAS_VERSION = "3.0.0"
+"""The version of pandas that frames are kept as of."""
 
 Place = tuple[int, ...]
 """Where a dictionary is: the position of its column, then those of the fields down to it."""
@@ -147,7 +149,8 @@ def _without_rows(metadata: Mapping[bytes, bytes] | None) -> Mapping[bytes, byte
     facts["index_columns"] = [
         index for index in facts.get("index_columns", []) if not (isinstance(index, dict) and index.get("name") is None)
     ]
-    facts.pop("creator", None)
+    facts.pop("creator", None)  # versions of libraries: the same frame is to be kept as the same
+    facts["pandas_version"] = _PANDAS_VERSION
     return {**metadata, _PANDAS: json.dumps(facts).encode()}
 
 
