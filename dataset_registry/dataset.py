@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from dataset_registry.errors import InputError
+from dataset_registry.model.manifest import component_label
 from dataset_registry.model.names import component_name, pointer_name
 from dataset_registry.model.partitions import partition_key
 from dataset_registry.model.records import CommitResult, DatasetRecord, Head, NewDataset, PointerRecord, Provenance
@@ -284,8 +285,9 @@ class Draft:
         format: str | None = None,
         read: Mapping[str, Any] | None = None,
         key: Sequence[str] = (),
+        replace: bool = False,
     ) -> None:
-        """Set one component: `value` as for `Dataset.commit`.
+        """Set one component: `value` as for `Dataset.commit`. Setting it twice in one draft takes `replace=True`.
 
         `type` is `data`, `metadata`, `schema` or `overlay`; `metadata` any JSON object; `format` overrides what the
         file's name says (`binary` stores it without a schema); `read` and `key` as for `Dataset.commit`.
@@ -296,6 +298,12 @@ class Draft:
         name = component_name(name)
         if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < 1 << 31:
             raise InputError(f"The index of a component is 0, 1, 2 …, not {index!r}.", index=index)
+        if not replace and (name, index) in self._change.put:
+            raise InputError(
+                f"This draft sets the component {component_label(name, index)!r} already. Give the other one another name or index, or "
+                "replace it: draft.add(…, replace=True).",
+                component=name,
+            )
         staged = stage(
             self._captured,
             self._spool,

@@ -1,12 +1,13 @@
 """The IO manager: every output becomes a version on the run's branch, every input is read from an exact version."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dataset_registry.dagster_io import handlers, metadata, partitions
 from dataset_registry.dagster_io.resource import DatasetRegistryResource
@@ -18,8 +19,8 @@ from dataset_registry.tabular.formats import is_table
 from dataset_registry.version import Version
 
 PARTITION_EXPRESSION = "partition_expr"
-ALLOW_MISSING = "registry/allow_missing_partitions"
-ROW_KEY = "registry/key"
+ALLOW_MISSING = "allow_missing_partitions"
+COLUMNS = "columns"
 
 _reads: "WeakKeyDictionary[Any, list[InputVersion]]" = WeakKeyDictionary()
 """What each running step has loaded so far: its outputs record these as their inputs."""
@@ -31,12 +32,27 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
     The dataset of an asset is its key joined by slashes, behind `prefix`; the metadata `registry/dataset` names another.
     Assets return Arrow tables and readers, pandas and polars frames, LazyFrames, DuckDB relations, a `Path` (any file),
     or a dict of those (several components); inputs are loaded as the type they are annotated with.
-    The asset metadata `registry/key` names the columns that tell the rows of its tables apart.
-    `AssetIn(metadata={"registry/ref": "v3"})` reads any version, tag or branch instead of the run's branch.
+    Asset metadata: `registry/key` names the columns that identify the rows of its tables, `registry/read` are the read options
+    of the files that it returns. Input metadata: `registry/ref` ("v3") reads any version, tag or branch instead of the run's
+    branch, `columns` reads only these, `allow_missing_partitions` loads the partitions that there are.
     """
 
     registry: dg.ResourceDependency[DatasetRegistryResource]
     prefix: str = Field(default="", description="Put before the names of all datasets, such as 'analytics/'.")
+    default_load_type: str = Field(
+        default="pyarrow",
+        description="What inputs without annotation are loaded as: pyarrow, pandas, polars, duckdb, or 'as stored' (pandas "
+        "where pandas wrote it, polars where polars did).",
+    )
+
+    @field_validator("default_load_type")
+    @classmethod
+    def _known_load_type(cls, value: str) -> str:
+        """Raises `ValueError` for a type that inputs are not loaded as."""
+        known = (handlers.AS_STORED, *handlers.LOAD_TYPES)
+        if value not in known:
+            raise ValueError(f"{value!r} is not a default_load_type. Use one of: {', '.join(map(repr, known))}.")
+        return value
 
     # --- output ----------------------------------------------------------------------------------------------------
 
@@ -49,9 +65,14 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
             )
         step = _step(context)
         branch = self.registry.branch_of(step.run_tags if step else None)
-        keys = _keys(context)
+        _check_assets(step, self.prefix)
+        keys = _keys(context) or []
         name = self._dataset_of(context)
+        metadata.check_keys(context.definition_metadata, _output_name(context))
         provenance = _provenance(context, step, keys)
+        becomes_partitioned = bool(keys) and self._was_unpartitioned(name, branch)
+        if becomes_partitioned:
+            context.log.info(f"{name} was not partitioned before: its components without a partition are removed")
         draft = self.registry.registry.draft(
             name,
             branch,
@@ -62,6 +83,8 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
             provenance=provenance,
         )
         with draft:
+            if becomes_partitioned:
+                draft.clear()
             self._fill(draft, context, keys, obj)
         result = draft.result
         self._report(context, step, result, branch=branch, keys=keys, inputs=provenance.inputs)
@@ -74,23 +97,43 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
             )
         )
 
+    def _was_unpartitioned(self, name: str, branch: str) -> bool:
+        """Whether the last run that wrote the dataset wrote it as a whole: its components are of no partition."""
+        try:
+            dataset = self.registry.registry.dataset(name)
+            version, _ = self._version(dataset, branch, pinned=False)
+        except NotFound:
+            return False
+        made = version.productions
+        return bool(made and made[-1].provenance.run_id) and made[-1].provenance.partition is None
+
     def _fill(self, draft: Draft, context: dg.OutputContext, keys: Sequence[str], obj: Any) -> None:
-        columns = _row_key(context)
+        columns, read = _row_key(context), metadata.value(context.definition_metadata, metadata.READ_KEY)
+
+        def add(component: str, value: Any, facts: Mapping[str, object]) -> None:
+            if is_table(value):
+                draft.add(component, value, metadata=facts, key=columns)
+            else:
+                draft.add(component, value, metadata=facts, read=read)
+
+        what = _output_name(context)
         if not keys:
             draft.clear()
-            for name, value in _components(obj).items():
-                draft.add(name or "data", value, key=columns if is_table(value) else ())
+            for name, value in _components(obj, what).items():
+                add(name or "data", value, {})
             return
         values: Mapping[str, Any] = {keys[0]: obj}
         if len(keys) > 1:
-            expression = context.definition_metadata.get(PARTITION_EXPRESSION)
+            given = {str(key).lower(): value for key, value in context.definition_metadata.items()}
+            expression = given.get(PARTITION_EXPRESSION)
             values = partitions.split(obj, keys, context.asset_partitions_def, expression)
+        partitions.refuse_meeting_keys(list(values), what)
         for raw in sorted(values):
             key = partition_key(raw)
             draft.clear_partition(key)
-            for name, value in _components(values[raw]).items():
+            for name, value in _components(values[raw], what).items():
                 component, facts = component_of(key, name)
-                draft.add(component, value, metadata=facts, key=columns if is_table(value) else ())
+                add(component, value, facts)
 
     def _report(
         self,
@@ -106,18 +149,16 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
         if not result.unchanged and result.version.parents:
             dataset = self.registry.registry.dataset(result.version.dataset)
             changes = dataset.diff(f"v{result.version.parents[0]}", f"v{result.version.number}").schema
-        context.add_output_metadata(
-            metadata.materialization(result, branch=branch, inputs=inputs, schema_changes=changes, partitions=keys)
+        own = (
+            metadata.per_partition(result, keys) if len(keys) > 1 and step is not None and context.has_asset_key else {}
         )
-        rows = metadata.partition_rows(result, [partition_key(key) for key in keys])
-        if len(keys) == 1 and rows:
-            context.add_output_metadata({"dagster/partition_row_count": next(iter(rows.values()))})
-        elif step is not None and context.has_asset_key:
-            for key in keys:
-                if (count := rows.get(partition_key(key))) is not None:
-                    step.add_asset_metadata(
-                        {"dagster/partition_row_count": count}, asset_key=context.asset_key, partition_key=key
-                    )
+        found = metadata.materialization(result, branch=branch, inputs=inputs, schema_changes=changes, partitions=keys)
+        found |= metadata.addresses(result.version.dataset, self.registry)
+        for name in {name for facts in own.values() for name in facts}:
+            found.pop(name, None)  # each partition's event has its own
+        context.add_output_metadata(found)
+        for key, facts in own.items():
+            step.add_asset_metadata(facts, asset_key=context.asset_key, partition_key=key)
         if step is None or not context.has_asset_key or step.has_data_version(context.asset_key):
             return
         # For partitions the digest of their own entries: another partition's write must not make a downstream stale.
@@ -130,18 +171,27 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
         """Load an input from the version that the run's branch, or the input's `registry/ref`, names now."""
         step = _step(context)
         branch = self.registry.branch_of(step.run_tags if step else None)
+        _check_assets(step, self.prefix)
         name = self._dataset_of(context)
-        kind = _annotated(context)
+        definition = context.definition_metadata or {}
+        metadata.check_keys(definition, f"The input {context.name!r}" if context.has_input_name else "The input")
+        wanted = handlers.understood(_annotated(context))
+        loader = handlers.Loader(wanted, self.default_load_type, _columns(definition))
         keys = _keys(context)
-        asked = (context.definition_metadata or {}).get(metadata.REF_KEY)
+        asked = metadata.value(definition, metadata.REF_KEY)
         ref = branch if asked is None else str(asked)
+        may_miss = _may_miss(definition) or wanted.is_optional
         try:
             dataset = self.registry.registry.dataset(name)
             version, fallback = self._version(dataset, ref, pinned=asked is not None)
-        except NotFound:
-            if context.has_asset_partitions and _may_miss(context) and handlers.mapping_value(kind)[0]:
-                return {}
-            raise
+        except NotFound as error:
+            if keys is not None and (not keys or (may_miss and wanted.is_mapping)):
+                return loader.nothing(None)
+            if wanted.is_optional:
+                return None
+            raise _not_materialized(context, error, ref) from error
+        if keys is not None and not keys:
+            return loader.nothing(version)
         if step is not None:
             version.note_read(step.run_id)
             _reads.setdefault(step, []).append(
@@ -150,16 +200,17 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
                     version=version.number,
                     digest=version.digest,
                     ref=ref,
-                    components=tuple(keys),
+                    components=tuple(keys or ()),
                     fallback=fallback,
                     label=context.name if context.has_input_name else None,
                 )
             )
-        where = f" (read from {fallback}, which {name} has instead)" if fallback else ""
+        where = f" from {fallback} (no branch {ref} here)" if fallback else ""
         context.log.info(f"Loading {version}{where}")
-        if context.has_asset_partitions:
-            return _load_partitions(version, keys, kind, may_miss=_may_miss(context))
-        return _load_whole(version, kind)
+        metadata.show_read(context, version, ref=ref, fallback=fallback)
+        if keys is not None:
+            return _load_partitions(version, keys, loader, may_miss=may_miss)
+        return _load_whole(version, loader)
 
     def _version(self, dataset: Dataset, ref: str, *, pinned: bool) -> tuple[Version, str | None]:
         """The version of a ref, and the branch that it was read from instead when the dataset lacks the one asked for."""
@@ -179,25 +230,27 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
             return self.prefix + metadata.dataset_name(context.asset_key, definition)
         output = context if isinstance(context, dg.OutputContext) else context.upstream_output
         assert output is not None, "an input that is no asset comes from an output"
+        if (named := metadata.value(output.definition_metadata, metadata.DATASET_KEY)) is not None:
+            return self.prefix + str(named)
         safe = ("".join(c if c.isalnum() or c in "_.-" else "_" for c in part) for part in output.get_identifier())
         return self.prefix + "/".join(["runs", *safe])
 
 
-def _load_whole(version: Version, kind: Any) -> Any:
-    as_mapping, kind = handlers.mapping_value(kind)
-    load = handlers.loader(kind)
+def _load_whole(version: Version, loader: handlers.Loader) -> Any:
     names = list(dict.fromkeys(component.name for component in version.components))
-    if as_mapping:
-        return {name: load(version, [name]) for name in names}
-    if len(names) > 1 and kind not in (Version, Path, bytes) and len(version.schema.distinct()) != 1:
+    if loader.wanted.is_mapping:
+        return {name: loader.load(version, [name]) for name in names}
+    is_table = not any(kind in (Version, Path, bytes) for kind in loader.wanted.kinds)
+    columns = {frozenset(c.name for c in table.columns) for table in version.schema.tables().values()}
+    if len(names) > 1 and is_table and len(columns) != 1:
         raise InputError(
             f"{version} has several components, and they are not alike: {', '.join(names[:10])}. Annotate the input as "
             "dict[str, …] to load each by its name.",
         )
-    return load(version, names)
+    return loader.load(version, names)
 
 
-def _load_partitions(version: Version, keys: Sequence[str], kind: Any, *, may_miss: bool) -> Any:
+def _load_partitions(version: Version, keys: Sequence[str], loader: handlers.Loader, *, may_miss: bool) -> Any:
     wanted = {key: partition_key(key) for key in keys}
     by_partition: dict[str, list[ComponentRecord]] = {partition: [] for partition in wanted.values()}
     for component in version.components:
@@ -205,37 +258,109 @@ def _load_partitions(version: Version, keys: Sequence[str], kind: Any, *, may_mi
         if owner in by_partition:
             by_partition[owner].append(component)
     missing = [key for key, partition in wanted.items() if not by_partition[partition]]
-    as_mapping, inner = handlers.mapping_value(kind)
     found = {key: by_partition[partition] for key, partition in wanted.items() if by_partition[partition]}
-    if (missing and not may_miss) or (not found and not as_mapping):
-        listed = ", ".join(missing[:10]) + (" …" if len(missing) > 10 else "") if missing else "that the input asks for"
+    if not found and loader.wanted.is_optional and not loader.wanted.is_mapping:
+        return None
+    if (missing and not may_miss) or (not found and not loader.wanted.is_mapping):
+        listed = ", ".join(missing[:10]) + (" …" if len(missing) > 10 else "")
         raise NotFound(
             f"{version} has no partition {listed}. Materialize it first, or load what there is with "
             f'metadata={{"{ALLOW_MISSING}": True}} on the input.',
             partitions=missing,
         )
-    load = handlers.loader(inner)
-    if not as_mapping:
-        return load(version, [c.name for components in found.values() for c in components])
+    if not loader.wanted.is_mapping:
+        return loader.load(version, [c.name for components in found.values() for c in components])
     if len(keys) != 1:
-        return {key: load(version, [c.name for c in components]) for key, components in found.items()}
-    return {local_name(c.name, wanted[keys[0]]): load(version, [c.name]) for c in found.get(keys[0], [])}
+        return {key: loader.load(version, [c.name for c in components]) for key, components in found.items()}
+    return {local_name(c.name, wanted[keys[0]]): loader.load(version, [c.name]) for c in found.get(keys[0], [])}
 
 
-def _keys(context: dg.OutputContext | dg.InputContext) -> list[str]:
-    """The partitions of an output or an input, in order; Dagster hands them over in none."""
-    return sorted(context.asset_partition_keys) if context.has_asset_partitions else []
+def _keys(context: dg.OutputContext | dg.InputContext) -> list[str] | None:
+    """The partitions of an output (none: it has none) or of an input (None: it has none), in the order of their definition."""
+    if context.has_asset_partitions:
+        keys = list(context.asset_partition_keys)
+        return partitions.in_order(keys, context.asset_partitions_def, _instance(context))
+    if isinstance(context, dg.OutputContext):
+        return []
+    key = _partition_of_check(context)
+    return None if key is None else [key]
+
+
+def _partition_of_check(context: dg.InputContext) -> str | None:
+    """The partition that an asset check in a run of one partition is about."""
+    step = _step(context)
+    if step is None or not context.has_asset_key or not step.has_partition_key:
+        return None
+    layer = step.job_def.asset_layer
+    if not layer.has(context.asset_key) or (definition := layer.get(context.asset_key).partitions_def) is None:
+        return None
+    key = str(step.partition_key)
+    with suppress(dg.DagsterInvariantViolationError, ValueError):
+        if definition.has_partition_key(key, dynamic_partitions_store=step.instance):
+            return key
+    return None
+
+
+def _instance(context: dg.OutputContext | dg.InputContext) -> Any:
+    step = _step(context)
+    return step.instance if step is not None else None
+
+
+def _check_assets(step: Any, prefix: str) -> None:
+    """Look once at all assets of a code location: whether two of them mean one dataset. Raises `InputError`."""
+    if step is None or step.job_def in _checked:
+        return
+    graph = step.job_def.asset_layer.asset_graph
+    stored: dict[str, dict[dg.AssetKey, Mapping[str, Any]]] = {}
+    for key in graph.materializable_asset_keys:
+        node = graph.get(key)
+        manager = node.assets_def.get_io_manager_key_for_asset_key(key)
+        if isinstance(step.job_def.resource_defs.get(manager), dg.IOManagerDefinition) and _is_ours(step, manager):
+            stored.setdefault(manager, {})[key] = node.metadata
+    for assets in stored.values():
+        metadata.check_names(assets, prefix)
+    _checked.add(step.job_def)
+
+
+def _is_ours(step: Any, manager: str) -> bool:
+    return isinstance(getattr(step.resources, manager, None), DatasetRegistryIOManager)
+
+
+_checked: "WeakSet[Any]" = WeakSet()
+
+
+def _not_materialized(context: dg.InputContext, error: NotFound, ref: str) -> NotFound:
+    """The error for an input that is not there, in the words of Dagster."""
+    if not context.has_asset_key:
+        return error
+    key = context.asset_key.to_user_string()
+    if metadata.value(context.definition_metadata or {}, metadata.REF_KEY) is not None:
+        return NotFound(
+            f"The input {key!r} has no {ref!r}, which its metadata {metadata.REF_KEY} names. {error}", **error.fields
+        )
+    return NotFound(
+        f"The asset {key!r} has not been materialized to this registry, on {ref!r} or the fallback branch. Materialize it first, "
+        f"or annotate the input as Optional[…], and it is None until then. ({error})",
+        **error.fields,
+    )
 
 
 def _row_key(context: dg.OutputContext) -> list[str]:
-    """The columns that tell the rows of an asset's tables apart, as its metadata `registry/key` names them."""
-    named: Any = context.definition_metadata.get(ROW_KEY) or ()
-    named = getattr(named, "value", named)
+    """The columns that identify the rows of an asset's tables, as its metadata `registry/key` names them."""
+    named: Any = metadata.value(context.definition_metadata, metadata.ROW_KEY) or ()
     return [named] if isinstance(named, str) else [str(name) for name in named]
 
 
-def _may_miss(context: dg.InputContext) -> bool:
-    return bool((context.definition_metadata or {}).get(ALLOW_MISSING))
+def _columns(definition: Mapping[str, Any]) -> list[str] | None:
+    """The columns that an input asks for."""
+    named: Any = metadata.value(definition, COLUMNS)
+    if named is None:
+        return None
+    return [named] if isinstance(named, str) else [str(name) for name in named]
+
+
+def _may_miss(definition: Mapping[str, Any]) -> bool:
+    return bool(metadata.value(definition, ALLOW_MISSING) or metadata.value(definition, f"registry/{ALLOW_MISSING}"))
 
 
 def _annotated(context: dg.InputContext) -> Any:
@@ -246,13 +371,18 @@ def _annotated(context: dg.InputContext) -> Any:
         return None
 
 
-def _components(value: Any) -> dict[str | None, Any]:
-    """An output's components by name; None is the name of the only one."""
+def _components(value: Any, what: str) -> dict[str | None, Any]:
+    """An output's components by name; None is the name of the only one. Raises `UnsupportedType`, `InputError`."""
     if not isinstance(value, Mapping):
-        return {None: Path(value) if isinstance(value, str) else value}
+        return {None: handlers.checked_output(value, what)}
     if not value:
-        raise InputError("The asset returned an empty dict. Return at least one component.")
-    return {str(name): part for name, part in value.items()}
+        raise InputError(f"{what} returned an empty dict. Return at least one component.")
+    found: dict[str | None, Any] = {}
+    for name, part in value.items():
+        if str(name) in found:
+            raise InputError(f"{what} returned two components called {str(name)!r}. Give them different names.")
+        found[str(name)] = handlers.checked_output(part, f"{what}, component {str(name)!r},")
+    return found
 
 
 def _description(context: dg.OutputContext) -> str | None:

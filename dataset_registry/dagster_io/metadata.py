@@ -1,44 +1,131 @@
 """What the Dagster UI shows of a version: on each materialization, and on the asset's definition."""
 
-from collections.abc import Sequence
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.metadata import normalize_metadata
 
+from dataset_registry.dagster_io import partitions
 from dataset_registry.dagster_io.resource import DatasetRegistryResource
-from dataset_registry.model.partitions import belongs
+from dataset_registry.errors import InputError, InvalidName
+from dataset_registry.model.names import dataset_name as checked_name
+from dataset_registry.model.partitions import belongs, partition_key
 from dataset_registry.model.records import CommitResult, InputVersion
 from dataset_registry.model.schema import Column, ComponentSchema, SchemaDiff, TableSchema
+from dataset_registry.version import Version
 
 DATASET_KEY = "registry/dataset"
 REF_KEY = "registry/ref"
+ROW_KEY = "registry/key"
+READ_KEY = "registry/read"
+_KEYS = (DATASET_KEY, REF_KEY, ROW_KEY, READ_KEY, "registry/allow_missing_partitions")
+"""Keys of metadata that users give to assets, inputs and outputs."""
+
+
+def value(metadata: Mapping[str, Any] | None, key: str) -> Any:
+    """The value of a key of metadata, plain where Dagster wrapped it."""
+    found = (metadata or {}).get(key)
+    return getattr(found, "value", found)
+
+
+def check_keys(metadata: Mapping[str, Any] | None, what: str) -> None:
+    """Raise `InputError` for a key of ours that is none: it would be overlooked."""
+    for key in metadata or {}:
+        near = difflib.get_close_matches(str(key), _KEYS, 1, 0.8)
+        is_ours = str(key).lower().replace("_", "-").startswith(("registry/", "dataset-registry/"))
+        if key not in _KEYS and (is_ours or (near and "/" in str(key))):
+            raise InputError(
+                f"{what} has the metadata {key!r}, which is not known. "
+                + (f"Did you mean {near[0]!r}? " if near else "")
+                + f"The keys are: {', '.join(_KEYS)}."
+            )
 
 
 def dataset_name(key: dg.AssetKey, metadata: Any = None) -> str:
-    """The dataset of an asset: its metadata `registry/dataset`, else its key joined by slashes."""
-    named = (metadata or {}).get(DATASET_KEY)
-    return str(getattr(named, "value", named)) if named else "/".join(key.path)
+    """The dataset of an asset: its metadata `registry/dataset`, else the parts of its key joined by slashes.
+
+    A slash inside a part is written `=2F`, so that no two keys mean one dataset.
+    """
+    named = value(metadata, DATASET_KEY)
+    return str(named) if named else "/".join(map(_escaped, key.path))
+
+
+def _escaped(part: str) -> str:
+    """A part of an asset key without a slash. What looks like an escape is escaped too, so that it can be told back."""
+    return re.sub("=(?=2F|3D)", "=3D", part).replace("/", "=2F")
+
+
+def check_names(assets: Mapping[dg.AssetKey, Mapping[str, Any]], prefix: str = "") -> None:
+    """Raise `InputError` where two assets, by key with their metadata, mean one dataset, and `InvalidName` where a key cannot
+    be the name of one."""
+    owners: dict[str, dg.AssetKey] = {}
+    for key, metadata in assets.items():
+        try:
+            name = checked_name(prefix + dataset_name(key, metadata))
+        except InvalidName as error:
+            raise InvalidName(
+                f"The asset {key.to_user_string()!r} cannot be a dataset: {error} Or name its dataset with the metadata "
+                f"{DATASET_KEY}.",
+                **error.fields,
+            ) from error
+        if (other := owners.setdefault(name, key)) != key:
+            raise InputError(
+                f"The assets {other.to_user_string()!r} and {key.to_user_string()!r} are both the dataset {name!r}. Name another "
+                f"dataset for one of them with the metadata {DATASET_KEY}.",
+                dataset=name,
+            )
 
 
 def describe_assets(assets: Sequence[Any], *, registry: DatasetRegistryResource, prefix: str = "") -> list[Any]:
     """The same assets with the registry's `dagster/uri` and `dagster/table_name` on their definitions, for the sidebar.
 
-    `prefix` is the IO manager's, when it has one.
+    `prefix` is the IO manager's, when it has one. What a run would refuse is refused here, where definitions load: assets that
+    mean one dataset, metadata that are not known, partition keys that cannot be components. Raises `InputError`, `InvalidName`.
     """
-    given = registry.store or registry.path or ""
-    location = (given.get_value() if isinstance(given, dg.EnvVar) else given) or ""
 
     def describe(spec: dg.AssetSpec) -> dg.AssetSpec:
-        name = prefix + dataset_name(spec.key, spec.metadata)
-        return spec.merge_attributes(
-            metadata={
-                "dagster/table_name": name,
-                "dagster/uri": f"{location.rstrip('/')}#{name}",
-                "dagster/storage_kind": "dataset_registry",
-            }
-        )
+        check_keys(spec.metadata, f"The asset {spec.key.to_user_string()!r}")
+        if isinstance(spec.partitions_def, dg.StaticPartitionsDefinition):
+            partitions.refuse_meeting_keys(
+                spec.partitions_def.get_partition_keys(), f"The asset {spec.key.to_user_string()!r}"
+            )
+        return spec.merge_attributes(metadata=addresses(prefix + dataset_name(spec.key, spec.metadata), registry))
 
-    return list(dg.map_asset_specs(describe, assets))
+    found = list(dg.map_asset_specs(describe, assets))
+    specs = [spec for asset in found for spec in (asset.specs if isinstance(asset, dg.AssetsDefinition) else [asset])]
+    check_names({spec.key: spec.metadata for spec in specs}, prefix)
+    return found
+
+
+def addresses(name: str, registry: DatasetRegistryResource) -> dict[str, Any]:
+    """Where a dataset is, under the keys that the Dagster UI knows."""
+    given = registry.store or registry.path or ""
+    location = (given.get_value() if isinstance(given, dg.EnvVar) else given) or ""
+    return {
+        "dagster/table_name": name,
+        "dagster/uri": f"{location.rstrip('/')}#{name}",
+        "dagster/storage_kind": "dataset_registry",
+    }
+
+
+def show_read(context: dg.InputContext, version: Version, *, ref: str, fallback: str | None) -> None:
+    """Show the version that was read on the run's LOADED_INPUT event.
+
+    (`add_input_metadata` would also record an observation of the asset, and fails for several partitions.)
+    """
+    facts: dict[str, Any] = {
+        "registry/version": str(version),
+        "registry/version_number": version.number,
+        "registry/digest": version.digest or "",
+        "registry/ref": ref if fallback is None else f"{ref} (read from {fallback})",
+    }
+    known = getattr(context, "_user_generated_metadata", None)
+    if known is not None:
+        context._user_generated_metadata = {**known, **normalize_metadata(facts)}
 
 
 def materialization(
@@ -51,8 +138,7 @@ def materialization(
 ) -> dict[str, Any]:
     """The metadata of one materialization. The plain `dagster/…` keys are those that the UI knows."""
     version = result.version
-    tables = [table for schema in result.schemas.values() for table in schema.tables]
-    rows = [table.rows for table in tables if table.rows is not None]
+    rows = _row_counts(result.schemas.values())
     found: dict[str, Any] = {
         "registry/version": dg.MetadataValue.md(_label(result, branch)),
         "registry/version_number": version.number,
@@ -64,8 +150,10 @@ def materialization(
         "registry/schema_changes": _changes(schema_changes),
         "dagster/size_bytes": result.total_bytes,
     }
-    if rows and not partitions:
-        found["dagster/row_count"] = sum(rows)
+    if rows is not None and partitions:
+        found["dagster/partition_row_count"] = rows
+    elif rows is not None:
+        found["dagster/row_count"] = rows
     if (columns := _columns(list(result.schemas.values()))) is not None:
         found["dagster/column_schema"] = columns
     if inputs:
@@ -85,19 +173,29 @@ def materialization(
     return found
 
 
-def partition_rows(result: CommitResult, keys: Sequence[str]) -> dict[str, int]:
-    """How many rows each partition of a materialization has, where that is known."""
-    facts = {(c.name, c.index): c.metadata for c in result.written}
-    found: dict[str, int] = {}
+def per_partition(result: CommitResult, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What each partition of a materialization has by itself: rows, bytes, columns with their statistics."""
+    written = {(c.name, c.index): c for c in result.written}
+    found: dict[str, dict[str, Any]] = {}
     for key in keys:
-        counts = [
-            schema.rows
-            for component, schema in result.schemas.items()
-            if belongs(component[0], facts.get(component, {}), key) and schema.rows is not None
-        ]
-        if counts:
-            found[key] = sum(counts)
+        own = [c for c in written.values() if belongs(c.name, c.metadata, partition_key(key))]
+        schemas = [result.schemas[c.name, c.index] for c in own if (c.name, c.index) in result.schemas]
+        facts: dict[str, Any] = {"dagster/size_bytes": sum(c.size for c in own)}
+        if (rows := _row_counts(schemas)) is not None:
+            facts["dagster/partition_row_count"] = rows
+        if (columns := _columns(schemas)) is not None:
+            facts["dagster/column_schema"] = columns
+        found[key] = facts
     return found
+
+
+def _row_counts(schemas: Iterable[ComponentSchema]) -> int | None:
+    """The rows of tables that have the same columns; of others there is no one number."""
+    tables = [table for schema in schemas for table in schema.tables]
+    if len({frozenset(column.name for column in table.columns) for table in tables}) != 1:
+        return None
+    known = [table.rows for table in tables if table.rows is not None]
+    return sum(known) if known else None
 
 
 def _label(result: CommitResult, branch: str) -> str:
@@ -118,15 +216,19 @@ def _columns(schemas: Sequence[ComponentSchema]) -> dg.TableSchema | None:
     different = list(dict.fromkeys(table.columns for table in tables))
     if len(different) != 1:  # several tables: no one schema speaks for them all
         return None
-    return dg.TableSchema(columns=[_column(column, tables[0]) for column in different[0]])
+    return dg.TableSchema(columns=[_column(column, tables) for column in different[0]])
 
 
-def _column(column: Column, table: TableSchema) -> dg.TableColumn:
-    facts = table.statistics.get(column.name)
-    ranged = facts is not None and facts.min is not None and column.type != "bool"
-    known = [f"from {facts.min} to {facts.max}"] if facts is not None and ranged else []
-    if facts is not None and facts.null_count:
-        known.append(f"{facts.null_count} nulls")
+def _column(column: Column, tables: Sequence[TableSchema]) -> dg.TableColumn:
+    facts = [table.statistics.get(column.name) for table in tables]
+    known: list[str] = []
+    bounds = [(f.min, f.max) for f in facts if f is not None and f.min is not None]
+    with suppress(TypeError):
+        if bounds and column.type != "bool" and len(bounds) == len([t for t in tables if t.rows]):
+            known.append(f"from {min(low for low, _ in bounds)} to {max(high for _, high in bounds)}")
+    nulls: list[int] = [f.null_count for f in facts if f is not None and f.null_count is not None]
+    if len(nulls) == len(tables) and sum(nulls) > 0:
+        known.append(f"{sum(nulls)} nulls")
     return dg.TableColumn(
         column.name,
         column.type,

@@ -8,8 +8,10 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
+from dagster._check import CheckError
 
-from dataset_registry.errors import InputError
+from dataset_registry.errors import InputError, InvalidName
+from dataset_registry.model.partitions import partition_key
 from dataset_registry.tabular.arrow import plain_table
 from dataset_registry.tabular.formats import is_table
 
@@ -47,6 +49,61 @@ def split(value: Any, keys: Sequence[str], partitions: dg.PartitionsDefinition, 
     return parts
 
 
+def in_order(keys: Sequence[str], definition: Any, instance: Any) -> list[str]:
+    """Partition keys in the order of their definition; Dagster hands them over in none."""
+    if len(keys) < 2 or definition is None:
+        return list(keys)
+    if isinstance(definition, dg.TimeWindowPartitionsDefinition):
+        return sorted(keys, key=lambda key: definition.time_window_for_partition_key(key).start)
+    if isinstance(definition, dg.MultiPartitionsDefinition):
+        dimensions = definition.partitions_defs
+        found = {
+            d.name: {definition.get_partition_key_from_str(k).keys_by_dimension[d.name] for k in keys}
+            for d in dimensions
+        }
+        places = {
+            d.name: {key: at for at, key in enumerate(in_order(sorted(found[d.name]), d.partitions_def, instance))}
+            for d in dimensions
+        }
+
+        def place(key: str) -> tuple[int, ...]:
+            parts = definition.get_partition_key_from_str(key).keys_by_dimension
+            return tuple(places[d.name][parts[d.name]] for d in dimensions)
+
+        return sorted(keys, key=place)
+    with suppress(CheckError, dg.DagsterInvariantViolationError):
+        known = {key: at for at, key in enumerate(definition.get_partition_keys(dynamic_partitions_store=instance))}
+        return sorted(keys, key=lambda key: (known.get(key, len(known)), key))
+    return sorted(keys)
+
+
+def refuse_meeting_keys(keys: Sequence[str], what: str) -> None:
+    """Raise `InvalidName` for a key that no component can have, and where two keys would be one."""
+    owners: dict[str, str] = {}
+    for key in keys:
+        try:
+            name = partition_key(key)
+        except InvalidName as error:
+            raise InvalidName(f"{what} has the partition {key!r}: {error}", **error.fields) from error
+        if (other := owners.setdefault(name, key)) != key:
+            raise InvalidName(
+                f"{what} has the partitions {other!r} and {key!r}, which are the same text in Unicode's normal form. Rename one."
+            )
+
+
+def _column(table: pa.Table, name: str) -> str:
+    """The column of this name, in any letter case where there is none in just this one. Raises `InputError`."""
+    if name in table.column_names:
+        return name
+    found = [column for column in table.column_names if column.casefold() == str(name).casefold()]
+    if len(found) != 1:
+        raise InputError(
+            f"The partition_expr {name!r} is no column of the table; it has: {', '.join(table.column_names[:20])}.",
+            column=name,
+        )
+    return str(found[0])
+
+
 def _mask(table: pa.Table, key: str, partitions: dg.PartitionsDefinition, expression: Any) -> pa.ChunkedArray:
     """Which rows are of a partition."""
     if isinstance(partitions, dg.MultiPartitionsDefinition):
@@ -65,12 +122,7 @@ def _mask(table: pa.Table, key: str, partitions: dg.PartitionsDefinition, expres
         for other in masks[1:]:
             mask = pc.and_(mask, other)
         return mask
-    if expression not in table.column_names:
-        raise InputError(
-            f"The partition_expr {expression!r} is no column of the table; it has: {', '.join(table.column_names[:20])}.",
-            column=expression,
-        )
-    column = table[expression]
+    column = table[_column(table, expression)]
     if isinstance(partitions, dg.TimeWindowPartitionsDefinition):
         column = _moments(column, expression)
         window = partitions.time_window_for_partition_key(key)

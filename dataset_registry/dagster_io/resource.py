@@ -7,10 +7,14 @@ from functools import cache
 import dagster as dg
 from pydantic import Field
 
+from dataset_registry.errors import InputError
 from dataset_registry.registry import Registry
 
 BRANCH_TAG = "dataset_registry/branch"
 """The run tag that puts a run on a branch, before anything else does."""
+
+_TAGS = (BRANCH_TAG, "dataset_registry/tag")
+"""Run tags of ours."""
 
 BRANCH_VARIABLE = "DATASET_REGISTRY_BRANCH"
 """The environment variable that names the branch where neither a run tag nor the resource does."""
@@ -52,8 +56,14 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
         return _open(self.path, self.catalog, self.store, self.actor, self.token, self.compression)
 
     def branch_of(self, run_tags: Mapping[str, str] | None = None) -> str:
-        """The branch of a run with these tags."""
+        """The branch of a run with these tags. Raises `InputError` for a tag that looks like ours and is none."""
         tags = run_tags or {}
+        for tag in tags:
+            is_ours = tag.lower().replace("_", "-").startswith(("dataset-registry/", "registry/"))
+            if tag not in _TAGS and is_ours:
+                raise InputError(
+                    f"The run has the tag {tag!r}, which is not known. Did you mean {BRANCH_TAG!r}?", tag=tag
+                )
         return tags.get(BRANCH_TAG) or self.branch or os.environ.get(BRANCH_VARIABLE) or self.fallback_branch
 
 

@@ -66,7 +66,7 @@ def component_name(text: str) -> str:
 
     Raises `InvalidName`.
     """
-    return _normalised(text, "component", MAX_COMPONENT_NAME)
+    return _normalised(text, "component", MAX_COMPONENT_NAME, joiners=True)
 
 
 def user_name(text: str) -> str:
@@ -88,7 +88,11 @@ def name_prefix(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def _normalised(text: object, what: str, limit: int) -> str:
+_JOINERS = "\u200c\u200d"
+"""Zero-width characters that join letters of Persian and Indic scripts, and emoji: within a word they are part of it."""
+
+
+def _normalised(text: object, what: str, limit: int, *, joiners: bool = False) -> str:
     if not isinstance(text, str) or not text:
         raise InvalidName(f"The name of a {what} must be a text that is not empty, not {text!r}.", name=text)
     name = unicodedata.normalize("NFC", text)
@@ -96,7 +100,9 @@ def _normalised(text: object, what: str, limit: int) -> str:
         raise InvalidName(
             f"The name of a {what} may have {limit} bytes, {text[:40]!r}… has more. Shorten it.", name=text
         )
-    for character in "" if name.isascii() and name.isprintable() else name:
+    for position, character in enumerate("" if name.isascii() and name.isprintable() else name):
+        if joiners and character in _JOINERS and _joins(name, position):
+            continue
         # Cc, Cf (bidi marks, zero-width), Cs, Co, Cn, line and paragraph separators: invisible, or not text at all.
         if unicodedata.category(character)[0] == "C" or unicodedata.category(character) in ("Zl", "Zp"):
             raise InvalidName(
@@ -109,6 +115,12 @@ def _normalised(text: object, what: str, limit: int) -> str:
             f"{text!r} cannot be the name of a {what}: it begins or ends with a space. Remove it.", name=text
         )
     return name
+
+
+def _joins(name: str, position: int) -> bool:
+    """Whether the character at a position stands between two that are not ASCII, which is where joiners have a meaning."""
+    around = name[position - 1 : position] + name[position + 1 : position + 2]
+    return len(around) == 2 and not any(c.isascii() or c in _JOINERS for c in around)
 
 
 @dataclass(frozen=True, slots=True)

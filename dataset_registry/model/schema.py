@@ -54,7 +54,7 @@ class TableSchema:
     back on reading. `key` names the columns that tell its rows apart, where that was declared; `cut` is how its parts were
     cut, where they were. `source` says how the text of a delivered file is read: the `rule` that it was captured by, its
     dialect, the types that were proven; None for what was captured before there was a rule, and for Parquet. `notes` are what
-    a user should know of how it was captured.
+    a user should know of how it was captured. `library` is that of the frame that it was stored from.
     """
 
     name: str | None
@@ -66,6 +66,7 @@ class TableSchema:
     cut: Cut | None = None
     source: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    library: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The snapshot: columns alone, without rows and statistics, which belong to the file."""
@@ -87,6 +88,8 @@ class TableSchema:
             facts["cut"] = self.cut.to_json()
         if self.notes:
             facts["notes"] = list(self.notes)
+        if self.library:
+            facts["library"] = self.library
         return facts
 
     @classmethod
@@ -102,6 +105,7 @@ class TableSchema:
             Cut.from_json(facts["cut"]) if "cut" in facts else None,
             snapshot.get("source"),
             tuple(facts.get("notes", ())),
+            facts.get("library"),
         )
 
 

@@ -97,7 +97,7 @@ def table(
     sheet: str | None = None,
     with_labels: bool = False,
 ) -> "pa.Table":
-    """Components as one Arrow table, in order of name and index, with the types their writer had.
+    """Components as one Arrow table, in the order of `names` and of their indexes, with the types their writer had.
 
     `names` None means the whole version when all its tables can be one. `with_labels` adds to `columns` those that are the
     row labels of a pandas frame. Raises `InputError`.
@@ -216,8 +216,11 @@ def _refuse_other_formats(version: VersionRecord, found: Sequence[ComponentRecor
 def _tables(contents: Contents, version: VersionRecord, names: Sequence[str] | None) -> list[ComponentRecord]:
     names = None if names is None else [component_name(name) for name in names]
     found = components(contents, version, names)
-    if names is not None and (missing := [name for name in names if name not in {c.name for c in found}]):
-        component(contents, version, missing[0])
+    if names is not None:
+        if missing := [name for name in names if name not in {c.name for c in found}]:
+            component(contents, version, missing[0])
+        place = {name: at for at, name in enumerate(names)}
+        found.sort(key=lambda c: (place[c.name], c.index))
     tabular = [c for c in found if kind_of(c.format) in formats.TABULAR]
     if not tabular:
         listed = _listed(found)

@@ -176,6 +176,8 @@ def stage_parts(
     user_types: str | None,
     key: Sequence[str] = (),
     cut: Cut | None = None,
+    *,
+    library: str | None = None,
 ) -> Staged:
     """Stage a table that comes as Parquet files with the same columns, in order. Raises `UnreadableFile`."""
     from dataset_registry.tabular import apart, parquet
@@ -185,7 +187,7 @@ def stage_parts(
     read = apart.capture_table if access.is_guarded else parquet.capture_table
     schema, found = read(paths, user_types)
     cut = replace(cut, parts=len(parts)) if cut is not None else None
-    schema = replace(schema, tables=(replace(schema.tables[0], key=tuple(key), cut=cut),))
+    schema = replace(schema, tables=(replace(schema.tables[0], key=tuple(key), cut=cut, library=library),))
     written = [
         (spooled, facts, () if isinstance(spooled.place, Elsewhere) else _pieces_of_file(path, facts.pieces))
         for spooled, path, facts in zip(parts, paths, found, strict=True)
@@ -225,6 +227,7 @@ def _stage_table(spool: Spool, value: Any, key: Sequence[str], previous: TableSc
         key=key,
         previous=previous.cut if previous else None,
     )
+    table = replace(table, library=formats.library_of(value))
     return _table(ComponentSchema("parquet", (table,)), [(spooled, facts, p) for (spooled, p), facts in written])
 
 

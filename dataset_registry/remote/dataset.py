@@ -336,6 +336,7 @@ def _component(key: tuple[str, int], component: StagedComponent, places: dict[st
         content=places[staged.content_hash] if parts is None else None,
         parts=parts,
         user_types=table.user_types if table else None,
+        library=table.library if table else None,
         key=list(table.key) if table else [],
         cut=CutIn(columns=list(table.cut.columns), rows=table.cut.rows) if table and table.cut else None,
         format=None if parts is not None else kind_of(staged.format),

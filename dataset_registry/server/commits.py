@@ -111,7 +111,9 @@ def _stage(
     if component.parts is not None:
         parts = [_spooled(sources, spool, part, used)[0] for part in component.parts]
         cut = Cut(tuple(component.cut.columns), component.cut.rows) if component.cut else None
-        return stage_parts(sources.access, spool, parts, component.user_types, component.key, cut)
+        return stage_parts(
+            sources.access, spool, parts, component.user_types, component.key, cut, library=component.library
+        )
     assert component.content is not None, "one of the two is given"
     spooled, name = _spooled(sources, spool, component.content, used)
 

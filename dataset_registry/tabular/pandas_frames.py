@@ -80,8 +80,12 @@ def _beyond_arrow(frame: Any, labels: Any, table: pa.Table, facts: Mapping[str, 
             "first: frame.columns = frame.columns.astype(str)"
         )
     dtypes = {}
+    arrow = []
     for name, mine, theirs in zip(labels, frame.dtypes, back.dtypes, strict=True):
         if mine == theirs and _name_of(mine) == _name_of(theirs):
+            continue
+        if isinstance(mine, pandas.ArrowDtype):
+            arrow.append(str(name))
             continue
         if isinstance(mine, pandas.SparseDtype) or not _is_named(mine):
             raise UnsupportedType(
@@ -90,6 +94,8 @@ def _beyond_arrow(frame: Any, labels: Any, table: pa.Table, facts: Mapping[str, 
         dtypes[str(name)] = _name_of(mine)
     if dtypes:
         found["dtypes"] = dtypes
+    if arrow:
+        found["arrow"] = arrow
     if _keeps_index(frame):
         found |= _of_index(frame.index, back.index)
     return found
@@ -213,7 +219,9 @@ def to_pandas(table: pa.Table) -> "pandas.DataFrame":
     except ImportError as error:
         raise InputError("This needs pandas: pip install 'dataset-registry[pandas]'.", extra="pandas") from error
     table = _for_pandas(_without_foreign_extensions(table))
+    facts = json.loads((table.schema.metadata or {}).get(FRAME, b"{}"))
     arrow, floats = _columns_of_dtype(table, r".*\[pyarrow\]"), _columns_of_dtype(table, "Float(32|64)")
+    arrow |= {i for i, name in enumerate(table.column_names) if name in facts.get("arrow", ())}
     odd = {
         i: values
         for i, values in enumerate(table.columns)
@@ -226,7 +234,7 @@ def to_pandas(table: pa.Table) -> "pandas.DataFrame":
     for i, values in odd.items():
         series = _arrow_series(values) if i in arrow else _odd_series(values)
         frame.insert(min(i, frame.shape[1]), table.column_names[i], series.set_axis(frame.index))
-    return _as_it_was(frame, json.loads((table.schema.metadata or {}).get(FRAME, b"{}")))
+    return _as_it_was(frame, facts)
 
 
 def _as_it_was(frame: "pandas.DataFrame", facts: Mapping[str, Any]) -> "pandas.DataFrame":

@@ -37,7 +37,8 @@ class ComponentIn(Request):
     component_type: Literal["data", "metadata", "schema", "overlay"] = "data"
     content: ContentIn | None = None
     parts: list[ContentIn] | None = Field(default=None, min_length=1, max_length=100_000)
-    user_types: Text | None = None
+    user_types: Annotated[str, Field(max_length=32 << 20, pattern=r"^[A-Za-z0-9+/=]*$")] | None = None
+    library: Word | None = None
     key: list[Text] = Field(default_factory=list, max_length=20_000)
     cut: CutIn | None = None
     format: Word | None = None

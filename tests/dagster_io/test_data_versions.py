@@ -215,7 +215,7 @@ def test_the_exact_versions_that_were_read_are_recorded_with_refs_and_partitions
     upstream, other = world.version("source"), world.version("plain")
     assert sorted(made.provenance.inputs, key=lambda read: read.dataset) == [
         InputVersion("plain", 1, other.digest, "main", (), None, "plain"),
-        InputVersion("source", 3, upstream.digest, "main", ("blue", "green", "red"), None, "source"),
+        InputVersion("source", 3, upstream.digest, "main", ("red", "green", "blue"), None, "source"),
     ]
     assert made.provenance.run_id == result.run_id
     assert made.provenance.step == "deep__joined"

@@ -71,6 +71,9 @@ def test_the_values_have_the_types_that_the_ui_renders(world: World) -> None:
         "dagster/size_bytes": dg.IntMetadataValue,
         "dagster/row_count": dg.IntMetadataValue,
         "dagster/column_schema": dg.TableSchemaMetadataValue,
+        "dagster/table_name": dg.TextMetadataValue,
+        "dagster/uri": dg.TextMetadataValue,
+        "dagster/storage_kind": dg.TextMetadataValue,
     }
 
 
@@ -90,8 +93,8 @@ def test_parents_schema_changes_and_dedup_are_those_of_the_step_from_the_version
     new, total = facts["registry/new_bytes"], facts["dagster/size_bytes"]
     assert 0 < new < total == sum(c.size for c in world.version("source").components)
     assert facts["registry/dedup_ratio"] == pytest.approx(1 - new / total, abs=1e-4)
-    assert facts["dagster/row_count"] == 503
-    assert "dagster/column_schema" not in facts, "two tables with different columns have no one schema"
+    assert "dagster/row_count" not in facts, "two tables with different columns are not one of 503 rows"
+    assert "dagster/column_schema" not in facts
 
 
 def test_the_inputs_are_a_table_of_exact_versions(world: World) -> None:
@@ -111,7 +114,7 @@ def test_the_inputs_are_a_table_of_exact_versions(world: World) -> None:
         "input": "source@v3",
         "digest": (world.version("source").digest or "")[:12],
         "ref": "main",
-        "partitions": "blue, green, red",
+        "partitions": "red, green, blue",
     }
 
 
