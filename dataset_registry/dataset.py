@@ -300,8 +300,8 @@ class Draft:
             raise InputError(f"The index of a component is 0, 1, 2 …, not {index!r}.", index=index)
         if not replace and (name, index) in self._change.put:
             raise InputError(
-                f"This draft sets the component {component_label(name, index)!r} already. Give the other one another name or index, or "
-                "replace it: draft.add(…, replace=True).",
+                f"This draft sets the component {component_label(name, index)!r} already. Give the other one another name, "
+                "or replace it: draft.add(…, replace=True).",
                 component=name,
             )
         staged = stage(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 from uuid import UUID, uuid5
 
 from starlette.datastructures import UploadFile
@@ -118,7 +119,11 @@ def _stage(
     spooled, name = _spooled(sources, spool, component.content, used)
 
     look = partial(captured, sources.access)
-    return stage_file(look, spool, spooled, component.file_name or name, component.format, component.read, previous)
+    return stage_file(look, spool, spooled, component.file_name or name, component.format, _read(component), previous)
+
+
+def _read(component: ComponentIn) -> dict[str, Any] | None:
+    return component.read if component.encoding is None else {**(component.read or {}), "encoding": component.encoding}
 
 
 def _spooled(sources: Sources, spool: Spool, content: ContentIn, used: dict[str, Upload]) -> tuple[Spooled, str | None]:

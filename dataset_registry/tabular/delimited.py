@@ -154,11 +154,17 @@ def _recognise(path: Path, options: ReadOptions) -> tuple[Dialect, list[str], li
     return dialect, _names(first, header=header, notes=notes), notes
 
 
+_LONGEST_NAME = 4096
 _VALUE = re.compile(r"[-+]?[0-9][0-9.,:TZ+-]*([eE][+-]?[0-9]+)?|true|false")
 
 
 def _names(first: Sequence[str], *, header: bool, notes: list[str]) -> list[str]:
     """The names of the columns, as they are in the file. Raises `UnreadableFile` for names that occur twice."""
+    if header and (longest := max(map(len, first))) > _LONGEST_NAME:
+        raise UnreadableFile(
+            f"The first row of the csv file has a name of {longest:,} characters, and a column's has at most {_LONGEST_NAME:,}. "
+            "If it is no header, say so with read={'header': False}, or commit the file with format='binary'."
+        )
     names = [name if header and name else f"column_{position}" for position, name in enumerate(first, 1)]
     if header and (unnamed := [name for name, given in zip(names, first, strict=True) if not given]):
         notes.append(f"Columns without a name are called by their position: {', '.join(unnamed[:10])}.")
@@ -229,14 +235,22 @@ def _delimiter(text: str, quote: str, *, is_whole: bool) -> str:
     """What separates the fields of most rows; a character that does not occur where there is one column."""
     best = (0.0, 0, "")
     for delimiter in _DELIMITERS:
-        counts = Counter(len(row) for row in _records(text, delimiter, quote, is_whole=is_whole) if row)
-        if not counts:
+        records = [row for row in _records(text, delimiter, quote, is_whole=is_whole) if row]
+        if not records:
             continue
+        counts = Counter(map(len, records))
         usual, often = max(counts.items(), key=lambda found: (found[1], found[0]))
-        share = often / counts.total()
-        if usual > 1 and share >= 0.5 and (share, usual) > best[:2]:
+        share = often / len(records)
+        is_likely = share > 0.5 or (share == 0.5 and len(records[0]) == usual)
+        if usual > 1 and is_likely and (share, usual) > best[:2]:
             best = (share, usual, delimiter)
-    return best[2] or next((delimiter for delimiter in (*_DELIMITERS, "\x1f") if delimiter not in text), "\x1f")
+    if best[2]:
+        return best[2]
+    first = re.split(r"[\r\n]", text, maxsplit=1)[0]
+    in_header = max(_DELIMITERS, key=first.count)
+    if in_header in first:  # rows of different lengths: reading them with it says which
+        return in_header
+    return next((delimiter for delimiter in (*_DELIMITERS, "\x1f") if delimiter not in text), "\x1f")
 
 
 def _refuse_preamble(records: Sequence[Sequence[str]], delimiter: str, skip: int, *, is_comment_meant: bool) -> None:

@@ -30,10 +30,12 @@ _LARGEST_OBJECT = 1 << 30
 _ORDERED = 1000
 """Objects whose keys give the order of the columns; keys that come later stand behind, by name."""
 _ROWS = 1000
-_LONG_NUMBER = r"[0-9][0-9.]{15,}|[0-9][eE]"
+_LONG_NUMBER = r"[:,\[\s]-?[0-9](?:[0-9.]{15}|[0-9.]*[eE][+-]?[0-9])"
 """What a number looks like that may have more digits than a double keeps, or not fit 64 bits."""
 _MOMENTS = (proof.DATE, proof.TIMESTAMP, proof.TIMESTAMPTZ, proof.TIMESTAMP_NS, proof.TIME)
 """What strings may be: a string of digits is a string."""
+_VALUES = "json"
+"""The column of a file whose values are not objects."""
 _NUMBERS = (proof.BIGINT, proof.UBIGINT, proof.INTEGERS, proof.DOUBLE)
 
 Structure = Any
@@ -78,27 +80,29 @@ def _capture(path: Path, options: ReadOptions, size: int) -> TableSchema:
     with _utf8(path, encoding) as plain:
         with sandbox(plain) as connection:
             structure, has_long = _structure(connection, _objects(plain, size))
-            if not isinstance(structure, dict):
-                raise UnreadableFile(
-                    "The json file is no table: its values are not objects such as {\"id\": 1}. Commit it with format='binary' "
-                    "to keep it as it is."
-                )
+            is_wrapped = not isinstance(structure, dict)
+            if is_wrapped:  # values that are not objects are the column `json`
+                structure = {_VALUES: structure}
             asked = [
                 (key,)
                 for key, type in (options.types or {}).items()
                 if _is_text(type) and structure.get(key) == "DOUBLE"
             ]
-            places = [*asked, *(_long_numbers(connection, _objects(plain, size), structure) if has_long else ())]
+            places = [
+                *asked,
+                *(_long_numbers(connection, _objects(plain, size), structure, is_wrapped) if has_long else ()),
+            ]
         names = list(structure)
         notes = [] if "" not in names else [f"A key without a name is the column column_{names.index('') + 1}."]
         columns = [name or f"column_{i}" for i, name in enumerate(names, 1)]
         folded = {name.casefold() for name in names}
         source: dict[str, Any] = {
             "encoding": encoding,
+            "wrapped": is_wrapped,
             "object_bytes": size,
             "keys": names,
             "texts": [list(place) for place in places],
-            "rewritten": bool(places) or len(folded) < len(names) or "" in folded,
+            "rewritten": is_wrapped or bool(places) or len(folded) < len(names) or "" in folded,
         }
         for place in places:
             structure = _with_text(structure, place)
@@ -211,13 +215,14 @@ def _loads(text: str) -> Any:
     return json.loads(text, parse_float=_Number, parse_int=_Number, parse_constant=_Number)
 
 
-def _long_numbers(connection: duckdb.DuckDBPyConnection, objects: str, structure: Structure) -> list[Place]:
+def _long_numbers(
+    connection: duckdb.DuckDBPyConnection, objects: str, structure: Structure, is_wrapped: bool
+) -> list[Place]:
     """The places of numbers that DuckDB's types would change, in order."""
-    rows = connection.sql(f"SELECT json::VARCHAR FROM {objects} WHERE regexp_matches(json::VARCHAR, '{_LONG_NUMBER}')")
+    rows = f"SELECT json::VARCHAR FROM {objects} WHERE regexp_matches(json::VARCHAR, '{_LONG_NUMBER}')"
     found: dict[Place, None] = {}
-    for batch in _batches(rows):
-        for (text,) in batch:
-            _find_long(_loads(text), structure, (), found)
+    for text in _texts(connection, rows):
+        _find_long({_VALUES: _loads(text)} if is_wrapped else _loads(text), structure, (), found)
     return list(found)
 
 
@@ -253,9 +258,11 @@ def _significant(number: str) -> str:
     return re.split("[eE]", number)[0].replace(".", "").lstrip("-+0").rstrip("0")
 
 
-def _batches(rows: Any) -> Iterator[list[Any]]:
-    while batch := rows.fetchmany(_ROWS):
-        yield batch
+def _texts(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[str]:
+    """The one column of a query, row by row."""
+    cursor = connection.execute(query)
+    while batch := cursor.fetchmany(_ROWS):
+        yield from (text for (text,) in batch)
 
 
 @contextmanager
@@ -269,13 +276,11 @@ def _rewritten(path: Path, names: Sequence[str], places: Sequence[Place], source
     with tempfile.TemporaryDirectory(prefix="dataset-registry-") as folder:
         target = Path(folder) / "rewritten"
         with sandbox(path) as connection, target.open("w", encoding="utf-8") as output:
-            rows = connection.sql(f"SELECT json::VARCHAR FROM {objects}")
-            for batch in _batches(rows):
-                for (text,) in batch:
-                    value = _loads(text)
-                    for place in places:
-                        value = _put_text(value, place)
-                    output.write(_dumps({keys[key]: inner for key, inner in value.items()}) + "\n")
+            for text in _texts(connection, f"SELECT json::VARCHAR FROM {objects}"):
+                value = {_VALUES: _loads(text)} if source["wrapped"] else _loads(text)
+                for place in places:
+                    value = _put_text(value, place)
+                output.write(_dumps({keys[key]: inner for key, inner in value.items()}) + "\n")
         yield target
 
 

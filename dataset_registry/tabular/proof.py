@@ -173,7 +173,7 @@ def evidence(text: Callable[[Kind], str], kinds: Sequence[Kind]) -> list[str]:
     x = text(DOUBLE)
     plain = f"regexp_full_match({x}, {literal(_PLAIN)}) AND NOT regexp_full_match({x}, {literal(_SIGNED_ZERO)})"
     return [
-        *(f"bool_and({kind.proof(text(kind))})" for kind in kinds),
+        *(f"bool_and(CASE WHEN {text(kind)} IS NOT NULL THEN {kind.proof(text(kind))} END)" for kind in kinds),
         f"bool_or(regexp_matches({x}, {literal(CLEARLY_NUMBERS)}))",
         f"bool_and({plain})",
         f"max(strlen(ltrim(split_part({x}, '.', 1), '-')))",

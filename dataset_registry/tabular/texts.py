@@ -103,7 +103,12 @@ class Texts:
         for i, kind in kinds.items():
             if kind is not None:
                 text, value = self._text(i, kind), self._value(i, kind)
-                wanted += [f"count_if(NOT {kind.proof(text)})", f"count({text})", f"min({value})", f"max({value})"]
+                wanted += [
+                    f"count_if({text} IS NOT NULL AND NOT {kind.proof(text)})",
+                    f"count({text})",
+                    f"min({value})",
+                    f"max({value})",
+                ]
             else:
                 bounds = ["NULL", "NULL"] if types[i].id in _NESTED else [f"min(c{i})", f"max(c{i})"]
                 wanted += ["0", f"count(c{i})", *bounds]
@@ -144,7 +149,8 @@ class Texts:
     def _refuse(self, i: int, kind: Kind) -> None:
         """Raise `UnreadableFile` with the first value that a declared type has no place for."""
         numbered = f"SELECT row_number() OVER () AS n, c{i} FROM {self._source}"
-        wrong = f"SELECT n, c{i} FROM ({numbered}) WHERE NOT {kind.proof(self._text(i, kind))} LIMIT 1"
+        text = self._text(i, kind)
+        wrong = f"SELECT n, c{i} FROM ({numbered}) WHERE {text} IS NOT NULL AND NOT {kind.proof(text)} LIMIT 1"
         number, value = self._connection.sql(wrong).fetchall()[0]
         raise UnreadableFile(
             f"Column {self._names[i]!r}: {value[:60]!r} in row {number:,} does not fit {kind.type}, the type that "

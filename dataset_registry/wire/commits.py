@@ -30,19 +30,20 @@ class ComponentIn(Request):
     """A component to set. A table comes as several Parquet `parts` with the same columns, any other content as one; `key`
     are the columns that tell its rows apart. `read` are the read options of a file: `types`, `delimiter`, `header`, `skip_rows`,
     `comment`, `quote`, `encoding`, `decimal`, `null_values`, `date_format`, `sheet`, `format`; left out, those of the version
-    before."""
+    before. `encoding` is short for that one option."""
 
     component_name: Name
     component_index: int = Field(default=0, ge=0, le=MOST_IDS)
     component_type: Literal["data", "metadata", "schema", "overlay"] = "data"
     content: ContentIn | None = None
     parts: list[ContentIn] | None = Field(default=None, min_length=1, max_length=100_000)
-    user_types: Annotated[str, Field(max_length=32 << 20, pattern=r"^[A-Za-z0-9+/=]*$")] | None = None
+    user_types: Annotated[str, Field(max_length=32 << 20, pattern=r"^[^\x00]*$")] | None = None
     library: Word | None = None
     key: list[Text] = Field(default_factory=list, max_length=20_000)
     cut: CutIn | None = None
     format: Word | None = None
     read: dict[str, Any] | None = None
+    encoding: Word | None = None
     file_name: Word | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
 

@@ -26,10 +26,17 @@ DEPENDENT_VIEWS = {
         ) d JOIN schemas s ON s.id = d.id
     """,
 }
-LONG = "SELECT DISTINCT format FROM {table} WHERE length(format) > 50 ORDER BY format"
+VERSIONS = """
+    SELECT DISTINCT d.name, v.version_number FROM dataset_version_files c
+    JOIN dataset_versions v ON v.id = c.version_id JOIN datasets d ON d.id = v.dataset_id
+    WHERE {condition} ORDER BY d.name, v.version_number
+"""
+LONG = "length(c.format) > 50"
 TWICE = """
-    SELECT f.content_hash, c.format FROM file_captures c JOIN files f ON f.id = c.file_id
-    GROUP BY f.content_hash, c.format HAVING count(*) > 1 ORDER BY f.content_hash
+    EXISTS (
+        SELECT 1 FROM file_captures x WHERE x.file_id = c.file_id AND x.format = c.format
+        GROUP BY x.file_id, x.format HAVING count(*) > 1
+    )
 """
 
 
@@ -41,27 +48,23 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    connection = op.get_bind()
-    long = {
-        row[0]
-        for table in ("manifest_entries", "file_captures")
-        for row in connection.execute(sa.text(LONG.format(table=table)))
-    }
-    if long:
-        refuse(f"{len(long)} formats with read options of more than 50 characters: {', '.join(sorted(long)[:5])}")
-    if twice := connection.execute(sa.text(TWICE)).all():
-        named = ", ".join(f"{content_hash[:12]} as {format}" for content_hash, format in twice[:10])
-        refuse(f"{len(twice)} files that were captured by two rules: {named}")
+    refuse("formats of more than 50 characters, with their read options,", LONG)
+    refuse("a schema by each of two rules", TWICE)
+    op.execute("DELETE FROM file_captures WHERE length(format) > 50")  # of files that no version has
     with op.batch_alter_table("file_captures", recreate="always" if is_sqlite() else "auto") as batch:
         batch.drop_constraint("pk_file_captures", type_="primary")
         batch.create_primary_key("pk_file_captures", ["file_id", "format"])
     alter_formats(sa.String(50))
 
 
-def refuse(what: str) -> None:
-    raise RuntimeError(
-        f"Revision 0013 has no place for {what}. Stay at revision 0014, or delete the versions that have them first."
-    )
+def refuse(what: str, condition: str) -> None:
+    """Raise `RuntimeError` with the versions that have what revision 0013 has no place for."""
+    if found := op.get_bind().execute(sa.text(VERSIONS.format(condition=condition))).all():
+        named = ", ".join(f"{name}@v{number}" for name, number in found[:20])
+        raise RuntimeError(
+            f"Revision 0013 has no place for {what} of {len(found)} versions: {named}. Stay at revision 0014, or delete these "
+            "versions first."
+        )
 
 
 def is_sqlite() -> bool:

@@ -233,7 +233,7 @@ def test_a_single_run_over_a_dict_makes_one_version(world: World) -> None:
     assert [v.number for v in world.registry.dataset("source").tree()] == [1]
     assert sorted(e.partition or "" for e in result.get_asset_materialization_events()) == ["blue", "green", "red"]
     assert world.version("source").provenance.partition == "red, green, blue", "in the order of their definition"
-    assert world.version("source").message == "Materialize source [blue … red]"
+    assert world.version("source").message == "Materialize source [red … blue]"
 
 
 def test_a_single_run_leaves_partitions_outside_of_it_alone(world: World) -> None:

@@ -329,10 +329,3 @@ def populate(catalog: Catalog, revision: str) -> None:
         execute(catalog, leased, {"id": file})
         ranges = "INSERT INTO file_ranges (file_id, position, object_id, object_offset, byte_count) VALUES (:id, 0, :id, 0, 1)"
         execute(catalog, ranges, {"id": file})
-    elif revision == "0014":
-        execute(
-            catalog,
-            "INSERT INTO file_captures (file_id, format, schema_id, statistics_json) "
-            "SELECT file_id, :format, schema_id, '[]' FROM file_captures WHERE format = 'json'",
-            {"format": 'json; {"encoding":"latin-1"}'},
-        )

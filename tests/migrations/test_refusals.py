@@ -61,6 +61,27 @@ def _two_parents(registry: Registry, folder: Path) -> str:
     return r"raw/merged@v4"
 
 
+def _read_options(registry: Registry, folder: Path) -> str:
+    (folder / "codes.csv").write_text("zip;name\n02134;x\n")
+    read = {"delimiter": ";", "types": {"zip": "string", "name": "string"}}
+    registry.create_dataset("raw/codes").commit({"data": folder / "codes.csv"}, read=read)
+    return r"raw/codes@v1"
+
+
+def _captured_by_two_rules(registry: Registry, folder: Path) -> str:
+    (folder / "codes.csv").write_text("zip\n02134\n")
+    registry.create_dataset("raw/twice").commit({"data": folder / "codes.csv"})
+    catalog = registry._access.catalog
+    schema = support.insert(catalog, "schemas", digest="5c" * 32, schema_json='{"format": "csv", "tables": []}')
+    support.execute(
+        catalog,
+        "INSERT INTO file_captures (file_id, format, schema_id, statistics_json) "
+        "SELECT file_id, format, :schema, '[]' FROM file_captures WHERE format = 'csv'",
+        {"schema": schema},
+    )
+    return r"raw/twice@v1"
+
+
 @pytest.mark.parametrize(
     ("make", "revision"),
     [
@@ -73,6 +94,8 @@ def _two_parents(registry: Registry, folder: Path) -> str:
         (_table_in_parts, "0007"),
         (_table_in_parts, "0001"),
         (_two_parents, "0007"),
+        (_read_options, "0013"),
+        (_captured_by_two_rules, "0013"),
     ],
 )
 def test_a_downgrade_that_would_lose_data_names_the_versions_and_changes_nothing(

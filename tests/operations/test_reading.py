@@ -63,7 +63,7 @@ def test_the_same_table_from_every_library_has_one_digest(dataset: Dataset) -> N
     }
     for frame in frames.values():
         dataset.commit({"data": frame})
-    assert [v.number for v in dataset.tree()] == [1]
+    assert len({v.digest for v in dataset.tree()}) == 1
 
 
 def test_types_that_the_stored_table_lacks_come_back(dataset: Dataset) -> None:

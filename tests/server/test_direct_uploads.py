@@ -68,7 +68,7 @@ def test_of_what_is_stored_already_no_more_is_read_than_footers(
     assert fetched == []
     assert len(read) > 20
     assert sum(read) < 40_000
-    assert again.to_arrow() == grown
+    assert again.to_arrow("data") == grown
     assert on_s3.owner.verify(deep=True).clean
 
 
