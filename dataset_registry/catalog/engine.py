@@ -6,6 +6,7 @@ SQLite: WAL, `synchronous=FULL`, foreign keys on, one engine for reads (deferred
 """
 
 import os
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -29,6 +30,9 @@ except ImportError:  # Windows: writers wait in SQLite's own busy handler
 
 Transaction = Connection
 """An open transaction: what every function of this package takes first. Opaque above this floor."""
+
+_BUSY_SECONDS = 30
+"""How long SQLite waits for another writer, where it waits."""
 
 HEAD = "0014"
 """The newest revision in migrations/versions/, kept here so that opening a catalog does not import Alembic (0.6 s)."""
@@ -288,7 +292,7 @@ class Catalog:
             event.listen(engine, "checkin", lambda connection, record: record.info.update(used=monotonic()))
             event.listen(engine, "checkout", _look_at_idle)
         else:
-            engine = create_engine(self.url, connect_args={"timeout": 30, "check_same_thread": False})
+            engine = create_engine(self.url, connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False})
             event.listen(engine, "connect", _configure_sqlite)
             event.listen(engine, "connect", lambda connection, record: self._sqlite_connections.add(connection))
             event.listen(engine, "close", lambda connection, record: self._sqlite_connections.discard(connection))
@@ -415,9 +419,23 @@ def _translated(address: str) -> Iterator[None]:
 def _configure_sqlite(connection: Any, record: object) -> None:
     connection.isolation_level = None  # transactions begin where our "begin" listener says, DDL included
     cursor = connection.cursor()
-    for setting in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "recursive_triggers=ON"):
+    _use_wal(cursor)
+    for setting in ("synchronous=FULL", "foreign_keys=ON", "recursive_triggers=ON"):
         cursor.execute(f"PRAGMA {setting}")
     cursor.close()
+
+
+def _use_wal(cursor: Any) -> None:
+    """Set the journal mode. On a new catalog SQLite does not wait for whoever does the same: it says that it is locked."""
+    deadline = monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or monotonic() > deadline:
+                raise
+            sleep(0.01)
 
 
 def _after_fork() -> None:
