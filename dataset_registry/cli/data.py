@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
 
 import typer
 
-from dataset_registry.cli import graph, place
+from dataset_registry.cli import graph, place, tree
 from dataset_registry.cli.output import (
     AsJson,
     Yes,
     confirmed,
+    count_of,
     moment,
     print_facts,
     print_json,
@@ -117,7 +118,7 @@ def put(
         list[str],
         typer.Argument(
             metavar="FILES…",
-            help="Files to set: a path, name=path for a component of that name, or - for standard input.",
+            help="Files and folders to set: a path, name=path for a component of that name, or - for standard input.",
         ),
     ],
     message: Message = None,
@@ -126,7 +127,16 @@ def put(
     format: Annotated[
         str | None, typer.Option("--format", help="csv, json, parquet, excel or binary; else the name tells.")
     ] = None,
-    encoding: Annotated[str | None, typer.Option("--encoding", help="What a CSV file is encoded in.")] = None,
+    read: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--read",
+            metavar="OPTION=VALUE",
+            help="How files are read: types.zip=string, delimiter=;, header=false, skip_rows=2, comment=#, encoding=latin-1, "
+            "decimal=,, null_values=NA,-, date_format=%d.%m.%Y, sheet=Codes. Holds on in later versions; --read none drops it.",
+        ),
+    ] = None,
+    sync: Annotated[bool, typer.Option("--sync", help="Remove the components that are not among the files.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what somebody else committed meanwhile.")
     ] = False,
@@ -138,20 +148,24 @@ def put(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Commit files: they become components of a new version, the others carry over. Makes the dataset if there is none.
+    """Commit files: they become components of a new version, the others carry over. Creates the dataset if there is none.
 
-    One file alone is the component `data`; of several, each has its file's name without the suffix.
+    One file alone is the component `data`. Of several, and of folders, each component has the file's relative path for a name;
+    `get` writes the same files and folders.
     """
     from dataset_registry.wire.commits import CommitShape
 
-    named = [_named(text, alone=len(files) == 1) for text in files]
+    named = tree.named_files(files)
+    options = tree.read_options(read)
     with (
         working(f"committing to {dataset}"),
         registry.draft(dataset, branch, message=message, overwrite=overwrite, trust_stat=trust_stat) as draft,
     ):
+        if sync:
+            draft.clear()
         for name, source in named:
             value: Any = sys.stdin.buffer if source == "-" else Path(source)
-            draft.add(name, value, type=kind, format=format, read={"encoding": encoding} if encoding else None)
+            draft.add(name, value, type=kind, format=format, read=options)
     result = draft.result
     if as_json:
         print_json(CommitShape.of(result))
@@ -160,13 +174,38 @@ def put(
     else:
         new = f"{size(result.new_bytes)} new of {size(result.total_bytes)}"
         typer.echo(f"{draft.version} on {branch}, {(draft.version.digest or '')[:8]}: {new}")
+    for schema in result.schemas.values():
+        for note in (note for table in schema.tables for note in table.notes):
+            typer.echo(f"note: {note}", err=True)
 
 
-def _named(text: str, *, alone: bool) -> tuple[str, str]:
-    name, equals, source = text.partition("=")
-    if equals and not Path(text).exists():
-        return name, source
-    return ("data" if alone or text == "-" else Path(text).stem), text
+@app.command()
+@here
+def rm(
+    registry: "Registry",
+    dataset: DatasetName,
+    components: Annotated[
+        list[str], typer.Argument(metavar="COMPONENTS…", help="Names; with a slash at the end, a folder.")
+    ],
+    message: Message = None,
+    branch: Annotated[str, typer.Option("--branch", "-b", help="The branch to commit to.")] = "main",
+) -> None:
+    """Remove components: a new version has the others. Earlier versions keep them."""
+    found = registry.dataset(dataset)
+    there = [component.name for component in found.version(branch).components]
+    names = dict.fromkeys(
+        name
+        for wanted in components
+        for name in ([n for n in there if n.startswith(wanted)] if wanted.endswith("/") else [wanted])
+    )
+    if not names:
+        raise InputError(f"{dataset} has nothing below {', '.join(components)} on {branch}.")
+    with working(f"committing to {dataset}"), found.draft(branch, message=message) as draft:
+        for name in names:
+            draft.remove(name)
+    typer.echo(
+        f"{draft.version} on {branch}, {(draft.version.digest or '')[:8]}: removed {count_of(len(names), 'component')}"
+    )
 
 
 @app.command()

@@ -100,6 +100,11 @@ def confirmed(question: str, *, yes: bool, otherwise: str = "") -> bool:
     return typer.confirm(question)
 
 
+def count_of(count: int, what: str) -> str:
+    """A count of things: `1 version`, `2 versions`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def size(count: int) -> str:
     """Bytes in the unit that reads best."""
     value = float(count)

@@ -1,12 +1,13 @@
 """Reading what a version holds: components, schema, bytes, tables, files in a folder; from any source of contents."""
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 from shutil import copyfileobj
 from typing import TYPE_CHECKING, BinaryIO
 from uuid import uuid4
@@ -136,7 +137,8 @@ def lazily(contents: Contents, version: VersionRecord, names: Sequence[str] | No
 def checkout(contents: Contents, version: VersionRecord, folder: Path, names: Sequence[str] | None) -> list[Path]:
     """Write a version's components as files into a folder: copies, free to change. Their paths.
 
-    A file that exists already is not overwritten. Raises `InputError`, `StorageError`.
+    A component whose name is a relative path, such as `cats/1.png`, becomes that file. A file that exists already is not
+    overwritten. Raises `InputError`, `StorageError`.
     """
     found = components(contents, version, names)
     objects = contents.objects(version, found)
@@ -150,6 +152,12 @@ def checkout(contents: Contents, version: VersionRecord, folder: Path, names: Se
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for source, target in zip(sources, targets, strict=True):
+            if target.parent != folder:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if folder.resolve() not in target.parent.resolve().parents:
+                    raise InputError(
+                        f"{target.parent} leads out of {folder}. Check out into an empty folder.", path=str(target)
+                    )
             partial = target.with_name(f".{uuid4().hex}.partial")
             try:
                 with contents.open(version, source) as stream, partial.open("xb") as output:
@@ -238,19 +246,37 @@ def _tables(contents: Contents, version: VersionRecord, names: Sequence[str] | N
 
 
 def _file_names(files: Sequence[tuple[ComponentRecord, int]]) -> list[str]:
-    """A file name for each part of components; where two would be the same, a piece of the component's hash tells them apart."""
-    names = [_file_name(component, part) for component, part in files]
+    """A relative path for each part of components: their names where these are such paths, else names made safe. Where two
+    would be the same, or one a folder of the other, a piece of the component's hash tells them apart."""
+    names = [_path(component, part) or _file_name(component, part) for component, part in files]
     counts = Counter(name.casefold() for name in names)
+    folders = {str(parent).casefold() for name in names for parent in PurePosixPath(name).parents}
     return [
-        name if counts[name.casefold()] == 1 else _file_name(component, part, mark=True)
+        name
+        if counts[name.casefold()] == 1 and name.casefold() not in folders
+        else _file_name(component, part, mark=True)
         for name, (component, part) in zip(names, files, strict=True)
     ]
+
+
+def _path(found: ComponentRecord, part: int) -> str | None:
+    """The name of a component as a relative path with the suffix of its format; None where it is no path to be trusted."""
+    segments = found.name.split("/")
+    if any(segment in ("", ".", "..") or "\\" in segment or len(segment.encode()) > 200 for segment in segments):
+        return None
+    if any(segment.casefold() == ".git" for segment in segments) or (os.name == "nt" and not found.name.isalnum()):
+        return None  # a repository of git runs what lies in it
+    numbers = "".join(f"-{number}" for number in (found.index, part) if number)
+    stem, suffix = os.path.splitext(found.name)
+    if suffix and formats.is_suffix_of(suffix, kind_of(found.format)):
+        return f"{stem}{numbers}{suffix}"
+    return f"{found.name}{numbers}{formats.usual_suffix(kind_of(found.format))}"
 
 
 def _file_name(found: ComponentRecord, part: int, *, mark: bool = False) -> str:
     """The component's own name made safe and short, its index and part, its format."""
     safe = "".join(character if character.isalnum() or character in "._+=-" else "_" for character in found.name)
-    suffix = {"parquet": ".parquet", "csv": ".csv", "json": ".json", "excel": ".xlsx"}.get(kind_of(found.format), "")
+    suffix = formats.usual_suffix(kind_of(found.format))
     if found.format == "excel" and PurePath(safe).suffix.lower() in (".xls", ".xlsm", ".xlsb", ".ods"):
         suffix = PurePath(safe).suffix
     stem = safe.removesuffix(suffix).lstrip(".") or "component"

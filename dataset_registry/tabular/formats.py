@@ -29,6 +29,16 @@ COMPRESSIBLE = ("csv", "json")
 """Formats that have no compression of their own."""
 
 
+def is_suffix_of(suffix: str, format: str) -> bool:
+    """Whether files of a format may have this suffix; of plain bytes, any that is no other format's."""
+    return _SUFFIXES.get(suffix.lower(), BINARY) == format
+
+
+def usual_suffix(format: str) -> str:
+    """The suffix of files of a format, none for plain bytes."""
+    return next((suffix for suffix, named in _SUFFIXES.items() if named == format), "")
+
+
 def is_table(value: object) -> bool:
     """Whether a value is a table of any library: it speaks Arrow's C stream, or is a polars LazyFrame."""
     return hasattr(value, "__arrow_c_stream__") or is_lazy_frame(value)

@@ -838,8 +838,10 @@ def test_a_component_may_have_any_printable_name(flights: Dataset, tmp_path: Pat
         assert read(version, name) == name.encode()
         (path,) = version.checkout(tmp_path / f"{number}", component=name)
         assert path.read_bytes() == name.encode()
-        assert path.parent == tmp_path / f"{number}"
-    assert len(version.checkout(tmp_path / "all")) == len(list((tmp_path / "all").iterdir())) == len(_PRINTABLE) + 1
+        assert tmp_path / f"{number}" in path.parents
+    assert len(version.checkout(tmp_path / "all")) == len(_PRINTABLE) + 1
+    everything = [path for path in (tmp_path / "all").rglob("*") if path.is_file()]
+    assert len(everything) == len(_PRINTABLE) + 1
     with flights.draft() as draft:
         for name in _PRINTABLE:
             draft.remove(name)

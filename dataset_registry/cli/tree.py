@@ -1,0 +1,92 @@
+"""Files and folders on the command line: which component each file is, and how it is read."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from dataset_registry.errors import InputError
+
+_LEFT_OUT = ".git"
+
+
+def named_files(arguments: Sequence[str]) -> list[tuple[str, str]]:
+    """The component's name and the path of each file that arguments name: files, folders, `name=path`, `-`.
+
+    One file alone is `data`. A folder alone gives the paths in it; of several arguments each file has the path that was
+    typed, relative to what all have in common where some are absolute. Raises `InputError` where two would have one name.
+    """
+    found: list[tuple[str, str]] = []
+    plain = [text for text in arguments if _given_name(text) is None and text != "-"]
+    base = _base(plain)
+    for text in arguments:
+        given = _given_name(text)
+        if text == "-":
+            found.append(("data", text))
+        elif given is not None:
+            name, path = given
+            found += [(name, path)] if not os.path.isdir(path) else _below(path, path, f"{name}/")
+        elif os.path.isdir(text):
+            found += _below(text, text if len(arguments) == 1 else base, "")
+        else:
+            found.append(("data" if len(arguments) == 1 else os.path.relpath(text, base).replace(os.sep, "/"), text))
+    owners: dict[str, str] = {}
+    for name, path in found:
+        if (other := owners.setdefault(name, path)) != path:
+            raise InputError(f"{other} and {path} would both be the component {name!r}. Name one: {name}-2={path}")
+    return found
+
+
+def _given_name(text: str) -> tuple[str, str] | None:
+    name, equals, path = text.partition("=")
+    return (name, path) if equals and not os.path.exists(text) else None
+
+
+def _base(paths: Sequence[str]) -> str:
+    """What names are relative to: where we are, or what all paths have in common where some lead elsewhere."""
+    if all(not os.path.isabs(path) and ".." not in Path(path).parts for path in paths):
+        return "."
+    return os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+
+
+def _below(folder: str, base: str, prefix: str) -> list[tuple[str, str]]:
+    """Every file below a folder, in order."""
+    found = []
+    for parent, folders, files in os.walk(folder):
+        if _LEFT_OUT in folders:
+            folders.remove(_LEFT_OUT)
+            typer.echo(f"note: {os.path.join(parent, _LEFT_OUT)} is left out", err=True)
+        folders.sort()
+        for name in sorted(files):
+            path = os.path.join(parent, name)
+            found.append((prefix + os.path.relpath(path, base).replace(os.sep, "/"), path))
+    if not found:
+        raise InputError(f"{folder} has no files. Name a folder that has some.", path=folder)
+    return found
+
+
+def read_options(given: Sequence[str] | None) -> dict[str, Any] | None:
+    """Read options as the command line has them: `types.zip=string`, `header=false`, `null_values=NA,-`; `none` for none."""
+    if not given:
+        return None
+    if list(given) == ["none"]:
+        return {}
+    found: dict[str, Any] = {}
+    for text in given:
+        option, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"{text!r} is no read option: write OPTION=VALUE, such as types.zip=string.")
+        name, dot, column = option.partition(".")
+        if dot:
+            found.setdefault(name, {})[column] = value
+        elif option == "header":
+            found[option] = {"true": True, "false": False}.get(value.lower(), value)
+        elif option == "skip_rows":
+            found[option] = int(value) if value.isdigit() else value
+        elif option == "null_values":
+            found[option] = value.split(",")
+        else:
+            found[option] = {"\\t": "\t", "tab": "\t"}.get(value, value) if option == "delimiter" else value
+    return found
