@@ -144,7 +144,7 @@ _GUESSES: Sequence[tuple[Kind, re.Pattern[str]]] = [
     (TIMESTAMP, re.compile(_DAY + "[T ][0-9:.]+")),
     (TIMESTAMPTZ, re.compile(_DAY + "[T ][0-9:.]+(Z|[+-][0-9:]+)")),
     (TIME, re.compile(r"[0-9:.]{8,}")),
-    (DOUBLE, re.compile(rf"({_PLAIN})([eE][+-]?[0-9]+)?")),
+    (DOUBLE, re.compile(rf"({_PLAIN})([eE][+-]?[0-9]+)?|{'|'.join(_SPECIAL)}")),
 ]
 
 

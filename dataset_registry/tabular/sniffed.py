@@ -9,7 +9,7 @@ import pyarrow as pa
 from dataset_registry.errors import UnreadableFile
 from dataset_registry.model.reading import kind_of, options_of
 from dataset_registry.model.schema import Column
-from dataset_registry.tabular.arrow import columns_of
+from dataset_registry.tabular.arrow import columns_of, type_of
 from dataset_registry.tabular.sandbox import literal, sandbox
 
 
@@ -34,12 +34,19 @@ def read(path: Path, format: str, columns: Sequence[Column]) -> pa.Table:
 
 
 def _first_that_fits(connection: duckdb.DuckDBPyConnection, source: str, columns: Sequence[Column]) -> pa.Table | None:
-    """As it was: types from a sample, and where a later value contradicts them, from everything."""
-    for ending in (")", ", sample_size=-1)"):
+    """As it was: types from a sample, and where a later value contradicts them, from everything. Where a later version of
+    DuckDB sees other types, those that were captured are told to it."""
+    plain = pa.schema([pa.field(column.name, type_of(column)) for column in columns])
+    names = {
+        "'" + name.replace("'", "''") + "'": kind
+        for name, kind in zip(plain.names, duckdb.from_arrow(plain.empty_table()).types, strict=True)
+    }
+    told = ", ".join(f"{name}: '{kind}'" for name, kind in names.items())
+    for ending in (")", ", sample_size=-1)", f", {'columns' if 'read_json' in source else 'types'}={{{told}}})"):
         try:
             table = connection.sql(f"FROM {source}{ending}").to_arrow_table()
-        except duckdb.ConversionException:
+        except (duckdb.ConversionException, duckdb.BinderException):
             continue
-        if columns_of(table.schema) == tuple(columns):
+        if [(c.name, c.type) for c in columns_of(table.schema)] == [(c.name, c.type) for c in columns]:
             return table
     return None

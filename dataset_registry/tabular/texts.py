@@ -92,7 +92,7 @@ class Texts:
         for i, ladder in enumerate(self._ladders):
             if i in self._declared or ladder is None:
                 found[i] = self._declared.get(i)
-            elif not self._has_own and (kind := proof.guess(columns[i], ladder)) is not None:
+            elif not (self._has_own or self._decimal != ".") and (kind := proof.guess(columns[i], ladder)) is not None:
                 found[i] = kind
         return found
 

@@ -14,6 +14,7 @@ from dataset_registry.errors import InputError
 from dataset_registry.model.schema import ComponentSchema, TableSchema
 from dataset_registry.tabular import capture, combine, convert, duckdb_relations, polars_frames, writer
 from dataset_registry.tabular.arrow import plain_schema
+from dataset_registry.tabular.parquet import INT96_UNIT
 
 if TYPE_CHECKING:
     import duckdb
@@ -48,7 +49,7 @@ class WholeTable:
         tables = []
         for path, schema in zip(files, self.members, strict=True):
             if schema.format == "parquet":
-                table = pq.read_table(path, coerce_int96_timestamp_unit="us")
+                table = pq.read_table(path, coerce_int96_timestamp_unit=INT96_UNIT)
             else:
                 table = capture.read(path, schema, self.sheet)
             tables.append(_with_columns(table, self.plain))
@@ -57,8 +58,9 @@ class WholeTable:
     def lazy(self, files: Sequence[Sequence[Path]]) -> "LazyTable":
         """The Parquet files of the components, in order."""
         if self.plain is None:
-            first = pq.read_schema(files[0][0])
-            return LazyTable([[path for paths in files for path in paths]], plain_schema(first), self.writer)
+            with pq.ParquetFile(files[0][0], coerce_int96_timestamp_unit=INT96_UNIT) as first:
+                plain = plain_schema(first.schema_arrow)
+            return LazyTable([[path for paths in files for path in paths]], plain, self.writer)
         by_schema = groupby(zip(files, self.members, strict=True), key=lambda found: found[1].to_json())
         runs = [[path for paths, _ in run for path in paths] for _, run in by_schema]
         return LazyTable(runs, self.plain, self.writer)
