@@ -7,6 +7,7 @@ from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 import dagster as dg
+from dagster._core.definitions.partitions.context import partition_loading_context
 from pydantic import Field, field_validator
 
 from dataset_registry.dagster_io import handlers, metadata, partitions
@@ -277,26 +278,30 @@ def _load_partitions(version: Version, keys: Sequence[str], loader: handlers.Loa
 
 def _keys(context: dg.OutputContext | dg.InputContext) -> list[str] | None:
     """The partitions of an output (none: it has none) or of an input (None: it has none), in the order of their definition."""
+    if isinstance(context, dg.InputContext) and (key := _partition_of_check(context)) is not None:
+        return [key]
     if context.has_asset_partitions:
         keys = list(context.asset_partition_keys)
         return partitions.in_order(keys, context.asset_partitions_def, _instance(context))
-    if isinstance(context, dg.OutputContext):
-        return []
-    key = _partition_of_check(context)
-    return None if key is None else [key]
+    return [] if isinstance(context, dg.OutputContext) else None
 
 
 def _partition_of_check(context: dg.InputContext) -> str | None:
-    """The partition that an asset check in a run of one partition is about."""
+    """The partition that an asset check in a run of one partition is about (to Dagster it is about all of them)."""
     step = _step(context)
     if step is None or not context.has_asset_key or not step.has_partition_key:
+        return None
+    if step.assets_def is None or step.assets_def.keys or not step.assets_def.check_keys:
         return None
     layer = step.job_def.asset_layer
     if not layer.has(context.asset_key) or (definition := layer.get(context.asset_key).partitions_def) is None:
         return None
     key = str(step.partition_key)
-    with suppress(dg.DagsterInvariantViolationError, ValueError):
-        if definition.has_partition_key(key, dynamic_partitions_store=step.instance):
+    with (
+        suppress(dg.DagsterInvariantViolationError, ValueError),
+        partition_loading_context(dynamic_partitions_store=step.instance),
+    ):
+        if definition.has_partition_key(key):
             return key
     return None
 

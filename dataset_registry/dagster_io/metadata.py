@@ -35,8 +35,9 @@ def value(metadata: Mapping[str, Any] | None, key: str) -> Any:
 def check_keys(metadata: Mapping[str, Any] | None, what: str) -> None:
     """Raise `InputError` for a key of ours that is none: it would be overlooked."""
     for key in metadata or {}:
-        near = difflib.get_close_matches(str(key), _KEYS, 1, 0.8)
-        is_ours = str(key).lower().replace("_", "-").startswith(("registry/", "dataset-registry/"))
+        plain = str(key).lower().replace("-", "_").removeprefix("dataset_")
+        near = difflib.get_close_matches(plain, _KEYS, 1, 0.8)
+        is_ours = plain.startswith("registry/")
         if key not in _KEYS and (is_ours or (near and "/" in str(key))):
             raise InputError(
                 f"{what} has the metadata {key!r}, which is not known. "
@@ -63,7 +64,7 @@ def check_names(assets: Mapping[dg.AssetKey, Mapping[str, Any]], prefix: str = "
     """Raise `InputError` where two assets, by key with their metadata, mean one dataset, and `InvalidName` where a key cannot
     be the name of one."""
     owners: dict[str, dg.AssetKey] = {}
-    for key, metadata in assets.items():
+    for key, metadata in sorted(assets.items(), key=lambda asset: asset[0].to_user_string()):
         try:
             name = checked_name(prefix + dataset_name(key, metadata))
         except InvalidName as error:

@@ -33,6 +33,10 @@ def to_table(frame: Any) -> pa.Table:
         raise UnsupportedType(
             f"A pandas {type(frame).__name__} is not a table. Make it a frame of one column: value.to_frame('value')."
         )
+    if _keeps_index(frame) is False and len(frame):
+        _log.info(
+            "The unnamed integer index of a frame is not stored. Name it (frame.index.name = …) to keep it as a column."
+        )
     labels = frame.columns
     facts: dict[str, Any] = {}
     if type(labels).__name__ == "CategoricalIndex":
@@ -196,13 +200,7 @@ def _keeps_index(frame: Any) -> bool | None:
         return True
     if type(index).__name__ == "RangeIndex" and (index.start, index.step) == (0, 1):
         return None
-    if index.dtype.kind not in "iu" and len(index):
-        return True
-    if len(index):
-        _log.info(
-            "The unnamed integer index of a frame is not stored. Name it (frame.index.name = …) to keep it as a column."
-        )
-    return False
+    return bool(index.dtype.kind not in "iu" and len(index))
 
 
 # --- and back ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,285 @@
+"""Tables that become one, and frames that come back: the same columns, types and labels by every reader."""
+
+import logging
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataset_registry import Dataset, Registry, Version
+from dataset_registry.errors import InputError, UnsupportedType
+
+
+@pytest.fixture
+def dataset(embedded: Registry) -> Dataset:
+    return embedded.create_dataset("raw/tables")
+
+
+def everywhere(version: Version, names: list[str] | None = None) -> pa.Table:
+    """The rows by `to_arrow`; every other reader has to agree."""
+    table = version.to_arrow(names)
+    rows = table.to_pylist()
+    assert version.scan(names).to_table().to_pylist() == rows
+    assert version.to_polars(names).to_dicts() == rows
+    assert version.lazy(names).collect().equals(version.to_polars(names))
+    assert version.lazy(names).collect().schema == version.to_polars(names).schema
+    assert version.to_duckdb(names).to_arrow_table().to_pylist() == rows
+    return table
+
+
+def ints(values: list[int | None], kind: pa.DataType) -> pa.Table:
+    return pa.table({"x": pa.array(values, kind)})
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "kind"),
+    [
+        (ints([1], pa.int8()), ints([300], pa.int16()), pa.int16()),
+        (ints([1], pa.int32()), pa.table({"x": [1.5]}), pa.float64()),
+        (ints([1 << 53], pa.int64()), pa.table({"x": [1.5]}), pa.float64()),
+        (ints([1], pa.uint32()), ints([-1], pa.int32()), pa.int64()),
+        (ints([1], pa.uint64()), ints([-1], pa.int64()), pa.int64()),
+        (ints([1 << 63], pa.uint64()), ints([1], pa.int64()), pa.uint64()),
+        (ints([], pa.int32()), pa.table({"x": ["a"]}), pa.string()),
+        (ints([None], pa.int32()), pa.table({"x": ["a"]}), pa.string()),
+        (pa.table({"x": pa.nulls(1)}), pa.table({"x": [True]}), pa.bool_()),
+        (
+            pa.table({"x": pa.array([], pa.float64())}),
+            pa.table({"x": pa.array([0], pa.timestamp("us"))}),
+            pa.timestamp("us"),
+        ),
+        (
+            pa.table({"x": pa.array([1], pa.decimal128(5, 1))}),
+            pa.table({"x": pa.array([1], pa.decimal128(6, 3))}),
+            pa.decimal128(7, 3),
+        ),
+        (
+            pa.table({"x": pa.array([1], pa.timestamp("ms"))}),
+            pa.table({"x": pa.array([1], pa.timestamp("us"))}),
+            pa.timestamp("us"),
+        ),
+        (
+            pa.table({"x": [{"a": 1}]}),
+            pa.table({"x": [{"a": 1, "b": "y"}]}),
+            pa.struct([("a", pa.int64()), ("b", pa.string())]),
+        ),
+        (pa.table({"x": [[1]]}), pa.table({"x": pa.array([[1]], pa.list_(pa.int8()))}), pa.list_(pa.int64())),
+    ],
+    ids=lambda value: str(value) if isinstance(value, pa.DataType) else "",
+)
+def test_types_are_widened_where_no_value_changes(
+    dataset: Dataset, first: pa.Table, second: pa.Table, kind: pa.DataType
+) -> None:
+    version = dataset.commit({"1": first, "2": second})
+    assert everywhere(version).schema.field("x").type == kind
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (ints([(1 << 53) + 1], pa.int64()), pa.table({"x": [1.5]})),
+        (ints([1 << 63], pa.uint64()), ints([-1], pa.int64())),
+        (pa.table({"x": [1]}), pa.table({"x": ["1"]})),
+        (pa.table({"x": pa.array([0], pa.date32())}), pa.table({"x": pa.array([0], pa.timestamp("us"))})),
+        (pa.table({"x": pa.array([0], pa.timestamp("us", "UTC"))}), pa.table({"x": pa.array([0], pa.timestamp("us"))})),
+        (pa.table({"x": pa.array([1 << 60], pa.timestamp("us"))}), pa.table({"x": pa.array([0], pa.timestamp("ns"))})),
+        (pa.table({"x": [True]}), pa.table({"x": [1]})),
+    ],
+    ids=["beyond 2^53", "unsigned and signed", "text", "date and moment", "zoned and not", "years", "boolean"],
+)
+def test_types_that_do_not_fit_are_an_error_that_names_both(
+    dataset: Dataset, first: pa.Table, second: pa.Table
+) -> None:
+    version = dataset.commit({"one": first, "two": second})
+    for read in (version.to_arrow, version.lazy, version.scan, version.to_duckdb, version.to_pandas):
+        with pytest.raises(
+            InputError, match=r"one and two cannot become one table: the column 'x' is .* and .* in the other"
+        ):
+            read()
+
+
+def test_ordered_categories_with_an_order_in_common_stay_ordered(
+    dataset: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    def sizes(values: list[str], order: list[str]) -> pd.DataFrame:
+        return pd.DataFrame({"size": pd.Categorical(values, categories=order, ordered=True)})
+
+    version = dataset.commit({"1": sizes(["low"], ["low", "high"]), "2": sizes(["mid"], ["low", "mid", "high"])})
+    found = version.to_pandas()["size"]
+    assert found.cat.ordered
+    assert list(found.cat.categories) == ["low", "mid", "high"]
+    other = dataset.commit({"1": sizes(["a"], ["a", "b"]), "2": sizes(["b"], ["b", "a"])})
+    with caplog.at_level(logging.WARNING):
+        found = other.to_pandas()["size"]
+    assert not found.cat.ordered
+    assert sorted(found.cat.categories) == ["a", "b"]
+    assert "no order in common" in caplog.text
+
+
+def test_one_frame_in_partitions_is_the_same_frame(dataset: Dataset) -> None:
+    frame = pd.DataFrame(
+        {
+            "n": pd.array([1, None, (1 << 53) + 1, 4], dtype="Int64"),
+            "ok": pd.array([True, None, False, True], dtype="boolean"),
+            "c": pd.Categorical(["b", "a", "b", "a"], categories=["b", "a", "z"], ordered=True),
+        },
+        index=pd.Index(["w", "x", "y", "z"], name="key"),
+    )
+    frame.attrs["source"] = "by hand"
+    whole = dataset.commit({"data": frame}).to_pandas()
+    pd.testing.assert_frame_equal(whole, frame)
+    assert whole.attrs == frame.attrs
+    with dataset.draft() as draft:
+        draft.clear()
+        draft.add("1", frame.iloc[:2])
+        draft.add("2", frame.iloc[2:])
+    pd.testing.assert_frame_equal(dataset.version().to_pandas(), frame)
+    pd.testing.assert_frame_equal(dataset.version("v1").to_pandas(columns=["n"]), frame[["n"]])
+
+
+def test_an_unnamed_integer_index_is_dropped_and_said(dataset: Dataset, caplog: pytest.LogCaptureFixture) -> None:
+    frame = pd.DataFrame({"x": [1, 2, 3, 4]})
+    with caplog.at_level(logging.INFO):
+        version = dataset.commit({"1": frame[frame.x > 2], "2": frame})
+    assert version.to_arrow().column_names == ["x"]
+    assert caplog.text.count("unnamed integer index") == 1
+    kept = dataset.commit({"1": frame.set_index(pd.Index(["a", "b", "c", "d"])), "2": frame.rename_axis("id")})
+    assert kept.to_arrow("1").column_names == ["x", "__index_level_0__"]
+    assert kept.to_arrow("2").column_names == ["x", "id"]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pd.DataFrame([[1, 2]], columns=[0, 1]),
+        pd.DataFrame([[1, 2]], columns=pd.MultiIndex.from_tuples([("a", 1), ("b", 2)], names=["x", "y"])),
+        pd.DataFrame([[1, 2]], columns=pd.Index(["a", "b"], name="names")),
+        pd.DataFrame({"c": pd.Categorical([f"{i}" for i in range(1500)], ordered=True)}),
+        pd.DataFrame({"k": pd.Categorical(["a", "b"]), "v": [1, 2]}).pivot_table(
+            columns="k", values="v", observed=False
+        ),
+        pd.DataFrame({"lists": [[1, 2], None], "texts": ["a", None]}),
+    ],
+    ids=["integer labels", "column MultiIndex", "columns.name", "1,500 categories", "pivot", "lists"],
+)
+def test_labels_and_dtypes_of_a_frame_come_back(dataset: Dataset, frame: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(dataset.commit({"data": frame}).to_pandas(), frame)
+
+
+def test_polars_types_come_back_lazily_and_eagerly(dataset: Dataset) -> None:
+    frame = pl.DataFrame(
+        {
+            "e": pl.Series(["a", "b"], dtype=pl.Enum(["b", "a", "c"])),
+            "c": pl.Series(["x", "y"], dtype=pl.Categorical),
+            "i": pl.Series([1 << 100, None], dtype=pl.Int128),
+            "l": pl.Series([["a"], []], dtype=pl.List(pl.Enum(["a", "z"]))),
+        }
+    )
+    version = dataset.commit({"data": frame})
+    for found in (version.to_polars(), version.lazy().collect(), version.to_polars(columns=["e", "c", "i", "l"])):
+        assert found.schema == frame.schema
+        assert found.equals(frame)
+
+
+def test_arrow_types_and_metadata_come_back(dataset: Dataset) -> None:
+    schema = pa.schema(
+        [
+            pa.field("id", pa.uuid(), metadata={"unit": "none"}),
+            pa.field("text", pa.large_string()),
+            pa.field("view", pa.string_view()),
+            pa.field("views", pa.list_view(pa.int8())),
+            pa.field("day", pa.date64()),
+        ],
+        metadata={"made": "by hand"},
+    )
+    table = pa.table([[b"0123456789abcdef"], ["a"], ["b"], [[1, 2]], [0]], schema=schema)
+    found = dataset.commit({"data": table}).to_arrow()
+    assert found.schema.equals(schema, check_metadata=True)
+    assert found.equals(table)
+
+
+def test_the_same_values_of_another_type_are_another_version_with_the_same_digest(dataset: Dataset) -> None:
+    first = dataset.commit({"data": pa.table({"x": ["a", "b"]})})
+    second = dataset.commit({"data": pa.table({"x": pa.array(["a", "b"]).dictionary_encode()})})
+    assert (second.number, second.digest) == (2, first.digest)
+    assert pa.types.is_dictionary(dataset.version().to_arrow().schema.field("x").type)
+    assert dataset.commit({"data": pa.table({"x": pa.array(["a", "b"]).dictionary_encode()})}).number == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (pl.DataFrame({"x": pl.Series([object()], dtype=pl.Object)}), "Python objects"),
+        (pd.DataFrame({"x": [{"a": 1}, {"b": 2}]}), "is not what Arrow makes of it"),
+        (pd.DataFrame({"x": [{1, 2}]}), "is not what Arrow makes of it|cannot become"),
+        (pa.table({"x": pa.array([[("a", 1), ("a", 2)]], pa.map_(pa.string(), pa.int8()))}), "a key twice"),
+        (
+            pa.table({"x": pa.StringArray.from_buffers(1, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff"))}),
+            "UTF8",
+        ),
+        (pd.DataFrame({"x": pd.arrays.SparseArray([0, 1])}), "Sparse|sparse"),
+        (pd.Series([1]), "to_frame"),
+    ],
+    ids=["polars objects", "dicts of other keys", "sets", "equal keys", "not UTF-8", "sparse", "a series"],
+)
+def test_what_no_reader_could_give_back_is_refused(dataset: Dataset, value: Any, words: str) -> None:
+    with pytest.raises(UnsupportedType, match=words):
+        dataset.commit({"data": value})
+    assert dataset.tree() == []
+
+
+def test_integers_with_nulls_beyond_two_to_the_53_stay_integers_in_pandas(dataset: Dataset) -> None:
+    version = dataset.commit({"data": pa.table({"id": pa.array([(1 << 53) + 1, None]), "small": pa.array([1, None])})})
+    frame = version.to_pandas()
+    assert str(frame["id"].dtype) == "Int64"
+    assert frame["id"][0] == (1 << 53) + 1
+    assert frame["small"].dtype == np.float64
+
+
+def test_zones_with_an_offset_are_read_by_polars_as_the_same_instants(dataset: Dataset) -> None:
+    moments = pd.DataFrame({"t": pd.to_datetime(["2024-01-01 12:00"]).tz_localize("+05:30")})
+    version = dataset.commit({"data": moments})
+    assert str(version.to_pandas()["t"].dtype).endswith("UTC+05:30]")
+    assert str(version.to_polars()["t"][0]) == "2024-01-01 06:30:00+00:00"
+    assert version.lazy().collect()["t"][0] == version.to_polars()["t"][0]
+
+
+_VALUES = {
+    pa.int64(): st.integers(-(1 << 63), (1 << 63) - 1),
+    pa.float64(): st.floats(),
+    pa.string(): st.text(st.characters(exclude_categories=["Cs"])),
+    pa.bool_(): st.booleans(),
+    pa.large_string(): st.text("aé日", max_size=3),
+    pa.list_(pa.int8()): st.lists(st.integers(-128, 127), max_size=3),
+    pa.dictionary(pa.int8(), pa.string()): st.sampled_from(["a", "b"]),
+    pa.timestamp("us", "Europe/Berlin"): st.integers(-62135510400000000, 253370764800000000),
+}
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> pa.Table:
+    kinds = draw(st.lists(st.sampled_from(list(_VALUES)), min_size=1, max_size=5))
+    rows = draw(st.integers(0, 6))
+    columns = [pa.array(draw(st.lists(st.none() | _VALUES[k], min_size=rows, max_size=rows)), k) for k in kinds]
+    return pa.table(columns, [f"c{i}" for i in range(len(kinds))])
+
+
+def test_any_table_comes_back_as_it_was(embedded: Registry) -> None:
+    dataset = embedded.create_dataset("raw/any")
+
+    @settings(max_examples=150, deadline=None)
+    @given(tables())
+    def check(table: pa.Table) -> None:
+        version = dataset.commit({"data": table})
+        found = version.to_arrow()
+        assert found.schema.equals(table.schema)
+        assert repr(found.to_pylist()) == repr(table.to_pylist())
+        assert repr(version.scan().to_table().to_pylist()) == repr(table.to_pylist())
+        assert repr(version.to_polars().to_dicts()) == repr(version.lazy().collect().to_dicts())
+
+    check()
