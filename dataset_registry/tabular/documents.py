@@ -151,13 +151,19 @@ def _structure(connection: duckdb.DuckDBPyConnection, objects: str) -> tuple[Str
     first = connection.sql(f"SELECT json_structure(json) FROM {objects} LIMIT {_ORDERED}").fetchall()
     found: Structure = None
     for (text,) in dict.fromkeys(first):
-        found = _merged(found, json.loads(text))
+        found = _merged(found, _of_row(text))
     every = f"SELECT json_structure(json) s, bool_or(regexp_matches(json::VARCHAR, '{_LONG_NUMBER}')) FROM {objects} GROUP BY s"
     has_long = False
     for text, is_long in sorted(connection.sql(every).fetchall()):
-        found = _merged(found, json.loads(text))
+        found = _merged(found, _of_row(text))
         has_long = has_long or is_long
     return ({} if found is None else found), has_long
+
+
+def _of_row(text: str) -> Structure:
+    """The structure of one row. An object without keys DuckDB calls JSON, as it has no struct of no fields."""
+    found = json.loads(text)
+    return {} if found == "JSON" else found
 
 
 _INTEGERS = ("UBIGINT", "BIGINT", "HUGEINT")
