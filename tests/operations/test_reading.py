@@ -235,3 +235,24 @@ def test_versions_of_two_openings_are_told_apart_by_what_they_name(dataset: Data
     assert {version, dataset.version("v1")} == {version}
     assert version.component_count == 1
     assert version.id > 0
+
+
+def test_no_component_hides_the_others(dataset: Dataset) -> None:
+    version = dataset.commit({"data": pa.table({"x": [1]}), "more": pa.table({"y": [2]})})
+    for read in (version.to_arrow, version.to_pandas, version.to_polars, version.lazy, version.scan, version.to_duckdb):
+        with pytest.raises(InputError, match="several tables, with different columns: 'data', 'more'"):
+            read()
+    alike = dataset.commit({"more": pa.table({"x": [2]})})
+    assert alike.to_arrow()["x"].to_pylist() == [1, 2]
+    assert alike.to_arrow(["more", "data"])["x"].to_pylist() == [2, 1], "in the order that is asked for"
+
+
+def test_a_component_is_set_once_in_a_draft_unless_it_says_replace(dataset: Dataset) -> None:
+    with dataset.draft() as draft:
+        draft.add("a", b"1")
+        with pytest.raises(InputError, match=r"sets the component 'a' already.*replace=True"):
+            draft.add("a", b"2")
+        draft.add("a", b"3", replace=True)
+        draft.add("a", b"4", index=1)
+    with dataset.version().open("a") as stream:
+        assert stream.read() == b"3"
