@@ -94,7 +94,7 @@ def _double_proof(x: str) -> str:
 
 _YEAR_ONE = " AND {x} >= '0001'"
 BOOLEAN = Kind("BOOLEAN", lambda x: f"({x} IN ('true', 'false'))", lambda x: f"({x} = 'true')")
-BIGINT = _casts("BIGINT", _INTEGER + "{0,18}")
+BIGINT = Kind("BIGINT", lambda x: f"coalesce(CAST(TRY_CAST({x} AS BIGINT) AS VARCHAR) = {x}, false)", _cast("BIGINT"))
 UBIGINT = _casts("UBIGINT", "0|[1-9][0-9]{0,19}")
 INTEGERS = _casts("DECIMAL(38,0)", _INTEGER + "{0,37}")
 DATE = _casts("DATE", _DAY, _YEAR_ONE)
