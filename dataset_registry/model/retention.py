@@ -20,6 +20,9 @@ class Rule:
     `datasets` and `branches` are patterns (`raw/*`, `release-?`; `*` matches slashes too). `last` keeps the newest
     versions, `younger_than` those of the time just past; `daily`, `weekly`, `monthly`, `yearly` keep the newest version of
     each of so many days (weeks, …, in UTC) in which there is one.
+
+    With `heads`, the head of a branch is no reason to stay: a dataset of which nothing else is kept is deleted. That is for
+    what passes from one step of a run to the next: `Rule("runs/*", younger_than=timedelta(days=1), heads=True)`.
     """
 
     datasets: str = "*"
@@ -30,6 +33,7 @@ class Rule:
     weekly: int = 0
     monthly: int = 0
     yearly: int = 0
+    heads: bool = False
 
     def __post_init__(self) -> None:
         if not (isinstance(self.datasets, str) and isinstance(self.branches, str)):
@@ -41,6 +45,8 @@ class Rule:
             not isinstance(self.younger_than, timedelta) or self.younger_than < timedelta(0)
         ):
             raise InputError("younger_than is a duration of 0 or more, like timedelta(days=30), or 30d in a file.")
+        if not isinstance(self.heads, bool):
+            raise InputError("heads of a rule is true or false.")
         if not any(counts) and self.younger_than is None:
             raise InputError("A rule must keep something: say last, younger_than, daily, weekly, monthly or yearly.")
 
@@ -53,9 +59,9 @@ class Rule:
 class Policy:
     """Rules, of which the first that applies to a branch decides; a branch without one keeps all its history.
 
-    Never removed are the heads of branches, tags, and what a running pipeline has read or written. With `keep_inputs`,
-    what a kept version was built from is kept too, through any number of steps. Versions that no branch reaches any more
-    are judged, as one more history, by the first rule for their dataset that is for all branches.
+    Never removed are tags, what a running pipeline has read or written, and the heads of branches (unless a rule says
+    `heads`). With `keep_inputs`, what a kept version was built from is kept too, through any number of steps. Versions that no
+    branch reaches any more are judged, as one more history, by the first rule for their dataset that is for all branches.
     """
 
     rules: tuple[Rule, ...]

@@ -116,19 +116,24 @@ def delete(access: Access, dataset: DatasetRecord) -> int:
 
     def work(tx: Transaction) -> int:
         authorize(access, tx, "admin", dataset.id)
-        now = datasets.get(tx, dataset.id)
-        datasets.lock(tx, dataset.id)
-        pointers.remove(tx, dataset.id)
-        versions.unlink(tx, dataset.id)
-        ids = versions.ids_of(tx, dataset.id)
-        for start in range(0, len(ids), 500):
-            manifests.drop(tx, ids[start : start + 500])
-            versions.remove(tx, ids[start : start + 500])
-        datasets.remove(tx, dataset.id)
-        audit.note(access, tx, "dataset.delete", (now.id, now.name), versions=len(ids))
-        return len(ids)
+        return remove(access, tx, dataset)
 
     return access.catalog.write(work)
+
+
+def remove(access: Access, tx: Transaction, dataset: DatasetRecord) -> int:
+    """Remove the rows of a dataset, in a transaction that checked that it may go; how many versions it had."""
+    now = datasets.get(tx, dataset.id)
+    datasets.lock(tx, dataset.id)
+    pointers.remove(tx, dataset.id)
+    versions.unlink(tx, dataset.id)
+    ids = versions.ids_of(tx, dataset.id)
+    for start in range(0, len(ids), 500):
+        manifests.drop(tx, ids[start : start + 500])
+        versions.remove(tx, ids[start : start + 500])
+    datasets.remove(tx, dataset.id)
+    audit.note(access, tx, "dataset.delete", (now.id, now.name), versions=len(ids))
+    return len(ids)
 
 
 def delete_version(access: Access, dataset: DatasetRecord, ref: str) -> int:

@@ -17,6 +17,7 @@ from dataset_registry.model.records import DatasetRecord, PointerRecord, Version
 from dataset_registry.model.retention import Moment, Policy, kept
 from dataset_registry.operations import audit
 from dataset_registry.operations.access import Access, administer, authorize
+from dataset_registry.operations.datasets import remove as remove_dataset
 from dataset_registry.operations.progress import Progress, silent
 
 IN_USE_SECONDS = 24 * 3600
@@ -32,7 +33,7 @@ _CHUNK = 200
 @dataclass(frozen=True, slots=True)
 class DatasetExpiry:
     """What a policy means for one dataset; `kept` has the reason for each version that stays, by number;
-    `expiring` are the others, oldest first."""
+    `expiring` are the others, oldest first. A dataset of which nothing is kept is deleted."""
 
     dataset: DatasetRecord
     kept: Mapping[int, str]
@@ -77,6 +78,13 @@ class _Judged:
     dataset: DatasetRecord
     versions: list[Dated]
     reasons: dict[int, str] = field(default_factory=dict)
+    heads: dict[int, str] = field(default_factory=dict)
+    """Heads of branches that stay only where anything else of the dataset does."""
+
+    def keep_heads(self) -> None:
+        """Keep the heads of a dataset that stays."""
+        if self.reasons:
+            self.reasons = {**self.heads, **self.reasons}
 
     def expiring(self) -> list[Dated]:
         return [version for version in self.versions if version.number not in self.reasons]
@@ -105,8 +113,12 @@ def plan(
         used = retention.in_use(tx, live_runs, IN_USE_SECONDS, _JUST_NOW)
         for found in judged:
             found.reasons.update((v.number, "read or written by a run") for v in found.expiring() if v.id in used)
+        for found in judged:
+            found.keep_heads()
         if policy.keep_inputs:
             _keep_inputs(judged, retention.consumption(tx))
+            for found in judged:
+                found.keep_heads()
         dying = [version.id for found in judged for version in found.expiring()]
         return ExpirePlan(
             tuple(DatasetExpiry(found.dataset, found.reasons, tuple(reversed(found.expiring()))) for found in judged),
@@ -125,13 +137,14 @@ def _judge(
     for pointer in named:
         if pointer.base is not None:
             judged.reasons.setdefault(pointer.base, f"base of {pointer.name}")
-        judged.reasons[pointer.version_number] = f"{'tag' if pointer.is_tag else 'head of'} {pointer.name}"
+        rule = None if pointer.is_tag else policy.rule_for(record.name, pointer.name)
+        named_by = judged.heads if rule is not None and rule.heads else judged.reasons
+        named_by[pointer.version_number] = f"{'tag' if pointer.is_tag else 'head of'} {pointer.name}"
         if pointer.is_tag:
             continue
         below = (Node(v.number, v.parents) for v in found if v.number <= pointer.version_number)
         line = [by_number[node.number] for node in ancestors(pointer.version_number, below)]
         reached.update(version.number for version in line)
-        rule = policy.rule_for(record.name, pointer.name)
         if rule is None:
             reasons = {version.number: f"on {pointer.name}, for which there is no rule" for version in line}
         else:
@@ -177,6 +190,9 @@ def apply(
     dying = frozenset(version.id for found in planned.datasets for version in found.expiring)
     for found in planned.datasets:
         ids = [version.id for version in found.expiring]
+        if ids and not found.kept:
+            deleted += access.catalog.write(partial(_delete_dataset, access, found.dataset, ids, live_runs))
+            continue
         for start in range(0, len(ids), _CHUNK):
             chunk = ids[start : start + _CHUNK]
             work = partial(_delete, access, found.dataset, chunk, live_runs, dying if planned.keep_inputs else None)
@@ -207,6 +223,19 @@ def _delete(
         versions.remove(tx, gone)
         audit.note(access, tx, "expire", (dataset.id, dataset.name), versions=len(gone))
     return len(gone)
+
+
+def _delete_dataset(
+    access: Access, dataset: DatasetRecord, ids: Sequence[int], live_runs: Collection[str] | None, tx: Transaction
+) -> int:
+    """Delete a dataset of which nothing is kept; none of it where it has got another version or a tag, or a run uses it."""
+    administer(access, tx)
+    datasets.lock(tx, dataset.id)
+    there = set(versions.ids_of(tx, dataset.id))
+    is_tagged = any(pointer.is_tag for pointer in pointers.all_of(tx, dataset.id))
+    if is_tagged or there != set(ids) or there & retention.in_use(tx, live_runs, IN_USE_SECONDS, _JUST_NOW):
+        return 0
+    return remove_dataset(access, tx, dataset)
 
 
 # --- what runs use -------------------------------------------------------------------------------------------------

@@ -326,4 +326,5 @@ def _rule(rule: Rule) -> dict[str, object]:
         "weekly": rule.weekly,
         "monthly": rule.monthly,
         "yearly": rule.yearly,
+        "heads": rule.heads,
     }

@@ -81,6 +81,7 @@ class RuleIn(Request):
     weekly: int = Field(default=0, ge=0, le=100_000)
     monthly: int = Field(default=0, ge=0, le=100_000)
     yearly: int = Field(default=0, ge=0, le=100_000)
+    heads: bool = False
 
 
 class ExpireIn(Request):

@@ -600,3 +600,48 @@ def test_ages_are_the_database_s(flights: Dataset, registry: Registry) -> None:
     assert registry.collect(older_than=timedelta(hours=1)).files == 0
     age(registry, 2, "files.created_at")
     assert registry.collect(older_than=timedelta(hours=1)).files == 1
+
+
+def test_what_passed_between_the_steps_of_runs_goes_with_its_dataset_once_the_run_is_over(registry: Registry) -> None:
+    policy = Policy((Rule("runs/*", younger_than=timedelta(0), heads=True),))
+    registry.create_dataset("raw/kept").commit({"data": b"kept"})
+    for run in ("over", "live", "tagged"):
+        with registry.draft(f"runs/{run}/step/result") as draft:
+            draft.add("data", run.encode())
+            draft.provenance = Provenance(run_id=run)
+    registry.dataset("runs/tagged/step/result").create_tag("kept")
+    age(registry, 48, "dataset_versions.ingestion_timestamp")
+    age_runs(registry)
+    plan = registry.expire(policy, dry_run=True, live_runs=["live"])
+    assert {found.dataset.name: len(found.expiring) for found in plan.datasets if found.expiring} == {
+        "runs/over/step/result": 1
+    }
+    done = registry.apply(plan, live_runs=["live"])
+    assert done.versions == 1
+    assert [dataset.name for dataset in registry.datasets()] == [
+        "raw/kept",
+        "runs/live/step/result",
+        "runs/tagged/step/result",
+    ]
+    assert registry.collect(older_than=timedelta(0)).files >= 1
+    assert registry.verify().clean
+
+
+def test_a_dataset_that_got_another_version_since_the_plan_stays(registry: Registry) -> None:
+    dataset = registry.create_dataset("runs/a/b")
+    dataset.commit({"data": b"1"})
+    age(registry, 48, "dataset_versions.ingestion_timestamp")
+    age_runs(registry)
+    plan = registry.expire(Policy((Rule("runs/*", younger_than=timedelta(0), heads=True),)), dry_run=True, live_runs=[])
+    dataset.commit({"data": b"2"})
+    assert registry.apply(plan, live_runs=[]).versions == 0
+    assert len(dataset.tree()) == 2
+
+
+def test_heads_stay_where_a_rule_does_not_say_otherwise(registry: Registry) -> None:
+    registry.create_dataset("runs/a/b").commit({"data": b"1"})
+    age(registry, 48, "dataset_versions.ingestion_timestamp")
+    age_runs(registry)
+    assert (
+        registry.expire(Policy((Rule("runs/*", younger_than=timedelta(0)),)), dry_run=True, live_runs=[]).versions == 0
+    )

@@ -38,7 +38,8 @@ router = APIRouter()
 
 def _rule(rule: RuleIn) -> Rule:
     age = None if rule.younger_than_seconds is None else timedelta(seconds=rule.younger_than_seconds)
-    return Rule(rule.datasets, rule.branches, rule.last, age, rule.daily, rule.weekly, rule.monthly, rule.yearly)
+    counts = (rule.daily, rule.weekly, rule.monthly, rule.yearly)
+    return Rule(rule.datasets, rule.branches, rule.last, age, *counts, heads=rule.heads)
 
 
 @router.post("/expire/plan", tags=["upkeep"])
