@@ -138,7 +138,8 @@ class Version:
         filter: "pyarrow.dataset.Expression | None" = None,
         sheet: str | None = None,
     ) -> "pyarrow.Table":
-        """The version as one Arrow table: its component `data`, or all its tables when they have the same columns.
+        """The version as one Arrow table: all its tables, where their columns have the same names; or the named components,
+        in the order that they are named.
 
         `columns` and `filter` (an expression of `pyarrow.dataset.field`) are pushed down into Parquet; `sheet` chooses
         one of a spreadsheet's. Raises `InputError` when several tables could be meant, `NotFound`.

@@ -341,11 +341,13 @@ def _not_materialized(context: dg.InputContext, error: NotFound, ref: str) -> No
     key = context.asset_key.to_user_string()
     if metadata.value(context.definition_metadata or {}, metadata.REF_KEY) is not None:
         return NotFound(
-            f"The input {key!r} has no {ref!r}, which its metadata {metadata.REF_KEY} names. {error}", **error.fields
+            f"The asset {key!r} has no version {ref!r}, which the metadata {metadata.REF_KEY} of this input names. Name a "
+            "version, a branch or a tag that it has.",
+            **error.fields,
         )
     return NotFound(
         f"The asset {key!r} has not been materialized to this registry, on {ref!r} or the fallback branch. Materialize it first, "
-        f"or annotate the input as Optional[…], and it is None until then. ({error})",
+        "or annotate the input as Optional[…], and it is None until then.",
         **error.fields,
     )
 

@@ -1,5 +1,6 @@
 """Commits: JSON whose contents were uploaded before, or a form with the files themselves."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -37,6 +38,7 @@ _FORM = {
         "message": {"type": "string"},
         "branch": {"type": "string"},
         "component_type": {"type": "string", "enum": ["data", "metadata", "schema", "overlay"]},
+        "read": {"type": "string", "description": "The read options of the files, as JSON."},
     },
     "additionalProperties": {"type": "string", "format": "binary"},
 }
@@ -75,12 +77,23 @@ def _commit_of(form: FormData, files: dict[str, UploadFile]) -> bytes | dict[str
     texts = {name: value for name, value in form.multi_items() if isinstance(value, str)}
     if (given := texts.pop("commit", None)) is not None:
         return given.encode(errors="surrogatepass")
-    kind = texts.pop("component_type", "data")
+    facts: dict[str, Any] = {"component_type": texts.pop("component_type", "data")}
+    if "read" in texts:
+        facts["read"] = _json(texts.pop("read"))
     components = [
-        {"component_name": name, "component_type": kind, "content": {"part": name}, "file_name": file.filename or name}
+        {"component_name": name, "content": {"part": name}, "file_name": file.filename or name, **facts}
         for name, file in files.items()
     ]
     return {**texts, "components": components, "replaced": list(files)}
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InputError(
+            f'The field \'read\' of the form is not JSON ({error}). Write it like {{"delimiter": ";"}}.'
+        ) from error
 
 
 def _parsed(kind: type[CommitIn], given: bytes | dict[str, Any]) -> CommitIn:
