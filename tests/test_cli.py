@@ -214,7 +214,10 @@ def test_standard_input_is_a_component(shell: Shell) -> None:
 def test_several_files_are_components_by_their_names(shell: Shell) -> None:
     shell("put", "raw/both", "july.csv", "codes.csv", "--type", "metadata")
     found = shell.json("show", "raw/both")["components"]
-    assert [(c["component_name"], c["component_type"]) for c in found] == [("codes", "metadata"), ("july", "metadata")]
+    assert [(c["component_name"], c["component_type"]) for c in found] == [
+        ("codes.csv", "metadata"),
+        ("july.csv", "metadata"),
+    ]
 
 
 def test_a_version_is_shown_with_what_it_holds(shell: Shell) -> None:

@@ -78,14 +78,15 @@ def usual_schema(schema: pa.Schema) -> pa.Schema:
 
 def _usual_field(field: pa.Field) -> pa.Field:
     """The field without what is only how texts and lists lie in memory."""
-    return field.with_type(_usual(field.type))
+    return field.with_type(usual_type(field.type))
 
 
-def _usual(kind: pa.DataType) -> pa.DataType:
+def usual_type(kind: pa.DataType) -> pa.DataType:
+    """The type without what is only how texts and lists lie in memory."""
     if isinstance(kind, pa.BaseExtensionType):
         return kind
     if pa.types.is_dictionary(kind):
-        return pa.dictionary(kind.index_type, _usual(kind.value_type), kind.ordered)
+        return pa.dictionary(kind.index_type, usual_type(kind.value_type), kind.ordered)
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return pa.string()
     if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from dataset_registry.errors import InputError, UnsupportedType
 from dataset_registry.tabular import convert
-from dataset_registry.tabular.arrow import usual_schema
+from dataset_registry.tabular.arrow import usual_schema, usual_type
 
 if TYPE_CHECKING:
     import pandas
@@ -90,6 +90,8 @@ def _beyond_arrow(frame: Any, labels: Any, table: pa.Table, facts: Mapping[str, 
             continue
         if isinstance(mine, pandas.ArrowDtype):
             arrow.append(str(name))
+            if _is_named(mine) and usual_type(mine.pyarrow_dtype) != mine.pyarrow_dtype:
+                dtypes[str(name)] = _name_of(mine)
             continue
         if isinstance(mine, pandas.SparseDtype) or not _is_named(mine):
             raise UnsupportedType(

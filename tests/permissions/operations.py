@@ -93,7 +93,7 @@ def _draft(registry: Registry, name: str) -> object:
         draft.remove("more")
         draft.clear_partition("2026-11-01")
         draft.clear()
-        draft.add("extra", b"new bytes")
+        draft.add("extra", b"new bytes", replace=True)
     return draft.version, draft.result
 
 
@@ -228,6 +228,7 @@ OPERATIONS = (
         cli("put", DATASET, "one={sample}", "two={sample}", "--message", "two"),
         changes=True,
     ),
+    Operation("remove a component", On(WRITE), None, None, cli("rm", DATASET, "data"), changes=True),
     Operation("commit by name", ByName(WRITE), lambda r, w: _draft(r, DATASET), _named(DATASET), changes=True),
     Operation(
         "commit to a new branch",
