@@ -13,7 +13,7 @@ from dagster._check import CheckError
 from dataset_registry.errors import InputError, InvalidName
 from dataset_registry.model.partitions import partition_key
 from dataset_registry.tabular.arrow import plain_table
-from dataset_registry.tabular.formats import is_table
+from dataset_registry.tabular.formats import is_lazy_frame, is_table, library_of
 
 
 def split(value: Any, keys: Sequence[str], partitions: dg.PartitionsDefinition, expression: Any) -> dict[str, Any]:
@@ -38,15 +38,34 @@ def split(value: Any, keys: Sequence[str], partitions: dg.PartitionsDefinition, 
             'with metadata={"partition_expr": "column"} on the asset, or return a dict with one value for each of '
             "context.partition_keys."
         )
+    if isinstance(value, pa.RecordBatchReader):
+        value = value.read_all()
+    elif is_lazy_frame(value):
+        value = value.collect()
     table = plain_table(value)
-    parts = {key: table.filter(_mask(table, key, partitions, expression)) for key in keys}
-    found = sum(part.num_rows for part in parts.values())
+    masks = {key: pc.fill_null(_mask(table, key, partitions, expression), False) for key in keys}
+    found = sum(pc.sum(mask).as_py() or 0 for mask in masks.values())
     if found != table.num_rows:
         raise InputError(
             f"{table.num_rows - found} of {table.num_rows} rows belong to none of the run's {len(keys)} partitions by "
             f"{expression!r}. Return only rows of context.partition_keys."
         )
-    return parts
+    return {key: _rows(value, table, mask) for key, mask in masks.items()}
+
+
+def _rows(value: Any, table: pa.Table, mask: pa.ChunkedArray) -> Any:
+    """Rows of a table, with all that its library says of it: an index, categories."""
+    match library_of(value):
+        case "pandas":
+            rows = value[mask.to_numpy()]
+            return rows.reset_index(drop=True) if type(value.index).__name__ == "RangeIndex" else rows
+        case "polars":
+            import polars
+
+            return value.filter(polars.Series(mask.to_pylist(), dtype=polars.Boolean))
+        case "pyarrow" if isinstance(value, pa.Table):
+            return value.filter(mask)
+    return table.filter(mask)
 
 
 def in_order(keys: Sequence[str], definition: Any, instance: Any) -> list[str]:

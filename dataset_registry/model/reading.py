@@ -8,7 +8,7 @@ import codecs
 import difflib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -103,7 +103,7 @@ def _check(name: str, value: Any) -> None:
             if not (isinstance(value, Mapping) and all(isinstance(v, str) for kv in value.items() for v in kv)):
                 expected = "a dict of column names and types, such as {'zip': 'string'}"
         case "null_values", _:
-            if isinstance(value, str) or not all(isinstance(v, str) for v in value):
+            if isinstance(value, str) or not isinstance(value, Iterable) or not all(isinstance(v, str) for v in value):
                 expected = "a list of texts, such as ['NA', '-']"
         case "header", _:
             if not isinstance(value, bool):
@@ -121,11 +121,27 @@ def _check(name: str, value: Any) -> None:
         case "encoding", _:
             if not _is_text_encoding(value):
                 expected = "the name of a codec of Python, such as 'cp1252', 'latin-1' or 'utf-16'"
+        case "date_format", _:
+            if not isinstance(value, str) or not _says_a_day(value):
+                expected = (
+                    "a strptime format that says year, month and day, and the hour if it says minutes, such as '%d.%m.%Y' or "
+                    "'%Y-%m-%d %H:%M:%S'; of time zones, nanoseconds and the forms of a locale it knows nothing"
+                )
         case _:
             if not isinstance(value, str) or not value:
                 expected = "a text"
     if expected:
         raise InputError(f"The read option {name!r} must be {expected}, not {value!r}.", option=name)
+
+
+def _says_a_day(date_format: str) -> bool:
+    """Whether a strptime format tells moments apart: nothing that it leaves out is made up."""
+    found = re.findall(r"%-?.?", date_format)
+    said = {directive[-1] for directive in found}
+    is_day = bool(said & set("Yy")) and ((bool(said & set("mbB")) and "d" in said) or "j" in said)
+    is_hour = "H" in said or {"I", "p"} <= said
+    is_half = bool(said & set("Ip")) and not {"I", "p"} <= said
+    return said <= set("aAdbBmyYHIpMSfgj%") and is_day and not is_half and (is_hour or not said & set("MSfg"))
 
 
 def _is_text_encoding(name: object) -> bool:

@@ -125,15 +125,19 @@ def stage_file(
     options, named = read_options(read)
     format = format or named
     kind = formats.format_of(format, name, b"" if format or name else spool.start(spooled))
-    carried = False
-    if read is None and kind in formats.TEXTUAL and (before := previous()) and kind_of(before.format) == kind:
+    before = previous() if read is None and kind in formats.TEXTUAL else None
+    if before is not None and kind_of(before.format) == kind:
         options = options_of(before.format)
-        carried = bool(options)
+    carried = before if options and before is not None else None
     full = with_options(kind, options)
     try:
         schema = look(spool, spooled, full) if kind != formats.BINARY else None
+        if carried and schema and _widths(schema) == [1] and max(_widths(carried)) > 1:
+            raise UnreadableFile(
+                f"The file is read as one column, {schema.tables[0].columns[0].name[:60]!r}, and the version before has more."
+            )
     except (InputError, UnreadableFile) as error:
-        if not carried:
+        if carried is None:
             raise
         raise type(error)(
             f"{error} (It was read with the options of the version before, {options.to_json()}. Give others with read={{…}}, or "
@@ -141,6 +145,11 @@ def stage_file(
             **error.fields,
         ) from error
     return Staged(spooled.content_hash, spooled.size, full, schema, (spooled,))
+
+
+def _widths(schema: ComponentSchema) -> list[int]:
+    """The number of columns of each table."""
+    return [len(table.columns) for table in schema.tables]
 
 
 def trusted(access: Access, spool: Spool, path: Path) -> Spooled:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from dataset_registry.errors import InputError
 from dataset_registry.model.schema import ColumnStatistics, TableSchema
-from dataset_registry.tabular import writer
+from dataset_registry.tabular import pandas_frames, writer
 from dataset_registry.tabular.arrow import plain_schema, type_of
 
 _log = logging.getLogger(__name__)
@@ -27,6 +27,8 @@ _INTEGERS = (pa.int8(), pa.int16(), pa.int32(), pa.int64())
 _UNSIGNED = (pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64())
 _FLOATS = (pa.float16(), pa.float32(), pa.float64())
 _UNITS = ("s", "ms", "us", "ns")
+_POLARS_ENUM = b"_PL_ENUM_VALUES2"
+"""The categories of a polars Enum as it writes them in the metadata of a field: each with its length in bytes before it."""
 _NANOSECONDS = ("1677-09-22", "2262-04-11")
 
 
@@ -88,7 +90,8 @@ def _column(sides: Sequence[_Side], *, is_everywhere: bool) -> pa.Field:
 
 def _both(left: _Side, right: _Side) -> _Side:
     here, there = left.field, right.field
-    metadata = {**(there.metadata or {}), **(here.metadata or {})} or None
+    theirs = {key: value for key, value in (there.metadata or {}).items() if not key.startswith(b"_PL_")}
+    metadata = {**theirs, **(here.metadata or {})} or None
     if pa.types.is_dictionary(here.type) and pa.types.is_dictionary(there.type):
         field = _categories(here, there)
         if field is not None:
@@ -148,7 +151,10 @@ def _wider(x: pa.DataType, y: pa.DataType, of_x: ColumnStatistics, of_y: ColumnS
     if pa.types.is_decimal(y) and (x in _INTEGERS or x in _UNSIGNED):
         return _decimal(len(str(1 << x.bit_width)), 0, y.precision, y.scale)
     if pa.types.is_decimal(x) and pa.types.is_decimal(y):
-        return _decimal(x.precision, x.scale, y.precision, y.scale)
+        widest = _decimal(x.precision, x.scale, y.precision, y.scale)
+        if widest is not None and pa.types.is_decimal128(widest):
+            return widest
+        return _decimal(_digits(x, of_x), x.scale, _digits(y, of_y), y.scale)
     same_zone = pa.types.is_timestamp(x) and pa.types.is_timestamp(y) and x.tz == y.tz
     if same_zone and _UNITS.index(x.unit) < _UNITS.index(y.unit):
         fits = y.unit != "ns" or all(
@@ -188,6 +194,14 @@ def _floating(x: pa.DataType, y: pa.DataType, of_x: ColumnStatistics) -> pa.Data
     limit = _EXACT[pa.float64()]
     fits = all(isinstance(bound, int) and abs(bound) <= limit for bound in (of_x.min, of_x.max))
     return pa.float64() if fits else None
+
+
+def _digits(kind: pa.DataType, of: ColumnStatistics) -> int:
+    """The digits that the values of a decimal column have: by their bounds, where these are known."""
+    if not (isinstance(of.min, str) and isinstance(of.max, str)):
+        return int(kind.precision)
+    whole = max(len(bound.lstrip("-").partition(".")[0]) for bound in (of.min, of.max))
+    return min(int(kind.precision), whole + int(kind.scale))
 
 
 def _decimal(p: int, s: int, q: int, r: int) -> pa.DataType | None:
@@ -244,7 +258,11 @@ def _categories(here: pa.Field, there: pa.Field) -> pa.Field | None:
         if a.ordered or b.ordered:
             _log.warning("Column %r: the categories have no order in common, and are read without one", here.name)
         merged = list(dict.fromkeys([*first, *second]))
-    field = pa.field(here.name, pa.dictionary(index, a.value_type, ordered), here.nullable, here.metadata)
+    metadata = dict(here.metadata or {})
+    is_enum = metadata.pop(_POLARS_ENUM, None) is not None and _POLARS_ENUM in (there.metadata or {})
+    if is_enum and (ordered or not a.ordered):
+        metadata[_POLARS_ENUM] = b"".join(b"%d;%b" % (len(text), text) for text in (str(v).encode() for v in merged))
+    field = pa.field(here.name, pa.dictionary(index, a.value_type, ordered), here.nullable, metadata or None)
     return writer.with_values(field, pa.array(merged, known.type))
 
 
@@ -274,17 +292,48 @@ def _metadata(schemas: Sequence[pa.Schema]) -> dict[bytes, bytes] | None:
     """The metadata of the tables, those of pandas column by column: the same for one that lacks nulls or rows."""
     found: dict[bytes, bytes] = {}
     frames: list[Mapping[str, Any]] = []
+    accounts: list[Mapping[str, Any]] = []
     for schema in schemas:
         metadata = schema.metadata or {}
         found = {**metadata, **found}
         if b"pandas" in metadata:
             frames.append(json.loads(metadata[b"pandas"]))
+            accounts.append(json.loads(metadata.get(pandas_frames.FRAME, b"{}")))
     if len(frames) > 1:
         found[b"pandas"] = json.dumps(_one_frame(frames)).encode()
+        found[pandas_frames.FRAME] = json.dumps(_one_account(accounts)).encode()
     return found or None
 
 
+def _one_account(accounts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What is said of frames beside pandas' metadata: of columns all of it, of the whole frame what they have in common."""
+    found: dict[str, Any] = {}
+    for key in dict.fromkeys(key for account in accounts for key in account):
+        given = [account.get(key) for account in accounts]
+        if key == "dtypes":
+            found[key] = {name: dtype for each in reversed(given) for name, dtype in (each or {}).items()}
+        elif key in ("lists", "arrow"):
+            found[key] = list(dict.fromkeys(name for each in given for name in each or ()))
+        elif all(each == given[0] for each in given):
+            found[key] = given[0]
+    return found
+
+
 def _one_frame(frames: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    labels = [frame.get("column_indexes") for frame in frames if frame.get("columns")]
+    if len({json.dumps([level.get("pandas_type") for level in levels or ()]) for levels in labels}) > 1:
+        raise InputError(
+            "These frames cannot become one table: the column labels of one are texts and those of another are not. Read them "
+            "one by one, or commit one of them again: frame.columns = frame.columns.astype(str)"
+        )
+    attributes = [frame.get("attributes") for frame in frames]
+    if any(other != attributes[0] for other in attributes):
+        _log.warning("Frames with different attrs are read as one: it has those that all of them have")
+    common = {
+        key: value
+        for key, value in (attributes[0] or {}).items()
+        if all(key in (other or {}) and other[key] == value for other in attributes)
+    }
     columns: dict[Any, Any] = {}
     for frame in frames:
         for column in frame.get("columns", []):
@@ -295,7 +344,7 @@ def _one_frame(frames: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     index = indexes[0] if all(other == indexes[0] for other in indexes) else []
     if index != indexes[0]:
         _log.warning("Frames with different row labels are read as one: the labels are columns")
-    return {**frames[0], "columns": list(columns.values()), "index_columns": index}
+    return {**frames[0], "columns": list(columns.values()), "index_columns": index, "attributes": common}
 
 
 def _is_nullable(column: Mapping[str, Any]) -> bool:

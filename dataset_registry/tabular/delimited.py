@@ -101,14 +101,13 @@ def read(path: Path, table: TableSchema) -> pa.Table:
 
 def _source(path: Path, dialect: Dialect, count: int) -> str:
     """The rows of a prepared file as SQL: columns of text c0, c1, c2 …"""
-    skip = 0 if _is_prepared(dialect) else dialect.skip_rows
     nulls = ", ".join(map(literal, dict.fromkeys(("", *dialect.null_values))))
     columns = ", ".join(f"'c{i}': 'VARCHAR'" for i in range(count))
     # A buffer holds some lines at least; in files of usual lines DuckDB's own size of 16 lines serves.
     buffer = "" if dialect.line_bytes == _LINE_BYTES else f", buffer_size={2 * dialect.line_bytes}"
     return (
         f"read_csv({literal(str(path))}, auto_detect=false, delim={literal(dialect.delimiter)}, "
-        f"quote={literal(dialect.quote)}, escape={literal(dialect.quote)}, comment='', header={dialect.header}, skip={skip}, "
+        f"quote={literal(dialect.quote)}, escape={literal(dialect.quote)}, comment='', header={dialect.header}, skip=0, "
         f"nullstr=[{nulls}], allow_quoted_nulls=false, max_line_size={dialect.line_bytes}{buffer}, columns={{{columns}}})"
     )
 
@@ -123,13 +122,18 @@ def _recognise(path: Path, options: ReadOptions) -> tuple[Dialect, list[str], li
     text, skip = _without_lines(head, options.skip_rows or 0)
     delimiter = options.delimiter
     if found := re.match(r"sep=(.)(\r\n|\r|\n|$)", text):  # what Excel writes, and reads
-        delimiter = delimiter or found[1]
+        if delimiter not in (None, found[1]):
+            raise UnreadableFile(
+                f"The first line of the file says {found[0].strip()!r}, and read={{'delimiter': {delimiter!r}}} another "
+                "delimiter. Leave the option out, or skip the line with read={'skip_rows': 1}."
+            )
+        delimiter = found[1]
         skip, text = skip + 1, text[found.end() :]
-    while blank := re.match(r"[ \t]*(\r\n|\r|\n)", text):
+    while blank := re.match(_BLANK, text):
         skip, text = skip + 1, text[blank.end() :]
     comment = options.comment or ""
     if comment:
-        text = "".join(line for line in text.splitlines(keepends=True) if not line.startswith(comment))
+        text = "".join(line for line in _LINES.split(text) if not line.startswith(comment))
     quote = '"' if options.quote is None else options.quote
     if delimiter is None:
         delimiter = _delimiter(text, quote, is_whole=is_whole)
@@ -154,6 +158,8 @@ def _recognise(path: Path, options: ReadOptions) -> tuple[Dialect, list[str], li
     return dialect, _names(first, header=header, notes=notes), notes
 
 
+_BLANK = r"[ \t]*(\r\n|\r|\n)"
+_LINES = re.compile(r"(?<=\n)|(?<=\r)(?!\n)")
 _LONGEST_NAME = 4096
 _VALUE = re.compile(r"[-+]?[0-9][0-9.,:TZ+-]*([eE][+-]?[0-9]+)?|true|false")
 
@@ -277,16 +283,16 @@ def _refuse_preamble(records: Sequence[Sequence[str]], delimiter: str, skip: int
 
 
 def _is_prepared(dialect: Dialect) -> bool:
-    return dialect.mixed_newlines or bool(dialect.comment) or not _is_utf8(dialect.encoding)
-
-
-def _is_utf8(encoding: str) -> bool:
-    return codecs.lookup(encoding).name in ("utf-8", "ascii", "utf-8-sig")
+    is_utf8 = codecs.lookup(dialect.encoding).name in ("utf-8", "ascii")
+    return dialect.mixed_newlines or bool(dialect.comment) or bool(dialect.skip_rows) or not is_utf8
 
 
 @contextmanager
 def prepared(path: Path, dialect: Dialect) -> Iterator[Path]:
-    """The file as UTF-8, without comments, with newlines of one kind; itself where it is that. Raises `UnreadableFile`."""
+    """The file as UTF-8, without comments and lines to skip, with newlines of one kind; itself where it is that.
+
+    Raises `UnreadableFile`.
+    """
     if not _is_prepared(dialect):
         yield path
         return
@@ -321,11 +327,15 @@ def _lines_of(blocks: Iterator[str], dialect: Dialect) -> Iterator[str]:
         yield from blocks
         return
     left = dialect.skip_rows
-    within = False
+    is_head, within = True, False
     rest = ""
     for block in blocks:
+        if not left and not dialect.mixed_newlines and not dialect.comment:
+            yield rest + block
+            rest = ""
+            continue
         is_last = not block
-        lines = re.split(r"(?<=\n)|(?<=\r)(?!\n)", rest + block)
+        lines = _LINES.split(rest + block)
         rest = "" if is_last else lines.pop()
         if not is_last and lines and lines[-1].endswith("\r"):
             rest = lines.pop() + rest  # its \n may be in the next block
@@ -336,10 +346,31 @@ def _lines_of(blocks: Iterator[str], dialect: Dialect) -> Iterator[str]:
                 continue
             if not within and dialect.comment and line.startswith(dialect.comment):
                 continue
-            if dialect.quote and line.count(dialect.quote) % 2:
-                within = not within
+            if is_head and re.fullmatch(_BLANK, line):
+                continue
+            is_head = False
+            within = _ends_within_quotes(line, dialect, within=within)
             kept.append(line if within else re.sub(r"\r\n$|\r$", "\n", line))
         yield "".join(kept)
+
+
+def _ends_within_quotes(line: str, dialect: Dialect, *, within: bool) -> bool:
+    """Whether the field at the end of a line goes on in the next one. A quote opens a field at its beginning only."""
+    quote, position = dialect.quote, 0
+    if not quote or quote not in line:
+        return within
+    while True:
+        if within or line.startswith(quote, position):
+            at = line.find(quote, position if within else position + 1)
+            while at >= 0 and line.startswith(quote, at + 1):  # a doubled quote is a character
+                at = line.find(quote, at + 2)
+            if at < 0:
+                return True
+            within, position = False, at + 1
+        at = line.find(dialect.delimiter, position)
+        if at < 0:
+            return False
+        position = at + 1
 
 
 def _remedy(error: duckdb.Error, dialect: Dialect, path: Path) -> Dialect:

@@ -5,6 +5,7 @@ looked for in the text of the file; where there are some, the objects are rewrit
 are read. What was found is the `source` of the captured table; reading follows it.
 """
 
+import codecs
 import json
 import re
 import tempfile
@@ -30,7 +31,7 @@ _LARGEST_OBJECT = 1 << 30
 _ORDERED = 1000
 """Objects whose keys give the order of the columns; keys that come later stand behind, by name."""
 _ROWS = 1000
-_LONG_NUMBER = r"[:,\[\s]-?[0-9](?:[0-9.]{15}|[0-9.]*[eE][+-]?[0-9])"
+_LONG_NUMBER = r"(?:^|[:,\[\s])-?[0-9](?:[0-9.]{15}|[0-9.]*[eE][+-]?[0-9])"
 """What a number looks like that may have more digits than a double keeps, or not fit 64 bits."""
 _MOMENTS = (proof.DATE, proof.TIMESTAMP, proof.TIMESTAMPTZ, proof.TIMESTAMP_NS, proof.TIME)
 """What strings may be: a string of digits is a string."""
@@ -50,6 +51,10 @@ def capture(path: Path, options: ReadOptions) -> TableSchema:
     while True:
         try:
             return _capture(path, options, size)
+        except (RecursionError, pa.ArrowInvalid) as error:
+            raise UnreadableFile(
+                "The json file has values that are nested too deep. Commit it with format='binary' to keep it as it is."
+            ) from error
         except duckdb.Error as error:
             if "maximum_object_size" not in str(error) or size > _OBJECT_BYTES:
                 raise _unreadable(error) from error
@@ -88,13 +93,21 @@ def _capture(path: Path, options: ReadOptions, size: int) -> TableSchema:
                 for key, type in (options.types or {}).items()
                 if _is_text(type) and structure.get(key) == "DOUBLE"
             ]
-            places = [
-                *asked,
-                *(_long_numbers(connection, _objects(plain, size), structure, is_wrapped) if has_long else ()),
-            ]
+            long = _long_numbers(connection, _objects(plain, size), structure, is_wrapped) if has_long else ()
+            places = list(dict.fromkeys((*asked, *long)))
+            if not structure and connection.sql(f"FROM {_objects(plain, size)} LIMIT 1").fetchall():
+                raise UnreadableFile(
+                    "The objects of the json file have no keys, so there are no columns. Deliver it again, or commit it with "
+                    "format='binary' to keep it as it is."
+                )
         names = list(structure)
         notes = [] if "" not in names else [f"A key without a name is the column column_{names.index('') + 1}."]
         columns = [name or f"column_{i}" for i, name in enumerate(names, 1)]
+        if len(set(columns)) < len(columns):
+            raise UnreadableFile(
+                f"The json file has a key without a name, which is the column column_{names.index('') + 1}, and a key of that "
+                "name. Rename one, or commit the file with format='binary' to keep it as it is."
+            )
         folded = {name.casefold() for name in names}
         source: dict[str, Any] = {
             "encoding": encoding,
@@ -192,10 +205,24 @@ def _row_pattern(structure: Structure) -> str | None:
     return r"\{" + ", ?".join(fields) + r"\}"
 
 
+_DEEPEST = 32
+"""Levels of nested values that have a type; what lies deeper is JSON text."""
+
+
 def _of_row(text: str) -> Structure:
     """The structure of one row. An object without keys DuckDB calls JSON, as it has no struct of no fields."""
     found = json.loads(text)
-    return {} if found == "JSON" else found
+    return {} if found == "JSON" else _shallow(found, _DEEPEST)
+
+
+def _shallow(structure: Structure, levels: int) -> Structure:
+    if isinstance(structure, str):
+        return structure
+    if not levels:
+        return "JSON"
+    if isinstance(structure, list):
+        return [_shallow(inner, levels - 1) for inner in structure]
+    return {key: _shallow(inner, levels - 1) for key, inner in structure.items()}
 
 
 _INTEGERS = ("UBIGINT", "BIGINT", "HUGEINT")
@@ -203,9 +230,9 @@ _INTEGERS = ("UBIGINT", "BIGINT", "HUGEINT")
 
 def _merged(left: Structure, right: Structure) -> Structure:
     """The structure that has both: a key is in some objects, a null is of any type, what does not agree is JSON text."""
-    if left is None or left in ("NULL", right):
+    if left is None or left == "NULL":
         return right
-    if right == "NULL":
+    if right in ("NULL", left):  # the same with the keys in another order: that of the first holds
         return left
     if isinstance(left, dict) and isinstance(right, dict):
         return {key: _merged(left.get(key), right.get(key, left.get(key))) for key in {**left, **right}}
@@ -260,7 +287,7 @@ def _long_numbers(
     rows = f"SELECT json::VARCHAR FROM {objects} WHERE regexp_matches(json::VARCHAR, '{_LONG_NUMBER}')"
     found: dict[Place, None] = {}
     for text in _texts(connection, rows):
-        _find_long({_VALUES: _loads(text)} if is_wrapped else _loads(text), structure, (), found)
+        _find_long({_VALUES: _loads(text)} if is_wrapped else _loads(text) or {}, structure, (), found)
     return list(found)
 
 
@@ -315,7 +342,7 @@ def _rewritten(path: Path, names: Sequence[str], places: Sequence[Place], source
         target = Path(folder) / "rewritten"
         with sandbox(path) as connection, target.open("w", encoding="utf-8") as output:
             for text in _texts(connection, f"SELECT json::VARCHAR FROM {objects}"):
-                value = {_VALUES: _loads(text)} if source["wrapped"] else _loads(text)
+                value = {_VALUES: _loads(text)} if source["wrapped"] else _loads(text) or {}
                 for place in places:
                     value = _put_text(value, place)
                 output.write(_dumps({keys[key]: inner for key, inner in value.items()}) + "\n")
@@ -349,6 +376,9 @@ def _dumps(value: Any) -> str:
 
 @contextmanager
 def _utf8(path: Path, encoding: str) -> Iterator[Path]:
+    with path.open("rb") as stream:
+        if encoding == "utf-8" and stream.read(3) == codecs.BOM_UTF8:
+            encoding = "utf-8-sig"
     with delimited.prepared(path, delimited.Dialect(encoding=encoding)) as plain:
         yield plain
 

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -37,6 +38,7 @@ def to_table(frame: Any) -> pa.Table:
         _log.info(
             "The unnamed integer index of a frame is not stored. Name it (frame.index.name = …) to keep it as a column."
         )
+    _refuse_attrs(frame.attrs)
     labels = frame.columns
     facts: dict[str, Any] = {}
     if type(labels).__name__ == "CategoricalIndex":
@@ -52,6 +54,19 @@ def to_table(frame: Any) -> pa.Table:
     facts |= _objects(frame, table)
     facts |= _beyond_arrow(frame, labels, table, facts)
     return _with_facts(table, facts) if facts else table
+
+
+def _refuse_attrs(attrs: Mapping[Any, Any]) -> None:
+    """Raise `UnsupportedType` for `attrs` that do not come back from JSON, as which they are stored."""
+    try:
+        if json.loads(json.dumps(attrs)) == attrs:
+            return
+    except (TypeError, ValueError):
+        pass
+    raise UnsupportedType(
+        f"The attrs of this frame ({str(attrs)[:60]}) have keys or values that JSON has not. Make them texts, numbers, lists and "
+        "dicts, or leave them out: frame.attrs = {}"
+    )
 
 
 def _with_facts(table: pa.Table, facts: Mapping[str, Any]) -> pa.Table:
@@ -78,6 +93,9 @@ def _beyond_arrow(frame: Any, labels: Any, table: pa.Table, facts: Mapping[str, 
         found["columns_dtype"] = str(labels.dtype)
     if getattr(labels, "freq", None) is not None and type(labels).__name__ != "PeriodIndex":
         found["columns_freq"] = labels.freqstr
+    if type(labels).__name__ == "RangeIndex" and labels.equals(back.columns):
+        found["columns_range"] = [labels.start, labels.stop, labels.step]
+        back.columns = labels
     if not (type(back.columns) is type(labels) and back.columns.equals(labels) and back.columns.names == labels.names):
         raise UnsupportedType(
             f"The column labels of this frame, a {type(labels).__name__} of {labels.dtype}, cannot be stored. Make them texts "
@@ -158,10 +176,12 @@ def _objects(frame: Any, table: pa.Table) -> dict[str, Any]:
         if str(kind) != "object":
             continue
         stored = table.column(position)
-        is_simple = not (pa.types.is_nested(stored.type) or pa.types.is_binary(stored.type) or _is_moment(stored.type))
-        if is_simple and not isinstance(stored.type, pa.BaseExtensionType):
+        is_own = pa.types.is_boolean(stored.type) or pa.types.is_integer(stored.type) or pa.types.is_null(stored.type)
+        if is_own or pa.types.is_string(stored.type) or pa.types.is_large_string(stored.type):
             continue
         given = frame.iloc[:, position].tolist()
+        if _are_arrays(given, stored.type):
+            continue
         for row, (mine, theirs) in enumerate(zip(given, stored.to_pylist(), strict=True)):
             if not _is_same(mine, theirs):
                 raise UnsupportedType(
@@ -173,16 +193,24 @@ def _objects(frame: Any, table: pa.Table) -> dict[str, Any]:
     return {"lists": lists} if lists else {}
 
 
-def _is_moment(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_timestamp(kind) or pa.types.is_duration(kind))
+def _are_arrays(given: Sequence[Any], kind: pa.DataType) -> bool:
+    """Whether all values are numeric arrays of the dtype that Arrow has made of them: embeddings, mostly, and many."""
+    if not (pa.types.is_list(kind) and pa.types.is_primitive(kind.value_type)):
+        return False
+    dtype = kind.value_type.to_pandas_dtype()
+    return all(getattr(v, "ndim", 0) == 1 and v.dtype == dtype and v.dtype.kind in "biuf" for v in given)
 
 
 def _is_same(mine: Any, theirs: Any) -> bool:
     """Whether a Python object is what Arrow gives back for it."""
-    if mine is None or theirs is None or mine != mine:  # noqa: PLR0124 - NaN and NaT are nulls here
-        return theirs is None or (mine is not None and theirs != theirs)  # noqa: PLR0124
+    import pandas
+
+    if isinstance(mine, Decimal) and (mine.is_nan() or (mine.is_zero() and mine.is_signed())):
+        return False
     if hasattr(mine, "tolist") and not hasattr(mine, "tzinfo"):
         mine = mine.tolist()
+    if mine is None or theirs is None or mine is pandas.NA or mine != mine:  # noqa: PLR0124 - NaN and NaT are nulls here
+        return theirs is None or (mine is not None and theirs != theirs)  # noqa: PLR0124
     if isinstance(mine, dict):
         pairs = dict(theirs) if isinstance(theirs, list) else theirs
         return (
@@ -245,6 +273,8 @@ def _as_it_was(frame: "pandas.DataFrame", facts: Mapping[str, Any]) -> "pandas.D
         frame.columns = pandas.CategoricalIndex(frame.columns, name=frame.columns.name, **facts["columns"])
     if facts.get("unique_labels"):
         frame.flags.allows_duplicate_labels = False
+    if "columns_range" in facts and frame.columns.equals(labels := pandas.RangeIndex(*facts["columns_range"])):
+        frame.columns = labels.rename(frame.columns.name)
     if "columns_dtype" in facts:
         frame.columns = frame.columns.astype(facts["columns_dtype"])
     lists, dtypes = facts.get("lists", ()), facts.get("dtypes", {})
@@ -325,7 +355,9 @@ def _arrow_series(values: pa.ChunkedArray) -> "pandas.Series":
 
 def _as_list(value: Any) -> Any:
     """A list where Arrow gives an array, in lists too."""
-    return [_as_list(inner) for inner in value] if hasattr(value, "tolist") else value
+    if not getattr(value, "ndim", 0):
+        return value
+    return value.tolist() if value.dtype.kind in "biuf" else [_as_list(inner) for inner in value]
 
 
 _EXACT = 1 << 53

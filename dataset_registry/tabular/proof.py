@@ -250,6 +250,12 @@ def declared(name: str, type: str, date_format: str | None) -> Kind:
     if sql == "VARCHAR":
         return VARCHAR
     if date_format and (sql == "DATE" or sql.startswith("TIMESTAMP")):
+        if sql not in ("DATE", "TIMESTAMP") or (sql == "DATE" and has_time(date_format)):
+            raise InputError(
+                f"The column {name!r} cannot be {type} and have the date_format {date_format!r}: it is read as "
+                f"{'timestamp[us]' if has_time(date_format) else 'date32 or timestamp[us]'}.",
+                column=name,
+            )
         return formatted(sql, date_format)
     if sql == "BOOLEAN":
         return _casts(sql, "(?i:true|false|t|f|yes|no|y|n|0|1)")
@@ -265,5 +271,16 @@ def declared(name: str, type: str, date_format: str | None) -> Kind:
         return Kind(sql, lambda x: f"({wider.proof(x)} OR {DATE.proof(x)})", wider.value)
     if sql == "TIME":
         return _casts(sql, rf"{_CLOCK}(:[0-5][0-9](\.[0-9]{{1,6}})?)?")
-    special = "|".join(_SPECIAL)
-    return _casts(sql, rf"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|{special}")
+    return _floating(sql)
+
+
+def _floating(sql: str) -> Kind:
+    """Numbers that have no more digits than the type keeps."""
+    number = _matches(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+    special = ", ".join(map(literal, _SPECIAL))
+
+    def proof(x: str) -> str:
+        read = _digits(f"CAST(TRY_CAST({x} AS {sql}) AS VARCHAR)")
+        return f"(coalesce({number(x)} AND {_digits(x)} = {read}, false) OR {x} IN ({special}))"
+
+    return Kind(sql, proof, _cast(sql))

@@ -1,6 +1,7 @@
 """Columns of text as a table with proven types: what CSV files and the strings of JSON files have in common."""
 
 import difflib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from math import isnan
 from typing import Any
@@ -19,6 +20,8 @@ _GUESS_VALUES = 200_000
 _GUESS_ROWS = 1000
 _COLUMNS_AT_ONCE = 64
 """Columns whose types are searched for in one pass: each has a dozen of conditions."""
+_FACTS_AT_ONCE = 256
+"""Columns whose facts are counted in one pass: what a query takes grows faster than its expressions."""
 _NESTED = ("struct", "list", "map", "array", "union", "json")
 
 _Facts = tuple[int, int, Any, Any]
@@ -97,8 +100,18 @@ class Texts:
         return found
 
     def _facts(self, kinds: Mapping[int, Kind | None]) -> tuple[int, dict[int, _Facts]]:
-        """The number of rows, and the facts of columns under these kinds, in one pass."""
+        """The number of rows, and the facts of columns under these kinds, in one pass for many columns at a time."""
+        rows, facts = 0, dict[int, _Facts]()
         types = self._connection.sql(f"FROM {self._source} LIMIT 0").types
+        for start in range(0, max(len(kinds), 1), _FACTS_AT_ONCE):
+            some = dict(itertools.islice(kinds.items(), start, start + _FACTS_AT_ONCE))
+            rows, found = self._some_facts(some, types)
+            facts |= found
+        return rows, facts
+
+    def _some_facts(
+        self, kinds: Mapping[int, Kind | None], types: Sequence[Any]
+    ) -> tuple[int, dict[int, _Facts]]:
         wanted = ["count(*)"]
         for i, kind in kinds.items():
             if kind is not None:
