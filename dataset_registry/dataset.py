@@ -80,6 +80,10 @@ class Dataset:
         With `trust_stat` a path is not read that has the size, times and inode of the last time it was committed so from this
         machine. `fallback` names the branch whose head `branch` starts from when the dataset does not have it yet.
         """
+        if not isinstance(components, Mapping):
+            raise InputError(
+                f"commit takes a dict from names to contents, such as {{'data': value}}, not a {type(components).__name__}."
+            )
         draft = self.draft(
             branch,
             message=message,

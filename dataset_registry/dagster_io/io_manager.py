@@ -347,7 +347,7 @@ def _not_materialized(context: dg.InputContext, error: NotFound, ref: str) -> No
         )
     return NotFound(
         f"The asset {key!r} has not been materialized to this registry, on {ref!r} or the fallback branch. Materialize it first, "
-        "or annotate the input as Optional[…], and it is None until then.",
+        f"or annotate the input as Optional[…], and it is None until then. ({error})",
         **error.fields,
     )
 

@@ -1,5 +1,6 @@
 """Reading what a version holds: components, schema, bytes, tables, files in a folder; from any source of contents."""
 
+import difflib
 import hashlib
 import os
 from collections import Counter
@@ -111,10 +112,26 @@ def table(
         source = _scan(contents, version, found, whole, filter, prune=filter is not None)
     else:
         source = whole.gathered(paths(contents, version, [c])[0] for c in found)
-    wanted = list(columns) if columns is not None else None
+    wanted = _wanted(columns, source.schema.names) if columns is not None else None
     if wanted is not None and with_labels:
         wanted = pandas_frames.with_labels(wanted, whole.writer)
     return writer.restored(source.to_table(columns=wanted, filter=filter), whole.writer)
+
+
+def _wanted(columns: Sequence[str], there: Sequence[str]) -> list[str]:
+    """The columns to read. Raises `InputError` for others than a table has, and for one that is named twice."""
+    if isinstance(columns, str) or any(not isinstance(name, str) for name in columns):
+        raise InputError(
+            f"columns is a list of column names, such as [{there[0] if there else 'id'!r}], not {columns!r}."
+        )
+    for at, name in enumerate(columns):
+        if name not in there:
+            near = difflib.get_close_matches(name, there, 1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"It has: {', '.join(map(repr, there[:20]))}."
+            raise InputError(f"The table has no column {name!r}. {hint}", column=name)
+        if name in columns[:at]:
+            raise InputError(f"columns names {name!r} twice. Name it once.", column=name)
+    return list(columns)
 
 
 def scan(contents: Contents, version: VersionRecord, names: Sequence[str] | None) -> "ds.Dataset":

@@ -320,19 +320,19 @@ def _one_account(accounts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _one_frame(frames: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    labels = [frame.get("column_indexes") for frame in frames if frame.get("columns")]
-    if len({json.dumps([level.get("pandas_type") for level in levels or ()]) for levels in labels}) > 1:
+    labels = [frame["column_indexes"] for frame in frames if frame.get("columns") and frame.get("column_indexes")]
+    if len({json.dumps([level.get("pandas_type") for level in levels]) for levels in labels}) > 1:
         raise InputError(
             "These frames cannot become one table: the column labels of one are texts and those of another are not. Read them "
             "one by one, or commit one of them again: frame.columns = frame.columns.astype(str)"
         )
-    attributes = [frame.get("attributes") for frame in frames]
+    attributes: list[Mapping[str, Any]] = [frame.get("attributes") or {} for frame in frames]
     if any(other != attributes[0] for other in attributes):
         _log.warning("Frames with different attrs are read as one: it has those that all of them have")
     common = {
         key: value
-        for key, value in (attributes[0] or {}).items()
-        if all(key in (other or {}) and other[key] == value for other in attributes)
+        for key, value in attributes[0].items()
+        if all(key in other and other[key] == value for other in attributes)
     }
     columns: dict[Any, Any] = {}
     for frame in frames:

@@ -421,6 +421,8 @@ def _is_odd(values: pa.ChunkedArray) -> bool:
             or pa.types.is_floating(kind.value_type)
             or any(chunk.dictionary.null_count for chunk in values.chunks)
         )
+    if convert.is_list(kind) and pa.types.is_integer(kind.value_type):
+        return any(pc.list_flatten(chunk).null_count for chunk in values.chunks)
     return pa.types.is_nested(kind) and _has_odd(kind)
 
 

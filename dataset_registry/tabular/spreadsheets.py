@@ -30,14 +30,18 @@ def read(path: Path, options: ReadOptions = NONE) -> dict[str, tuple[pa.Table, l
             "Reading spreadsheets needs the extra 'excel': pip install 'dataset-registry[excel]'."
         ) from error
     try:
-        _refuse_bombs(path)
+        has_booleans = _look_into(path)
         book = fastexcel.read_excel(str(path))
         names = book.sheet_names
         if options.sheet is not None and options.sheet not in names:
             raise InputError(
                 f"The spreadsheet has no sheet {options.sheet!r}, but: {', '.join(names)}.", sheet=options.sheet
             )
-        return {name: _sheet(book, name, options) for name in names if options.sheet in (None, name)}
+        return {
+            name: _sheet(book, name, options, has_booleans=has_booleans)
+            for name in names
+            if options.sheet in (None, name)
+        }
     except (fastexcel.FastExcelError, zipfile.BadZipFile) as error:
         raise UnreadableFile(
             f"This is not a spreadsheet that can be read ({_first_line(error)}). Save it as .xlsx again, or commit "
@@ -45,7 +49,7 @@ def read(path: Path, options: ReadOptions = NONE) -> dict[str, tuple[pa.Table, l
         ) from error
 
 
-def _sheet(book: Any, sheet: str, options: ReadOptions) -> tuple[pa.Table, list[str]]:
+def _sheet(book: Any, sheet: str, options: ReadOptions, *, has_booleans: bool) -> tuple[pa.Table, list[str]]:
     """One sheet. All rows decide a column's type: by default late texts in a column of numbers silently become null."""
     header = options.header is not False
     rows: dict[str, Any] = {"header_row": 0 if header else None, "skip_rows": None, "schema_sample_rows": None}
@@ -55,11 +59,18 @@ def _sheet(book: Any, sheet: str, options: ReadOptions) -> tuple[pa.Table, list[
     batch, errors = loaded.to_arrow_with_errors()
     if errors is not None:
         _refuse_errors(sheet, errors.errors, options)
+    if options.skip_rows and not batch.num_columns:
+        raise UnreadableFile(
+            f"The sheet {sheet!r} has nothing behind its first {options.skip_rows:,} rows. Give a smaller skip_rows."
+        )
     notes: list[str] = []
     names = [f"column_{i}" for i in range(1, batch.num_columns + 1)]
     if header and batch.num_columns:
         names = _names(book, sheet, options.skip_rows or 0, batch, notes)
-    columns = [_exact(column, book, sheet, i, rows) for i, column in enumerate(batch.columns)]
+    columns = batch.columns
+    if has_booleans:
+        columns = [_with_booleans(column, book, sheet, i, rows) for i, column in enumerate(columns)]
+    columns = [_exact(column, book, sheet, i, rows) for i, column in enumerate(columns)]
     return pa.table(dict(zip(names, map(_times, columns), strict=True))), notes
 
 
@@ -91,12 +102,14 @@ _ERRORS = {
 
 def _names(book: Any, sheet: str, header_row: int, batch: pa.RecordBatch, notes: list[str]) -> list[str]:
     """The names of a sheet's columns, as they are in the file. Raises `UnreadableFile`."""
-    first = book.load_sheet(sheet, header_row=None, skip_rows=header_row, n_rows=1, dtypes="string").to_arrow()
+    first = book.load_sheet(
+        sheet, header_row=None, skip_rows=header_row or None, n_rows=1, dtypes="string"
+    ).to_arrow()  # without skip_rows it begins where the sheet has its first cell, as the table does
     given = [column[0].as_py() if len(column) else None for column in first.columns]
     given += [None] * (batch.num_columns - len(given))
     unnamed = [i for i, name in enumerate(given[: batch.num_columns]) if not name]
     filled = [i for i in unnamed if batch.column(i).null_count < batch.num_rows]
-    if len(filled) > 1 and batch.num_columns - len(unnamed) == 1:
+    if filled and batch.num_columns - len(unnamed) == 1 and given[0]:
         raise UnreadableFile(
             f"The first row of the sheet {sheet!r} has one text ({next(filter(None, given))[:60]!r}) and the table "
             f"{batch.num_columns} columns: is it a title? Skip what stands above the header with read={{'skip_rows': …}}, or "
@@ -114,6 +127,14 @@ def _names(book: Any, sheet: str, header_row: int, batch: pa.RecordBatch, notes:
             "with format='binary'."
         )
     return names
+
+
+def _with_booleans(column: pa.Array, book: Any, sheet: str, index: int, rows: dict[str, Any]) -> pa.Array:
+    """A column of numbers as texts where it has true and false among them, which the reader gives as 1 and 0."""
+    if not pa.types.is_floating(column.type) and not pa.types.is_integer(column.type):
+        return column
+    texts = book.load_sheet(sheet, **rows, use_columns=[index], dtypes={index: "string"}).to_arrow().column(0)
+    return texts if pc.any(pc.is_in(texts, pa.array(["true", "false"]))).as_py() else column
 
 
 def _exact(column: pa.Array, book: Any, sheet: str, index: int, rows: dict[str, Any]) -> pa.Array:
@@ -141,29 +162,43 @@ _FIRST_DAY = datetime(1900, 1, 1)
 
 
 def _times(column: pa.Array) -> pa.Array:
-    """A column of moments before the first day that a spreadsheet knows: times of day."""
+    """A column of moments before the first day that a spreadsheet knows: times of day. With later ones among them, texts."""
     if not pa.types.is_timestamp(column.type) or column.null_count == len(column):
         return column
-    if pc.max(column).as_py() >= _FIRST_DAY:
+    first, last = (bound.as_py() for bound in pc.min_max(column).values())
+    if first >= _FIRST_DAY:
         return column
-    return column.cast(pa.time32("ms"))
+    if last < _FIRST_DAY:
+        return column.cast(pa.time32("ms"))
+    mixed = [moment and str(moment if moment >= _FIRST_DAY else moment.time()) for moment in column.to_pylist()]
+    return pa.array(mixed, pa.string())
 
 
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-_CELL = re.compile(rb'<(?:\w+:)?c [^>]*?r="([A-Z]{1,3})([0-9]{1,7})"')
+_UNCOMPUTED = re.compile(
+    rb'<(?:\w+:)?c (?![^>]{0,200}t="str")[^>]{0,200}?r="([A-Z]{1,3}[0-9]{1,7})"[^>]{0,200}>'
+    rb"<(?:\w+:)?f(?:\s[^>]{0,200})?(?:/>|>[^<]{0,9000}</(?:\w+:)?f>)(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v></(?:\w+:)?v>)?</(?:\w+:)?c>"
+)
+"""A cell with a formula and no value: that of a text formula may be empty."""
+_BOOLEAN = re.compile(rb'<(?:\w+:)?c [^>]{0,200}?t="b"')
+_OVERLAP = 16 << 10
+"""What blocks of a sheet overlap by: more than the longest formula."""
+_CELL = re.compile(rb'<(?:\w+:)?c [^>]{0,200}?r="([A-Z]{1,3})([0-9]{1,7})"')
 
 
-def _refuse_bombs(path: Path) -> None:
-    """Refuse a workbook whose cells lie so far apart that a table of them would not fit into memory.
+def _look_into(path: Path) -> bool:
+    """Whether a workbook has booleans. One that cannot be a table is refused: `UnreadableFile`.
 
-    A file of 4 KB with one cell at XFD1048576 makes a reader ask for 549 GB, and the process ends. Other formats than
-    .xlsx are not looked into. Raises `UnreadableFile`.
+    That is one whose cells lie so far apart that a table of them would not fit into memory (a file of 4 KB with one cell at
+    XFD1048576 makes a reader ask for 549 GB, and the process ends), and one whose formulas were never computed, of which a
+    reader makes nulls. Other formats than .xlsx are not looked into.
     """
+    has_booleans = False
     if not zipfile.is_zipfile(path):
-        return
+        return True
     with zipfile.ZipFile(path) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > MOST_BYTES:
             raise UnreadableFile(
@@ -171,17 +206,24 @@ def _refuse_bombs(path: Path) -> None:
             )
         for entry in archive.infolist():
             if re.fullmatch(r"xl/worksheets/[^/]+\.xml", entry.filename):
-                rows, columns = _extent(archive, entry)
+                rows, columns, booleans = _extent(archive, entry)
+                has_booleans = has_booleans or booleans
                 if rows * columns > MOST_CELLS:
                     raise UnreadableFile(
                         f"A sheet of the spreadsheet spans {rows:,} rows and {columns:,} columns, and at most {MOST_CELLS:,} "
                         "cells are read. Delete the stray cell that lies far out, or commit it with format='binary'."
                     )
 
+    return has_booleans
 
-def _extent(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[int, int]:
-    """The last row and the last column that a cell of a sheet has."""
+
+def _extent(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[int, int, bool]:
+    """The last row and the last column that a cell of a sheet has, and whether one has a boolean.
+
+    Raises `UnreadableFile` for a formula without a value.
+    """
     rows = columns = 0
+    has_booleans = False
     tail = b""
     with archive.open(entry) as stream:
         while block := stream.read(1 << 20):
@@ -192,8 +234,14 @@ def _extent(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[int, int]
                 for letter in column:
                     number = number * 26 + letter - 64
                 columns = max(columns, number)
-            tail = text[-200:]
-    return rows, columns
+            has_booleans = has_booleans or _BOOLEAN.search(text) is not None
+            if found := _UNCOMPUTED.search(text):
+                raise UnreadableFile(
+                    f"The cell {found[1].decode()} of the spreadsheet has a formula and no value: the program that wrote the "
+                    "file computed none. Open it in a spreadsheet program and save it, or commit it with format='binary'."
+                )
+            tail = text[-_OVERLAP:]
+    return rows, columns, has_booleans
 
 
 def read_sniffed(path: Path, sheet: str) -> pa.Table:

@@ -109,9 +109,7 @@ class Texts:
             facts |= found
         return rows, facts
 
-    def _some_facts(
-        self, kinds: Mapping[int, Kind | None], types: Sequence[Any]
-    ) -> tuple[int, dict[int, _Facts]]:
+    def _some_facts(self, kinds: Mapping[int, Kind | None], types: Sequence[Any]) -> tuple[int, dict[int, _Facts]]:
         wanted = ["count(*)"]
         for i, kind in kinds.items():
             if kind is not None:

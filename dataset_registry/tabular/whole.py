@@ -61,7 +61,10 @@ class WholeTable:
             with pq.ParquetFile(files[0][0], coerce_int96_timestamp_unit=INT96_UNIT) as first:
                 plain = plain_schema(first.schema_arrow)
             return LazyTable([[path for paths in files for path in paths]], plain, self.writer)
-        by_schema = groupby(zip(files, self.members, strict=True), key=lambda found: found[1].to_json())
+        members = [
+            (paths, schema) for paths, schema in zip(files, self.members, strict=True) if schema.tables[0].columns
+        ]
+        by_schema = groupby(members or zip(files, self.members, strict=True), key=lambda found: found[1].to_json())
         runs = [[path for paths, _ in run for path in paths] for _, run in by_schema]
         return LazyTable(runs, self.plain, self.writer)
 
