@@ -324,6 +324,17 @@ def test_one_table_of_any_library_is_split_by_a_static_column(world: World, make
     )
 
 
+def test_a_frame_that_is_split_keeps_its_labels_dtypes_and_attrs(world: World) -> None:
+    frame = pd.DataFrame(
+        {"color": pd.Categorical(["red", "green"], ["red", "green", "blue"])}, index=pd.Index(["a", "b"], name="id")
+    )
+    frame.attrs = {"source": "sensor"}
+    world.materialize([returning(frame, metadata={"partition_expr": "color"})], span=("red", "blue"))
+    found = world.version("source").to_pandas("green")
+    pd.testing.assert_frame_equal(found, frame.loc[["b"]])
+    assert found.attrs == frame.attrs
+
+
 def test_static_keys_may_be_numbers_in_the_column(world: World) -> None:
     source = returning(
         pa.table({"year": [2024, 2023, 2024]}),

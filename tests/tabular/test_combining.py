@@ -1,6 +1,8 @@
 """Tables that become one, and frames that come back: the same columns, types and labels by every reader."""
 
+import datetime as dt
 import logging
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -164,11 +166,97 @@ def test_an_unnamed_integer_index_is_dropped_and_said(dataset: Dataset, caplog: 
             columns="k", values="v", observed=False
         ),
         pd.DataFrame({"lists": [[1, 2], None], "texts": ["a", None]}),
+        pd.DataFrame({"lists": [[1.5, 2.0], []], "nested": [[["a"]], None]}),
+        pd.DataFrame([[1, 2]]),
+        pd.DataFrame(
+            {"embedding": [np.arange(3, dtype="f4"), np.ones(3, "f4")], "ids": [np.arange(2), np.ones(1, int)]}
+        ),
     ],
-    ids=["integer labels", "column MultiIndex", "columns.name", "1,500 categories", "pivot", "lists"],
+    ids=[
+        *("integer labels", "column MultiIndex", "columns.name", "1,500 categories", "pivot", "lists"),
+        *("lists of floats and lists", "RangeIndex of labels", "arrays"),
+    ],
 )
 def test_labels_and_dtypes_of_a_frame_come_back(dataset: Dataset, frame: pd.DataFrame) -> None:
-    pd.testing.assert_frame_equal(dataset.commit({"data": frame}).to_pandas(), frame)
+    found = dataset.commit({"data": frame}).to_pandas()
+    pd.testing.assert_frame_equal(found, frame)
+    assert type(found.columns) is type(frame.columns)
+    assert [type(value) for value in found.iloc[0]] == [type(value) for value in frame.iloc[0]]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [dt.date(2020, 1, 1), dt.datetime(2020, 1, 1, 5)],
+        [dt.time(1), dt.time(1, tzinfo=dt.UTC)],
+        [Decimal("-0"), Decimal("1.5")],
+        [Decimal("NaN"), Decimal("1.5")],
+    ],
+    ids=["day and moment", "zoned time", "signed zero", "decimal NaN"],
+)
+def test_objects_that_arrow_would_give_back_as_others_are_refused(dataset: Dataset, values: list[Any]) -> None:
+    with pytest.raises(UnsupportedType, match=r"Column 'x': the .* in row . is not what Arrow makes of it"):
+        dataset.commit({"data": pd.DataFrame({"x": pd.Series(values, dtype=object)})})
+
+
+@pytest.mark.parametrize("attrs", [{1: "a"}, {"a": (1, 2)}, {"a": {1, 2}}], ids=["key", "tuple", "set"])
+def test_attrs_that_json_has_not_are_refused(dataset: Dataset, attrs: dict[Any, Any]) -> None:
+    frame = pd.DataFrame({"x": [1]})
+    frame.attrs = attrs
+    with pytest.raises(UnsupportedType, match="attrs of this frame"):
+        dataset.commit({"data": frame})
+
+
+def test_frames_that_become_one_keep_the_attrs_that_all_have(dataset: Dataset) -> None:
+    frames = {}
+    for n in (1, 2):
+        frames[str(n)] = pd.DataFrame({"x": [n]})
+        frames[str(n)].attrs = {"source": "sensor", "day": n}
+    assert dataset.commit(frames).to_pandas().attrs == {"source": "sensor"}
+
+
+def test_frames_with_labels_that_only_look_alike_do_not_become_one(dataset: Dataset) -> None:
+    version = dataset.commit({"1": pd.DataFrame({0: [1]}), "2": pd.DataFrame({"0": [1]})})
+    with pytest.raises(InputError, match="column labels of one are texts and those of another are not"):
+        version.to_pandas()
+
+
+def test_enums_that_become_one_have_the_categories_of_both_and_no_value_is_lost(dataset: Dataset) -> None:
+    first = pl.DataFrame({"x": pl.Series(["a"], dtype=pl.Enum(["a", "c;1"]))})
+    second = pl.DataFrame({"x": pl.Series(["é"], dtype=pl.Enum(["a", "é", "c;1"]))})
+    other = pl.DataFrame({"x": pl.Series(["c;1"], dtype=pl.Enum(["c;1", "a"]))})
+    version = dataset.commit({"1": first, "2": second, "3": other})
+    one = version.to_polars(["1", "2"])
+    assert one["x"].to_list() == ["a", "é"]
+    assert one.schema["x"] == pl.Enum(["a", "é", "c;1"])
+    for names in (["1", "3"], ["1", "2"], ["1", "2", "3"]):
+        assert everywhere(version, names)["x"].null_count == 0
+
+
+def test_decimals_of_38_digits_become_one_by_their_values(dataset: Dataset) -> None:
+    first, second = (pa.table({"x": pa.array([Decimal("1.5")], pa.decimal128(38, scale))}) for scale in (1, 2))
+    table = everywhere(dataset.commit({"1": first, "2": second}))
+    assert pa.types.is_decimal128(table.schema.field("x").type)
+
+
+def test_a_table_without_columns_adds_nothing(dataset: Dataset) -> None:
+    assert everywhere(dataset.commit({"1": pa.table({}), "2": pa.table({"x": [1]})}), ["1", "2"]).num_rows == 1
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        (["z"], "no column 'z'. It has: 'day', 'town'"),
+        (["twon"], "Did you mean 'town'"),
+        (["day", "day"], "names 'day' twice"),
+        ("day", "a list of column names"),
+        ([0], "a list of column names"),
+    ],
+)
+def test_columns_that_a_table_has_not_are_an_error(dataset: Dataset, columns: Any, words: str) -> None:
+    version = dataset.commit({"data": pa.table({"day": [1], "town": ["a"]})})
+    with pytest.raises(InputError, match=words):
+        version.to_arrow(columns=columns)
 
 
 def test_polars_types_come_back_lazily_and_eagerly(dataset: Dataset) -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +196,7 @@ def test_long_cells_large_objects_and_mixed_newlines_are_read(deliver: Callable[
     [
         ({"types": {"zip": "string"}}, "zip\n2134\n", {"zip": "2134"}),
         ({"types": {"n": "int32"}}, "n\n007\n", {"n": 7}),
-        ({"types": {"n": "decimal128(10, 2)"}}, "n\n1.5\n", {"n": __import__("decimal").Decimal("1.50")}),
+        ({"types": {"n": "decimal128(10, 2)"}}, "n\n1.5\n", {"n": Decimal("1.50")}),
         ({"types": {"ok": "bool"}}, "ok\nyes\n", {"ok": True}),
         ({"delimiter": "~"}, "a~b\n1~2\n", {"a": 1, "b": 2}),
         ({"header": False}, "a,b\n", {"column_1": "a", "column_2": "b"}),
@@ -208,6 +209,12 @@ def test_long_cells_large_objects_and_mixed_newlines_are_read(deliver: Callable[
         ({"null_values": ["NA", "-"]}, "a,b\nNA,1\n", {"a": None, "b": 1}),
         ({"date_format": "%d.%m.%Y"}, "a\n31.12.2024\n", {"a": __import__("datetime").date(2024, 12, 31)}),
         ({"quote": ""}, 'a,b\n5" pipe,1\n', {"a": '5" pipe', "b": 1}),
+        ({"comment": "#"}, "# made\n\n# by hand\na,b\n1,2\n", {"a": 1, "b": 2}),
+        ({"comment": "#"}, 'a,b\n5" x,1\n# a note\n6,2\n', {"a": '5" x', "b": 1}),
+        ({"comment": "#"}, 'a,b\n"say ""\n# no comment",1\n', {"a": 'say "\n# no comment', "b": 1}),
+        ({"skip_rows": 2}, 'a title with a "\n\na,b\n1,2\n', {"a": 1, "b": 2}),
+        ({"types": {"a": "float"}}, "a\n0.1\n", {"a": pa.scalar(0.1, pa.float32()).as_py()}),
+        ({"types": {"a": "double"}}, "a\n+1.50e2\n", {"a": 150.0}),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
 )
@@ -243,6 +250,14 @@ def test_read_options_belong_to_the_format_and_hold_on(deliver: Callable[..., Ve
         ({"skip_rows": -1}, "a number of lines"),
         ({"sheet": "a"}, "is for excel files"),
         ({"header": "yes"}, "true or false"),
+        ({"null_values": 5}, "a list of texts"),
+        ({"date_format": "%H:%M"}, "says year, month and day"),
+        ({"date_format": "%m/%d"}, "says year, month and day"),
+        ({"date_format": "%Y-%m-%d %I:%M"}, "says year, month and day"),
+        ({"date_format": "%Y-%m-%dT%H:%M%z"}, "of time zones"),
+        ({"date_format": "%c"}, "the forms of a locale"),
+        ({"date_format": "%Y-%m-%d %H:%M", "types": {"x": "date32"}}, r"it is read as timestamp\[us\]"),
+        ({"date_format": "%Y-%m-%d", "types": {"x": "timestamp[us, tz=UTC]"}}, "it is read as date32 or timestamp"),
     ],
 )
 def test_an_option_that_does_not_fit_is_an_error_that_says_which_would(
@@ -257,8 +272,66 @@ def test_a_declared_type_that_does_not_hold_is_refused_with_the_value_and_its_ro
 ) -> None:
     with pytest.raises(UnreadableFile, match=r"Column 'x': '1\.5' in row 3.*'string' does"):
         deliver("f.csv", "x\n1\n2\n1.5\n", types={"x": "int64"})
-    with pytest.raises(UnreadableFile, match=r"'1\.239' in row 1"):
-        deliver("f.csv", "x\n1.239\n", types={"x": "decimal128(10, 2)"})
+    for text, type in (
+        ("1.239", "decimal128(10, 2)"),
+        ("0.12345678901234567890", "double"),
+        ("0.123456789", "float"),
+    ):
+        with pytest.raises(UnreadableFile, match=f"'{text}' in row 1"):
+            deliver("f.csv", f"x\n{text}\n", types={"x": type})
+
+
+def test_options_that_made_columns_are_not_carried_to_a_file_of_one(deliver: Callable[..., Version]) -> None:
+    deliver("f.csv", "a;b\n1;2\n", delimiter=";")
+    with pytest.raises(UnreadableFile, match=r"one column, 'a,b', and the version before has more.*read=\{\}"):
+        deliver("f.csv", "a,b\n1,2\n")
+    with pytest.raises(UnreadableFile, match=r"says 'sep=,'.*another delimiter"):
+        deliver("f.csv", "sep=,\na,b\n1,2\n", delimiter=";")
+
+
+def test_a_table_of_thousands_of_columns_is_read(deliver: Callable[..., Version]) -> None:
+    names = [f"c{i}" for i in range(600)]
+    version = deliver("f.csv", f"{','.join(names)}\n{','.join(map(str, range(600)))}\n")
+    assert version.to_arrow().to_pylist() == [dict(zip(names, range(600), strict=True))]
+
+
+LONG = "0.12345678901234567891"
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        (b'\xef\xbb\xbf[{"a":1}]', [{"a": 1}]),
+        ('{"a":{"x":1,"y":2}}\n{"a":{"y":3,"x":4}}\n', [{"a": {"x": 1, "y": 2}}, {"a": {"x": 4, "y": 3}}]),
+        (f'{{"a":{LONG}}}\nnull\n', [{"a": Decimal(LONG)}, {"a": None}]),
+        (f"{LONG}\n1.5\n", [{"json": Decimal(LONG)}, {"json": Decimal("1.5")}]),
+    ],
+    ids=["byte order mark", "keys in another order", "null among rewritten rows", "number at the start"],
+)
+def test_json_is_read_as_it_stands(
+    deliver: Callable[..., Version], text: str | bytes, rows: list[dict[str, Any]]
+) -> None:
+    assert deliver("f.json", text).to_arrow().to_pylist() == rows
+
+
+def test_json_below_32_levels_is_text_with_all_digits(deliver: Callable[..., Version]) -> None:
+    (value,) = deliver("f.json", '{"a":' + '{"b":' * 40 + LONG + "}" * 41).to_arrow()["a"].to_pylist()
+    while isinstance(value, dict):
+        value = value["b"]
+    assert value == '{"b":' * 9 + LONG + "}" * 9
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{}\n{}\n", "have no keys"),
+        ('{"a":' + "[" * 5000 + "]" * 5000 + "}", "nested too deep"),
+        ('{"":1,"column_1":2}', "key without a name, which is the column column_1"),
+    ],
+)
+def test_json_that_is_no_table_is_refused(deliver: Callable[..., Version], text: str, words: str) -> None:
+    with pytest.raises(UnreadableFile, match=words):
+        deliver("f.json", text)
 
 
 def test_a_spreadsheet_keeps_durations_digits_times_and_names(dataset: Dataset, tmp_path: Path) -> None:
@@ -281,6 +354,48 @@ def test_a_spreadsheet_keeps_durations_digits_times_and_names(dataset: Dataset, 
     assert table["at"].to_pylist() == [dt.time(10, 30), dt.time(0, 0, 1)]
     statistics = version.schema.tables()["data/Sheet"].statistics
     assert statistics["lasts"] == ColumnStatistics(0, "PT5S", "PT108300S")
+
+
+def sheet_of(path: Path, rows: list[list[Any]], first_row: int = 1) -> Path:
+    """A spreadsheet with these rows, as a program that computes nothing writes it."""
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    sheet = book.active
+    assert sheet is not None
+    for i, row in enumerate(rows, first_row):
+        for j, value in enumerate(row, 1):
+            sheet.cell(i, j, value)
+    book.save(path)
+    return path
+
+
+def test_a_sheet_is_read_from_its_first_cell_and_nothing_in_it_becomes_another(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    import datetime as dt
+
+    rows = [["a", "b", "c"], [1, True, dt.time(1, 2, 3)], [True, False, dt.datetime(2020, 1, 1)]]
+    table = dataset.commit({"data": sheet_of(tmp_path / "f.xlsx", rows, first_row=3)}).to_arrow()
+    assert table.to_pylist() == [
+        {"a": "1", "b": True, "c": "01:02:03"},
+        {"a": "true", "b": False, "c": "2020-01-01 00:00:00"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "read", "words"),
+    [
+        ([["a", "b"], [1, "=A2+1"]], {}, "cell B2 .* has a formula and no value"),
+        ([["Report", None], [None, None], ["a", "b"], [1, 2]], {}, r"is it a title\?.*skip_rows"),
+        ([["a"], [1]], {"skip_rows": 50}, "nothing behind its first 50 rows"),
+    ],
+)
+def test_a_sheet_that_would_lose_values_is_refused(
+    dataset: Dataset, tmp_path: Path, rows: list[list[Any]], read: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UnreadableFile, match=words):
+        dataset.commit({"data": sheet_of(tmp_path / "f.xlsx", rows)}, read=read)
 
 
 def test_a_cell_with_an_error_is_refused_unless_it_is_null(dataset: Dataset, tmp_path: Path) -> None:
