@@ -147,3 +147,34 @@ def test_the_command_says_what_was_made_of_columns_without_a_name(shell: Shell) 
     ]
     said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=shell.folder)
     assert "called by their position: column_2" in said.stderr
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file systems here do not tell letter case apart")
+def test_names_that_differ_in_letter_case_come_back_as_they_were(shell: Shell) -> None:
+    folder = shell.folder / "cases"
+    (folder / "Sub").mkdir(parents=True)
+    for name in ("a.txt", "A.txt", "sub", "Sub/b.txt"):
+        (folder / name).write_text(name)
+    shell.run("put", "raw/cases", "cases")
+    shell.run("get", "raw/cases", "--to", "back")
+    assert same(folder, shell.folder / "back")
+
+
+def test_what_a_folder_has_that_is_not_stored_is_said(shell: Shell) -> None:
+    folder = shell.folder / "folder"
+    (folder / "empty").mkdir(parents=True)
+    (folder / "cafe\u0301.txt").write_text("a name as macOS writes it")
+    (folder / "link").symlink_to(folder / "empty")
+    said = shell.run("put", "raw/said", "folder")
+    assert f"{Path('folder', 'empty')} is empty, and left out" in said
+    assert f"{Path('folder', 'link')} is a link to a folder, and left out" in said
+    assert r"'cafe\u0301.txt' is stored as 'caf\xe9.txt'" in said
+    assert shell.components("raw/said") == ["caf\u00e9.txt"]
+
+
+def test_a_file_that_cannot_be_read_is_named(shell: Shell) -> None:
+    (shell.folder / "good.csv").write_text("a\n1\n")
+    (shell.folder / "bad.csv").write_text("a,b\n1,2\n3\n")
+    assert shell.run("put", "raw/files", "good.csv", "bad.csv", code=1).startswith(
+        "bad.csv: The csv file cannot be read"
+    )

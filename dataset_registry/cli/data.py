@@ -21,7 +21,7 @@ from dataset_registry.cli.output import (
     working,
 )
 from dataset_registry.cli.place import here
-from dataset_registry.errors import InputError
+from dataset_registry.errors import InputError, UnreadableFile
 from dataset_registry.model.names import split_address
 
 if TYPE_CHECKING:
@@ -165,7 +165,10 @@ def put(
             draft.clear()
         for name, source in named:
             value: Any = sys.stdin.buffer if source == "-" else Path(source)
-            draft.add(name, value, type=kind, format=format, read=options)
+            try:
+                draft.add(name, value, type=kind, format=format, read=options)
+            except (InputError, UnreadableFile) as error:
+                raise type(error)(f"{source}: {error}", **error.fields) from error
     result = draft.result
     if as_json:
         print_json(CommitShape.of(result))

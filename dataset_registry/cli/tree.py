@@ -1,6 +1,7 @@
 """Files and folders on the command line: which component each file is, and how it is read."""
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ def named_files(arguments: Sequence[str]) -> list[tuple[str, str]]:
             found += _below(text, text if len(arguments) == 1 else base, "")
         else:
             found.append(("data" if len(arguments) == 1 else os.path.relpath(text, base).replace(os.sep, "/"), text))
+    for name, _ in found:
+        if (stored := unicodedata.normalize("NFC", name)) != name:
+            typer.echo(f"note: {name!a} is stored as {stored!a}, Unicode's normal form", err=True)
     owners: dict[str, str] = {}
     for name, path in found:
         if (other := owners.setdefault(name, path)) != path:
@@ -58,6 +62,10 @@ def _below(folder: str, base: str, prefix: str) -> list[tuple[str, str]]:
         if _LEFT_OUT in folders:
             folders.remove(_LEFT_OUT)
             typer.echo(f"note: {os.path.join(parent, _LEFT_OUT)} is left out", err=True)
+        for name in [name for name in folders if os.path.islink(os.path.join(parent, name))]:
+            typer.echo(f"note: {os.path.join(parent, name)} is a link to a folder, and left out", err=True)
+        if not folders and not files:
+            typer.echo(f"note: {parent} is empty, and left out", err=True)
         folders.sort()
         for name in sorted(files):
             path = os.path.join(parent, name)

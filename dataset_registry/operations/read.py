@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import os
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -266,14 +267,19 @@ def _file_names(files: Sequence[tuple[ComponentRecord, int]]) -> list[str]:
     """A relative path for each part of components: their names where these are such paths, else names made safe. Where two
     would be the same, or one a folder of the other, a piece of the component's hash tells them apart."""
     names = [_path(component, part) or _file_name(component, part) for component, part in files]
-    counts = Counter(name.casefold() for name in names)
-    folders = {str(parent).casefold() for name in names for parent in PurePosixPath(name).parents}
+    counts = Counter(map(_on_disk, names))
+    folders = {_on_disk(str(parent)) for name in names for parent in PurePosixPath(name).parents}
     return [
         name
-        if counts[name.casefold()] == 1 and name.casefold() not in folders
+        if counts[_on_disk(name)] == 1 and _on_disk(name) not in folders
         else _file_name(component, part, mark=True)
         for name, (component, part) in zip(names, files, strict=True)
     ]
+
+
+def _on_disk(name: str) -> str:
+    """A name as the file systems of this machine tell names apart: those of Windows and macOS do not by letter case."""
+    return name.casefold() if sys.platform in ("win32", "darwin") else name
 
 
 def _path(found: ComponentRecord, part: int) -> str | None:
