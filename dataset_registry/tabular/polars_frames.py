@@ -1,7 +1,8 @@
 """polars: frames become Arrow streams with all that polars says of them, and become the same frames again, lazily too."""
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     import polars
 
 POLARS_TYPE = b"dataset_registry:polars"
-"""The polars type of a column where Arrow has no such type, as field metadata."""
+"""The polars types of integers in a column that Arrow has no such type for, as field metadata (see `_wide`)."""
 
 
 def reader(frame: Any) -> tuple[pa.RecordBatchReader, dict[str, str]]:
@@ -26,21 +27,22 @@ def reader(frame: Any) -> tuple[pa.RecordBatchReader, dict[str, str]]:
     if isinstance(frame, polars.Series):
         raise UnsupportedType("A polars Series is not a table. Make it a frame of one column: value.to_frame('value').")
     is_lazy = is_lazy_frame(frame)
-    wide = []
+    wide: dict[str, Any] = {}
     for name, kind in (frame.collect_schema() if is_lazy else frame.schema).items():
         if _has_objects(kind):
             raise UnsupportedType(
                 f"Column {name!r} has Python objects (polars.Object), which have no value outside of this process. Convert it, "
                 "to polars.String for example."
             )
-        if kind in (polars.Int128, polars.UInt128):
-            wide.append((name, str(kind)))
+        if (account := _wide(kind)) is not None:
+            wide[name] = account
+    types = {name: json.dumps(account) for name, account in wide.items()}
     if not is_lazy:
-        return pa.RecordBatchReader.from_stream(_in_digits(frame, wide)), dict(wide)
+        return pa.RecordBatchReader.from_stream(_in_digits(frame, wide)), types
     schema = _in_digits(frame.collect_schema().to_frame(), wide).to_arrow().schema
     parts = (_in_digits(part, wide).to_arrow() for part in frame.collect_batches(maintain_order=True))
     batches = (batch.cast(schema) for part in parts for batch in part.to_batches())
-    return pa.RecordBatchReader.from_batches(schema, batches), dict(wide)
+    return pa.RecordBatchReader.from_batches(schema, batches), types
 
 
 def _has_objects(kind: Any) -> bool:
@@ -51,14 +53,48 @@ def _has_objects(kind: Any) -> bool:
     return kind == polars.Object or any(map(_has_objects, inner))
 
 
-def _in_digits(frame: Any, wide: Sequence[tuple[str, str]]) -> Any:
+def _wide(kind: Any) -> Any:
+    """Where integers of 128 bits are in a type: the name of their type, a list of that of lists, a dict of those of fields; None
+    where none are."""
+    import polars
+
+    if kind in (polars.Int128, polars.UInt128):
+        return str(kind)
+    if isinstance(kind, polars.Struct):
+        found = {field.name: account for field in kind.fields if (account := _wide(field.dtype)) is not None}
+        return found or None
+    if isinstance(kind, polars.List | polars.Array) and (inner := _wide(kind.inner)) is not None:
+        return [inner]
+    return None
+
+
+def _with_wide(kind: Any, account: Any, wide: Any = None) -> Any:
+    """A type with others where integers of 128 bits are in it: these, or all of them `wide`."""
+    import polars
+
+    if isinstance(account, str):
+        return wide if wide is not None else getattr(polars, account)
+    if isinstance(kind, polars.Struct):
+        return polars.Struct(
+            {
+                field.name: _with_wide(field.dtype, account[field.name], wide) if field.name in account else field.dtype
+                for field in kind.fields
+            }
+        )
+    inner = _with_wide(kind.inner, account[0], wide)
+    return polars.Array(inner, kind.size) if isinstance(kind, polars.Array) else polars.List(inner)
+
+
+def _in_digits(frame: Any, wide: Mapping[str, Any]) -> Any:
     """The frame with integers of 128 bits, which Arrow has not, as decimals of 38 digits; most fit, the others are refused."""
     import polars
 
     if not wide:
         return frame
     try:
-        return frame.with_columns(polars.col([name for name, _ in wide]).cast(polars.Decimal(38, 0)))
+        schema = frame.collect_schema()
+        digits = polars.Decimal(38, 0)
+        return frame.cast({name: _with_wide(schema[name], account, digits) for name, account in wide.items()})
     except polars.exceptions.PolarsError as error:
         raise UnsupportedType(f"Integers of more than 38 digits are not stored: {error}") from error
 
@@ -73,13 +109,18 @@ def to_polars(table: pa.Table) -> "polars.DataFrame":
     if "" in table.column_names:  # which polars gives another name on the way in
         frame.columns = table.column_names
     wide = {
-        field.name: getattr(library, field.metadata[POLARS_TYPE].decode())
+        field.name: _with_wide(frame.schema[field.name], _account(field.metadata[POLARS_TYPE]))
         for field in table.schema
         if field.metadata and POLARS_TYPE in field.metadata
     }
     return frame.cast(wide) if wide else frame
 
 
+def _account(text: bytes) -> Any:
+    return json.loads(text) if text[:1] in b'"[{' else text.decode()  # the name alone, as it was written at first
+
+
+_EXTENSION = b"ARROW:extension:"
 _OFFSET = re.compile(r"[+-][0-9]{2}:?[0-9]{2}")
 
 
@@ -94,8 +135,14 @@ def _for_polars(table: pa.Table) -> pa.Table:
 
 
 def _of_polars(field: pa.Field) -> pa.Field:
-    """A field with the metadata that polars gave it alone: those of others may be no texts."""
-    own = {key: value for key, value in (field.metadata or {}).items() if key.startswith(b"_PL_")}
+    """A field with the metadata that polars gave it alone, extension types that it knows among them: those of others may be no
+    texts."""
+    given = field.metadata or {}
+    is_known = _EXTENSION + b"name" in given and _polars().get_extension_type(
+        given[_EXTENSION + b"name"].decode(errors="replace")
+    )
+    kept = (b"_PL_", _EXTENSION) if is_known else (b"_PL_",)
+    own = {key: value for key, value in given.items() if key.startswith(kept)}
     return field.with_metadata(own) if own else field.remove_metadata()
 
 

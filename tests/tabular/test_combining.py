@@ -266,12 +266,37 @@ def test_polars_types_come_back_lazily_and_eagerly(dataset: Dataset) -> None:
             "c": pl.Series(["x", "y"], dtype=pl.Categorical),
             "i": pl.Series([1 << 100, None], dtype=pl.Int128),
             "l": pl.Series([["a"], []], dtype=pl.List(pl.Enum(["a", "z"]))),
+            "w": pl.Series([[1 << 100, None], None], dtype=pl.List(pl.Int128)),
+            "s": pl.Series([{"a": 1, "b": "x"}, None], dtype=pl.Struct({"a": pl.UInt128, "b": pl.String})),
+            "p": pl.Series([[1, 2], [3, 4]], dtype=pl.Array(pl.Int128, 2)),
         }
     )
     version = dataset.commit({"data": frame})
-    for found in (version.to_polars(), version.lazy().collect(), version.to_polars(columns=["e", "c", "i", "l"])):
+    for found in (version.to_polars(), version.lazy().collect(), version.to_polars(columns=frame.columns)):
         assert found.schema == frame.schema
         assert found.equals(frame)
+
+
+class Metres(pl.BaseExtension):
+    """An extension type of polars, as a user may register one."""
+
+    def __init__(self, name: str = "test.metres", storage: Any = pl.Int64, metadata: str | None = None) -> None:
+        super().__init__(name, storage, metadata)
+
+
+def test_extension_types_of_polars_come_back_where_they_are_registered(dataset: Dataset) -> None:
+    pl.register_extension_type("test.metres", Metres)
+    try:
+        frame = pl.DataFrame({"x": [1, 2]}).with_columns(pl.col("x").ext.to(Metres()))
+        frame = frame.with_columns(pl.concat_list("x").alias("l"), pl.struct("x").alias("s"))
+        version = dataset.commit({"data": frame})
+        for found in (version.to_polars(), version.lazy().collect()):
+            assert found.schema == frame.schema
+            assert found.equals(frame)
+    finally:
+        pl.unregister_extension_type("test.metres")
+    assert version.to_polars()["x"].to_list() == [1, 2]
+    assert version.to_polars().schema["x"] == pl.Int64
 
 
 def test_arrow_types_and_metadata_come_back(dataset: Dataset) -> None:
