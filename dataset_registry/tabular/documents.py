@@ -53,7 +53,7 @@ def capture(path: Path, options: ReadOptions) -> TableSchema:
             return _capture(path, options, size)
         except (RecursionError, pa.ArrowInvalid) as error:
             raise UnreadableFile(
-                "The json file has values that are nested too deep. Commit it with format='binary' to keep it as it is."
+                "The json file nests values to a depth that cannot be read. Commit it with format='binary' to keep it as it is."
             ) from error
         except duckdb.Error as error:
             if "maximum_object_size" not in str(error) or size > _OBJECT_BYTES:
@@ -95,7 +95,7 @@ def _capture(path: Path, options: ReadOptions, size: int) -> TableSchema:
             ]
             long = _long_numbers(connection, _objects(plain, size), structure, is_wrapped) if has_long else ()
             places = list(dict.fromkeys((*asked, *long)))
-            if not structure and connection.sql(f"FROM {_objects(plain, size)} LIMIT 1").fetchall():
+            if not structure and len(connection.sql(f"FROM {_objects(plain, size)} LIMIT 2").fetchall()) > 1:
                 raise UnreadableFile(
                     "The objects of the json file have no keys, so there are no columns. Deliver it again, or commit it with "
                     "format='binary' to keep it as it is."

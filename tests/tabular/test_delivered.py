@@ -325,7 +325,7 @@ def test_json_below_32_levels_is_text_with_all_digits(deliver: Callable[..., Ver
     ("text", "words"),
     [
         ("{}\n{}\n", "have no keys"),
-        ('{"a":' + "[" * 5000 + "]" * 5000 + "}", "nested too deep"),
+        ('{"a":' + "[" * 5000 + "]" * 5000 + "}", "nests values to a depth"),
         ('{"":1,"column_1":2}', "key without a name, which is the column column_1"),
     ],
 )
