@@ -73,10 +73,9 @@ class Loader:
     def load(self, version: Version, names: Sequence[str]) -> Any:
         """Components of these names, in their order, as one value."""
         kind = self._kind(version, names)
-        name = _known(kind)
-        value = _LOADERS[name](version, names, self._columns)
-        is_own = isinstance(kind, type) and kind.__module__ != "builtins" and not isinstance(value, kind)
-        return kind(value) if is_own and _is_subclass(kind, type(value)) else value
+        value = _LOADERS[_known(kind)](version, names, self._columns)
+        is_subclass = isinstance(kind, type) and not isinstance(value, kind) and issubclass(kind, type(value))
+        return kind(value) if is_subclass else value
 
     def nothing(self, version: Version | None) -> Any:
         """What stands for no partition at all: an empty table with the columns that are known, or None."""
@@ -100,13 +99,12 @@ class Loader:
         kinds = self.wanted.kinds
         if len(kinds) == 1:
             return kinds[0]
-        chosen = {name: c.format for c in version.components for name in (c.name,) if c.name in set(names)}
-        if not kinds and "binary" in chosen.values():
-            return Path
-        stored = _stored_as(version, names)
         if kinds:
-            return next((kind for kind in kinds if _known(kind) == LOAD_TYPES.get(stored)), kinds[0])
-        return _resolved(LOAD_TYPES[stored if self._default == AS_STORED else self._default])
+            stored = LOAD_TYPES[_stored_as(version, names)]
+            return next((kind for kind in kinds if _known(kind) == stored), kinds[0])
+        if any(component.format == "binary" for component in version.components if component.name in names):
+            return Path
+        return _resolved(LOAD_TYPES[_stored_as(version, names) if self._default == AS_STORED else self._default])
 
 
 def _stored_as(version: Version, names: Sequence[str]) -> str:
@@ -213,10 +211,6 @@ def _resolved(public_name: str) -> Any:
     return getattr(importlib.import_module(module), attribute, None)
 
 
-def _is_subclass(kind: type, of: type) -> bool:
-    return kind is not of and issubclass(kind, of)
-
-
 # --- outputs -------------------------------------------------------------------------------------------------------------
 
 
@@ -227,13 +221,13 @@ def checked_output(value: Any, name: str) -> Any:
             f"{name} returned a str. Text is not stored: return Path({value[:60]!r}) if that is the path of a file, or "
             "value.encode() to store the text as bytes."
         )
-    kind = type(value).__name__
-    if is_table(value) and not (kind == "Series" and library_of(value) in ("pandas", "polars")):
+    kind, library = type(value).__name__, library_of(value)
+    is_series = kind == "Series" and library in ("pandas", "polars")
+    if is_table(value) and not is_series:
         return value
-    is_column = (kind == "Series" and library_of(value) in ("pandas", "polars")) or library_of(value) == "numpy"
-    if is_column or isinstance(value, bool | int | float | complex) or library_of(value) in ("datetime", "decimal"):
+    if is_series or isinstance(value, bool | int | float | complex) or library in ("numpy", "datetime", "decimal"):
         raise UnsupportedType(
-            f"{name} returned a {library_of(value)}.{kind}, which is not a table. Store it as one:\n" + _lines(value)
+            f"{name} returned a {library}.{kind}, which is not a table. Store it as one:\n" + _lines(value)
         )
     return value
 

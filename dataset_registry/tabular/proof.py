@@ -81,15 +81,16 @@ def _digits(x: str) -> str:
     return f"rtrim(ltrim(replace(split_part(lower({x}), 'e', 1), '.', ''), '-+0'), '0')"
 
 
-def _double_proof(x: str) -> str:
-    number = f"({_PLAIN})([eE][+-]?[0-9]+)?"
-    read = _digits(f"CAST(TRY_CAST({x} AS DOUBLE) AS VARCHAR)")
-    exact = f"{_matches(number)(x)} AND {_digits(x)} = {read}"
+def _keeps_digits(x: str, type: str, pattern: str) -> str:
+    """Whether a number of a pattern has no more digits than a floating-point type keeps, or is none of the numbers."""
+    read = _digits(f"CAST(TRY_CAST({x} AS {type}) AS VARCHAR)")
     special = ", ".join(map(literal, _SPECIAL))
-    return (
-        f"CASE WHEN strlen({x}) <= {_SHORT} AND {_matches(_PLAIN)(x)} THEN true "
-        f"ELSE coalesce({exact}, false) OR {x} IN ({special}) END"
-    )
+    return f"(coalesce({_matches(pattern)(x)} AND {_digits(x)} = {read}, false) OR {x} IN ({special}))"
+
+
+def _double_proof(x: str) -> str:
+    exact = _keeps_digits(x, "DOUBLE", f"({_PLAIN})([eE][+-]?[0-9]+)?")
+    return f"CASE WHEN strlen({x}) <= {_SHORT} AND {_matches(_PLAIN)(x)} THEN true ELSE {exact} END"
 
 
 _YEAR_ONE = " AND {x} >= '0001'"
@@ -271,16 +272,5 @@ def declared(name: str, type: str, date_format: str | None) -> Kind:
         return Kind(sql, lambda x: f"({wider.proof(x)} OR {DATE.proof(x)})", wider.value)
     if sql == "TIME":
         return _casts(sql, rf"{_CLOCK}(:[0-5][0-9](\.[0-9]{{1,6}})?)?")
-    return _floating(sql)
-
-
-def _floating(sql: str) -> Kind:
-    """Numbers that have no more digits than the type keeps."""
-    number = _matches(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-    special = ", ".join(map(literal, _SPECIAL))
-
-    def proof(x: str) -> str:
-        read = _digits(f"CAST(TRY_CAST({x} AS {sql}) AS VARCHAR)")
-        return f"(coalesce({number(x)} AND {_digits(x)} = {read}, false) OR {x} IN ({special}))"
-
-    return Kind(sql, proof, _cast(sql))
+    number = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
+    return Kind(sql, lambda x: _keeps_digits(x, sql, number), _cast(sql))
