@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -122,11 +122,15 @@ def show_read(context: dg.InputContext, version: Version, *, ref: str, fallback:
         "registry/version": str(version),
         "registry/version_number": version.number,
         "registry/digest": version.digest or "",
-        "registry/ref": ref if fallback is None else f"{ref} (read from {fallback})",
+        "registry/ref": _ref(ref, fallback),
     }
     known = getattr(context, "_user_generated_metadata", None)
     if known is not None:
         context._user_generated_metadata = {**known, **normalize_metadata(facts)}
+
+
+def _ref(ref: str | None, fallback: str | None) -> str | None:
+    return ref if fallback is None else f"{ref} (read from {fallback})"
 
 
 def materialization(
@@ -139,7 +143,6 @@ def materialization(
 ) -> dict[str, Any]:
     """The metadata of one materialization. The plain `dagster/…` keys are those that the UI knows."""
     version = result.version
-    rows = _row_counts(result.schemas.values())
     found: dict[str, Any] = {
         "registry/version": dg.MetadataValue.md(_label(result, branch)),
         "registry/version_number": version.number,
@@ -151,12 +154,9 @@ def materialization(
         "registry/schema_changes": _changes(schema_changes),
         "dagster/size_bytes": result.total_bytes,
     }
-    if rows is not None and partitions:
-        found["dagster/partition_row_count"] = rows
-    elif rows is not None:
-        found["dagster/row_count"] = rows
-    if (columns := _columns(list(result.schemas.values()))) is not None:
-        found["dagster/column_schema"] = columns
+    found |= _of_tables(
+        list(result.schemas.values()), "dagster/partition_row_count" if partitions else "dagster/row_count"
+    )
     if inputs:
         found["registry/inputs"] = dg.MetadataValue.table(
             [
@@ -164,7 +164,7 @@ def materialization(
                     {
                         "input": f"{read.dataset}@v{read.version}",
                         "digest": (read.digest or "")[:12],
-                        "ref": read.ref if read.fallback is None else f"{read.ref} (read from {read.fallback})",
+                        "ref": _ref(read.ref, read.fallback),
                         "partitions": ", ".join(read.components[:5]) + (" …" if len(read.components) > 5 else ""),
                     }
                 )
@@ -181,18 +181,26 @@ def per_partition(result: CommitResult, keys: Sequence[str]) -> dict[str, dict[s
     for key in keys:
         own = [c for c in written.values() if belongs(c.name, c.metadata, partition_key(key))]
         schemas = [result.schemas[c.name, c.index] for c in own if (c.name, c.index) in result.schemas]
-        facts: dict[str, Any] = {"dagster/size_bytes": sum(c.size for c in own)}
-        if (rows := _row_counts(schemas)) is not None:
-            facts["dagster/partition_row_count"] = rows
-        if (columns := _columns(schemas)) is not None:
-            facts["dagster/column_schema"] = columns
-        found[key] = facts
+        found[key] = {
+            "dagster/size_bytes": sum(c.size for c in own),
+            **_of_tables(schemas, "dagster/partition_row_count"),
+        }
     return found
 
 
-def _row_counts(schemas: Iterable[ComponentSchema]) -> int | None:
-    """The rows of tables that have the same columns; of others there is no one number."""
+def _of_tables(schemas: Sequence[ComponentSchema], rows_key: str) -> dict[str, Any]:
+    """The rows and the columns of tables, where there is one answer for all of them."""
     tables = [table for schema in schemas for table in schema.tables]
+    found: dict[str, Any] = {}
+    if (rows := _row_count(tables)) is not None:
+        found[rows_key] = rows
+    if (columns := _columns(tables)) is not None:
+        found["dagster/column_schema"] = columns
+    return found
+
+
+def _row_count(tables: Sequence[TableSchema]) -> int | None:
+    """The rows of tables that have the same columns; of others there is no one number."""
     if len({frozenset(column.name for column in table.columns) for table in tables}) != 1:
         return None
     known = [table.rows for table in tables if table.rows is not None]
@@ -212,8 +220,7 @@ def _changes(found: dict[str, SchemaDiff]) -> str:
     return "; ".join(lines[:20]) or "none"
 
 
-def _columns(schemas: Sequence[ComponentSchema]) -> dg.TableSchema | None:
-    tables = [table for schema in schemas for table in schema.tables]
+def _columns(tables: Sequence[TableSchema]) -> dg.TableSchema | None:
     different = list(dict.fromkeys(table.columns for table in tables))
     if len(different) != 1:  # several tables: no one schema speaks for them all
         return None

@@ -4,8 +4,10 @@ No name ever becomes a path: files are stored under their digest. The rules here
 inside a ref (`raw/flights@main~2`) and free of characters that look like something else.
 """
 
+import difflib
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -182,3 +184,9 @@ def split_address(text: str) -> tuple[str, str | None]:
     """Split `raw/flights@main~2` into the name of the dataset and the ref (None when there is no `@`)."""
     name, at, ref = text.partition("@")
     return dataset_name(name), (ref if at else None)
+
+
+def suggestion(name: str, there: Sequence[str]) -> str:
+    """What to say of a name that is not there: the one that is nearest to it, or all of them."""
+    near = difflib.get_close_matches(name, there, 1)
+    return f"Did you mean {near[0]!r}?" if near else f"It has: {', '.join(map(repr, there[:20]))}."

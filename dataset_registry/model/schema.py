@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dataset_registry.model.parts import Cut
+from dataset_registry.model.reading import kind_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +180,7 @@ _BY_RULE = ("csv", "json", "excel")
 
 def is_current(schema: ComponentSchema) -> bool:
     """Whether a capture was made by the rule that holds now. What was captured before stays as it was, where it was."""
-    if schema.format.partition(";")[0] not in _BY_RULE:
+    if kind_of(schema.format) not in _BY_RULE:
         return True
     return all((table.source or {}).get("rule") == CAPTURE_RULE for table in schema.tables)
 

@@ -1,6 +1,5 @@
 """Reading what a version holds: components, schema, bytes, tables, files in a folder; from any source of contents."""
 
-import difflib
 import hashlib
 import os
 import sys
@@ -16,7 +15,7 @@ from uuid import uuid4
 
 from dataset_registry.errors import InputError, NotFound, StorageError
 from dataset_registry.model.manifest import component_label
-from dataset_registry.model.names import component_name
+from dataset_registry.model.names import component_name, suggestion
 from dataset_registry.model.reading import kind_of
 from dataset_registry.model.records import ComponentRecord, VersionRecord
 from dataset_registry.model.schema import Schema
@@ -127,9 +126,7 @@ def _wanted(columns: Sequence[str], there: Sequence[str]) -> list[str]:
         )
     for at, name in enumerate(columns):
         if name not in there:
-            near = difflib.get_close_matches(name, there, 1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"It has: {', '.join(map(repr, there[:20]))}."
-            raise InputError(f"The table has no column {name!r}. {hint}", column=name)
+            raise InputError(f"The table has no column {name!r}. {suggestion(name, there)}", column=name)
         if name in columns[:at]:
             raise InputError(f"columns names {name!r} twice. Name it once.", column=name)
     return list(columns)

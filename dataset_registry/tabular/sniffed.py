@@ -37,11 +37,8 @@ def _first_that_fits(connection: duckdb.DuckDBPyConnection, source: str, columns
     """As it was: types from a sample, and where a later value contradicts them, from everything. Where a later version of
     DuckDB sees other types, those that were captured are told to it."""
     plain = pa.schema([pa.field(column.name, type_of(column)) for column in columns])
-    names = {
-        "'" + name.replace("'", "''") + "'": kind
-        for name, kind in zip(plain.names, duckdb.from_arrow(plain.empty_table()).types, strict=True)
-    }
-    told = ", ".join(f"{name}: '{kind}'" for name, kind in names.items())
+    types = duckdb.from_arrow(plain.empty_table()).types
+    told = ", ".join(f"{literal(name)}: '{kind}'" for name, kind in zip(plain.names, types, strict=True))
     for ending in (")", ", sample_size=-1)", f", {'columns' if 'read_json' in source else 'types'}={{{told}}})"):
         try:
             table = connection.sql(f"FROM {source}{ending}").to_arrow_table()

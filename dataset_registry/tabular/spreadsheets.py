@@ -67,10 +67,24 @@ def _sheet(book: Any, sheet: str, options: ReadOptions, *, has_booleans: bool) -
     names = [f"column_{i}" for i in range(1, batch.num_columns + 1)]
     if header and batch.num_columns:
         names = _names(book, sheet, options.skip_rows or 0, batch, notes)
-    columns = batch.columns
+
+    def again(positions: Sequence[int], dtype: str) -> dict[int, pa.Array]:
+        """Some columns, all of them read as one type; a cell that has no value in it is null."""
+        if not positions:
+            return {}
+        dtypes = dict.fromkeys(positions, dtype)
+        found = book.load_sheet(sheet, **rows, use_columns=list(positions), dtypes=dtypes).to_arrow_with_errors()[0]
+        return dict(zip(positions, found.columns, strict=True))
+
+    columns = list(batch.columns)
     if has_booleans:
-        columns = [_with_booleans(column, book, sheet, i, rows) for i, column in enumerate(columns)]
-    columns = [_exact(column, book, sheet, i, rows) for i, column in enumerate(columns)]
+        for i, texts in again([i for i, c in enumerate(columns) if _is_number(c.type)], "string").items():
+            if pc.any(pc.is_in(texts, pa.array(["true", "false"]))).as_py():
+                columns[i] = texts  # the reader gives booleans among numbers as 1 and 0
+    of_text = [i for i, c in enumerate(columns) if pa.types.is_string(c.type) and c.null_count < len(c)]
+    for i, numbers in again(of_text, "float").items():  # it writes numbers among texts with nine digits
+        pairs = zip(columns[i].to_pylist(), numbers.to_pylist(), strict=True)
+        columns[i] = pa.array([_number_text(text, number) for text, number in pairs], pa.string())
     return pa.table(dict(zip(names, map(_times, columns), strict=True))), notes
 
 
@@ -129,24 +143,8 @@ def _names(book: Any, sheet: str, header_row: int, batch: pa.RecordBatch, notes:
     return names
 
 
-def _with_booleans(column: pa.Array, book: Any, sheet: str, index: int, rows: dict[str, Any]) -> pa.Array:
-    """A column of numbers as texts where it has true and false among them, which the reader gives as 1 and 0."""
-    if not pa.types.is_floating(column.type) and not pa.types.is_integer(column.type):
-        return column
-    texts = book.load_sheet(sheet, **rows, use_columns=[index], dtypes={index: "string"}).to_arrow().column(0)
-    return texts if pc.any(pc.is_in(texts, pa.array(["true", "false"]))).as_py() else column
-
-
-def _exact(column: pa.Array, book: Any, sheet: str, index: int, rows: dict[str, Any]) -> pa.Array:
-    """A column of texts in which numbers have all of their digits: the reader writes nine."""
-    if not pa.types.is_string(column.type) or column.null_count == len(column):
-        return column
-    numbers = (
-        book.load_sheet(sheet, **rows, use_columns=[index], dtypes={index: "float"}).to_arrow_with_errors()[0].column(0)
-    )
-    return pa.array(
-        [_number_text(t, n) for t, n in zip(column.to_pylist(), numbers.to_pylist(), strict=True)], pa.string()
-    )
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
 
 
 def _number_text(text: str | None, number: float | None) -> str | None:

@@ -1,6 +1,5 @@
 """Columns of text as a table with proven types: what CSV files and the strings of JSON files have in common."""
 
-import difflib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from math import isnan
@@ -10,6 +9,7 @@ import duckdb
 import pyarrow as pa
 
 from dataset_registry.errors import InputError, UnreadableFile
+from dataset_registry.model.names import suggestion
 from dataset_registry.model.schema import CAPTURE_RULE, Column, ColumnStatistics, TableSchema
 from dataset_registry.tabular import proof
 from dataset_registry.tabular.arrow import columns_of, scalar
@@ -203,10 +203,8 @@ def _declared(names: Sequence[str], types: Mapping[str, str], date_format: str |
     found: dict[int, Kind] = {}
     for name, type in types.items():
         if name not in names:
-            near = difflib.get_close_matches(name, names, 1)
             raise InputError(
-                f"read={{'types': …}} names the column {name!r}, which the file does not have."
-                + (f" Did you mean {near[0]!r}?" if near else f" It has: {', '.join(map(repr, names[:20]))}."),
+                f"read={{'types': …}} names the column {name!r}, which the file does not have. {suggestion(name, names)}",
                 column=name,
             )
         found[list(names).index(name)] = proof.declared(name, type, date_format)
