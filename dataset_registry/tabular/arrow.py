@@ -137,12 +137,7 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
         if kind.list_size == 0:
             raise UnsupportedType("Lists of the fixed size 0 are not stored. Convert them to lists.")
         return pa.list_(_item(kind), kind.list_size)
-    if (
-        pa.types.is_list(kind)
-        or pa.types.is_large_list(kind)
-        or pa.types.is_list_view(kind)
-        or pa.types.is_large_list_view(kind)
-    ):
+    if is_list(kind):
         return pa.list_(_item(kind))
     if pa.types.is_struct(kind):
         return pa.struct([_plain_field(kind.field(i)) for i in range(kind.num_fields)])
@@ -285,7 +280,7 @@ def _column(field: pa.Field) -> Column:
         fields = tuple(_column(kind.field(i)) for i in range(kind.num_fields))
     elif pa.types.is_map(kind):
         fields = (_column(kind.key_field), _column(kind.item_field))
-    elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+    elif is_list(kind):
         fields = (_column(kind.value_field),)
     return Column(field.name, str(kind), field.nullable, fields)
 

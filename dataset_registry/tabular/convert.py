@@ -120,21 +120,15 @@ def _list(values: pa.Array, kind: pa.DataType) -> pa.Array:
     lengths = pc.list_value_length(values).fill_null(0)
     ends = np.zeros(len(values) + 1, np.int64)
     np.cumsum(lengths.to_numpy(zero_copy_only=False), out=ends[1:])
-    inner = array(_elements(values), kind.value_type)
+    inner = array(values.flatten(), kind.value_type)  # of the lists that are not null
     large = pa.types.is_large_list(kind) or pa.types.is_large_list_view(kind)
     offsets = pa.array(ends, pa.int64() if large else pa.int32())
     if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
         build = pa.LargeListViewArray if large else pa.ListViewArray
-        sizes = offsets[1:].cast(offsets.type)
-        sizes = pc.subtract(sizes, offsets[:-1])
+        sizes = pc.subtract(offsets[1:], offsets[:-1])
         return build.from_arrays(offsets[:-1], sizes, inner, type=kind, mask=_nulls(values))
     build = pa.LargeListArray if large else pa.ListArray
     return build.from_arrays(offsets, inner, type=kind, mask=_nulls(values))
-
-
-def _elements(values: pa.Array) -> pa.Array:
-    """The elements of all lists that are not null, one after the other."""
-    return values.flatten()
 
 
 def _map(values: pa.Array, kind: pa.DataType) -> pa.Array:

@@ -37,10 +37,10 @@ _PIECE = 8 << 10
 """Column chunks smaller than this are one piece with their neighbours."""
 _WRITERS = min(4, os.cpu_count() or 1)
 
-# Measured (docs/performance.md): against snappy a fifth smaller and as fast to write and read.
 INT96_UNIT = "us"
 """What timestamps are read as that Spark wrote in its old way: as nanoseconds, the year 9999 is 1816."""
 
+# Measured (docs/performance.md): against snappy a fifth smaller and as fast to write and read.
 _OPTIONS = {"version": "2.6", "compression": "zstd", "compression_level": 1, "dictionary_pagesize_limit": 1 << 17}
 
 
