@@ -426,7 +426,7 @@ def _configure_sqlite(connection: Any, record: object) -> None:
 
 
 def _use_wal(cursor: Any) -> None:
-    """Set the journal mode. On a new catalog SQLite does not wait for whoever does the same: it says that it is locked."""
+    """Set the journal mode. On a new catalog SQLite does not wait for another process that sets it: it fails, as locked."""
     deadline = monotonic() + _BUSY_SECONDS
     while True:
         try:

@@ -203,13 +203,12 @@ def _are_arrays(given: Sequence[Any], kind: pa.DataType) -> bool:
 
 def _is_same(mine: Any, theirs: Any) -> bool:
     """Whether a Python object is what Arrow gives back for it."""
-    import pandas
-
     if isinstance(mine, Decimal) and (mine.is_nan() or (mine.is_zero() and mine.is_signed())):
         return False
     if hasattr(mine, "tolist") and not hasattr(mine, "tzinfo"):
         mine = mine.tolist()
-    if mine is None or theirs is None or mine is pandas.NA or mine != mine:  # noqa: PLR0124 - NaN and NaT are nulls here
+    is_null = mine is None or type(mine).__name__ == "NAType"
+    if is_null or theirs is None or mine != mine:  # noqa: PLR0124 - NaN and NaT are nulls here
         return theirs is None or (mine is not None and theirs != theirs)  # noqa: PLR0124
     if isinstance(mine, dict):
         pairs = dict(theirs) if isinstance(theirs, list) else theirs
@@ -326,9 +325,15 @@ def _has_dtype(kind: pa.DataType) -> bool:
         return False
 
 
+def _account(schema: pa.Schema) -> dict[str, Any]:
+    """What pandas says of a frame, as Arrow keeps it in the metadata of its schema."""
+    found: dict[str, Any] = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
+    return found
+
+
 def _columns_of_dtype(table: pa.Table, pattern: str) -> set[int]:
     """The columns of a frame whose dtype had a name of this pattern, row labels apart."""
-    facts = json.loads((table.schema.metadata or {}).get(b"pandas", b"{}"))
+    facts = _account(table.schema)
     labels = facts.get("index_columns", ())
     names = {
         column.get("field_name")
@@ -367,7 +372,7 @@ _YEARS = (-719_162, 2_932_896)
 
 def _for_pandas(table: pa.Table) -> pa.Table:
     """The table with pandas metadata that keep integers integers."""
-    facts = json.loads((table.schema.metadata or {}).get(b"pandas", b"{}"))
+    facts = _account(table.schema)
     known = {column.get("field_name"): column for column in facts.get("columns", [])}
     wide = []
     for field, values in zip(table.schema, table.columns, strict=True):
@@ -478,6 +483,6 @@ def _odd_series(values: pa.ChunkedArray) -> "pandas.Series":
 
 def with_labels(columns: Sequence[str], writer: pa.Schema | None) -> list[str]:
     """Columns with those behind them that are the row labels of a pandas frame."""
-    facts = json.loads(((writer.metadata or {}) if writer is not None else {}).get(b"pandas", b"{}"))
+    facts = _account(writer) if writer is not None else {}
     labels = [label for label in facts.get("index_columns", []) if isinstance(label, str)]
     return [*columns, *(label for label in labels if label not in columns)]

@@ -321,7 +321,7 @@ def test_an_output_of_an_op_may_name_its_dataset(world: World) -> None:
     assert [dataset.name for dataset in world.registry.datasets()] == ["from/op"]
 
 
-def test_where_a_dataset_is_shows_without_describing_assets(world: World) -> None:
+def source_and_sink() -> tuple[dg.AssetsDefinition, dg.AssetsDefinition]:
     @dg.asset
     def source() -> pa.Table:
         return TABLE
@@ -330,6 +330,11 @@ def test_where_a_dataset_is_shows_without_describing_assets(world: World) -> Non
     def sink(source: pa.Table) -> None:
         pass
 
+    return source, sink
+
+
+def test_where_a_dataset_is_shows_without_describing_assets(world: World) -> None:
+    source, sink = source_and_sink()
     result = world.materialize([source, sink])
     found = materialized(result, "source").metadata
     assert found["dagster/table_name"].value == "source"
@@ -342,14 +347,7 @@ def test_where_a_dataset_is_shows_without_describing_assets(world: World) -> Non
 
 
 def test_a_missing_upstream_is_told_in_dagsters_words(world: World) -> None:
-    @dg.asset
-    def source() -> pa.Table:
-        return TABLE
-
-    @dg.asset
-    def sink(source: pa.Table) -> None:
-        pass
-
+    source, sink = source_and_sink()
     with refused(NotFound, "The asset 'source' has not been materialized.*Optional"):
         world.materialize([source, sink], "sink")
 

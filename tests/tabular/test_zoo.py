@@ -31,7 +31,7 @@ from dataset_registry.errors import InputError, RegistryError
 from dataset_registry.model.schema import ColumnStatistics
 from dataset_registry.tabular import cutting
 
-# --- values, whoever holds them ------------------------------------------------------------------------------------
+# --- values of every library -----------------------------------------------------------------------------------------
 
 
 class Moment(NamedTuple):
@@ -441,7 +441,7 @@ class Keeper:
 
 
 def _raise_what_is_meant(error: BaseException) -> None:
-    """Let go on what is no finding; a panic of polars is one, though no Exception."""
+    """Raise what ends the test run. A panic of polars is recorded like an error, although it is no Exception."""
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
         raise error
 
@@ -502,7 +502,7 @@ ROWS = 6
 
 
 class Secret(pa.ExtensionType):
-    """A type that nobody has registered."""
+    """A type that is not registered."""
 
     def __init__(self) -> None:
         super().__init__(pa.int64(), "zoo.secret")
