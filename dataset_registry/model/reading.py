@@ -23,6 +23,8 @@ _ALLOWED: Mapping[str, frozenset[str]] = {
     "json": _OF_TEXT,
     "excel": frozenset(("sheet", "header", "skip_rows", "null_values")),
 }
+TEXTUAL = frozenset(_ALLOWED)
+"""Formats that do not say the types of their columns: these are captured by a rule, and read options tell more."""
 
 
 @dataclass(frozen=True, slots=True)

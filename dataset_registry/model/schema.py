@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dataset_registry.model.parts import Cut
-from dataset_registry.model.reading import kind_of
+from dataset_registry.model.reading import TEXTUAL, kind_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,12 +175,11 @@ class Schema:
 
 CAPTURE_RULE = "proven/1"
 """The rule by which types of text are captured (`tabular.proof`). It stands in the `source` of what was captured by it."""
-_BY_RULE = ("csv", "json", "excel")
 
 
 def is_current(schema: ComponentSchema) -> bool:
     """Whether a capture was made by the rule that holds now. What was captured before stays as it was, where it was."""
-    if kind_of(schema.format) not in _BY_RULE:
+    if kind_of(schema.format) not in TEXTUAL:
         return True
     return all((table.source or {}).get("rule") == CAPTURE_RULE for table in schema.tables)
 

@@ -14,7 +14,7 @@ from dataset_registry.catalog import files
 from dataset_registry.errors import InputError, UnreadableFile, UnsupportedType
 from dataset_registry.model.parts import Cut, Part, parts_digest
 from dataset_registry.model.pieces import FileFacts, PartFacts, Piece, digest
-from dataset_registry.model.reading import kind_of, options_of, read_options, with_options
+from dataset_registry.model.reading import TEXTUAL, kind_of, options_of, read_options, with_options
 from dataset_registry.model.schema import ComponentSchema, TableSchema, is_current
 from dataset_registry.operations import stored
 from dataset_registry.operations.access import Access
@@ -125,7 +125,7 @@ def stage_file(
     options, named = read_options(read)
     format = format or named
     kind = formats.format_of(format, name, b"" if format or name else spool.start(spooled))
-    before = previous() if read is None and kind in formats.TEXTUAL else None
+    before = previous() if read is None and kind in TEXTUAL else None
     if before is not None and kind_of(before.format) == kind:
         options = options_of(before.format)
     carried = before if options and before is not None else None

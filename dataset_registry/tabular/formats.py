@@ -23,8 +23,6 @@ _SUFFIXES = {
 }
 FORMATS = (*dict.fromkeys(_SUFFIXES.values()), BINARY)
 TABULAR = FORMATS[:-1]
-TEXTUAL = ("csv", "json", "excel")
-"""Formats whose reading may need to be told more: see `model.reading`."""
 COMPRESSIBLE = ("csv", "json")
 """Formats that have no compression of their own."""
 
