@@ -111,6 +111,15 @@ def embedded(sqlite_url: str, tmp_path: Path) -> Iterator[Registry]:
         yield opened
 
 
+@pytest.fixture(params=["sqlite-folder", "postgresql-s3"])
+def owned(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registry]:
+    """An empty registry as its owner opens it, on SQLite with a folder and on PostgreSQL with S3."""
+    database, store = request.param.split("-")
+    location = request.getfixturevalue("s3_url") if store == "s3" else str(tmp_path / "store")
+    with Registry.open(catalog=_catalog(request, database, tmp_path), store=location) as opened:
+        yield opened
+
+
 @pytest.fixture
 def served(sqlite_url: str, tmp_path: Path) -> Iterator[serving.Served]:
     """A server over an empty registry on SQLite, in a thread."""

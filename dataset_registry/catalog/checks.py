@@ -25,7 +25,7 @@ from dataset_registry.catalog.tables import (
     version_parents,
 )
 from dataset_registry.model.manifest import Entry, index_digest, page_digest, sort_key, version_digest
-from dataset_registry.model.parts import Part, parts_digest
+from dataset_registry.model.parts import TABLE, Part, legacy_parts_digest, parts_digest
 
 _RANGE = 2000
 """Row ids that are read together."""
@@ -182,7 +182,10 @@ def tables(tx: Transaction) -> Iterator[Problem]:
         }
         for row in rows:
             found = held.get(row.id, [])
-            if parts_digest(found) != row.content_hash or sum(p.size for p in found) != row.file_size:
+            if (
+                row.content_hash not in (parts_digest(found), legacy_parts_digest(found))
+                or sum(p.size for p in found) != row.file_size
+            ):
                 users = ", ".join(users_of(tx, row.id)) or "of no version"
                 yield Problem(
                     "table", f"the table {row.content_hash[:12]} ({users}) does not have its parts", (row.id,)
@@ -190,6 +193,27 @@ def tables(tx: Transaction) -> Iterator[Problem]:
     bare = and_(files.c.storage_type == "store", files.c.form.in_(("whole", "pack")), files.c.object_key.is_(None))
     for file_id, content_hash in tx.execute(select(files.c.id, files.c.content_hash).where(bare)):
         yield Problem("file", f"the file {(content_hash or '?')[:12]} has no object", (file_id,))
+
+
+def forms(tx: Transaction) -> Iterator[Problem]:
+    """Components that name a stored file of a form that theirs cannot have: a plain file that is a table's list of parts, or a
+    pack; and parts of tables that are tables themselves."""
+    named = (
+        select(files.c.id, files.c.content_hash, files.c.form)
+        .distinct()
+        .join(manifest_entries, manifest_entries.c.file_id == files.c.id)
+        .where(or_(files.c.form == "pack", and_(files.c.form == "parts", manifest_entries.c.format != TABLE)))
+    )
+    for file_id, content_hash, form in tx.execute(named):
+        what = "the list of a table's parts" if form == "parts" else "a pack"
+        users = ", ".join(users_of(tx, file_id))
+        yield Problem("form", f"the file {content_hash[:12]} ({users}) is a plain file and {what} at once", (file_id,))
+    nested = select(files.c.id, files.c.content_hash, files.c.form).distinct()
+    nested = nested.join(file_parts, file_parts.c.part_id == files.c.id).where(files.c.form.in_(("parts", "pack")))
+    for file_id, content_hash, form in tx.execute(nested):
+        yield Problem(
+            "form", f"the file {content_hash[:12]} is a part of a table, and of form {form!r} itself", (file_id,)
+        )
 
 
 def recipes(tx: Transaction) -> Iterator[Problem]:

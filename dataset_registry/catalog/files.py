@@ -19,6 +19,7 @@ from dataset_registry.catalog.tables import (
     file_parts,
     file_ranges,
     files,
+    manifest_entries,
     schemas,
 )
 from dataset_registry.errors import CorruptionError
@@ -73,15 +74,25 @@ class Known(NamedTuple):
 
 
 _PLAIN = and_(files.c.object_key.is_not(None), files.c.compression_type.is_(None))
-_KNOWN = select(files.c.content_hash, _LIVE, files.c.id, _PLAIN).where(_OF_HASHES)
+_KNOWN = select(files.c.content_hash, files.c.form == "parts", _LIVE, files.c.id, _PLAIN).where(_OF_HASHES)
 
 
-def look_up(tx: Transaction, hashes: Sequence[str]) -> tuple[dict[str, Known], set[str]]:
-    """What is stored of these contents, by hash, and those of them that are stored and damaged."""
+def look_up(tx: Transaction, hashes: Iterable[str], tables: Collection[str] = ()) -> tuple[dict[str, Known], set[str]]:
+    """What is stored of these files and `tables`, by hash, and those of them that are stored and damaged.
+
+    Raises `CorruptionError` where a file has the hash of a table, or a table that of a file (see docs/design/tables.md).
+    """
     known: dict[str, Known] = {}
     damaged: set[str] = set()
-    for chunk in chunks(hashes):
-        for content_hash, live, file_id, plain in tx.execute(_KNOWN, {"hashes": chunk}):
+    for chunk in chunks([*hashes, *tables]):
+        for content_hash, is_table, live, file_id, plain in tx.execute(_KNOWN, {"hashes": chunk}):
+            if is_table != (content_hash in tables):
+                stored, wanted = ("table", "file") if is_table else ("file", "table")
+                raise CorruptionError(
+                    f"Content hash {content_hash[:12]} belongs to a stored {stored}, not to a {wanted}: one of the two was "
+                    "forged. Nothing was written. Ask an administrator to run: dataset-registry verify",
+                    hash=content_hash,
+                )
             if live:
                 known[content_hash] = Known(file_id, bool(plain))
             else:
@@ -398,6 +409,14 @@ def stored_after(tx: Transaction, after: int, limit: int) -> list[FileRecord]:
     """The files that have an object, or ranges of objects, from the row after this one on."""
     query = select(*_COLUMNS).where(_HAS_BYTES, files.c.id > after).order_by(files.c.id).limit(limit)
     return recipes.with_extents(tx, [_record(row) for row in tx.execute(query)])
+
+
+def posing_as(tx: Transaction, format: str) -> list[FileRecord]:
+    """The stored files that components read in a format, and that were first stored in another one."""
+    entry = manifest_entries
+    named = exists().where(entry.c.file_id == files.c.id, entry.c.format == format)
+    query = select(*_COLUMNS).where(_HAS_BYTES, files.c.file_type != format, files.c.damage.is_(None), named)
+    return recipes.with_extents(tx, [_record(row) for row in tx.execute(query.order_by(files.c.id))])
 
 
 def stored_count(tx: Transaction) -> int:

@@ -22,6 +22,7 @@ from dataset_registry.catalog.tables import (
     users,
 )
 from dataset_registry.model.actors import Grant, Permission, Protection, ResourceType, Role, level
+from dataset_registry.model.parts import TABLE
 
 _P = permissions
 _LEVEL = case((_P.c.permission_type == "admin", 3), (_P.c.permission_type == "write", 2), else_=1)
@@ -144,7 +145,9 @@ def readable_files(
         named = (
             select(dataset_version_files.c.file_id)
             .join(dataset_versions, dataset_versions.c.id == dataset_version_files.c.version_id)
+            .join(files, files.c.id == dataset_version_files.c.file_id)
             .where(dataset_version_files.c.file_id.in_(wanted), dataset_versions.c.dataset_id.in_(datasets_readable))
+            .where(or_(files.c.form != "parts", dataset_version_files.c.format == TABLE))  # never as a plain file
         )
         overlays = select(dataset_versions.c.overlay_file_id).where(
             dataset_versions.c.overlay_file_id.in_(wanted), dataset_versions.c.dataset_id.in_(datasets_readable)

@@ -1,11 +1,19 @@
-"""Tables as lists of parts: the digest of a table is the digest of its canonical list, format `parts/1`."""
+"""Tables as lists of parts: the digest of a table is the digest of its canonical list, format `parts/2`.
+
+A table and a file share the column `content_hash`, so a table's digest must be one that no file can have. The SHA-256 of the
+list (`parts/1`, up to release 0.1) is one: a file with that text has it, too. BLAKE2b-256 is not: a file whose SHA-256 equals it
+would be a preimage of SHA-256.
+"""
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-FORMAT = "parts/1"
+FORMAT = "parts/2"
+LEGACY_FORMAT = "parts/1"
+TABLE = "parquet"
+"""The format of a component that is a table. A component of another format never reads a table's parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,14 @@ class PartsDiff:
 
 
 def parts_digest(parts: Sequence[Part]) -> str:
-    """The `content_hash` of a table: SHA-256 over the format's name and one `hash size` line a part, in order."""
-    lines = [f"dataset_registry {FORMAT}\n", *(f"{part.content_hash} {part.size}\n" for part in parts)]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    """The `content_hash` of a table: BLAKE2b-256, personalized with the format, over one `hash size` line a part, in order."""
+    return hashlib.blake2b(_lines(parts), digest_size=32, person=FORMAT.encode()).hexdigest()
+
+
+def legacy_parts_digest(parts: Sequence[Part]) -> str:
+    """The `content_hash` that a table had in format `parts/1`, and keeps: the SHA-256 of a text that lists the parts."""
+    return hashlib.sha256(f"dataset_registry {LEGACY_FORMAT}\n".encode() + _lines(parts)).hexdigest()
+
+
+def _lines(parts: Sequence[Part]) -> bytes:
+    return "".join(f"{part.content_hash} {part.size}\n" for part in parts).encode()

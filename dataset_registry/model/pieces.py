@@ -24,6 +24,13 @@ _COLUMNS = 64
 PACK = "dataset_registry pack/1 {}\n"
 """How a pack begins: with its format and a text of its own, so that it is never the same bytes as any file."""
 
+_INTERNAL_HEADINGS = (b"dataset_registry parts/1\n", b"dataset_registry pack/1 ")
+
+
+def has_internal_heading(start: bytes) -> bool:
+    """Whether content begins like a pack or the list of a table's parts: a file with the same bytes would have the same hash."""
+    return start.startswith(_INTERNAL_HEADINGS)
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:

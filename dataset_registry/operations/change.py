@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from dataset_registry.catalog.manifests import StoredManifest
 from dataset_registry.errors import InputError, NotFound
 from dataset_registry.model.manifest import ComponentKey, Entry, canonical_json
 from dataset_registry.model.partitions import belongs, prefix
+from dataset_registry.model.parts import legacy_parts_digest
 from dataset_registry.operations.stage import Staged
 
 OVERLAY = "overlay"
@@ -120,6 +121,20 @@ def edits_of(change: Change, before: StoredManifest | None, where: str) -> dict[
         metadata = canonical_json(dict(component.metadata)) if component.metadata else None
         edits[key] = Entry(*key, component.type, component.staged.content_hash, component.staged.format, metadata)
     return edits
+
+
+def with_legacy_digests(change: Change, before: StoredManifest) -> Change:
+    """The change, where tables that the version before stores under a digest of format `parts/1` keep it: unchanged data stays
+    the same version."""
+    legacy: dict[ComponentKey, StagedComponent] = {}
+    for key, component in change.put.items():
+        staged = component.staged
+        if staged.parts is None:
+            continue
+        digest = legacy_parts_digest(staged.parts)
+        if any((e.key, e.content_hash, e.format) == (key, digest, staged.format) for e in before.named(key[0])):
+            legacy[key] = replace(component, staged=replace(staged, content_hash=digest))
+    return replace(change, put={**change.put, **legacy}) if legacy else change
 
 
 def _cleared(change: Change, before: StoredManifest) -> Iterator[Entry]:

@@ -33,7 +33,7 @@ from dataset_registry.operations import audit, find
 from dataset_registry.operations import datasets as dataset_operations
 from dataset_registry.operations.access import Access, authorize, authorize_commit, readable
 from dataset_registry.operations.bulk import undisturbed
-from dataset_registry.operations.change import Change, edits_of
+from dataset_registry.operations.change import Change, edits_of, with_legacy_digests
 from dataset_registry.operations.entering import enter_change, is_captured_anew, overlay_of, with_files, written_by
 from dataset_registry.operations.layout import lay_out
 from dataset_registry.operations.put import BytesGone, Held, place, put
@@ -189,6 +189,8 @@ def make(
         )
     parents = _parents(tx, dataset, options, start)
     before = manifests.StoredManifest(tx, start.id) if start else None
+    if before is not None:
+        change = with_legacy_digests(change, before)
     edits = edits_of(change, before, f"{dataset.name}@{options.branch}")
     if start is not None and before is not None:
         if not options.overwrite and (options.base is None or options.base.id != start.id):

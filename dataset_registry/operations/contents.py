@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
 from dataset_registry.catalog import Transaction, files, holding, manifests, recipes, versions
 from dataset_registry.errors import CorruptionError, InputError, NotFound, RetryLater, StorageError
+from dataset_registry.model.parts import TABLE
 from dataset_registry.model.pieces import FileFacts
 from dataset_registry.model.records import ComponentRecord, FileRecord, VersionRecord
 from dataset_registry.model.schema import ComponentSchema
@@ -89,6 +90,14 @@ class CatalogContents:
             known = files.objects_of(tx, [c.file_id for c in found])
         if any(c.file_id not in known for c in found):
             raise deleted(version)
+        for component in found:
+            stored = known[component.file_id]
+            if component.format != TABLE and [file.id for file in stored] != [component.file_id]:
+                raise CorruptionError(
+                    f"{component.name!r} of {version.dataset}@v{version.number} is a {component.format} file whose hash is that "
+                    "of a table's list of parts. It cannot be read. Ask an administrator to run: dataset-registry verify",
+                    hash=component.content_hash,
+                )
         return [known[c.file_id] for c in found]
 
     def facts(self, version: VersionRecord, found: Sequence[FileRecord]) -> Mapping[int, FileFacts]:

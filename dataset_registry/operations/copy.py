@@ -434,7 +434,7 @@ def _parents(tx: Transaction, dataset: DatasetRecord, version: VersionRecord) ->
 
 def _enter_tables(tx: Transaction, shipment: _Shipment) -> dict[str, int]:
     """The ids of all files of a version by hash, its tables entered."""
-    known, _ = files.look_up(tx, [*shipment.whole, *shipment.tables])
+    known, _ = files.look_up(tx, shipment.whole, shipment.tables)
     ids = {content_hash: file.id for content_hash, file in known.items()}
     if not shipment.whole.keys() <= ids.keys():
         raise BytesGone

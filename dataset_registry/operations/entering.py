@@ -75,7 +75,7 @@ def enter_change(tx: Transaction, change: Change, held: Held) -> tuple[Entered, 
     tables = {s.content_hash: s for s in staged if s.parts is not None}
     facts = {h: f for s in staged for h, f in s.facts.items()} | held.layout.facts
     layout = held.layout
-    known, damaged = files.look_up(tx, list({*whole, *tables, *layout.objects}))
+    known, damaged = files.look_up(tx, {*whole, *layout.objects}, tables)
     new = sorted(content_hash for content_hash in whole if content_hash not in known)
     laid = {content_hash: layout.recipes[content_hash] for content_hash in new if content_hash in layout.recipes}
     packs = sorted(layout.packs.keys() & {part.object for ranges in laid.values() for part in ranges})

@@ -87,10 +87,9 @@ def put(
     When everything is stored already nothing is held, unless `careful`: should a collection take it before the
     transaction finds it, that transaction says so (`BytesGone`), and the second, careful time still has the bytes.
     """
-    hashes = [*wanted, *tables]
     with access.catalog.read() as tx:
         authorized(tx)
-        known, damaged = files.look_up(tx, hashes)
+        known, damaged = files.look_up(tx, wanted, tables)
     missing = [content_hash for content_hash in wanted if content_hash not in known]
     if not careful and not missing:
         return Held()

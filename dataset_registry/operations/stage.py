@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 
 from dataset_registry.catalog import files
 from dataset_registry.errors import InputError, UnreadableFile, UnsupportedType
-from dataset_registry.model.parts import Cut, Part, parts_digest
-from dataset_registry.model.pieces import FileFacts, PartFacts, Piece, digest
+from dataset_registry.model.parts import TABLE, Cut, Part, parts_digest
+from dataset_registry.model.pieces import FileFacts, PartFacts, Piece, digest, has_internal_heading
 from dataset_registry.model.reading import TEXTUAL, kind_of, options_of, read_options, with_options
 from dataset_registry.model.schema import ComponentSchema, TableSchema, is_current
 from dataset_registry.operations import stored
@@ -124,7 +124,14 @@ def stage_file(
     """Stage a file that is spooled. `name` is what it was called: it may tell the format. `read` and `previous` as in `stage`."""
     options, named = read_options(read)
     format = format or named
-    kind = formats.format_of(format, name, b"" if format or name else spool.start(spooled))
+    # Content that is stored already, and stays where it is, was looked at when it came.
+    start = b"" if isinstance(spooled.place, Elsewhere) else spool.start(spooled)
+    if has_internal_heading(start):
+        raise InputError(
+            "The file begins like a list of a table's parts or a pack, which the registry writes itself, and cannot be stored as "
+            "it is. Compress it, or put a line before it."
+        )
+    kind = formats.format_of(format, name, start)
     before = previous() if read is None and kind in TEXTUAL else None
     if before is not None and kind_of(before.format) == kind:
         options = options_of(before.format)
@@ -245,7 +252,7 @@ def _table(schema: ComponentSchema, written: Sequence[tuple[Spooled, PartFacts, 
     return Staged(
         parts_digest(parts),
         sum(part.size for part in parts),
-        "parquet",
+        TABLE,
         schema,
         tuple(spooled for spooled, _, _ in written),
         parts,

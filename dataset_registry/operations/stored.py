@@ -90,8 +90,9 @@ def spooled(access: Access, content_hash: str) -> Spooled:
     found = _known(access, [content_hash]).get(content_hash)
     if found is None:
         raise _unknown(content_hash)
-    if found.form == "parts":
-        raise InputError(f"{content_hash!r} is a table in several Parquet files: name these.", hash=content_hash)
+    if found.form in ("parts", "pack"):
+        what = "a table in several Parquet files: name these" if found.form == "parts" else "a pack, not a file"
+        raise InputError(f"{content_hash!r} is {what}.", hash=content_hash)
     contents = CatalogContents(access)
 
     def fetch() -> Path:

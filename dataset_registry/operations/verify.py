@@ -7,6 +7,7 @@ the catalog is asked about what was listed, and whatever looks missing is looked
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
@@ -15,12 +16,14 @@ from typing import BinaryIO
 from dataset_registry.catalog import Transaction, checks, collection, files
 from dataset_registry.catalog.checks import Problem
 from dataset_registry.errors import CorruptionError, InputError, RegistryError
+from dataset_registry.model.parts import TABLE
 from dataset_registry.model.records import FileRecord
 from dataset_registry.operations import audit, collect, rescue
 from dataset_registry.operations.access import Access, administer
 from dataset_registry.operations.contents import opened
 from dataset_registry.operations.progress import Progress, silent
 from dataset_registry.store import StoredObject
+from dataset_registry.tabular import formats
 
 _BATCH = 5000
 _BLOCK = 1 << 20
@@ -33,6 +36,8 @@ REPAIRS = {
     "graph": "Restore the catalog from a backup.",
     "pointer": "Delete the pointer and make it anew at a version of its own dataset.",
     "table": "Restore the catalog from a backup; the parts are stored files of their own.",
+    "form": "Delete the versions that it names: their content was forged to share a hash with something else. Commit what "
+    "they should hold again.",
     "recipe": "Commit the same content again, or restore the catalog from a backup.",
     "file": "Commit the same content again, which heals it, or restore the catalog from a backup.",
     "missing": "Run verify --repair, which puts the file into quarantine: nothing new comes to rest on it. Then restore the "
@@ -143,6 +148,7 @@ def verify(
         return Verification(tuple(findings), 0, 0)  # what cannot be read says nothing of the store
     store = _look_at_store(access, older_than, progress)
     _look_for_missing(access, store, progress)
+    _look_for_forged(access, store)
     if share is not None:
         _read_content(access, share, store, progress)
     with access.catalog.read() as tx:
@@ -164,6 +170,7 @@ def _catalog_problems(access: Access, progress: Progress) -> list[Problem]:
         ("history and pointers", checks.graph),
         ("tables", checks.tables),
         ("recipes", checks.recipes),
+        ("forms", checks.forms),
     )
     found: list[Problem] = []
     try:
@@ -212,6 +219,17 @@ def _look_for_missing(access: Access, store: _Store, progress: Progress) -> None
                 and _is_there(access, file)
             ):
                 store.findings.append(Finding("missing", f"{_called(access, file)} has lost its object", file=file))
+
+
+def _look_for_forged(access: Access, store: _Store) -> None:
+    """Look for components that are tables, and whose file is no Parquet: what a forged list of parts leaves behind."""
+    with access.catalog.read() as tx:
+        suspects = files.posing_as(tx, TABLE)
+    for file in suspects:
+        with suppress(RegistryError, OSError), opened(access, file) as stream:  # unreadable bytes are found elsewhere
+            if formats.format_of(None, None, stream.read(4)) != TABLE:
+                what = f"{_called(access, file)} is read as a table, and is no Parquet file"
+                store.findings.append(Finding("form", what))
 
 
 def _read_content(access: Access, share: tuple[int, int], store: _Store, progress: Progress) -> None:

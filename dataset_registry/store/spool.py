@@ -22,6 +22,8 @@ SPOOL = "spool"
 
 _PREFIX = "spool-"
 _BLOCK = 1 << 20
+_START = 32
+"""Bytes from which the format of a file is told."""
 _MUCH = 1 << 18
 """Bytes from which on a second thread is worth its start."""
 _SMALL = 1 << 16
@@ -146,9 +148,9 @@ class Spool:
         """The first few bytes, from which a format can be told."""
         source = spooled.source
         if isinstance(source, bytes):
-            return source[:16]
+            return source[:_START]
         with source.open("rb") as stream:
-            return stream.read(16)
+            return stream.read(_START)
 
     def _fresh(self) -> Path:
         with self._lock:

@@ -21,7 +21,7 @@ import pyarrow.dataset as ds
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from dataset_registry.errors import InputError, UnreadableFile, UnsupportedType
+from dataset_registry.errors import CorruptionError, InputError, UnreadableFile, UnsupportedType
 from dataset_registry.model.parts import Cut
 from dataset_registry.model.pieces import PartFacts
 from dataset_registry.model.schema import ColumnStatistics, ComponentSchema, TableSchema
@@ -207,7 +207,13 @@ def scan(
 
     is_alike = schema is None
     if schema is None:
-        schema = fragment(0).physical_schema
+        try:
+            schema = fragment(0).physical_schema
+        except pa.ArrowInvalid as error:
+            raise CorruptionError(
+                f"A stored file that is part of a table cannot be read as Parquet: {_first_line(error)}. Run: dataset-registry "
+                "verify --deep"
+            ) from error
     asked = None if filter is None else str(filter)
     wanted = [f for f in schema if asked is None or f.name in asked] if len(sources) > 1 and is_alike else []
     fragments = [fragment(index, _known(source, wanted)) for index, source in enumerate(sources)]

@@ -2,7 +2,7 @@
 
 import gc
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -331,8 +331,8 @@ def test_known_content_collected_between_look_and_commit_is_stored_again(
     look = files.look_up
     answers = iter([True, False])
 
-    def collected(tx: Transaction, hashes: list[str]) -> tuple[dict[str, files.Known], set[str]]:
-        return look(tx, hashes) if next(answers, True) else ({}, set())
+    def collected(tx: Transaction, hashes: list[str], tables: Collection[str] = ()) -> tuple[dict[str, files.Known], set[str]]:
+        return look(tx, hashes, tables) if next(answers, True) else ({}, set())
 
     flights.commit({"a": b"content"})
     before = sum(1 for _ in registry.files())

@@ -11,5 +11,5 @@ def acting(owner: Registry, user: str) -> Iterator[Registry]:
     """The same registry as a user."""
     access = owner._access
     url = access.catalog.url.render_as_string(hide_password=False)
-    with Registry.open(catalog=url, store=access.store.location, actor=user) as opened:
+    with Registry.open(catalog=url, store=access.store, actor=user) as opened:
         yield opened
