@@ -44,6 +44,13 @@ def all_of(tx: Transaction, prefix: str, among: Readable = None) -> Iterator[Dat
     return iter(sorted(map(_record, tx.execute(query)), key=lambda record: record.name))
 
 
+def names_under(tx: Transaction, prefix: str) -> list[str]:
+    """The names of the datasets under a prefix, whoever may read them."""
+    return list(
+        tx.execute(select(datasets.c.name).where(func.substr(datasets.c.name, 1, len(prefix)) == prefix)).scalars()
+    )
+
+
 def create(tx: Transaction, name: str, description: str | None, user_id: int) -> int:
     """Insert a dataset; its id. The caller has seen that the name is free."""
     return insert_row(tx, datasets, {"name": name, "description": description, "created_by": user_id})

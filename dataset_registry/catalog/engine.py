@@ -34,7 +34,7 @@ Transaction = Connection
 _BUSY_SECONDS = 30
 """How long SQLite waits for another writer, where it waits."""
 
-HEAD = "0014"
+HEAD = "0015"
 """The newest revision in migrations/versions/, kept here so that opening a catalog does not import Alembic (0.6 s)."""
 
 REVISION_TABLE = "dataset_registry_revision"

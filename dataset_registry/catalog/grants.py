@@ -1,7 +1,7 @@
 """Rows about permissions: who has which on what, and which branches are protected."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from dataset_registry.catalog.tables import (
     users,
 )
 from dataset_registry.model.actors import Grant, Permission, Protection, ResourceType, Role, level
+from dataset_registry.model.names import LOST_AND_FOUND, RUNS
 from dataset_registry.model.parts import TABLE
 
 _P = permissions
@@ -34,6 +35,17 @@ def _covers(name: Any) -> ColumnElement[bool]:
     return func.substr(name, 1, func.length(name_prefixes.c.prefix)) == name_prefixes.c.prefix
 
 
+def _is_reserved(name: Any) -> ColumnElement[bool]:
+    """As `model.names.is_reserved`."""
+    inside = (func.substr(name, 1, len(prefix)) == prefix for prefix in (LOST_AND_FOUND + "/", RUNS))
+    return or_(name == LOST_AND_FOUND, *inside)
+
+
+def _grants(name: Any) -> ColumnElement[bool]:
+    """That what is granted on a prefix is granted on a name: a reserved name is reached by reserved prefixes only."""
+    return and_(_covers(name), or_(~_is_reserved(name), _is_reserved(name_prefixes.c.prefix)))
+
+
 def _held_by(user_id: Any, grantee: Any) -> ColumnElement[bool]:
     """That a grantee is the user, or a group that it belongs to."""
     # `correlate_except`: SQLAlchemy looks one query outwards only, and would ask here about the users of a join of its own.
@@ -42,9 +54,11 @@ def _held_by(user_id: Any, grantee: Any) -> ColumnElement[bool]:
     return or_(grantee == user_id, grantee.in_(groups))
 
 
-def _is_about(dataset_id: Any, name: Any, row: Any) -> ColumnElement[bool]:
-    """That a row names a dataset, or a prefix of its name."""
-    prefixes = select(name_prefixes.c.id).where(_covers(name)).correlate_except(name_prefixes)
+def _is_about(
+    dataset_id: Any, name: Any, row: Any, reaches: Callable[[Any], ColumnElement[bool]] = _grants
+) -> ColumnElement[bool]:
+    """That a row names a dataset, or a prefix that `reaches` its name."""
+    prefixes = select(name_prefixes.c.id).where(reaches(name)).correlate_except(name_prefixes)
     return or_(
         and_(row.c.resource_type == "dataset", row.c.resource_id == dataset_id),
         and_(row.c.resource_type == "prefix", row.c.resource_id.in_(prefixes)),
@@ -89,7 +103,7 @@ def standing(tx: Transaction, user: str, dataset_id: int | None) -> Standing | N
 _PREFIX_LEVEL = (
     select(func.max(_LEVEL))
     .join(name_prefixes, and_(_P.c.resource_type == "prefix", _P.c.resource_id == name_prefixes.c.id))
-    .where(_covers(bindparam("name")))
+    .where(_grants(bindparam("name")))
 )
 _MY_PREFIX_LEVEL = _PREFIX_LEVEL.where(_held_by(bindparam("user"), _P.c.user_id))
 
@@ -102,6 +116,13 @@ def level_by_prefix(tx: Transaction, user_id: int, name: str) -> int:
 def is_governed(tx: Transaction, name: str) -> bool:
     """Whether somebody was granted to write under a prefix of this name: nobody else makes datasets there."""
     return (tx.execute(_PREFIX_LEVEL, {"name": name}).scalar() or 0) > 1
+
+
+def governed_prefixes(tx: Transaction) -> list[str]:
+    """The prefixes under which somebody was granted to write."""
+    query = select(name_prefixes.c.prefix).distinct().join(_P, _P.c.resource_id == name_prefixes.c.id)
+    query = query.where(_P.c.resource_type == "prefix", _LEVEL > 1, name_prefixes.c.prefix != "")
+    return list(tx.execute(query.order_by(name_prefixes.c.prefix)).scalars())
 
 
 Readable = Select[int] | None
@@ -203,6 +224,11 @@ def grant_to_creator(tx: Transaction, user_id: int) -> None:
         grant(tx, user_id, "admin", "dataset", dataset_id, user_id)
 
 
+def forget_grants(tx: Transaction, kind: ResourceType, resource_id: int) -> None:
+    """Revoke everything that was granted on a resource."""
+    tx.execute(delete(_P).where(_P.c.resource_type == kind, _P.c.resource_id == resource_id))
+
+
 def forget_resource(tx: Transaction, kind: ResourceType, resource_ids: Sequence[int]) -> None:
     """Drop what was granted and protected on resources that go."""
     tx.execute(delete(_P).where(_P.c.resource_type == kind, _P.c.resource_id.in_(resource_ids)))
@@ -287,7 +313,9 @@ def keeps_out(tx: Transaction, user_id: int, dataset_id: int, name: str, branch:
     allowed = exists().where(
         protected_branch_users.c.protection_id == _B.c.id, _held_by(user_id, protected_branch_users.c.user_id)
     )
-    query = select(_B.c.id).where(_B.c.branch_name == branch, _is_about(dataset_id, name, _B), ~allowed).limit(1)
+    query = (
+        select(_B.c.id).where(_B.c.branch_name == branch, _is_about(dataset_id, name, _B, _covers), ~allowed).limit(1)
+    )
     return tx.execute(query).first() is not None
 
 
@@ -311,7 +339,7 @@ def protections(tx: Transaction, resource: tuple[ResourceType, int] | None = Non
 
 def protections_over(tx: Transaction, dataset_id: int, name: str) -> list[Protection]:
     """The protections of a dataset's branches, its own and those of prefixes of its name."""
-    found = ids(tx, select(_B.c.id).where(_is_about(dataset_id, name, _B)))
+    found = ids(tx, select(_B.c.id).where(_is_about(dataset_id, name, _B, _covers)))
     return [protection for protection in protections(tx) if protection.id in found]
 
 

@@ -108,6 +108,12 @@ def taken(tx: Transaction, name: str) -> list[str]:
     return list(tx.execute(query.order_by(datasets.c.name)).scalars())
 
 
+def retired_everywhere(tx: Transaction, name: str) -> list[str]:
+    """The datasets that had a tag of this name."""
+    query = select(datasets.c.name).join(retired_tags, retired_tags.c.dataset_id == datasets.c.id)
+    return list(tx.execute(query.where(retired_tags.c.pointer_name == name).order_by(datasets.c.name)).scalars())
+
+
 def branch_everywhere(tx: Transaction, name: str, source: str) -> int:
     """Give every dataset that has the branch `source` a branch `name` at the same version, in one statement.
 

@@ -14,6 +14,7 @@ from dataset_registry.dagster_io import handlers, metadata, partitions
 from dataset_registry.dagster_io.resource import DatasetRegistryResource
 from dataset_registry.dataset import Dataset, Draft
 from dataset_registry.errors import InputError, NotFound, UnsupportedType
+from dataset_registry.model.names import RUNS
 from dataset_registry.model.partitions import METADATA_KEY, component_of, local_name, partition_key
 from dataset_registry.model.records import CommitResult, ComponentRecord, InputVersion, Provenance
 from dataset_registry.tabular.formats import is_table
@@ -234,7 +235,7 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
         if (named := metadata.value(output.definition_metadata, metadata.DATASET_KEY)) is not None:
             return self.prefix + str(named)
         safe = ("".join(c if c.isalnum() or c in "_.-" else "_" for c in part) for part in output.get_identifier())
-        return self.prefix + "/".join(["runs", *safe])
+        return self.prefix + RUNS + "/".join(safe)
 
 
 def _load_whole(version: Version, loader: handlers.Loader) -> Any:

@@ -20,6 +20,11 @@ _VERSION_NUMBER = re.compile(r"v([1-9][0-9]{0,17})")
 _DIGEST_PREFIX = re.compile(r"[0-9a-f]{4,64}")
 _STEPS = re.compile(r"([~^])([0-9]{0,9})")
 
+LOST_AND_FOUND = "lost+found"
+"""The dataset into which a repair takes content that only the store knows."""
+RUNS = "runs/"
+"""The prefix of datasets that pass outputs from one step of a run to the next."""
+
 MAX_DATASET_NAME = 255
 MAX_POINTER_NAME = 255
 MAX_COMPONENT_NAME = 512
@@ -45,7 +50,7 @@ def dataset_name(text: str) -> str:
 def pointer_name(text: str) -> str:
     """Check and normalise the name of a branch or a tag.
 
-    Names that another form of ref would shadow (`v6`, a full digest) are refused. Raises `InvalidName`.
+    Names that are another form of ref (`v6`, a full digest) are refused. Raises `InvalidName`.
     """
     name = _normalised(text, "branch or tag", MAX_POINTER_NAME)
     if not _POINTER.fullmatch(name) or ".." in name or "//" in name or name.endswith(("/", ".")):
@@ -61,6 +66,25 @@ def pointer_name(text: str) -> str:
             name=text,
         )
     return name
+
+
+def new_pointer_name(text: str) -> str:
+    """Check the name of a branch or a tag that is to be created: a name that could be the first digits of a digest is refused,
+    too. Raises `InvalidName`.
+    """
+    name = pointer_name(text)
+    if _DIGEST_PREFIX.fullmatch(name):
+        raise InvalidName(
+            f"{text!r} cannot be the name of a branch or tag: 4 or more of the characters 0-9 and a-f are the first digits of a "
+            f"version's digest. Choose another, like 'release-{name[:12]}'.",
+            name=text,
+        )
+    return name
+
+
+def is_reserved(name: str) -> bool:
+    """Whether a dataset's name, or a prefix, is one that the registry trusts: only administrators hand it out."""
+    return name == LOST_AND_FOUND or name.startswith((LOST_AND_FOUND + "/", RUNS))
 
 
 def component_name(text: str) -> str:

@@ -12,6 +12,7 @@ from dataset_registry.catalog import Catalog, Transaction, grants, users
 from dataset_registry.catalog.grants import Readable, Standing
 from dataset_registry.errors import NotFound, PermissionDenied
 from dataset_registry.model.actors import NOTHING, PERMISSIONS, Actor, Permission, level
+from dataset_registry.model.names import RUNS, is_reserved
 from dataset_registry.model.records import DatasetRecord, NewDataset
 from dataset_registry.store import Compression, LocalCopies, Store
 
@@ -86,8 +87,14 @@ def authorize_creation(access: Access, tx: Transaction, name: str) -> None:
     if token is None or (level(token.permission) >= level("write") and name.startswith(token.prefix)):
         if standing.role == "administrator" or grants.level_by_prefix(tx, standing.user_id, name) >= level("write"):
             return
-        if standing.role == "member" and not grants.is_governed(tx, name):
+        if standing.role == "member" and not is_reserved(name) and not grants.is_governed(tx, name):
             return
+    if is_reserved(name):
+        raise PermissionDenied(
+            f"{name!r} is reserved: {access.actor.name} may not create it. An administrator does, or grants write on "
+            f"the prefix {RUNS!r} for outputs of ops.",
+            dataset=name,
+        )
     raise PermissionDenied(
         f"{access.actor.name} may not make a dataset {name!r}. Ask an administrator for write on a prefix of that name.",
         dataset=name,

@@ -29,7 +29,7 @@ from dataset_registry.model.records import (
     VersionRecord,
 )
 from dataset_registry.model.schema import ComponentSchema
-from dataset_registry.operations import audit, find
+from dataset_registry.operations import audit, find, refs
 from dataset_registry.operations import datasets as dataset_operations
 from dataset_registry.operations.access import Access, authorize, authorize_commit, readable
 from dataset_registry.operations.bulk import undisturbed
@@ -187,6 +187,8 @@ def make(
             "written. Run: registry.adopt()",
             dataset=dataset.name,
         )
+    if not pointer_exists:
+        refs.check_new(tx, dataset, options.branch)
     parents = _parents(tx, dataset, options, start)
     before = manifests.StoredManifest(tx, start.id) if start else None
     if before is not None:

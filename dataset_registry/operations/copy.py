@@ -465,8 +465,10 @@ def _point(dataset: DatasetRecord, pointer: PointerRecord, numbers: Container[in
         return f"{dataset.name}@v{pointer.version_number} is gone from the copy: {pointer.name!r} was left out"
     there = pointers.find(tx, dataset.id, pointer.name)
     if there is None:
-        if pointer.is_tag and pointers.retired(tx, dataset.id, pointer.name):
-            return f"the tag {pointer.name!r} of {dataset.name} was deleted from the copy, and stays so"
+        if pointers.retired(tx, dataset.id, pointer.name):
+            return (
+                f"the tag {pointer.name!r} of {dataset.name} was deleted from the copy, and its name cannot be reused"
+            )
         base = versions.by_number(tx, dataset.id, pointer.base) if pointer.base is not None else None
         pointers.create(tx, dataset.id, pointer.name, version.id, is_tag=pointer.is_tag, base=base.id if base else None)
         return None

@@ -7,6 +7,7 @@ from dataset_registry.model.actors import NOTHING
 from dataset_registry.model.records import DatasetRecord, NewDataset
 from dataset_registry.operations import audit, find
 from dataset_registry.operations.access import Access, absent, authorize, authorize_creation, level_on, readable
+from dataset_registry.operations.lookalikes import refuse_lookalike
 
 
 def create(access: Access, name: str, description: str | None) -> DatasetRecord:
@@ -28,6 +29,7 @@ def make(access: Access, tx: Transaction, wanted: NewDataset) -> DatasetRecord:
 
 def _make(access: Access, tx: Transaction, wanted: NewDataset) -> DatasetRecord:
     """Make a dataset: whoever does becomes its admin. A name that is taken since somebody looked fails its unique key."""
+    refuse_lookalike(tx, wanted.name)
     user_id = access.user_id(tx)
     made = datasets.get(tx, datasets.create(tx, wanted.name, wanted.description, user_id))
     if not access.actor.is_owner:
@@ -46,6 +48,7 @@ def find_or_new(access: Access, name: str, description: str | None) -> DatasetRe
         authorize_creation(access, tx, name)
         if found is not None:
             raise find.no_dataset(name)
+        refuse_lookalike(tx, name)
         return NewDataset(name, description)
 
 
@@ -86,6 +89,7 @@ def update(access: Access, dataset: DatasetRecord, *, name: str | None, descript
         if new_name is not None and new_name != now.name:
             authorize_creation(access, tx, new_name)
             _refuse_taken(tx, new_name)
+            refuse_lookalike(tx, new_name)
         datasets.change(
             tx,
             dataset.id,

@@ -64,12 +64,19 @@ def _start(tx: Transaction, dataset: DatasetRecord, ref: Ref) -> VersionRecord:
             )
         return found
     pointer = pointers.find(tx, dataset.id, ref.start)
+    candidates = versions.by_digest(tx, dataset.id, ref.start) if ref.could_be_digest else []
+    if pointer is not None and candidates:
+        kind = "tag" if pointer.is_tag else "branch"
+        raise InvalidRef(
+            f"{ref.start!r} is a {kind} of {dataset.name} at v{pointer.version_number}, and begins the digest of "
+            f"v{candidates[0].number}. Give the number of the version, or rename the {kind}.",
+            ref=ref.text,
+        )
     if pointer is not None:
         named = versions.by_id(tx, pointer.version_id)
         if named is None:  # between the two statements the pointer moved on, and what it named was deleted
             return _start(tx, dataset, ref)
         return named
-    candidates = versions.by_digest(tx, dataset.id, ref.start) if ref.could_be_digest else []
     if len(candidates) > 1:
         raise InvalidRef(
             f"{ref.start!r} begins the digests of several versions of {dataset.name}: "

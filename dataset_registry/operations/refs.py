@@ -2,7 +2,7 @@
 
 from dataset_registry.catalog import Transaction, pointers, versions
 from dataset_registry.errors import AlreadyExists, BranchMoved, NotFound, TagImmutable
-from dataset_registry.model.names import pointer_name
+from dataset_registry.model.names import new_pointer_name, pointer_name
 from dataset_registry.model.records import DatasetRecord, PointerRecord, RegistryBranch
 from dataset_registry.operations import audit, find
 from dataset_registry.operations.access import Access, administer, authorize, authorize_move
@@ -26,13 +26,7 @@ def create(access: Access, dataset: DatasetRecord, name: str, ref: str, *, is_ta
                 dataset=dataset.name,
                 name=name,
             )
-        if is_tag and pointers.retired(tx, dataset.id, name):
-            raise TagImmutable(
-                f"{dataset.name} had a tag {name!r} that was deleted. Its name is never given again, so that it cannot come "
-                "to mean another version. Choose another name.",
-                dataset=dataset.name,
-                name=name,
-            )
+        check_new(tx, dataset, name)
         if not versions.share(tx, [version.id]):
             raise NotFound(f"v{version.number} of {dataset.name} was deleted meanwhile.", version=version.number)
         pointers.create(tx, dataset.id, name, version.id, is_tag=is_tag)
@@ -42,6 +36,19 @@ def create(access: Access, dataset: DatasetRecord, name: str, ref: str, *, is_ta
         return made
 
     return access.catalog.write(work)
+
+
+def check_new(tx: Transaction, dataset: DatasetRecord, name: str) -> None:
+    """Check the name of a branch or tag that is to be created: `InvalidName` for what another form of ref means, `TagImmutable`
+    for the name of a deleted tag."""
+    new_pointer_name(name)
+    if pointers.retired(tx, dataset.id, name):
+        raise TagImmutable(
+            f"{dataset.name} had a tag {name!r} that was deleted. The name of a tag is permanent and cannot be reused, neither "
+            "by a tag nor by a branch. Choose another name.",
+            dataset=dataset.name,
+            name=name,
+        )
 
 
 def move(access: Access, dataset: DatasetRecord, name: str, ref: str, *, expect: str | None) -> PointerRecord:
@@ -133,7 +140,7 @@ def create_everywhere(access: Access, name: str, source: str) -> int:
 
     Raises `InvalidName`, `AlreadyExists`, `NotFound` (no dataset has `source`).
     """
-    name, source = pointer_name(name), pointer_name(source)
+    name, source = new_pointer_name(name), pointer_name(source)
 
     def work(tx: Transaction) -> int:
         administer(access, tx)
@@ -144,6 +151,13 @@ def create_everywhere(access: Access, name: str, source: str) -> int:
                 f"These datasets have a branch or tag {name!r} of their own: {', '.join(taken[:10])}. Choose another name.",
                 name=name,
                 datasets=taken,
+            )
+        if retired := pointers.retired_everywhere(tx, name):
+            raise TagImmutable(
+                f"These datasets had a tag {name!r} that was deleted, and its name cannot be reused: "
+                f"{', '.join(retired[:10])}. Choose another name.",
+                name=name,
+                datasets=retired,
             )
         made = pointers.branch_everywhere(tx, name, source)
         if not made:

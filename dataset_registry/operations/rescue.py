@@ -8,9 +8,10 @@ import hashlib
 from collections.abc import Sequence
 from uuid import uuid4
 
-from dataset_registry.catalog import Transaction, collection, files
+from dataset_registry.catalog import Transaction, collection, files, grants
 from dataset_registry.errors import CorruptionError
-from dataset_registry.model.records import StoredBytes
+from dataset_registry.model.names import LOST_AND_FOUND
+from dataset_registry.model.records import DatasetRecord, StoredBytes
 from dataset_registry.operations import commit, datasets
 from dataset_registry.operations.access import Access
 from dataset_registry.operations.change import Change, staged_component
@@ -18,8 +19,6 @@ from dataset_registry.operations.put import Held
 from dataset_registry.operations.stage import Staged
 from dataset_registry.store import Spooled, StoredObject
 from dataset_registry.tabular import formats
-
-LOST_AND_FOUND = "lost+found"
 
 _BLOCK = 1 << 20
 
@@ -57,6 +56,8 @@ def rescue(access: Access, objects: Sequence[StoredObject]) -> bool:
             change.add(
                 content_hash, 0, staged_component(Staged(content_hash, size, format, None, (nowhere,)), "data", {})
             )
+        if isinstance(change_to, DatasetRecord):  # whoever was let in before does not read what is rescued now
+            grants.forget_grants(tx, "dataset", change_to.id)
         options = commit.CommitOptions(message=f"{len(new)} objects that the catalog did not know", overwrite=True)
         commit.make(access, change_to, change, options, uuid4(), Held(), tx)
 

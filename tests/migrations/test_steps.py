@@ -174,7 +174,11 @@ def test_every_revision_goes_up_and_down_and_up_with_rows_in_all_tables(
     assert support.snapshot(catalog) == up
 
     support.populate(catalog, revision)
-    if revision not in ("0005", "0014"):  # whose rows come from the migration itself, or which adds no place for rows
+    if revision not in (
+        "0005",
+        "0014",
+        "0015",
+    ):  # whose rows come from the migration itself, or which adds no place for rows
         assert support.snapshot(catalog) != up
     migrate.downgrade(catalog, before_it)
     expected = _comparable(before)

@@ -331,7 +331,9 @@ def test_known_content_collected_between_look_and_commit_is_stored_again(
     look = files.look_up
     answers = iter([True, False])
 
-    def collected(tx: Transaction, hashes: list[str], tables: Collection[str] = ()) -> tuple[dict[str, files.Known], set[str]]:
+    def collected(
+        tx: Transaction, hashes: list[str], tables: Collection[str] = ()
+    ) -> tuple[dict[str, files.Known], set[str]]:
         return look(tx, hashes, tables) if next(answers, True) else ({}, set())
 
     flights.commit({"a": b"content"})
