@@ -186,8 +186,9 @@ class Production:
 class CommitResult:
     """What a commit did: the version the branch now names, and what it cost.
 
-    `new_bytes` were stored by this commit, `total_bytes` is what it handed in. `written` are the components that it set
-    and `schemas` what was captured of them, by (name, index).
+    `new_bytes` were stored by this commit, `total_bytes` is what was submitted. To a caller who may not read everything,
+    `new_bytes` are those that it could not read before: whether others had stored them is not told. `written` are the
+    components that it set and `schemas` what was captured of them, by (name, index).
     """
 
     version: VersionRecord

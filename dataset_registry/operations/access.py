@@ -8,7 +8,7 @@ Whoever may not read something is told that it does not exist.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dataset_registry.catalog import Catalog, Transaction, grants, users
+from dataset_registry.catalog import Catalog, Transaction, datasets, grants, users
 from dataset_registry.catalog.grants import Readable, Standing
 from dataset_registry.errors import NotFound, PermissionDenied
 from dataset_registry.model.actors import NOTHING, PERMISSIONS, Actor, Permission, level
@@ -72,6 +72,13 @@ def authorize_commit(access: Access, tx: Transaction, dataset: DatasetRecord | N
         authorize_move(access, tx, dataset.id, branch)
     else:
         authorize_creation(access, tx, dataset.name)
+        refuse_hidden(access, tx, datasets.find(tx, dataset.name))
+
+
+def refuse_hidden(access: Access, tx: Transaction, taken: DatasetRecord | None) -> None:
+    """Raise `PermissionDenied` where a dataset that the actor may not read has a name: what a governed name is answered."""
+    if taken is not None and level_on(access, tx, taken.id) == NOTHING:
+        raise _creation_denied(access, taken.name)
 
 
 def authorize_creation(access: Access, tx: Transaction, name: str) -> None:
@@ -95,7 +102,11 @@ def authorize_creation(access: Access, tx: Transaction, name: str) -> None:
             f"the prefix {RUNS!r} for outputs of ops.",
             dataset=name,
         )
-    raise PermissionDenied(
+    raise _creation_denied(access, name)
+
+
+def _creation_denied(access: Access, name: str) -> PermissionDenied:
+    return PermissionDenied(
         f"{access.actor.name} may not make a dataset {name!r}. Ask an administrator for write on a prefix of that name.",
         dataset=name,
     )

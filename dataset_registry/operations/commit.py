@@ -31,10 +31,17 @@ from dataset_registry.model.records import (
 from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.operations import audit, find, refs
 from dataset_registry.operations import datasets as dataset_operations
-from dataset_registry.operations.access import Access, authorize, authorize_commit, readable
+from dataset_registry.operations.access import Access, authorize, authorize_commit, readable, readable_files
 from dataset_registry.operations.bulk import undisturbed
 from dataset_registry.operations.change import Change, edits_of, with_legacy_digests
-from dataset_registry.operations.entering import enter_change, is_captured_anew, overlay_of, with_files, written_by
+from dataset_registry.operations.entering import (
+    Entered,
+    enter_change,
+    is_captured_anew,
+    overlay_of,
+    with_files,
+    written_by,
+)
 from dataset_registry.operations.layout import lay_out
 from dataset_registry.operations.put import BytesGone, Held, place, put
 from dataset_registry.store import Spool
@@ -214,7 +221,8 @@ def make(
         if not pointer_exists:
             pointers.create(tx, dataset.id, options.branch, start.id, is_tag=False, base=start.id)
     else:
-        entered, new_bytes = enter_change(tx, change, held)
+        entered, stored_bytes = enter_change(tx, change, held)
+        new_bytes = _new_bytes(access, tx, change, entered, stored_bytes)
         version = versions.insert_version(
             tx,
             uuid=uuid,
@@ -256,6 +264,15 @@ def make(
             run=options.provenance.run_id if options.provenance else None,
         )
     return _result(change, version, written, unchanged=unchanged, new_bytes=new_bytes)
+
+
+def _new_bytes(access: Access, tx: Transaction, change: Change, entered: Entered, stored_bytes: int) -> int:
+    """What a commit says that it added: the bytes that it stored. Who may not read everything is told instead the size of the
+    contents that it could not read before, whether others have them or not."""
+    if readable(access, tx) is None:
+        return stored_bytes
+    sizes = {entered.files[f.content_hash]: f.size for c in change.put.values() for f in c.staged.spooled}
+    return sum(sizes[file_id] for file_id in sizes.keys() - readable_files(access, tx, list(sizes)))
 
 
 def _input_ids(access: Access, tx: Transaction, inputs: Sequence[InputVersion]) -> list[int | None]:

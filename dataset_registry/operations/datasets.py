@@ -6,7 +6,15 @@ from dataset_registry.model import names
 from dataset_registry.model.actors import NOTHING
 from dataset_registry.model.records import DatasetRecord, NewDataset
 from dataset_registry.operations import audit, find
-from dataset_registry.operations.access import Access, absent, authorize, authorize_creation, level_on, readable
+from dataset_registry.operations.access import (
+    Access,
+    absent,
+    authorize,
+    authorize_creation,
+    level_on,
+    readable,
+    refuse_hidden,
+)
 from dataset_registry.operations.lookalikes import refuse_lookalike
 
 
@@ -16,15 +24,17 @@ def create(access: Access, name: str, description: str | None) -> DatasetRecord:
 
     def work(tx: Transaction) -> DatasetRecord:
         authorize_creation(access, tx, name)
-        _refuse_taken(tx, name)
+        _refuse_taken(access, tx, name)
         return _make(access, tx, NewDataset(name, description))
 
     return access.catalog.write(work)
 
 
 def make(access: Access, tx: Transaction, wanted: NewDataset) -> DatasetRecord:
-    """The dataset of this name, made if there is none."""
-    return datasets.find(tx, wanted.name) or _make(access, tx, wanted)
+    """The dataset of this name, made if there is none. Raises `PermissionDenied` where it is not for the actor."""
+    found = datasets.find(tx, wanted.name)
+    refuse_hidden(access, tx, found)
+    return found or _make(access, tx, wanted)
 
 
 def _make(access: Access, tx: Transaction, wanted: NewDataset) -> DatasetRecord:
@@ -39,15 +49,14 @@ def _make(access: Access, tx: Transaction, wanted: NewDataset) -> DatasetRecord:
 
 
 def find_or_new(access: Access, name: str, description: str | None) -> DatasetRecord | NewDataset:
-    """The dataset of this name, or what a first commit makes of it. Raises `InvalidName`."""
+    """The dataset of this name, or what a first commit makes of it: that one is refused where the name is taken by a dataset
+    that the actor may not know of. Raises `InvalidName`, `PermissionDenied`."""
     name = names.dataset_name(name)
     with access.catalog.read() as tx:
         found = datasets.find(tx, name)
         if found is not None and level_on(access, tx, found.id) != NOTHING:
             return found
         authorize_creation(access, tx, name)
-        if found is not None:
-            raise find.no_dataset(name)
         refuse_lookalike(tx, name)
         return NewDataset(name, description)
 
@@ -88,7 +97,7 @@ def update(access: Access, dataset: DatasetRecord, *, name: str | None, descript
         now = datasets.get(tx, dataset.id)
         if new_name is not None and new_name != now.name:
             authorize_creation(access, tx, new_name)
-            _refuse_taken(tx, new_name)
+            _refuse_taken(access, tx, new_name)
             refuse_lookalike(tx, new_name)
         datasets.change(
             tx,
@@ -163,8 +172,10 @@ def delete_version(access: Access, dataset: DatasetRecord, ref: str) -> int:
     return access.catalog.write(work)
 
 
-def _refuse_taken(tx: Transaction, name: str) -> None:
-    if datasets.find(tx, name) is not None:
+def _refuse_taken(access: Access, tx: Transaction, name: str) -> None:
+    taken = datasets.find(tx, name)
+    refuse_hidden(access, tx, taken)
+    if taken is not None:
         raise AlreadyExists(
             f"There is a dataset {name!r} already. Open it with registry.dataset({name!r}).", dataset=name
         )

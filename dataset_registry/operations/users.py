@@ -173,7 +173,8 @@ def tokens(access: Access, user: str | None) -> list[Token]:
             user = access.actor.name
         if user is not None:
             _own_or_administer(access, tx, user)
-        return users.tokens_of(tx, user)
+        mine, found = access.actor.token, users.tokens_of(tx, user)
+        return found if mine is None else [t for t in found if _is_within(t.permission, t.prefix, mine)]
 
 
 def revoke_token(access: Access, token_id: int) -> Token:
@@ -182,11 +183,10 @@ def revoke_token(access: Access, token_id: int) -> Token:
     def work(tx: Transaction) -> Token:
         admit(access, tx)
         found = users.find_token(tx, token_id)
-        if found is None or (found.user != access.actor.name and not is_administrator(access, tx)):
-            raise NotFound(f"There is no token {token_id}. List yours with registry.tokens().", token=token_id)
         mine = access.actor.token
-        if mine is not None and mine.id != token_id and not _is_within(found.permission, found.prefix, mine):
-            raise PermissionDenied(f"The token in use is for less than token {token_id}, and does not revoke it.")
+        is_hidden = found is None or (found.user != access.actor.name and not is_administrator(access, tx))
+        if found is None or is_hidden or (mine is not None and not _is_within(found.permission, found.prefix, mine)):
+            raise NotFound(f"There is no token {token_id}. List yours with registry.tokens().", token=token_id)
         users.revoke_token(tx, token_id)
         audit.note(access, tx, "token.revoke", before=found.user, token=token_id)
         return users.find_token(tx, token_id) or found

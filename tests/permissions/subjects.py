@@ -233,10 +233,10 @@ class Others(Need):
 
 @dataclass(frozen=True)
 class Revoke(Need):
-    """A token revokes none that is for more than itself."""
+    """A token knows of none that is for more than itself."""
 
     def of(self, subject: Subject) -> Verdict:
-        return None if subject.cap == ADMIN and not subject.scope else PermissionDenied
+        return None if subject.cap == ADMIN and not subject.scope else NotFound
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import pytest
 
 from dataset_registry import Registry
-from dataset_registry.errors import AlreadyExists, NotFound, PermissionDenied
+from dataset_registry.errors import AlreadyExists, PermissionDenied
 from tests.permissions.support import acting
 from tests.serving import Served
 
@@ -92,7 +92,7 @@ def test_a_dataset_that_appeared_meanwhile_is_not_written_by_who_wanted_to_make_
     with acting(team, "bob") as bob:
         draft = bob.draft("new")
         team.create_dataset("new")
-        with pytest.raises(NotFound), draft:
+        with pytest.raises(PermissionDenied), draft:
             draft.add("data", b"1")
     assert team.dataset("new").tree() == []
 
