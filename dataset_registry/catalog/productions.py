@@ -3,8 +3,10 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
 
-from sqlalchemy import Select, insert, select, update
+from sqlalchemy import Row, Select, func, insert, select, update
 
 from dataset_registry.catalog.engine import Transaction, insert_row
 from dataset_registry.catalog.grants import Readable
@@ -20,10 +22,10 @@ def record(
     unchanged: bool,
     user_id: int | None,
     provenance: Provenance,
-    input_ids: Sequence[int | None],
+    inputs: Sequence["LinkedInput | None"],
     created_at: datetime | None = None,
 ) -> None:
-    """Insert a production of a version; `input_ids` are the row ids of the inputs that still exist."""
+    """Insert a production of a version; `inputs` are the rows of its inputs (see `find_input`), None for those not found."""
     row = {
         "version_id": version_id,
         "branch": branch,
@@ -52,36 +54,49 @@ def record(
                     "ref": read.ref,
                     "fallback": read.fallback,
                     "components": list(read.components),
-                    "version_id": version_id,
+                    "version_id": linked.version_id if linked else None,
+                    "dataset_id": linked.dataset_id if linked else None,
+                    "version_uuid": linked.uuid if linked else None,
                 }
-                for position, (read, version_id) in enumerate(zip(provenance.inputs, input_ids, strict=True))
+                for position, (read, linked) in enumerate(zip(provenance.inputs, inputs, strict=True))
             ],
         )
 
 
-def input_id(tx: Transaction, dataset: str, number: int, digest: str | None, among: Readable = None) -> int | None:
-    """The row id of a version that was read, None when it is gone (its dataset may be another one by now), or not `among`
-    these datasets."""
-    query = select(dataset_versions.c.id).join(datasets, datasets.c.id == dataset_versions.c.dataset_id)
-    if digest is not None:
-        query = query.where(dataset_versions.c.digest == digest)
+class LinkedInput(NamedTuple):
+    """The version that was read, as rows have it; of one that is yet to come, the UUID alone."""
+
+    version_id: int | None
+    dataset_id: int | None
+    uuid: UUID | None
+
+
+def find_input(tx: Transaction, read: InputVersion, among: Readable = None) -> LinkedInput | None:
+    """The version that was read, by its UUID, else by name, number and digest; None when it is gone, or not `among` these
+    datasets."""
+    query = select(dataset_versions.c.id, dataset_versions.c.dataset_id, dataset_versions.c.uuid)
+    if read.uuid is not None:
+        query = query.where(dataset_versions.c.uuid == read.uuid)
+    else:
+        query = query.join(datasets, datasets.c.id == dataset_versions.c.dataset_id)
+        query = query.where(datasets.c.name == read.dataset, dataset_versions.c.version_number == read.version)
+        query = query if read.digest is None else query.where(dataset_versions.c.digest == read.digest)
     if among is not None:
-        query = query.where(datasets.c.id.in_(among))
-    return tx.execute(query.where(datasets.c.name == dataset, dataset_versions.c.version_number == number)).scalar()
+        query = query.where(dataset_versions.c.dataset_id.in_(among))
+    row = tx.execute(query).one_or_none()
+    return LinkedInput(*row) if row else None
 
 
-def link_inputs(tx: Transaction, dataset: str) -> None:
-    """Let inputs from a dataset that are known by their facts alone name its versions, where these have come by now."""
-    made_from = (
-        select(dataset_versions.c.id)
-        .join(datasets, datasets.c.id == dataset_versions.c.dataset_id)
-        .where(datasets.c.name == dataset)
-        .where(dataset_versions.c.version_number == production_inputs.c.version_number)
-        .where(dataset_versions.c.digest == production_inputs.c.digest)
-        .scalar_subquery()
+def link_inputs(tx: Transaction, dataset_id: int) -> None:
+    """Let inputs that are known by their UUID alone reference the versions of a dataset, where these have come by now."""
+    came = dataset_versions.alias("came")
+    of_dataset = (
+        select(came.c.id).where(came.c.uuid == production_inputs.c.version_uuid, came.c.dataset_id == dataset_id)
+    ).scalar_subquery()
+    unlinked = production_inputs.c.version_id.is_(None) & production_inputs.c.version_uuid.in_(
+        select(dataset_versions.c.uuid).where(dataset_versions.c.dataset_id == dataset_id)
     )
-    unlinked = production_inputs.c.version_id.is_(None) & (production_inputs.c.dataset_name == dataset)
-    tx.execute(update(production_inputs).where(unlinked).values(version_id=made_from))
+    tx.execute(update(production_inputs).where(unlinked).values(version_id=of_dataset, dataset_id=dataset_id))
 
 
 _SELECT = (
@@ -91,9 +106,10 @@ _SELECT = (
 )
 
 
-def of_version(tx: Transaction, version_id: int) -> list[Production]:
-    """Every production of a version, oldest first: the first one made it, the others found it unchanged."""
-    return _load(tx, _SELECT.where(productions.c.version_id == version_id).order_by(productions.c.id))
+def of_version(tx: Transaction, version_id: int, among: Readable = None) -> list[Production]:
+    """Every production of a version, oldest first: the first one made it, the others found it unchanged. Inputs are called as
+    their datasets are called now; only those of datasets `among` these are told."""
+    return _load(tx, _SELECT.where(productions.c.version_id == version_id).order_by(productions.c.id), among)
 
 
 def consumers(tx: Transaction, version_id: int, among: Readable = None) -> list[tuple[str, int]]:
@@ -111,23 +127,29 @@ def consumers(tx: Transaction, version_id: int, among: Readable = None) -> list[
     return [(row[0], row[1]) for row in tx.execute(query)]
 
 
-def _load(tx: Transaction, query: Select) -> list[Production]:  # type: ignore[type-arg]
+_INPUTS = (
+    select(production_inputs, datasets.c.name.label("name_now"))
+    .outerjoin(datasets, datasets.c.id == production_inputs.c.dataset_id)
+    .order_by(production_inputs.c.production_id, production_inputs.c.position)
+)
+# An input that references no dataset is known by the name that its author gave it.
+_NAMED = func.coalesce(
+    production_inputs.c.dataset_id,
+    select(datasets.c.id)
+    .where(datasets.c.name == production_inputs.c.dataset_name)
+    .correlate(production_inputs)
+    .scalar_subquery(),
+)
+
+
+def _load(tx: Transaction, query: Select, among: Readable) -> list[Production]:  # type: ignore[type-arg]
     rows = tx.execute(query).all()
     inputs: dict[int, list[InputVersion]] = defaultdict(list)
     if rows:
-        wanted = select(production_inputs).where(production_inputs.c.production_id.in_([row.id for row in rows]))
-        for row in tx.execute(wanted.order_by(production_inputs.c.production_id, production_inputs.c.position)):
-            inputs[row.production_id].append(
-                InputVersion(
-                    row.dataset_name,
-                    row.version_number,
-                    row.digest,
-                    row.ref,
-                    tuple(row.components),
-                    row.fallback,
-                    row.label,
-                )
-            )
+        wanted = _INPUTS.where(production_inputs.c.production_id.in_([row.id for row in rows]))
+        wanted = wanted if among is None else wanted.where(_NAMED.in_(among))
+        for row in tx.execute(wanted):
+            inputs[row.production_id].append(_input(row))
     return [
         Production(
             id=row.id,
@@ -148,3 +170,16 @@ def _load(tx: Transaction, query: Select) -> list[Production]:  # type: ignore[t
         )
         for row in rows
     ]
+
+
+def _input(row: Row) -> InputVersion:  # type: ignore[type-arg]
+    return InputVersion(
+        row.name_now or row.dataset_name,
+        row.version_number,
+        row.digest,
+        row.ref,
+        tuple(row.components),
+        row.fallback,
+        row.label,
+        row.version_uuid,
+    )

@@ -424,6 +424,9 @@ production_inputs = Table(
     Column("fallback", String(255)),
     Column("components", Json, nullable=False),
     Column("version_id", Id, ForeignKey(dataset_versions.c.id, ondelete="SET NULL"), index=True),
+    # What the input was, whatever its dataset is called now, and where a version is copied to: without a reference, as above.
+    Column("dataset_id", Integer),
+    Column("version_uuid", Uuid, index=True),
 )
 
 # What runs read and may still be reading: an expiry leaves it alone.

@@ -205,6 +205,7 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
                     components=tuple(keys or ()),
                     fallback=fallback,
                     label=context.name if context.has_input_name else None,
+                    uuid=version.record.uuid,
                 )
             )
         where = f" from {fallback} (no branch {ref} here)" if fallback else ""

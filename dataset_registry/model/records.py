@@ -144,7 +144,8 @@ class InputVersion:
     """A version that was read to produce another, exactly: the ref asked for, and what it named at that moment.
 
     `components` are the partitions read, empty for all. `fallback` is the branch that was read instead, when the
-    dataset had no branch of the name asked for.
+    dataset had no branch of the name asked for. `uuid` identifies the version wherever it is copied to, and however its dataset
+    is called by then; without it the version is looked up by name, number and digest.
     """
 
     dataset: str
@@ -154,6 +155,7 @@ class InputVersion:
     components: tuple[str, ...] = ()
     fallback: str | None = None
     label: str | None = None
+    uuid: UUID | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

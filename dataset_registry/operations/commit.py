@@ -10,6 +10,7 @@ from functools import partial
 from uuid import UUID, uuid4
 
 from dataset_registry.catalog import Transaction, datasets, manifests, pointers, productions, versions
+from dataset_registry.catalog.productions import LinkedInput
 from dataset_registry.errors import BranchMoved, CommitConflict, InputError, NotAdopted, NotFound, RetryLater
 from dataset_registry.model.manifest import (
     ComponentKey,
@@ -250,7 +251,7 @@ def make(
             unchanged=unchanged,
             user_id=user_id,
             provenance=provenance,
-            input_ids=_input_ids(access, tx, provenance.inputs),
+            inputs=_inputs(access, tx, provenance.inputs),
         )
     if not unchanged or not pointer_exists:
         audit.note(
@@ -275,12 +276,12 @@ def _new_bytes(access: Access, tx: Transaction, change: Change, entered: Entered
     return sum(sizes[file_id] for file_id in sizes.keys() - readable_files(access, tx, list(sizes)))
 
 
-def _input_ids(access: Access, tx: Transaction, inputs: Sequence[InputVersion]) -> list[int | None]:
-    """The rows of versions that were read; an input that the actor may not read is kept as what it said, and names nothing."""
+def _inputs(access: Access, tx: Transaction, inputs: Sequence[InputVersion]) -> list[LinkedInput | None]:
+    """The versions that were read; an input that the actor may not read is stored as what it said, and references nothing."""
     if not inputs:
         return []
     among = readable(access, tx)
-    return [productions.input_id(tx, read.dataset, read.version, read.digest, among) for read in inputs]
+    return [productions.find_input(tx, read, among) for read in inputs]
 
 
 def _result(

@@ -1,6 +1,7 @@
 """Copying: datasets with their histories into another registry, on any other database and store.
 
-Versions keep their numbers, digests, authors and dates; what the other registry has already does not travel. Each version
+Versions keep their numbers and digests, in an administrator's copy also their authors and dates; what the other registry has
+already does not travel. Each version
 is a transaction, each batch of files another one: a copy that was stopped goes on where it was. What arrives is hashed on
 the way, and the digest of each manifest is computed anew.
 """
@@ -22,6 +23,7 @@ from dataset_registry.catalog import (
     users,
     versions,
 )
+from dataset_registry.catalog.productions import LinkedInput
 from dataset_registry.errors import AlreadyExists, CorruptionError, InputError, NotFound, RetryLater
 from dataset_registry.model.actors import NOTHING
 from dataset_registry.model.history import ancestors
@@ -32,6 +34,7 @@ from dataset_registry.model.records import (
     FileForm,
     FileRecord,
     Head,
+    InputVersion,
     NewDataset,
     PointerRecord,
     Production,
@@ -105,13 +108,26 @@ def copy(
         _refuse_other_history(source, target, record)
     for record in found:
         _copy_dataset(source, target, record, refs, done, progress)
-    for record in found:  # what was made from a dataset may have arrived before it
-        target.catalog.write(partial(productions.link_inputs, dataset=record.name))
-    if refs is None and _administered(source) and _administered(target):
+    keeps_authors = _administered(target)
+    if keeps_authors:
+        for record in found:  # what was made from a dataset may have arrived before it
+            target.catalog.write(partial(_link_inputs, record.name))
+    else:
+        done.notes.append(
+            f"authors and dates of the source are not kept: {target.actor.name} is no administrator of the copy, and its "
+            "versions are committed by that user, now"
+        )
+    if refs is None and keeps_authors and _administered(source):
         with source.catalog.read() as tx:
             everywhere = pointers.registry_branches_of(tx)
         target.catalog.write(lambda tx: pointers.add_registry_branches(tx, everywhere))
     return done
+
+
+def _link_inputs(name: str, tx: Transaction) -> None:
+    there = datasets.find(tx, name)
+    if there is not None:
+        productions.link_inputs(tx, there.id)
 
 
 def _administered(access: Access) -> bool:
@@ -371,6 +387,9 @@ def _unpack(target: Access, dataset: DatasetRecord, shipment: _Shipment, holds: 
     if there is not None:
         _refuse_another(dataset, version, there)
         return 0
+    keeps_authors = is_administrator(target, tx)
+    among = readable(target, tx)
+    author = version.created_by if keeps_authors else target.actor.name
     parents = list(_parents(tx, dataset, version))
     ids = _enter_tables(tx, shipment)
     schema_ids = {old: files.schema_id(tx, digest, snapshot) for old, (digest, snapshot) in shipment.schemas.items()}
@@ -401,10 +420,10 @@ def _unpack(target: Access, dataset: DatasetRecord, shipment: _Shipment, holds: 
         digest=after.digest,
         parents=parents,
         message=version.message,
-        author=(_user(tx, version.created_by), version.created_by),
+        author=(_user(tx, author), author),
         component_count=after.count,
         overlay_file_id=ids[shipment.overlay] if shipment.overlay else None,
-        created_at=version.created_at,
+        created_at=version.created_at if keeps_authors else None,
         origin=shipment.origin,
     )
     manifests.store(tx, made.id, after)
@@ -415,13 +434,18 @@ def _unpack(target: Access, dataset: DatasetRecord, shipment: _Shipment, holds: 
             version_id=made.id,
             branch=production.branch,
             unchanged=production.unchanged,
-            user_id=_user(tx, production.created_by),
+            user_id=_user(tx, production.created_by if keeps_authors else author),
             provenance=production.provenance,
-            input_ids=[productions.input_id(tx, read.dataset, read.version, read.digest) for read in inputs],
-            created_at=production.created_at,
+            inputs=[productions.find_input(tx, read, among) or _to_come(read, keeps_authors) for read in inputs],
+            created_at=production.created_at if keeps_authors else None,
         )
     audit.note(target, tx, "copy", (dataset.id, dataset.name), after=f"v{made.number}", origin=shipment.origin)
     return 1
+
+
+def _to_come(read: InputVersion, keeps_authors: bool) -> LinkedInput | None:
+    """An input that may be copied later: an administrator's copy links it then."""
+    return LinkedInput(None, None, read.uuid) if keeps_authors and read.uuid is not None else None
 
 
 def _parents(tx: Transaction, dataset: DatasetRecord, version: VersionRecord) -> Iterator[Head]:

@@ -3,10 +3,9 @@
 A walk reads the history in several statements: it needs one snapshot, or an expiry between two of them cuts it short.
 """
 
-from dataclasses import replace
 from itertools import islice
 
-from dataset_registry.catalog import Transaction, datasets, productions, versions
+from dataset_registry.catalog import Transaction, productions, versions
 from dataset_registry.errors import InputError, NotFound
 from dataset_registry.model import history
 from dataset_registry.model.records import DatasetRecord, Production, VersionRecord
@@ -83,15 +82,7 @@ def productions_of(access: Access, version: VersionRecord) -> list[Production]:
 
 def visible_productions(access: Access, tx: Transaction, version: VersionRecord) -> list[Production]:
     """The productions of a version, with the inputs that the actor may read: what else was read is nobody else's business."""
-    among = readable(access, tx)
-    found = productions.of_version(tx, version.id)
-    if among is None:
-        return found
-    names = {record.name for record in datasets.all_of(tx, "", among)}
-    return [
-        replace(p, provenance=replace(p.provenance, inputs=tuple(i for i in p.provenance.inputs if i.dataset in names)))
-        for p in found
-    ]
+    return productions.of_version(tx, version.id, readable(access, tx))
 
 
 def consumers(access: Access, version: VersionRecord) -> list[tuple[str, int]]:

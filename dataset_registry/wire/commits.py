@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from pydantic import Field
 
@@ -58,6 +59,7 @@ class InputShape(Request):
     components: list[Name] = Field(default_factory=list)
     fallback: Name | None = None
     label: Name | None = None
+    version_uuid: UUID | None = None
 
 
 class ProvenanceShape(Request):
@@ -86,6 +88,7 @@ class ProvenanceShape(Request):
                     components=list(i.components),
                     fallback=i.fallback,
                     label=i.label,
+                    version_uuid=i.uuid,
                 )
                 for i in found.inputs
             ],
@@ -100,7 +103,9 @@ class ProvenanceShape(Request):
             partition=self.partition,
             code_version=self.code_version,
             inputs=tuple(
-                InputVersion(i.dataset, i.version, i.digest, i.ref, tuple(i.components), i.fallback, i.label)
+                InputVersion(
+                    i.dataset, i.version, i.digest, i.ref, tuple(i.components), i.fallback, i.label, i.version_uuid
+                )
                 for i in self.inputs
             ),
             metadata=self.metadata,

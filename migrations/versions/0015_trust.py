@@ -1,5 +1,6 @@
-"""Trust: the name of a deleted tag is refused to branches, too."""
+"""Trust: inputs are identified by their version, not by a name; the name of a deleted tag is refused to branches, too."""
 
+import sqlalchemy as sa
 from alembic import op
 
 revision = "0015"
@@ -36,9 +37,21 @@ POSTGRESQL = """
 
 def upgrade() -> None:
     guard_names("")
+    op.add_column("production_inputs", sa.Column("dataset_id", sa.Integer))
+    op.add_column("production_inputs", sa.Column("version_uuid", sa.Uuid))
+    op.create_index("idx_production_inputs_version_uuid", "production_inputs", ["version_uuid"])
+    for column, source in (("dataset_id", "dataset_id"), ("version_uuid", "uuid")):
+        op.execute(
+            f"UPDATE production_inputs SET {column} = "
+            f"(SELECT v.{source} FROM dataset_versions v WHERE v.id = production_inputs.version_id) "
+            "WHERE version_id IS NOT NULL"
+        )
 
 
 def downgrade() -> None:
+    op.drop_index("idx_production_inputs_version_uuid", "production_inputs")
+    op.drop_column("production_inputs", "version_uuid")
+    op.drop_column("production_inputs", "dataset_id")
     guard_names("NEW.is_tag AND")
 
 

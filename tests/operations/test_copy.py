@@ -283,7 +283,7 @@ def test_a_branch_is_forwarded_and_a_diverged_one_noted(source: Registry, target
     assert done.notes == [
         "the branch 'dev' of raw/flights is at v2 in the copy, and was left there",
         "the tag 'mine' of raw/flights is at v1 in the copy, and was left there",
-        "the tag 'release' of raw/flights was deleted from the copy, and stays so",
+        "the tag 'release' of raw/flights was deleted from the copy, and its name cannot be reused",
     ]
     assert copied.version().number == 5
     assert copied.version("late").number == 5
