@@ -81,6 +81,10 @@ def dated(tx: Transaction, dataset_id: int) -> list[Dated]:
     ]
 
 
+READER_SECONDS = 7 * 24 * 3600
+"""How long somebody who may only read a version holds it against expiries, since its first read: not indefinitely."""
+
+
 def in_use(tx: Transaction, runs: Collection[str] | None, seconds: int, just_now: int) -> set[int]:
     """The ids of versions that runs have read or written: these runs and any of the last `just_now` seconds (they may have
     started after the list was made), or without a list any of the last `seconds`."""
@@ -91,11 +95,20 @@ def in_use(tx: Transaction, runs: Collection[str] | None, seconds: int, just_now
         lately |= productions.c.run_id.in_(runs)
         read_lately |= version_reads.c.run_id.in_(runs)
     by_run = productions.c.run_id.is_not(None) & lately
+    before, at_first = productions.alias("before"), production_inputs.alias("at_first")
+    held_for_long = exists().where(
+        at_first.c.version_id == production_inputs.c.version_id,
+        before.c.id == at_first.c.production_id,
+        before.c.created_by == productions.c.created_by,
+        before.c.created_at < utc_now(-READER_SECONDS),
+    )
     inputs = (
         select(production_inputs.c.version_id)
         .join(productions, productions.c.id == production_inputs.c.production_id)
-        .where(by_run, production_inputs.c.version_id.is_not(None))
+        .where(by_run, production_inputs.c.version_id.is_not(None), ~held_for_long)
     )
+    by_writers = version_reads.c.first_read_at.is_(None)
+    read_lately &= by_writers | (version_reads.c.first_read_at >= utc_now(-READER_SECONDS))
     queries = (
         select(productions.c.version_id).where(by_run),
         inputs,
@@ -104,11 +117,16 @@ def in_use(tx: Transaction, runs: Collection[str] | None, seconds: int, just_now
     return {version_id for query in queries for version_id in tx.execute(query.distinct()).scalars()}
 
 
-def note_read(tx: Transaction, run_id: str, version_id: int) -> None:
-    """Note that a run reads a version, which is not deleted meanwhile."""
+def note_read(tx: Transaction, run_id: str, version_id: int, reader_id: int | None) -> None:
+    """Note that a run reads a version, which is not deleted meanwhile. `reader_id` is the user, where it may only read."""
     key = {"run_id": run_id, "version_id": version_id}
-    if not tx.execute(update(version_reads).filter_by(**key).values(read_at=utc_now())).rowcount:
-        tx.execute(insert(version_reads), key)
+    if tx.execute(update(version_reads).filter_by(**key).values(read_at=utc_now())).rowcount:
+        return
+    row: dict[str, object] = dict(key)
+    if reader_id is not None:
+        earlier = select(func.min(version_reads.c.first_read_at)).filter_by(version_id=version_id, reader_id=reader_id)
+        row |= {"reader_id": reader_id, "first_read_at": tx.execute(earlier).scalar() or utc_now()}
+    tx.execute(insert(version_reads).values(row))
 
 
 def was_read_lately(tx: Transaction, run_id: str, version_id: int, seconds: int) -> bool:

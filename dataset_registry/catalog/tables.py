@@ -436,6 +436,9 @@ version_reads = Table(
     Column("run_id", String(255), primary_key=True),
     Column("version_id", Id, ForeignKey(dataset_versions.c.id), primary_key=True, index=True),
     Column("read_at", Timestamp, nullable=False, default=utc_now(), server_default=_NOW),
+    # Of a reader who may not write: who it is, and when it first read the version. Its reads hold the version for a limited time.
+    Column("reader_id", Id, ForeignKey(users.c.id), index=True),
+    Column("first_read_at", Timestamp),
 )
 
 # Views, created by the migrations and described here for queries; `alembic check` does not look at them.

@@ -12,11 +12,12 @@ from functools import partial
 from dataset_registry.catalog import Transaction, datasets, manifests, pointers, retention, versions
 from dataset_registry.catalog.retention import Dated
 from dataset_registry.errors import NotFound
+from dataset_registry.model.actors import level
 from dataset_registry.model.history import Node, ancestors
 from dataset_registry.model.records import DatasetRecord, PointerRecord, VersionRecord
 from dataset_registry.model.retention import Moment, Policy, kept
 from dataset_registry.operations import audit
-from dataset_registry.operations.access import Access, administer, authorize
+from dataset_registry.operations.access import Access, administer, authorize, level_on
 from dataset_registry.operations.datasets import remove as remove_dataset
 from dataset_registry.operations.progress import Progress, silent
 
@@ -245,7 +246,8 @@ _NOTED_FOR = 3600
 
 
 def note_read(access: Access, version: VersionRecord, run_id: str) -> None:
-    """Note that a pipeline run reads a version, so that no expiry takes it meanwhile. Raises `NotFound` when it is gone."""
+    """Note that a pipeline run reads a version, so that no expiry takes it meanwhile: for at most a week since the actor's first
+    read of it, where it may only read. Raises `NotFound` when it is gone."""
     with access.catalog.read() as tx:
         authorize(access, tx, "read", version.dataset_id)
         if retention.was_read_lately(tx, run_id, version.id, _NOTED_FOR):
@@ -257,6 +259,7 @@ def note_read(access: Access, version: VersionRecord, run_id: str) -> None:
                 f"v{version.number} of {version.dataset} was deleted meanwhile. Look again at what the branch names.",
                 version=version.number,
             )
-        retention.note_read(tx, run_id, version.id)
+        may_write = level_on(access, tx, version.dataset_id) >= level("write")
+        retention.note_read(tx, run_id, version.id, None if may_write else access.user_id(tx))
 
     access.catalog.write(work)

@@ -39,6 +39,11 @@ def upgrade() -> None:
     guard_names("")
     op.add_column("production_inputs", sa.Column("dataset_id", sa.Integer))
     op.add_column("production_inputs", sa.Column("version_uuid", sa.Uuid))
+    with op.batch_alter_table("version_reads") as batch:
+        batch.add_column(sa.Column("reader_id", sa.Integer))
+        batch.add_column(sa.Column("first_read_at", sa.DateTime))
+        batch.create_foreign_key("fk_version_reads_reader_id", "users", ["reader_id"], ["id"])
+    op.create_index("idx_version_reads_reader_id", "version_reads", ["reader_id"])
     op.create_index("idx_production_inputs_version_uuid", "production_inputs", ["version_uuid"])
     for column, source in (("dataset_id", "dataset_id"), ("version_uuid", "uuid")):
         op.execute(
@@ -49,6 +54,11 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_index("idx_version_reads_reader_id", "version_reads")
+    with op.batch_alter_table("version_reads") as batch:
+        batch.drop_constraint("fk_version_reads_reader_id", type_="foreignkey")
+        batch.drop_column("first_read_at")
+        batch.drop_column("reader_id")
     op.drop_index("idx_production_inputs_version_uuid", "production_inputs")
     op.drop_column("production_inputs", "version_uuid")
     op.drop_column("production_inputs", "dataset_id")

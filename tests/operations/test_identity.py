@@ -9,7 +9,7 @@ from dataset_registry import Registry, Version
 from dataset_registry.errors import NotFound
 from dataset_registry.model.records import InputVersion, Provenance
 from dataset_registry.model.retention import Policy, Rule
-from tests.operations.support import age_runs
+from tests.operations.support import age, age_runs, write
 from tests.permissions.support import acting
 
 LAST = Policy((Rule(last=1),), keep_inputs=True)
@@ -142,3 +142,60 @@ def test_a_copy_by_an_administrator_keeps_authors_and_dates(line: Registry, copi
     for name in ("old@v1", "report"):
         original, copy = line.version(name), copied.version(name)
         assert (copy.created_by, copy.created_at) == (original.created_by, original.created_at)
+
+
+# --- how long a reader holds a version ------------------------------------------------------------------------------
+
+HEADS = Policy((Rule(datasets="public", last=1),))
+
+
+@pytest.fixture
+def public(owned: Registry) -> Registry:
+    """A dataset of which `eve` may read the first version, which is due to expire, and `bob` write."""
+    dataset = owned.create_dataset("public")
+    dataset.commit({"data": b"1"})
+    dataset.commit({"data": b"2"})
+    for user, permission in (("eve", "read"), ("bob", "write")):
+        owned.create_user(user)
+        owned.grant(user, permission, "public")
+    return owned
+
+
+def is_held(registry: Registry) -> bool:
+    return registry.expire(HEADS, dry_run=True).versions == 0
+
+
+@pytest.mark.parametrize(("user", "days", "held"), [("eve", 0, True), ("eve", 8, False), ("bob", 8, True)])
+def test_a_reader_holds_a_version_for_a_week_and_a_writer_as_long_as_it_reads(
+    public: Registry, user: str, days: int, held: bool
+) -> None:
+    with acting(public, user) as reader:
+        for run in range(3):  # a run a day, each under a new name
+            reader.version("public@v1").note_read(f"run-{run}")
+            age(public, 24 * days / 3, "version_reads.read_at")
+            shift(public, days / 3, "version_reads.first_read_at")
+        reader.version("public@v1").note_read("run-now")
+    assert is_held(public) == held
+
+
+@pytest.mark.parametrize(("days", "held"), [(0, True), (8, False)])
+def test_an_input_that_is_named_again_and_again_does_not_hold_a_version_either(
+    public: Registry, days: int, held: bool
+) -> None:
+    with acting(public, "eve") as eve:
+        mine, made_from = eve.create_dataset("mine"), read(eve.version("public@v1"))
+        mine.commit({"data": b"1"}, provenance=Provenance("run-1", inputs=(made_from,)))
+        age(public, 24 * days, "productions.created_at")
+        mine.commit({"data": b"2"}, provenance=Provenance("run-2", inputs=(made_from,)))
+    assert is_held(public) == held
+
+
+def shift(registry: Registry, days: float, column: str) -> None:
+    """Let the moments of a column lie so many days further back."""
+    table, _, name = column.partition(".")
+    moved = (
+        f"strftime('%Y-%m-%d %H:%M:%f', {name}, '-{days} days') || '000'"
+        if registry._access.catalog.is_sqlite
+        else f"{name} - make_interval(secs => {days * 86400})"
+    )
+    write(registry, f"UPDATE {table} SET {name} = {moved} WHERE {name} IS NOT NULL")
