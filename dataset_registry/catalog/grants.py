@@ -118,6 +118,12 @@ def is_governed(tx: Transaction, name: str) -> bool:
     return (tx.execute(_PREFIX_LEVEL, {"name": name}).scalar() or 0) > 1
 
 
+def writes_somewhere(tx: Transaction, user_id: int) -> bool:
+    """Whether a user was granted to write to anything."""
+    query = select(_P.c.id).where(_held_by(user_id, _P.c.user_id), _LEVEL > 1, _P.c.resource_type != "file").limit(1)
+    return tx.execute(query).first() is not None
+
+
 def governed_prefixes(tx: Transaction) -> list[str]:
     """The prefixes under which somebody was granted to write."""
     query = select(name_prefixes.c.prefix).distinct().join(_P, _P.c.resource_id == name_prefixes.c.id)

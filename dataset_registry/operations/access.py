@@ -126,6 +126,19 @@ def admit(access: Access, tx: Transaction) -> None:
     _standing(access, tx)
 
 
+def authorize_some_write(access: Access, tx: Transaction) -> None:
+    """Let pass who may write anything at all: before a commit, or content for one, is received. Raises `PermissionDenied`."""
+    standing, token = _standing(access, tx), access.actor.token
+    if standing is None:
+        return
+    may = standing.role in ("administrator", "member") or grants.writes_somewhere(tx, standing.user_id)
+    if not may or (token is not None and level(token.permission) < level("write")):
+        raise PermissionDenied(
+            f"{access.actor.name} may not write to any dataset"
+            + (" with this token. Use another token." if may else ". Ask an administrator for a grant.")
+        )
+
+
 def is_administrator(access: Access, tx: Transaction) -> bool:
     """Whether everything is allowed."""
     standing, token = _standing(access, tx), access.actor.token

@@ -1,10 +1,18 @@
 """Users, groups and their tokens: an administrator's business, but for one's own tokens."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 
 from dataset_registry.catalog import Catalog, Transaction, grants, users
-from dataset_registry.errors import AlreadyExists, InputError, NotAuthenticated, NotFound, PermissionDenied
+from dataset_registry.errors import (
+    AlreadyExists,
+    InputError,
+    NotAuthenticated,
+    NotFound,
+    PermissionDenied,
+    RegistryError,
+)
 from dataset_registry.model.actors import (
     KINDS,
     Actor,
@@ -214,5 +222,6 @@ def authenticate(catalog: Catalog, secret: str, *, door: str) -> Actor:
         raise NotAuthenticated("This token lets nobody in: it is unknown, expired or revoked. Ask for another one.")
     token, is_due = found
     if is_due:
-        catalog.write(lambda tx: users.note_use(tx, token.id))
+        with suppress(RegistryError):  # a full disk, or a catalog that is read-only: reading goes on
+            catalog.write(lambda tx: users.note_use(tx, token.id))
     return Actor(token.user, door=door, token=token)

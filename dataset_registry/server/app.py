@@ -61,9 +61,10 @@ def create_app(settings: Settings) -> FastAPI:
     for module in (datasets, files, uploads, commits, refs, people, upkeep):
         v1.include_router(module.router)
     v1.include_router(people.secrets)
+    v1.include_router(upkeep.audited)
     app.include_router(v1)
     app.include_router(_watching(metrics))
-    app.add_middleware(Asked, access=app.state.access)
+    app.add_middleware(Asked, access=app.state.access, settings=settings)
     app.add_middleware(Limited, settings=settings)
     app.add_middleware(Observed, metrics=metrics, unforeseen=problems.unforeseen)
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]

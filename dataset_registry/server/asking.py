@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import Annotated, Any
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -17,10 +17,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dataset_registry.catalog import requests
 from dataset_registry.errors import ConflictError, InputError, NotAuthenticated, RegistryError
-from dataset_registry.operations.access import Access
+from dataset_registry.operations.access import Access, administer
 from dataset_registry.operations.users import authenticate
 from dataset_registry.registry import Registry
 from dataset_registry.server import problems
+from dataset_registry.server.limits import Slots
+from dataset_registry.server.settings import Settings
 
 _bearer = HTTPBearer(auto_error=False, description="An API token: `dataset-registry token create` makes one.")
 KEY = "Idempotency-Key"
@@ -30,24 +32,27 @@ _LONGEST_ANSWER = 1 << 16
 
 
 class Asked:
-    """Middleware that finds out who asks before anything of the request's body is read."""
+    """Middleware that finds out who calls, and gives the request its slot, before anything of its body is read."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
-        self._app, self._here = app, access
+    def __init__(self, app: ASGIApp, access: Access, settings: Settings) -> None:
+        self._app, self._here, self._slots = app, access, Slots(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let pass what is not of `/v1`, and whoever a token lets in."""
         if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
             await self._app(scope, receive, send)
             return
-        try:
-            scope["state"]["access"] = access = await run_in_threadpool(self._access, scope)
-        except RegistryError as error:
-            scope["state"]["code"] = error.code
-            await problems.response(error, scope["state"]["request_id"])(scope, receive, send)
-            return
-        scope["state"]["actor"] = access.actor.name
-        await self._app(scope, receive, send)
+        async with AsyncExitStack() as slot:
+            try:
+                async with self._slots.anonymous():
+                    scope["state"]["access"] = access = await run_in_threadpool(self._access, scope)
+                scope["state"]["actor"] = access.actor.name
+                await slot.enter_async_context(self._slots.of(access))
+            except RegistryError as error:
+                scope["state"]["code"] = error.code
+                await problems.response(error, scope["state"]["request_id"])(scope, receive, send)
+                return
+            await self._app(scope, receive, send)
 
     def _access(self, scope: Scope) -> Access:
         header = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
@@ -73,6 +78,25 @@ def registry_of(access: Annotated[Access, Depends(access_of)]) -> Registry:
 
 Asking = Annotated[Access, Depends(access_of)]
 Here = Annotated[Registry, Depends(registry_of)]
+
+
+class Administered(APIRoute):
+    """A route for administrators, which finds out that the caller is one before it reads the body."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler behind the check."""
+        handle = super().get_route_handler()
+
+        async def checked(request: Request) -> Response:
+            await run_in_threadpool(_administer, request.state.access)
+            return await handle(request)
+
+        return checked
+
+
+def _administer(access: Access) -> None:
+    with access.catalog.read() as tx:
+        administer(access, tx)
 
 
 class Idempotent(APIRoute):

@@ -1,54 +1,59 @@
-"""What one client may cost: bytes of a body, silence in the middle of it, requests at once."""
+"""What one client may cost: bytes of a body, silence and slowness in both directions, requests at once."""
 
 import asyncio
 import re
-from contextlib import suppress
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from time import monotonic
+from typing import TypeVar
 
+from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dataset_registry.errors import BodyTimeout, InputError, PayloadTooLarge, RegistryError, TooManyRequests
+from dataset_registry.operations.access import Access, is_administrator
 from dataset_registry.server import problems
 from dataset_registry.server.settings import Settings
 
-_OPEN = ("/health", "/ready", "/metrics")
-"""Whoever watches a server that is full must still get an answer."""
+_Result = TypeVar("_Result")
+
+_COMMIT = re.compile(r"/v1/(commits|datasets/\d+/versions)")
+_PLAN = re.compile(r"/v1/(expire/plan|(expire|collect|sweep)/apply)")
 
 
 class Limited:
-    """Middleware that refuses a request that would cost too much, before or while it is read."""
+    """Middleware that refuses a body that is too large or too slow, and gives up a receiver that does not take its answer."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app, self._settings = app, settings
-        self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in _OPEN:
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         request_id = scope.get("state", {}).get("request_id")
-        if self._under_way >= self._settings.concurrency:
-            error: RegistryError = TooManyRequests("The server has as much to do as it may. Ask again in a moment.")
-            await problems.response(error, request_id)(scope, receive, send)
-            return
         names = [name for name, _ in scope["headers"]]
         if names.count(b"content-type") > 1 or names.count(b"authorization") > 1:
             error = InputError("Send one Content-Type and one Authorization, not several.")
             await problems.response(error, request_id)(scope, receive, send)
             return
-        most = self._settings.max_upload_bytes if _streams(scope) else self._settings.max_json_bytes
+        most = _largest_body(scope, self._settings)
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > most:
             await problems.response(_too_large(most), request_id)(scope, receive, send)
             return
         count, has_begun = 0, False
         refusal: RegistryError | None = None
+        incoming, outgoing = _Pace(self._settings), _Pace(self._settings)
 
         async def receiving() -> Message:
             nonlocal count, refusal
             try:
-                message = await asyncio.wait_for(receive(), self._settings.body_seconds if not has_begun else None)
+                message = await (receive() if has_begun else incoming.wait(receive()))
+                incoming.moved(len(message.get("body", b"")))
             except TimeoutError:
-                refusal = BodyTimeout("Nothing came for too long in the middle of this request. Send it again.")
+                refusal = BodyTimeout("The body of this request came too slowly. Send it again.")
                 raise refusal from None
             count += len(message.get("body", b""))
             if count > most:
@@ -60,27 +65,106 @@ class Limited:
             nonlocal has_begun
             if refusal is None or has_begun:  # whatever the app makes of an error of ours, ours is the answer
                 has_begun = True
-                await send(message)
+                await outgoing.wait(send(message))
+                outgoing.moved(len(message.get("body", b"")))
 
-        self._under_way += 1
-        try:
+        with suppress(TimeoutError):  # of a receiver: the connection is closed with the answer cut off
             with suppress(PayloadTooLarge, BodyTimeout):
                 await self._app(scope, receiving, sending)
             if refusal is not None and not has_begun:
                 scope["state"]["code"] = refusal.code
-                await problems.response(refusal, request_id)(scope, receive, send)
+                await outgoing.wait(problems.response(refusal, request_id)(scope, receive, send))
+
+
+class _Pace:
+    """How fast bytes come or go. Raises `TimeoutError` when nothing moves for too long, or too little in a longer time."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._silence, self._least = settings.body_seconds, settings.least_bytes_per_second
+        self._waited, self._bytes = 0.0, 0
+
+    async def wait(self, action: Awaitable[_Result]) -> _Result:
+        """Wait for the other side, counting the time."""
+        begun = monotonic()
+        try:
+            return await asyncio.wait_for(action, self._silence)
         finally:
-            self._under_way -= 1
+            self._waited += monotonic() - begun
+
+    def moved(self, count: int) -> None:
+        """Count bytes that the other side sent or took."""
+        self._bytes += count
+        if self._waited > self._silence and self._bytes < self._least * self._waited:
+            raise TimeoutError
 
 
-def _streams(scope: Scope) -> bool:
-    """Whether a request's body goes to the disk while it comes; all others are held in memory."""
+class Slots:
+    """Requests under way: in all, of each user, and of callers that are not known yet.
+
+    Administrators have a few more than all others, so that a busy server can be looked after.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._most, self._share = settings.concurrency, min(settings.user_concurrency, settings.concurrency)
+        self._under_way: Counter[str | None] = Counter()
+
+    @asynccontextmanager
+    async def anonymous(self) -> AsyncIterator[None]:
+        """A slot for finding out who a caller is. Raises `TooManyRequests`."""
+        if self._under_way[None] >= self._most:
+            raise _busy()
+        with self._counted(None):
+            yield
+
+    @asynccontextmanager
+    async def of(self, access: Access) -> AsyncIterator[None]:
+        """A slot for a request of a user. Raises `TooManyRequests`."""
+        user = access.actor.name
+        known = self._under_way.total() - self._under_way[None]
+        if self._under_way[user] >= self._share:
+            raise TooManyRequests(f"{user} has {self._share} requests under way, which is the most. Retry shortly.")
+        if known >= self._most and not (
+            known < self._most + ADMINISTRATORS_RESERVE and await run_in_threadpool(_administers, access)
+        ):
+            raise _busy()
+        with self._counted(user):
+            yield
+
+    @contextmanager
+    def _counted(self, user: str | None) -> Iterator[None]:
+        self._under_way[user] += 1
+        try:
+            yield
+        finally:
+            self._under_way[user] -= 1
+            if not self._under_way[user]:
+                del self._under_way[user]
+
+
+ADMINISTRATORS_RESERVE = 4
+"""Requests that administrators may have under way where everybody else is told to retry."""
+
+
+def _administers(access: Access) -> bool:
+    with access.catalog.read() as tx:
+        return is_administrator(access, tx)
+
+
+def _busy() -> TooManyRequests:
+    return TooManyRequests("Too many concurrent requests. Retry shortly.")
+
+
+def _largest_body(scope: Scope, settings: Settings) -> int:
+    """The most bytes that the body of a request may have: those that go to the disk, commits and plans, all others."""
     method, path = scope["method"], scope["path"]
-    if method == "PATCH":
-        return bool(path.startswith("/v1/uploads/"))
+    if method == "PATCH" and path.startswith("/v1/uploads/"):
+        return settings.max_upload_bytes
     kind = dict(scope["headers"]).get(b"content-type", b"").partition(b";")[0].strip().lower()
-    commits = path == "/v1/commits" or re.fullmatch(r"/v1/datasets/\d+/versions", path) is not None
-    return bool(method == "POST" and commits and kind == b"multipart/form-data")
+    if method == "POST" and _COMMIT.fullmatch(path):
+        return settings.max_form_bytes if kind == b"multipart/form-data" else settings.max_json_bytes
+    if method == "POST" and _PLAN.fullmatch(path):
+        return settings.max_json_bytes
+    return min(settings.max_request_bytes, settings.max_json_bytes)
 
 
 def _too_large(most: int) -> PayloadTooLarge:

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as uvicorn speaks it, with a limit for clients that never finish the headers of a request."""
+"""HTTP/1.1 as uvicorn speaks it, with limits for clients that never finish the headers of a request or never take an answer."""
 
 import asyncio
 from typing import Any
@@ -8,14 +8,23 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 def impatient(seconds: float) -> type[H11Protocol]:
-    """A protocol that closes connections on which the headers of a request take longer than this."""
+    """A protocol that closes connections on which the headers of a request take longer than this, and drops those that were
+    closed while their client did not take what was still to be sent."""
 
     class Impatient(H11Protocol):
         _deadline: asyncio.TimerHandle | None = None
+        _watch: asyncio.TimerHandle
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self._wait()
+            self._drop_if_closed()
+
+        def _drop_if_closed(self) -> None:
+            if self.transport.is_closing():  # since a while, and its last bytes were not taken
+                self.transport.abort()
+            else:
+                self._watch = self.loop.call_later(seconds, self._drop_if_closed)
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
@@ -26,6 +35,7 @@ def impatient(seconds: float) -> type[H11Protocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop()
+            self._watch.cancel()
             super().connection_lost(exc)
 
         def _wait(self) -> None:

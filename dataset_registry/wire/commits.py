@@ -20,6 +20,10 @@ class ContentIn(Request):
     part: Word | None = None
 
 
+MOST_COMPONENTS = 100_000
+"""Components that one commit may set."""
+
+
 class CutIn(Request):
     """How the parts of a table were cut: the columns that were looked at, and how many rows apart."""
 
@@ -163,7 +167,7 @@ class CommitIn(Request):
 
     branch: Name = "main"
     message: Text | None = None
-    components: list[ComponentIn] = Field(default_factory=list, max_length=100_000)
+    components: list[ComponentIn] = Field(default_factory=list, max_length=MOST_COMPONENTS)
     replaced: list[Name] = Field(default_factory=list, max_length=100_000)
     removed: list[RemovalIn] = Field(default_factory=list, max_length=100_000)
     cleared: list[RemovalIn] = Field(default_factory=list, max_length=100_000)

@@ -149,7 +149,7 @@ def test_a_branch_moves_only_from_where_the_client_saw_it(
 def test_what_is_too_large_is_refused_before_it_is_read_and_while_it_is_read(
     sqlite_url: str, tmp_path: Path, clients: Client
 ) -> None:
-    limits = {"max_json_bytes": 1000, "max_upload_bytes": 5000}
+    limits = {"max_json_bytes": 1000, "max_form_bytes": 5000, "max_upload_bytes": 5000}
     with serving.in_thread(catalog=sqlite_url, store=str(tmp_path / "store"), **limits) as served:
         http = clients(served)
         dataset = http.post("datasets", json={"name": "a"}).json()["id"]

@@ -5,23 +5,31 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
-from dataset_registry.errors import InputError
+from dataset_registry.errors import InputError, PayloadTooLarge
 from dataset_registry.model.names import dataset_name as checked_name
 from dataset_registry.model.names import pointer_name
 from dataset_registry.model.records import DatasetRecord, NewDataset
 from dataset_registry.operations import commit as commit_operations
 from dataset_registry.operations import datasets
-from dataset_registry.operations.access import Access
+from dataset_registry.operations.access import Access, authorize, authorize_some_write
 from dataset_registry.server import commits
 from dataset_registry.server.asking import Asking, Idempotent, commit_seed
-from dataset_registry.server.routes.datasets import There
-from dataset_registry.wire.commits import CommitIn, CommitShape, ComponentIn, ContentIn, HeadShape, NamedCommitIn
+from dataset_registry.server.routes.datasets import DatasetId, There
+from dataset_registry.wire.commits import (
+    MOST_COMPONENTS,
+    CommitIn,
+    CommitShape,
+    ComponentIn,
+    ContentIn,
+    HeadShape,
+    NamedCommitIn,
+)
 from dataset_registry.wire.datasets import DatasetShape
 from dataset_registry.wire.shapes import MOST_IDS
 
@@ -56,12 +64,26 @@ def _bodies(name: str) -> dict[str, Any]:
     }
 
 
+def writer(access: Asking) -> Access:
+    """The access of a caller who may write something. It is asked before the body is received."""
+    with access.catalog.read() as tx:
+        authorize_some_write(access, tx)
+    return access
+
+
+def writer_of(dataset_id: DatasetId, access: Asking) -> Access:
+    """The access of a caller who may write to the dataset of the path. It is asked before the body is received."""
+    with access.catalog.read() as tx:
+        authorize(access, tx, "write", dataset_id)
+    return access
+
+
 @asynccontextmanager
 async def _received(request: Request, kind: type[CommitIn]) -> AsyncIterator[tuple[CommitIn, dict[str, UploadFile]]]:
     """The commit of a request, and the files that came with it, which are gone afterwards."""
     settings = request.app.state.settings
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        yield _parsed(kind, await request.body()), {}
+        yield await run_in_threadpool(_parsed, kind, await request.body()), {}
         return
     async with request.form(
         max_files=settings.max_form_files, max_fields=_FORM_TEXTS, max_part_size=settings.max_json_bytes // _FORM_TEXTS
@@ -70,7 +92,7 @@ async def _received(request: Request, kind: type[CommitIn]) -> AsyncIterator[tup
         files = dict(given)
         if len(files) < len(given):
             raise InputError("Two files of this form have the same name. Give each component a name of its own.")
-        yield _parsed(kind, _commit_of(form, files)), files
+        yield await run_in_threadpool(_parsed, kind, _commit_of(form, files)), files
 
 
 def _commit_of(form: FormData, files: dict[str, UploadFile]) -> bytes | dict[str, Any]:
@@ -96,11 +118,50 @@ def _json(text: str) -> Any:
         ) from error
 
 
+_MOST_VALUES = 2_000_000
+"""Values that the JSON of a commit may have: what 100,000 components have, and some metadata of each."""
+_TOGETHER = 500
+"""Components that are validated in one go. Validation lets no other thread run: in parts, other requests are answered."""
+_COMPONENTS = TypeAdapter(list[ComponentIn])
+
+
 def _parsed(kind: type[CommitIn], given: bytes | dict[str, Any]) -> CommitIn:
+    value = _loaded(given) if isinstance(given, bytes) else given
     try:
-        return kind.model_validate(given) if isinstance(given, dict) else kind.model_validate_json(given)
+        return kind.model_validate(_with_components(value))
     except ValidationError as error:
         raise RequestValidationError(error.errors(include_context=False, include_url=False)) from error
+
+
+def _loaded(body: bytes) -> Any:
+    """The JSON of a body, whose size is looked at before anything is made of it."""
+    if sum(map(body.count, (b",", b"[", b"{"))) > _MOST_VALUES:
+        raise PayloadTooLarge(
+            f"The JSON of a commit has more than {_MOST_VALUES:,} values. Commit fewer components at once.",
+            most=_MOST_VALUES,
+        )
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise InputError(f"The body is not JSON: {reason}. See /docs for what this request takes.") from error
+
+
+def _with_components(value: Any) -> Any:
+    """The value with its components validated, some at a time."""
+    if not isinstance(value, dict) or not isinstance(value.get("components"), list):
+        return value
+    components, validated = value["components"][: MOST_COMPONENTS + 1], []
+    for start in range(0, len(components), _TOGETHER):
+        try:
+            validated += _COMPONENTS.validate_python(components[start : start + _TOGETHER])
+        except ValidationError as error:
+            found = error.errors(include_context=False, include_url=False)
+            for problem in found:
+                position, *rest = problem["loc"]
+                problem["loc"] = ("components", start + int(position), *rest)
+            raise RequestValidationError(found) from error
+    return {**value, "components": validated}
 
 
 async def _commit(
@@ -111,7 +172,7 @@ async def _commit(
 
 
 @router.post("/datasets/{dataset_id}/versions", status_code=201, tags=["versions"], openapi_extra=_bodies("CommitIn"))
-async def commit(request: Request, there: There, access: Asking) -> CommitShape:
+async def commit(request: Request, there: There, access: Annotated[Access, Depends(writer_of)]) -> CommitShape:
     """Make a version of a dataset: JSON whose contents were uploaded before, or a form with the files themselves.
 
     In a form without `commit`, every file is the component of its field's name: `curl -F data=@flights.csv -F message=July`.
@@ -148,7 +209,7 @@ def head(
 
 
 @router.post("/commits", status_code=201, tags=["versions"], openapi_extra=_bodies("NamedCommitIn"))
-async def commit_by_name(request: Request, access: Asking) -> CommitShape:
+async def commit_by_name(request: Request, access: Annotated[Access, Depends(writer)]) -> CommitShape:
     """The same by the dataset's name; a dataset that is not there is made with its first version."""
     async with _received(request, NamedCommitIn) as (body, files):
         assert isinstance(body, NamedCommitIn), "parsed as one"

@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 
 from dataset_registry.model.retention import Policy, Rule
 from dataset_registry.server import paging
-from dataset_registry.server.asking import Here
+from dataset_registry.server.asking import Administered, Here
 from dataset_registry.server.paging import Cursor, Limit
 from dataset_registry.wire.shapes import MOST_IDS, CountShape, Page
 from dataset_registry.wire.upkeep import (
@@ -32,8 +32,9 @@ from dataset_registry.wire.upkeep import (
     VerifyIn,
 )
 
-router = APIRouter()
+router = APIRouter(route_class=Administered)
 """Not idempotent by memory: a plan is new each time, and what was done once is not done again anyway."""
+audited = APIRouter()
 
 
 def _rule(rule: RuleIn) -> Rule:
@@ -117,7 +118,7 @@ def adopt(here: Here) -> AdoptionShape:
 # --- the audit log -------------------------------------------------------------------------------------------------
 
 
-@router.get("/audit", tags=["audit"])
+@audited.get("/audit", tags=["audit"])
 def audit(
     here: Here,
     dataset: Annotated[str | None, Query(max_length=1000, description="Only what is about this dataset.")] = None,
@@ -133,7 +134,7 @@ def audit(
     return paging.page(found, limit, AuditShape.of, lambda entry: entry.id)
 
 
-@router.get(
+@audited.get(
     "/audit/export",
     tags=["audit"],
     response_class=StreamingResponse,
@@ -153,7 +154,7 @@ def export(here: Here) -> StreamingResponse:
     return StreamingResponse(lines(), media_type="application/x-ndjson")
 
 
-@router.get("/audit/check", tags=["audit"])
+@audited.get("/audit/check", tags=["audit"])
 def check(here: Here) -> AuditCheckShape:
     """Whether anybody changed, removed or added entries since they were sealed."""
     found = here.check_audit()
@@ -162,7 +163,7 @@ def check(here: Here) -> AuditCheckShape:
     )
 
 
-@router.post("/audit/seal", tags=["audit"])
+@audited.post("/audit/seal", tags=["audit"])
 def seal(here: Here) -> CountShape:
     """Seal the entries that were not sealed yet; how many those were."""
     return CountShape(count=here.seal_audit())
