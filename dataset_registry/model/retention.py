@@ -4,10 +4,12 @@ The rules are restic's and borg's (`--keep-last`, `--keep-daily`, …): a versio
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
+from itertools import islice
 from typing import Any
 
 from dataset_registry.errors import InputError
@@ -17,9 +19,17 @@ from dataset_registry.errors import InputError
 class Rule:
     """What is kept of the history of some branches of some datasets.
 
-    `datasets` and `branches` are patterns (`raw/*`, `release-?`; `*` matches slashes too). `last` keeps the newest
-    versions, `younger_than` those of the time just past; `daily`, `weekly`, `monthly`, `yearly` keep the newest version of
-    each of so many days (weeks, …, in UTC) in which there is one.
+    `datasets` and `branches` are patterns (`raw/*`, `release-?`; `*` matches slashes too).
+
+    - `last` keeps the versions with the highest numbers: those that `log -n` lists. Their timestamps do not matter.
+    - `younger_than` keeps the versions whose timestamp is at most this old, and those with a timestamp in the future.
+    - `daily`, `weekly`, `monthly` and `yearly` keep the newest version of each of the newest so many days (weeks, …, in
+      UTC) that have a version. The newest version is the one with the latest timestamp, and of equal timestamps the one
+      with the highest number.
+
+    Timestamps need not be in the order of the numbers: clocks differ and are set back, and copies keep their timestamps.
+    The periods go by timestamp, as in restic. `last` goes by number, unlike restic's: a clock that is set back cannot make
+    the versions just committed the first to expire, and the last steps of a history can always be undone.
 
     With `heads`, the head of a branch is no reason to stay: a dataset of which nothing else is kept is deleted. That is for
     what passes from one step of a run to the next: `Rule("runs/*", younger_than=timedelta(days=1), heads=True)`.
@@ -97,51 +107,38 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A version as retention sees it: its number and when it was made."""
+    """A version as retention sees it: its number and when it was created."""
 
     number: int
     created_at: datetime
 
 
 def kept(rule: Rule, history: Iterable[Moment], now: datetime) -> dict[int, str]:
-    """The versions of a history (newest first) that a rule keeps, by number, each with the reason."""
-    periods = _Periods(rule)
-    found: dict[int, str] = {}
-    for position, version in enumerate(history):
-        reasons = periods.claim(version.created_at)
-        if position < rule.last:
-            reasons.append(f"one of the last {rule.last}")
+    """The versions of a history, in any order, that a rule keeps, by number, each with the reason."""
+    by_number = sorted(history, key=lambda version: version.number, reverse=True)
+    # The sort is stable: of two versions with one timestamp, the higher number is the newer one.
+    by_time = sorted(by_number, key=lambda version: version.created_at, reverse=True)
+    reasons: dict[int, list[str]] = defaultdict(list)
+    for version in by_time:
         if rule.younger_than is not None and now - version.created_at <= rule.younger_than:
-            reasons.append(f"younger than {duration_text(rule.younger_than)}")
-        if reasons:
-            found[version.number] = ", ".join(reversed(reasons))
-    return found
+            reasons[version.number].append(f"younger than {duration_text(rule.younger_than)}")
+    for version in by_number[: rule.last]:
+        reasons[version.number].append(f"one of the last {rule.last}")
+    for name, period_of in _PERIODS:
+        newest: dict[object, int] = {}
+        for version in by_time:
+            newest.setdefault(period_of(version.created_at), version.number)
+        for number in islice(newest.values(), getattr(rule, name)):
+            reasons[number].append(name)
+    return {number: ", ".join(texts) for number, texts in reasons.items()}
 
 
-class _Periods:
-    """The days, weeks, months and years that still want a version."""
-
-    _NAMES: Sequence[tuple[str, Callable[[datetime], object]]] = (
-        ("daily", lambda moment: moment.date()),
-        ("weekly", lambda moment: moment.isocalendar()[:2]),
-        ("monthly", lambda moment: (moment.year, moment.month)),
-        ("yearly", lambda moment: moment.year),
-    )
-
-    def __init__(self, rule: Rule) -> None:
-        self._left = {name: getattr(rule, name) for name, _ in self._NAMES}
-        self._last: dict[str, object] = {}
-
-    def claim(self, moment: datetime) -> list[str]:
-        """The periods whose newest version was made at this moment."""
-        claimed = []
-        for name, period_of in self._NAMES:
-            period = period_of(moment)
-            if self._left[name] and self._last.get(name) != period:
-                self._left[name] -= 1
-                self._last[name] = period
-                claimed.append(name)
-        return claimed
+_PERIODS: Sequence[tuple[str, Callable[[datetime], object]]] = (
+    ("yearly", lambda moment: moment.year),
+    ("monthly", lambda moment: (moment.year, moment.month)),
+    ("weekly", lambda moment: moment.isocalendar()[:2]),
+    ("daily", lambda moment: moment.date()),
+)
 
 
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}

@@ -3,6 +3,7 @@
 import json
 import tomllib
 from datetime import UTC, date, datetime, timedelta
+from random import Random
 from typing import Any
 
 import pytest
@@ -105,6 +106,48 @@ def test_a_rule_keeps_the_newest_of_each_of_the_newest_periods(
         expected |= {newest[day] for day in sorted(newest, reverse=True)[:wanted]}
     rule = Rule(last=1, daily=daily, weekly=weekly, monthly=monthly, yearly=yearly)
     assert numbers(rule, found) == expected
+
+
+def test_a_day_counts_once_when_timestamps_are_not_in_the_order_of_numbers() -> None:
+    # The clock was set back between versions 2 and 3: the days are 24, 23, 24, 23.
+    days = [at("2026-11-23T10:00"), at("2026-11-24T10:00"), at("2026-11-23T11:00"), at("2026-11-24T09:00")]
+    history = [Moment(number, moment) for number, moment in reversed(list(enumerate(days, 1)))]
+    assert kept(Rule(daily=2), history, NOW) == {2: "daily", 3: "daily"}
+    older = Moment(5, at("2026-11-20T10:00"))
+    assert kept(Rule(daily=3), [older, *history], NOW) == {2: "daily", 3: "daily", 5: "daily"}
+    assert kept(Rule(daily=1), [older, *history], NOW) == {2: "daily"}
+
+
+def test_of_equal_timestamps_the_highest_number_is_the_newest() -> None:
+    assert numbers(Rule(daily=1), [Moment(1, NOW), Moment(3, NOW), Moment(2, NOW)]) == {3}
+
+
+def test_the_last_versions_are_those_with_the_highest_numbers_whatever_their_timestamps() -> None:
+    history = [Moment(number, NOW - timedelta(days=number)) for number in range(1, 6)]
+    assert numbers(Rule(last=2), history) == {4, 5}
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.datetimes(datetime(2026, 10, 20), datetime(2026, 11, 24), timezones=st.just(UTC))), st.integers(1, 9)
+)
+def test_the_newest_days_are_kept_in_whatever_order_versions_were_numbered(made: list[datetime], daily: int) -> None:
+    history = [Moment(number, moment) for number, moment in reversed(list(enumerate(made, 1)))]
+    days = [made[number - 1].date() for number in kept(Rule(daily=daily), history, NOW)]
+    assert sorted(days, reverse=True) == sorted(set(map(datetime.date, made)), reverse=True)[:daily]
+
+
+@settings(deadline=None)
+@given(moments, st.randoms(use_true_random=False), st.integers(0, 5), st.integers(0, 5), st.integers(0, 5))
+def test_the_order_of_numbers_does_not_change_which_timestamps_the_periods_keep(
+    made: list[datetime], random: Random, daily: int, monthly: int, yearly: int
+) -> None:
+    rule = Rule(younger_than=timedelta(days=30), daily=daily, monthly=monthly, yearly=yearly)
+    shuffled = random.sample(made, len(made))
+    ordered = {version.number: version.created_at for version in history(*made)}
+    expected = sorted(ordered[number] for number in numbers(rule, history(*made)))
+    found = numbers(rule, [Moment(number, moment) for number, moment in enumerate(shuffled)])
+    assert sorted(shuffled[number] for number in found) == expected
 
 
 def test_a_rule_must_keep_something_and_counts_from_zero() -> None:
