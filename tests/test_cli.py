@@ -106,7 +106,7 @@ def test_plans_and_results_are_json_on_request(
         assert run(monkeypatch, *arguments, "--json") == 0
         return json.loads(capsys.readouterr().out)
 
-    plan = printed("expire", "--keep-last", "2", "--keep-younger-than", "0", "--yes")
+    plan = printed("expire", "--keep-last", "2", "--keep-younger-than", "0", "--keep-hourly", "1", "--yes")
     assert plan["datasets"]["raw/flights"]["expire"] == list(range(1, 9))
     assert plan["datasets"]["raw/flights"]["keep"]["10"] == "head of main"
     found = printed("collect", "--older-than", "0", "--sweep", "--yes")

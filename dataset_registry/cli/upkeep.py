@@ -43,6 +43,7 @@ def expire(
     younger_than: Annotated[
         str | None, typer.Option("--keep-younger-than", help="Keep those of the last 30d, 12h …")
     ] = None,
+    hourly: Annotated[int, typer.Option("--keep-hourly", help="Keep one an hour, for so many hours.")] = 0,
     daily: Annotated[int, typer.Option("--keep-daily", help="Keep one a day, for so many days.")] = 0,
     weekly: Annotated[int, typer.Option("--keep-weekly", help="Keep one a week, for so many weeks.")] = 0,
     monthly: Annotated[int, typer.Option("--keep-monthly", help="Keep one a month, for so many months.")] = 0,
@@ -60,7 +61,7 @@ def expire(
         wanted = Policy.from_mapping(_toml(policy))
     else:
         age = parse_duration(younger_than) if younger_than is not None else None
-        rule = Rule(datasets, branches, last, age, daily, weekly, monthly, yearly)
+        rule = Rule(datasets, branches, last, age, hourly, daily, weekly, monthly, yearly)
         wanted = Policy((rule,), keep_inputs)
     plan = registry.expire(wanted, dry_run=True)
     if as_json:

@@ -23,9 +23,9 @@ class Rule:
 
     - `last` keeps the versions with the highest numbers: those that `log -n` lists. Their timestamps do not matter.
     - `younger_than` keeps the versions whose timestamp is at most this old, and those with a timestamp in the future.
-    - `daily`, `weekly`, `monthly` and `yearly` keep the newest version of each of the newest so many days (weeks, …, in
-      UTC) that have a version. The newest version is the one with the latest timestamp, and of equal timestamps the one
-      with the highest number.
+    - `hourly`, `daily`, `weekly`, `monthly` and `yearly` keep the newest version of each of the newest so many hours (days,
+      …, in UTC) that have a version. The newest version is the one with the latest timestamp, and of equal timestamps the
+      one with the highest number.
 
     Timestamps need not be in the order of the numbers: clocks differ and are set back, and copies keep their timestamps.
     The periods go by timestamp, as in restic. `last` goes by number, unlike restic's: a clock that is set back cannot make
@@ -39,6 +39,7 @@ class Rule:
     branches: str = "*"
     last: int = 0
     younger_than: timedelta | None = None
+    hourly: int = 0
     daily: int = 0
     weekly: int = 0
     monthly: int = 0
@@ -48,9 +49,11 @@ class Rule:
     def __post_init__(self) -> None:
         if not (isinstance(self.datasets, str) and isinstance(self.branches, str)):
             raise InputError("The datasets and branches of a rule are patterns, texts like 'raw/*'.")
-        counts = (self.last, self.daily, self.weekly, self.monthly, self.yearly)
+        counts = (self.last, self.hourly, self.daily, self.weekly, self.monthly, self.yearly)
         if any(type(count) is not int or count < 0 for count in counts):
-            raise InputError("A rule keeps 0 or more versions, days, weeks, months and years: give whole numbers.")
+            raise InputError(
+                "A rule keeps 0 or more versions, hours, days, weeks, months and years: give whole numbers."
+            )
         if self.younger_than is not None and (
             not isinstance(self.younger_than, timedelta) or self.younger_than < timedelta(0)
         ):
@@ -58,7 +61,9 @@ class Rule:
         if not isinstance(self.heads, bool):
             raise InputError("heads of a rule is true or false.")
         if not any(counts) and self.younger_than is None:
-            raise InputError("A rule must keep something: say last, younger_than, daily, weekly, monthly or yearly.")
+            raise InputError(
+                "A rule must keep something: say last, younger_than, hourly, daily, weekly, monthly or yearly."
+            )
 
     def applies_to(self, dataset: str, branch: str) -> bool:
         """Whether it is for this branch of this dataset."""
@@ -138,6 +143,7 @@ _PERIODS: Sequence[tuple[str, Callable[[datetime], object]]] = (
     ("monthly", lambda moment: (moment.year, moment.month)),
     ("weekly", lambda moment: moment.isocalendar()[:2]),
     ("daily", lambda moment: moment.date()),
+    ("hourly", lambda moment: (moment.date(), moment.hour)),
 )
 
 

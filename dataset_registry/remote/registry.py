@@ -322,6 +322,7 @@ def _rule(rule: Rule) -> dict[str, object]:
         "branches": rule.branches,
         "last": rule.last,
         "younger_than_seconds": ceil(rule.younger_than.total_seconds()) if rule.younger_than is not None else None,
+        "hourly": rule.hourly,
         "daily": rule.daily,
         "weekly": rule.weekly,
         "monthly": rule.monthly,

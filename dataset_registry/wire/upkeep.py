@@ -77,6 +77,7 @@ class RuleIn(Request):
     branches: Name = "*"
     last: int = Field(default=0, ge=0, le=MOST_IDS)
     younger_than_seconds: Seconds | None = None
+    hourly: int = Field(default=0, ge=0, le=100_000)
     daily: int = Field(default=0, ge=0, le=100_000)
     weekly: int = Field(default=0, ge=0, le=100_000)
     monthly: int = Field(default=0, ge=0, le=100_000)

@@ -56,8 +56,11 @@ from dataset_registry.errors import (
 from dataset_registry.model.partitions import component_of
 from dataset_registry.remote import client as remote_client
 from dataset_registry.remote import contents as remote_contents
+from dataset_registry.remote.registry import _rule as sent_rule
+from dataset_registry.server.routes.upkeep import _rule as received_rule
 from dataset_registry.store import new_key
 from dataset_registry.wire.datasets import DatasetShape
+from dataset_registry.wire.upkeep import RuleIn
 from tests import serving
 from tests.conftest import _catalog, _database
 from tests.contracts.scenarios import (
@@ -1976,6 +1979,11 @@ def test_durations_are_never_shortened_on_their_way(rest: Way) -> None:
             upkeep(older_than=moment)
     assert len(asked) == 4
     assert all(seconds >= 29.5 for seconds in asked), asked
+
+
+def test_every_setting_of_a_retention_rule_reaches_the_server() -> None:
+    rule = Rule("raw/*", "main", 1, timedelta(hours=2), hourly=3, daily=4, weekly=5, monthly=6, yearly=7, heads=True)
+    assert received_rule(RuleIn.model_validate(sent_rule(rule))) == rule
 
 
 def test_a_file_says_what_is_wrong_with_it(alone: Way) -> None:

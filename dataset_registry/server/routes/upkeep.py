@@ -39,7 +39,7 @@ audited = APIRouter()
 
 def _rule(rule: RuleIn) -> Rule:
     age = None if rule.younger_than_seconds is None else timedelta(seconds=rule.younger_than_seconds)
-    counts = (rule.daily, rule.weekly, rule.monthly, rule.yearly)
+    counts = (rule.hourly, rule.daily, rule.weekly, rule.monthly, rule.yearly)
     return Rule(rule.datasets, rule.branches, rule.last, age, *counts, heads=rule.heads)
 
 
