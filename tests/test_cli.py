@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from dataset_registry import Registry, cli
-from dataset_registry.cli import graph, output, place, upkeep
+from dataset_registry.cli import output, place, upkeep
 from tests.serving import Served
 
 
@@ -256,37 +256,6 @@ def test_a_branched_history_is_drawn(shell: Shell) -> None:
         "●  v1 (tag: first) July",
     ]
     assert [v["version_number"] for v in shell.json("log", "raw/flights@dev")] == [3, 1]
-
-
-@pytest.mark.parametrize(
-    ("nodes", "drawing"),
-    [
-        ([], []),
-        ([(2, [1]), (1, [])], ["●  2", "●  1"]),
-        (
-            [(4, [2, 3]), (3, [1]), (2, [1]), (1, [])],
-            ["●  4", "├─╮", "│ ●  3", "● │  2", "├─╯", "●  1"],
-        ),
-        (
-            [(5, [2]), (4, [3]), (3, [1]), (2, [1]), (1, [])],
-            ["●  5", "│ ●  4", "│ ●  3", "● │  2", "├─╯", "●  1"],
-        ),
-        (  # two heads of one parent, a third of another: the middle line is crossed
-            [(5, [1]), (4, [2]), (3, [1]), (2, []), (1, [])],
-            ["●  5", "│ ●  4", "│ │ ●  3", "│ ● │  2", "├───╯", "●  1"],
-        ),
-        (  # a criss-cross
-            [(5, [3, 4]), (4, [2, 1]), (3, [1, 2]), (2, [0]), (1, [0]), (0, [])],
-            None,
-        ),
-    ],
-)
-def test_drawings(nodes: list[tuple[int, list[int]]], drawing: list[str] | None) -> None:
-    lines = list(graph.draw((number, parents, str(number)) for number, parents in nodes))
-    if drawing is not None:
-        assert lines == drawing
-    assert [line.split()[-1] for line in lines if "●" in line] == [str(number) for number, _ in nodes]
-    assert all("●" in line or set(line) <= set("├─╮╯┼│ ") for line in lines)
 
 
 def test_branches_and_tags_are_made_moved_and_listed(shell: Shell) -> None:

@@ -249,7 +249,7 @@ def log(
     limit: Annotated[int | None, typer.Option("--limit", "-n", help="At most so many versions.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Draw the history of a ref, newest first: how it branched, and what was merged."""
+    """Draw the history of a ref: how it branched, and what was merged. Versions come before their parents."""
     from dataset_registry.wire.datasets import VersionShape
 
     name, ref = split_address(address)
