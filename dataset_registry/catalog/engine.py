@@ -5,10 +5,11 @@ SQLite: WAL, `synchronous=FULL`, foreign keys on, one engine for reads (deferred
 0.3 s instead of 6 s). PostgreSQL: psycopg 3, a schema of our own, READ COMMITTED.
 """
 
+import json
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import cache, cached_property
 from pathlib import Path
@@ -18,7 +19,23 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 from weakref import WeakSet, finalize
 
-from sqlalchemy import Connection, Engine, Integer, Table, create_engine, event, exc, insert, text
+from sqlalchemy import (
+    ARRAY,
+    Connection,
+    Engine,
+    Integer,
+    Select,
+    Table,
+    cast,
+    create_engine,
+    event,
+    exc,
+    func,
+    insert,
+    literal,
+    select,
+    text,
+)
 from sqlalchemy.engine import URL, make_url
 
 from dataset_registry.errors import CatalogOutdated, CorruptionError, InputError, RetryLater, StorageError
@@ -317,6 +334,14 @@ def _hasty(connection: Connection) -> Iterator[None]:
     finally:
         connection.rollback()
         raw.execute("PRAGMA synchronous=FULL")
+
+
+def id_rows(tx: Transaction, ids: Collection[int]) -> Select[tuple[int]]:
+    """Ids as rows of one column `id`, in one parameter however many they are."""
+    if tx.dialect.name == "sqlite":
+        values = func.json_each(json.dumps(sorted(ids))).table_valued("value")
+        return select(cast(values.c.value, Integer).label("id"))
+    return select(func.unnest(literal(sorted(ids), ARRAY(Integer))).label("id"))
 
 
 def chunks(values: Sequence[_Value], size: int = 500) -> Iterator[Sequence[_Value]]:

@@ -1,10 +1,11 @@
 """Rows about branches and tags, and branches over the whole registry."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import bindparam, delete, func, insert, literal, select, update
 
-from dataset_registry.catalog.engine import Transaction
+from dataset_registry.catalog.engine import Transaction, id_rows
 from dataset_registry.catalog.tables import (
     dataset_pointers,
     dataset_versions,
@@ -60,6 +61,15 @@ def all_of(tx: Transaction, dataset_id: int, *, tags: bool | None = None) -> lis
     if tags is not None:
         query = query.where(_P.c.is_tag == tags)
     return [PointerRecord(*row) for row in tx.execute(query.order_by(_P.c.is_tag, _P.c.pointer_name))]
+
+
+def of_each(tx: Transaction, dataset_ids: Collection[int]) -> dict[int, list[PointerRecord]]:
+    """The branches and then the tags of datasets that have any, by name, by dataset."""
+    query = _SELECT.add_columns(_P.c.dataset_id).where(_P.c.dataset_id.in_(id_rows(tx, dataset_ids)))
+    found: dict[int, list[PointerRecord]] = defaultdict(list)
+    for *row, dataset_id in tx.execute(query.order_by(_P.c.is_tag, _P.c.pointer_name)):
+        found[dataset_id].append(PointerRecord(*row))
+    return found
 
 
 def retired(tx: Transaction, dataset_id: int, name: str) -> bool:

@@ -1,7 +1,6 @@
 """Rows that decide which versions may go: the history with its dates, what runs use, what was made from what; and taking
 versions out of the middle of a history."""
 
-import json
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -9,23 +8,18 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
-    ARRAY,
     ColumnElement,
-    Integer,
-    Select,
     and_,
     case,
-    cast,
     delete,
     exists,
     func,
     insert,
-    literal,
     select,
     update,
 )
 
-from dataset_registry.catalog.engine import Transaction
+from dataset_registry.catalog.engine import Transaction, id_rows
 from dataset_registry.catalog.tables import (
     dataset_pointers,
     dataset_versions,
@@ -57,28 +51,30 @@ class Dated:
     parents: tuple[int, ...]
 
 
-def dated(tx: Transaction, dataset_id: int) -> list[Dated]:
-    """Every version of a dataset, newest first."""
+def dated(tx: Transaction, dataset_ids: Collection[int]) -> dict[int, list[Dated]]:
+    """Every version of datasets that have any, newest first, by dataset."""
+    of_these = _V.c.dataset_id.in_(id_rows(tx, dataset_ids))
     query = (
-        select(_V.c.id, _V.c.version_number, _V.c.ingestion_timestamp, _parent.c.version_number)
+        select(_V.c.dataset_id, _V.c.id, _V.c.version_number, _V.c.ingestion_timestamp, _parent.c.version_number)
         .outerjoin(_parent, _parent.c.id == _V.c.parent_version_id)
-        .where(_V.c.dataset_id == dataset_id)
-        .order_by(_V.c.version_number.desc())
+        .where(of_these)
+        .order_by(_V.c.dataset_id, _V.c.version_number.desc())
     )
     further = (
         select(version_parents.c.version_id, _parent.c.version_number)
         .join(_parent, _parent.c.id == version_parents.c.parent_id)
         .join(_V, _V.c.id == version_parents.c.version_id)
-        .where(_V.c.dataset_id == dataset_id)
+        .where(of_these)
         .order_by(version_parents.c.version_id, version_parents.c.position)
     )
     more: dict[int, list[int]] = defaultdict(list)
     for version_id, parent in tx.execute(further):
         more[version_id].append(parent)
-    return [
-        Dated(version_id, number, created_at, (() if first is None else (first,)) + tuple(more[version_id]))
-        for version_id, number, created_at, first in tx.execute(query)
-    ]
+    found: dict[int, list[Dated]] = defaultdict(list)
+    for dataset_id, version_id, number, created_at, first in tx.execute(query):
+        parents = (() if first is None else (first,)) + tuple(more.get(version_id, ()))
+        found[dataset_id].append(Dated(version_id, number, created_at, parents))
+    return found
 
 
 READER_SECONDS = 7 * 24 * 3600
@@ -208,7 +204,7 @@ def bytes_only_in(tx: Transaction, version_ids: Collection[int]) -> int:
     Goes down from versions to index pages to pages to files, so that it costs what the dead pages hold, not what the
     versions do.
     """
-    dying = _listed(tx, version_ids).cte("dying")
+    dying = id_rows(tx, version_ids).cte("dying")
     index_pages = _only_in(version_index_pages.c.index_page_id, version_index_pages.c.version_id, dying.c.id)
     index_cte = index_pages.cte("dead_index_pages")
     pages = _only_in(manifest_index_entries.c.page_id, manifest_index_entries.c.index_page_id, index_cte.c.id)
@@ -245,11 +241,3 @@ def _only_in(thing: Any, owner: Any, owners: ColumnElement[int]) -> Any:
     outside = case((every.c[owner.name].in_(select(owners)), 0), else_=1)
     things = every.c[thing.name]
     return select(things.label("id")).where(things.in_(mine)).group_by(things).having(func.max(outside) == 0)
-
-
-def _listed(tx: Transaction, ids: Collection[int]) -> Select[tuple[int]]:
-    """Ids as rows, in one parameter however many they are."""
-    if tx.dialect.name == "sqlite":
-        values = func.json_each(json.dumps(sorted(ids))).table_valued("value")
-        return select(cast(values.c.value, Integer).label("id"))
-    return select(func.unnest(literal(sorted(ids), ARRAY(Integer))).label("id"))

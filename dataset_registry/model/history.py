@@ -4,7 +4,8 @@ A parent always has a smaller number than its child, so going down the numbers o
 every walk here is one descending scan that stops as soon as it may.
 """
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -39,6 +40,21 @@ def ancestors(start: int, descending: Iterable[_Version]) -> Iterator[_Version]:
             yield node
         if not wanted:
             return
+
+
+def reached_from(starts: Sequence[int], descending: Iterable[Numbered]) -> dict[int, int]:
+    """For each version the starts whose histories it is in, as bits: bit i for `starts[i]`. A version in none may be absent.
+
+    One scan however many starts there are. `descending` yields all versions, newest first.
+    """
+    reached: dict[int, int] = defaultdict(int)
+    for index, start in enumerate(starts):
+        reached[start] |= 1 << index
+    for node in descending:
+        if histories := reached.get(node.number):
+            for parent in node.parents:
+                reached[parent] |= histories
+    return reached
 
 
 def first_parent(start: int, steps: int, descending: Iterable[Node]) -> int | None:

@@ -5,11 +5,10 @@ The rules are restic's and borg's (`--keep-last`, `--keep-daily`, …): a versio
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
-from itertools import islice
 from typing import Any
 
 from dataset_registry.errors import InputError
@@ -120,31 +119,115 @@ class Moment:
 
 def kept(rule: Rule, history: Iterable[Moment], now: datetime) -> dict[int, str]:
     """The versions of a history, in any order, that a rule keeps, by number, each with the reason."""
-    by_number = sorted(history, key=lambda version: version.number, reverse=True)
+    versions = list(history)
+    only = dict.fromkeys((version.number for version in versions), 1)
+    return {number: reason for number, (_, reason) in kept_in_each([rule], versions, only, now).items()}
+
+
+def kept_in_each(
+    rules: Sequence[Rule | None], versions: Iterable[Moment], histories: Mapping[int, int], now: datetime
+) -> dict[int, tuple[int, str]]:
+    """What rules keep of many histories: by version number the first history that keeps it, as an index, and the reason.
+
+    `rules[i]` decides on history i; without a rule a history keeps all its versions, with an empty reason. `histories` has
+    for each version number the histories it is in, as bits. The versions, in any order, are scanned a few times, however
+    many histories share them.
+    """
+    by_number = sorted(versions, key=lambda version: version.number, reverse=True)
     # The sort is stable: of two versions with one timestamp, the higher number is the newer one.
     by_time = sorted(by_number, key=lambda version: version.created_at, reverse=True)
-    reasons: dict[int, list[str]] = defaultdict(list)
-    for version in by_time:
-        if rule.younger_than is not None and now - version.created_at <= rule.younger_than:
-            reasons[version.number].append(f"younger than {duration_text(rule.younger_than)}")
-    for version in by_number[: rule.last]:
-        reasons[version.number].append(f"one of the last {rule.last}")
-    for name, period_of in _PERIODS:
-        newest: dict[object, int] = {}
-        for version in by_time:
-            newest.setdefault(period_of(version.created_at), version.number)
-        for number in islice(newest.values(), getattr(rule, name)):
-            reasons[number].append(name)
-    return {number: ", ".join(texts) for number, texts in reasons.items()}
+    claims: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    for number, keeping in _young(rules, by_time, histories, now):
+        claims[number].append(("younger_than", keeping))
+    for name, period_of in _PERIODS.items():
+        counts = [0 if rule is None else getattr(rule, name) for rule in rules]
+        newest_first = by_number if name == "last" else by_time
+        for number, keeping in _newest_of_periods(counts, newest_first, histories, period_of):
+            claims[number].append((name, keeping))
+    if without_rule := _bits(rule is None for rule in rules):
+        for version in by_number:
+            if keeping := histories[version.number] & without_rule:
+                claims[version.number].append(("", keeping))
+    found = {}
+    for number, claimed in claims.items():
+        first = min(_lowest(keeping) for _, keeping in claimed)
+        rule = rules[first]
+        reasons = [] if rule is None else [_reason(rule, name) for name, keeping in claimed if keeping >> first & 1]
+        found[number] = (first, ", ".join(reasons))
+    return found
 
 
-_PERIODS: Sequence[tuple[str, Callable[[datetime], object]]] = (
-    ("yearly", lambda moment: moment.year),
-    ("monthly", lambda moment: (moment.year, moment.month)),
-    ("weekly", lambda moment: moment.isocalendar()[:2]),
-    ("daily", lambda moment: moment.date()),
-    ("hourly", lambda moment: (moment.date(), moment.hour)),
-)
+_PERIODS: Mapping[str, Callable[[Moment], object]] = {
+    # Each version is a period of its own.
+    "last": lambda version: version.number,
+    "yearly": lambda version: version.created_at.year,
+    "monthly": lambda version: (version.created_at.year, version.created_at.month),
+    "weekly": lambda version: version.created_at.isocalendar()[:2],
+    "daily": lambda version: version.created_at.date(),
+    "hourly": lambda version: (version.created_at.date(), version.created_at.hour),
+}
+
+
+def _newest_of_periods(
+    counts: Sequence[int],
+    newest_first: Iterable[Moment],
+    histories: Mapping[int, int],
+    period_of: Callable[[Moment], object],
+) -> Iterator[tuple[int, int]]:
+    """The first version of each of the first `counts[i]` periods of history i: numbers, with the histories as bits.
+
+    The versions of a period follow each other. The scan ends when no history wants another period.
+    """
+    left = list(counts)
+    unfinished = _bits(map(bool, left))
+    period: object = None
+    waiting = 0
+    for version in newest_first:
+        if not unfinished:
+            return
+        if (current := period_of(version)) != period:
+            period, waiting = current, unfinished
+        keeping = waiting & histories[version.number]
+        if keeping:
+            yield version.number, keeping
+        waiting ^= keeping
+        while keeping:
+            index = _lowest(keeping)
+            keeping ^= 1 << index
+            left[index] -= 1
+            if not left[index]:
+                unfinished ^= 1 << index
+
+
+def _young(
+    rules: Sequence[Rule | None], newest_first: Sequence[Moment], histories: Mapping[int, int], now: datetime
+) -> Iterator[tuple[int, int]]:
+    """The versions that `younger_than` keeps: numbers, with the histories as bits."""
+    ages = [None if rule is None else rule.younger_than for rule in rules]
+    for age in {age for age in ages if age is not None}:
+        with_age = _bits(other == age for other in ages)
+        for version in newest_first:
+            if now - version.created_at > age:
+                break
+            if keeping := histories[version.number] & with_age:
+                yield version.number, keeping
+
+
+def _reason(rule: Rule, name: str) -> str:
+    if name == "last":
+        return f"one of the last {rule.last}"
+    if name == "younger_than" and rule.younger_than is not None:
+        return f"younger than {duration_text(rule.younger_than)}"
+    return name
+
+
+def _bits(flags: Iterable[bool]) -> int:
+    return sum(1 << index for index, flag in enumerate(flags) if flag)
+
+
+def _lowest(bits: int) -> int:
+    """The index of the lowest bit that is set."""
+    return (bits & -bits).bit_length() - 1
 
 
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}

@@ -13,9 +13,9 @@ from dataset_registry.catalog import Transaction, datasets, manifests, pointers,
 from dataset_registry.catalog.retention import Dated
 from dataset_registry.errors import NotFound
 from dataset_registry.model.actors import level
-from dataset_registry.model.history import Node, ancestors
+from dataset_registry.model.history import reached_from
 from dataset_registry.model.records import DatasetRecord, PointerRecord, VersionRecord
-from dataset_registry.model.retention import Moment, Policy, kept
+from dataset_registry.model.retention import Moment, Policy, kept_in_each
 from dataset_registry.operations import audit
 from dataset_registry.operations.access import Access, administer, authorize, level_on
 from dataset_registry.operations.datasets import remove as remove_dataset
@@ -106,10 +106,11 @@ def plan(
     now = now or datetime.now(UTC)
     with access.catalog.snapshot() as tx:
         administer(access, tx)
+        records = [record for record in datasets.all_of(tx, "") if policy.concerns(record.name)]
+        ids = [record.id for record in records]
+        found_in, named_in = retention.dated(tx, ids), pointers.of_each(tx, ids)
         judged = [
-            _judge(record, retention.dated(tx, record.id), pointers.all_of(tx, record.id), policy, now)
-            for record in datasets.all_of(tx, "")
-            if policy.concerns(record.name)
+            _judge(record, found_in.get(record.id, []), named_in.get(record.id, []), policy, now) for record in records
         ]
         used = retention.in_use(tx, live_runs, IN_USE_SECONDS, _JUST_NOW)
         for found in judged:
@@ -131,34 +132,28 @@ def plan(
 def _judge(
     record: DatasetRecord, found: list[Dated], named: Sequence[PointerRecord], policy: Policy, now: datetime
 ) -> _Judged:
-    """Apply the rules to each branch's history, and to what is on no branch."""
-    by_number = {version.number: version for version in found}
-    judged = _Judged(record, found)
-    reached: set[int] = set()
-    for pointer in named:
-        if pointer.base is not None:
-            judged.reasons.setdefault(pointer.base, f"base of {pointer.name}")
-        rule = None if pointer.is_tag else policy.rule_for(record.name, pointer.name)
-        named_by = judged.heads if rule is not None and rule.heads else judged.reasons
-        named_by[pointer.version_number] = f"{'tag' if pointer.is_tag else 'head of'} {pointer.name}"
-        if pointer.is_tag:
-            continue
-        below = (Node(v.number, v.parents) for v in found if v.number <= pointer.version_number)
-        line = [by_number[node.number] for node in ancestors(pointer.version_number, below)]
-        reached.update(version.number for version in line)
-        if rule is None:
-            reasons = {version.number: f"on {pointer.name}, for which there is no rule" for version in line}
-        else:
-            reasons = kept(rule, (Moment(v.number, v.created_at) for v in line), now)
-        judged.reasons = {**reasons, **judged.reasons}
-    rest = [version for version in found if version.number not in reached]
-    rule = policy.rule_for_rest(record.name)
-    if rule is None:
-        reasons = {version.number: "on no branch, for which there is no rule" for version in rest}
-    else:
-        reasons = kept(rule, (Moment(v.number, v.created_at) for v in rest), now)
-    judged.reasons = {**reasons, **judged.reasons}
-    return judged
+    """Apply the rules to each branch's history, and to what is on no branch, in one scan of the versions.
+
+    What points at a version is its reason to stay before what a rule says; of several branches the first gives the reason.
+    """
+    branches = [pointer for pointer in named if not pointer.is_tag]
+    rules = [policy.rule_for(record.name, branch.name) for branch in branches]
+    reached = reached_from([branch.version_number for branch in branches], found)
+    on_no_branch = 1 << len(branches)
+    histories = {version.number: reached.get(version.number, on_no_branch) for version in found}
+    places = [f"on {branch.name}" for branch in branches] + ["on no branch"]
+    moments = [Moment(version.number, version.created_at) for version in found]
+    kept = kept_in_each([*rules, policy.rule_for_rest(record.name)], moments, histories, now)
+    reasons = {
+        number: reason or f"{places[history]}, for which there is no rule" for number, (history, reason) in kept.items()
+    }
+    heads: dict[int, str] = {}
+    reasons |= {p.base: f"base of {p.name}" for p in reversed(named) if p.base is not None}
+    for branch, rule in zip(branches, rules, strict=True):
+        named_by = heads if rule is not None and rule.heads else reasons
+        named_by[branch.version_number] = f"head of {branch.name}"
+    reasons |= {pointer.version_number: f"tag {pointer.name}" for pointer in named if pointer.is_tag}
+    return _Judged(record, found, reasons, heads)
 
 
 def _keep_inputs(judged: Sequence[_Judged], consumption: Sequence[tuple[int, int]]) -> None:

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset_registry.model.history import Node, ancestors, first_parent, merge_bases
+from dataset_registry.model.history import Node, ancestors, first_parent, merge_bases, reached_from
 
 Graph = dict[int, tuple[int, ...]]
 
@@ -44,6 +44,15 @@ def test_merge_bases_are_the_common_ancestors_that_no_other_one_comes_from(graph
 def test_history_is_all_that_a_version_came_from_newest_first(graph: Graph, data: st.DataObject) -> None:
     start = data.draw(st.sampled_from(sorted(graph)))
     assert [n.number for n in ancestors(start, below(graph, start))] == sorted(reachable(graph, start), reverse=True)
+
+
+@settings(deadline=None)
+@given(graphs(), st.data())
+def test_the_histories_of_several_versions_are_found_in_one_scan(graph: Graph, data: st.DataObject) -> None:
+    starts = data.draw(st.lists(st.sampled_from(sorted(graph)), max_size=5))
+    histories = reached_from(starts, below(graph, max(graph)))
+    for index, start in enumerate(starts):
+        assert {number for number in graph if histories.get(number, 0) >> index & 1} == reachable(graph, start)
 
 
 def test_a_criss_cross_has_two_merge_bases() -> None:

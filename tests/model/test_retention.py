@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dataset_registry.errors import InputError
 from dataset_registry.model.history import splice
-from dataset_registry.model.retention import Moment, Policy, Rule, duration_text, kept, parse_duration
+from dataset_registry.model.retention import Moment, Policy, Rule, duration_text, kept, kept_in_each, parse_duration
 from tests.model.test_history import Graph, graphs, reachable
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -148,6 +148,38 @@ def test_the_order_of_numbers_does_not_change_which_timestamps_the_periods_keep(
     expected = sorted(ordered[number] for number in numbers(rule, history(*made)))
     found = numbers(rule, [Moment(number, moment) for number, moment in enumerate(shuffled)])
     assert sorted(shuffled[number] for number in found) == expected
+
+
+class Counted(dict[int, int]):
+    """Counts how often a version is looked at."""
+
+    looks = 0
+
+    def __getitem__(self, number: int) -> int:
+        self.looks += 1
+        return super().__getitem__(number)
+
+
+def looks(rule: Rule, versions: int, branches: int) -> int:
+    """How often a rule looks at versions, one an hour, of so many branches that have all of them."""
+    found = history(*(NOW - timedelta(hours=hour) for hour in range(versions)))
+    histories = Counted.fromkeys((version.number for version in found), (1 << branches) - 1)
+    assert isinstance(histories, Counted)
+    kept_in_each([rule] * branches, found, histories, NOW)
+    return histories.looks
+
+
+def test_branches_that_share_a_history_are_judged_in_one_scan_of_it() -> None:
+    never_satisfied = Rule(
+        last=1, younger_than=timedelta(days=99), hourly=999, daily=99, weekly=99, monthly=99, yearly=99
+    )
+    assert looks(never_satisfied, 500, branches=1) == looks(never_satisfied, 500, branches=200) <= 7 * 500
+
+
+def test_a_scan_ends_where_the_rule_is_satisfied() -> None:
+    assert looks(Rule(last=5), 500, branches=200) == 5
+    assert looks(Rule(daily=3), 500, branches=200) == 13 + 24 + 1  # NOW is at noon: 13 versions today
+    assert looks(Rule(younger_than=timedelta(hours=9)), 500, branches=200) == 10
 
 
 def test_a_rule_must_keep_something_and_counts_from_zero() -> None:

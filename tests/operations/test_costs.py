@@ -14,7 +14,7 @@ import pyarrow.dataset as ds
 import pytest
 from sqlalchemy import event
 
-from dataset_registry import Dataset, Registry
+from dataset_registry import Dataset, Policy, Registry, Rule
 from dataset_registry.tabular import cutting
 
 
@@ -123,6 +123,22 @@ def test_postgresql_looks_everything_up_by_index_though_its_plans_are_of_when_th
         dataset.log(limit=20)
         dataset.version("v3").open("c3").read()
         assert scanned() == before
+
+
+def test_a_plan_of_an_expiry_is_few_statements_however_many_datasets_and_branches(embedded: Registry) -> None:
+    def plan() -> None:
+        assert embedded.expire(Policy((Rule(last=1),)), dry_run=True).versions == len(list(embedded.datasets()))
+
+    def fill(count: int) -> None:
+        for i in range(count):
+            made = embedded.create_dataset(f"raw/{count}-{i}")
+            grow(made, 2)
+            made.create_branch("dev")
+
+    fill(1)
+    few = len(statements(embedded, plan))
+    fill(20)
+    assert len(statements(embedded, plan)) == few <= 16
 
 
 def test_a_commit_of_what_is_there_already_writes_nothing_but_its_version(dataset: Dataset, embedded: Registry) -> None:
