@@ -360,7 +360,8 @@ class Draft:
 
     def _previous(self, name: str, index: int) -> ComponentSchema | None:
         """What was captured of a component in the version before."""
-        return commits.schema_before(self._access, self._dataset, self._options.base, name, index)
+        found = commits.schemas_before(self._access, self._dataset, self._options.base, [name])
+        return found.get((name, index))
 
     def _known(self, path: Path) -> Spooled | None:
         """What a path holds, when its stat is trusted."""

@@ -73,12 +73,15 @@ def entries(
 
 def hashed(tx: Transaction, after: int = _BEFORE_ALL) -> Iterator[tuple[AuditEntry, str]]:
     """Every entry after this one in order, with the hash that it carries."""
-    while True:
-        rows = tx.execute(select(*_COLUMNS).where(_L.c.id > after).order_by(_L.c.id).limit(_PAGE)).all()
-        yield from ((_entry(row), row.entry_hash) for row in rows)
-        if len(rows) < _PAGE:
-            return
-        after = rows[-1].id
+    while found := page(tx, after):
+        yield from found
+        after = found[-1][0].id
+
+
+def page(tx: Transaction, after: int = _BEFORE_ALL) -> list[tuple[AuditEntry, str]]:
+    """The next entries after this one in order, with the hash that each carries."""
+    rows = tx.execute(select(*_COLUMNS).where(_L.c.id > after).order_by(_L.c.id).limit(_PAGE))
+    return [(_entry(row), row.entry_hash) for row in rows]
 
 
 def _entry(row: Row) -> AuditEntry:  # type: ignore[type-arg]
@@ -106,13 +109,19 @@ def _details(text: str | None) -> dict[str, Any]:
         return {"unreadable": text}
 
 
+_SEAL_WAITS = 500
+"""Milliseconds for which a seal waits for transactions under way, and others for it."""
+
+
 def settled(tx: Transaction) -> int:
     """The last entry before which no other will come to stand.
 
     On PostgreSQL it waits for the transactions that have appended and not ended, and holds up others meanwhile: that is
-    one commit's last statement. End the transaction at once. SQLite's writer is alone.
+    one commit's last statement. End the transaction at once. It does not wait long (`RetryLater`). SQLite's writer is alone.
     """
     if tx.dialect.name == "postgresql":
+        # While this waits, every writer waits behind it: it gives way soon, and is tried again by the next seal.
+        tx.execute(text(f"SET LOCAL lock_timeout = '{_SEAL_WAITS}ms'"))
         tx.execute(text(f"LOCK TABLE {_L.name} IN SHARE MODE"))
     return tx.execute(select(func.max(_L.c.id))).scalar() or 0
 

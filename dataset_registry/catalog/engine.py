@@ -80,6 +80,13 @@ _PLANNING = "-crandom_page_cost=1.1"
 made while the catalog was small, and is kept as long as the connection, reads whole tables later on."""
 
 
+LOCK_SECONDS = 30
+"""How long a statement waits for a lock on PostgreSQL, as `_BUSY_SECONDS` on SQLite."""
+IDLE_SECONDS = 120
+"""How long a transaction may do nothing on PostgreSQL before it is ended: a client that hangs holds its locks no longer."""
+_PATIENCE = f"-clock_timeout={LOCK_SECONDS}s -cidle_in_transaction_session_timeout={IDLE_SECONDS}s"
+
+
 class Catalog:
     """A catalog by its URL: `sqlite:///…/catalog.sqlite` or `postgresql+psycopg://…`. Connects on first use."""
 
@@ -300,7 +307,7 @@ class Catalog:
             engine = create_engine(
                 self.url,
                 connect_args={
-                    "options": f"-csearch_path={_option(self.schema)} -ctimezone=UTC {_PLANNING}",
+                    "options": f"-csearch_path={_option(self.schema)} -ctimezone=UTC {_PLANNING} {_PATIENCE}",
                     "application_name": "dataset_registry",
                 },
                 pool_size=8,

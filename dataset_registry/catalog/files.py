@@ -177,9 +177,10 @@ def with_prefix(tx: Transaction, prefix: str, limit: int = 2) -> list[FileRecord
     return recipes.with_extents(tx, [_record(row) for row in rows])
 
 
-def page(tx: Transaction, after: int, limit: int) -> list[FileRecord]:
-    """Files from the one after this id on, oldest first; packs are among them."""
+def page(tx: Transaction, after: int, limit: int, among: Readable = None) -> list[FileRecord]:
+    """Files from the one after this id on, oldest first, packs included; only those `among` these ids."""
     query = select(*_COLUMNS).where(files.c.id > after).order_by(files.c.id).limit(limit)
+    query = query if among is None else query.where(files.c.id.in_(among))
     return [_record(row) for row in tx.execute(query)]
 
 
@@ -215,15 +216,24 @@ def reference_counts(tx: Transaction, ids: Sequence[int], among: Readable = None
 # --- captures ------------------------------------------------------------------------------------------------------
 
 
-def captures(tx: Transaction, file_id: int, format: str) -> list[tuple[Mapping[str, Any], Any]]:
-    """The schema snapshots and the statistics that were captured of a file under a format, the newest first."""
-    query = (
-        select(schemas.c.schema_json, file_captures.c.statistics_json)
-        .join(file_captures, file_captures.c.schema_id == schemas.c.id)
-        .where(file_captures.c.file_id == file_id, file_captures.c.format == format)
-        .order_by(file_captures.c.schema_id.desc())
-    )
-    return [(row[0], row[1]) for row in tx.execute(query)]
+_CAPTURES = (
+    select(files.c.content_hash, file_captures.c.format, schemas.c.schema_json, file_captures.c.statistics_json)
+    .join(file_captures, file_captures.c.file_id == files.c.id)
+    .join(schemas, schemas.c.id == file_captures.c.schema_id)
+    .where(_OF_HASHES, _LIVE)
+    .order_by(file_captures.c.schema_id.desc())
+)
+
+
+def captures_by_hash(
+    tx: Transaction, hashes: Sequence[str]
+) -> dict[tuple[str, str], list[tuple[Mapping[str, Any], Any]]]:
+    """The schema snapshots and the statistics that were captured of contents, by hash and format, the newest first."""
+    found: dict[tuple[str, str], list[tuple[Mapping[str, Any], Any]]] = defaultdict(list)
+    for chunk in chunks(hashes):
+        for content_hash, format, schema, statistics in tx.execute(_CAPTURES, {"hashes": chunk}):
+            found[content_hash, format].append((schema, statistics))
+    return found
 
 
 def captures_of(tx: Transaction, file_ids: Sequence[int]) -> list[tuple[int, str, int, Any]]:

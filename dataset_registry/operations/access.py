@@ -194,6 +194,15 @@ def readable_files(access: Access, tx: Transaction, file_ids: Sequence[int]) -> 
     return _readable_files(access, tx, _standing(access, tx), file_ids)
 
 
+def files_readable(access: Access, tx: Transaction) -> Readable:
+    """Which files the actor may read: a query for their ids, None for all of them."""
+    standing, token = _standing(access, tx), access.actor.token
+    scope = _readable(access, standing)
+    if standing is None or scope is None:
+        return None
+    return grants.readable_file_ids(standing.user_id if token is None or not token.prefix else None, scope)
+
+
 def _readable_files(access: Access, tx: Transaction, standing: Standing | None, file_ids: Sequence[int]) -> set[int]:
     scope, token = _readable(access, standing), access.actor.token
     if standing is None or scope is None:

@@ -74,13 +74,22 @@ def entries(
 
 def export(access: Access) -> Iterator[tuple[AuditEntry, str]]:
     """Every entry in order with the hash that it carries, for keeping elsewhere."""
-    with access.catalog.snapshot() as tx:
+    with access.catalog.read() as tx:
         administer(access, tx)
-        yield from audit.hashed(tx)
+        found = audit.page(tx)
+    while (
+        found
+    ):  # a transaction a page: a caller who takes them slowly holds none open, and entries are only ever added
+        yield from found
+        with access.catalog.read() as tx:
+            found = audit.page(tx, found[-1][0].id)
 
 
 def seal(access: Access) -> int:
-    """Seal what was not sealed yet; how many entries those were. Commits wait for it as long as one of them takes."""
+    """Seal what was not sealed yet; how many entries those were. Commits wait for it as long as one of them takes.
+
+    Raises `RetryLater` while a transaction is under way that does not end.
+    """
     with access.catalog.read() as tx:
         administer(access, tx)
     return seal_now(access)

@@ -6,6 +6,7 @@ closes each. A crash anywhere leaves something for the next one to do, never a f
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -13,7 +14,7 @@ from time import time
 
 from dataset_registry.catalog import Transaction, collection, files
 from dataset_registry.catalog.collection import CHUNK, Unreferenced
-from dataset_registry.errors import RegistryError, StorageError, SweepRefused
+from dataset_registry.errors import RegistryError, RetryLater, StorageError, SweepRefused
 from dataset_registry.operations import audit
 from dataset_registry.operations.access import Access, administer
 from dataset_registry.operations.progress import Progress, silent
@@ -87,7 +88,8 @@ def _apply(access: Access, planned: CollectPlan, progress: Progress) -> Collecte
         collection.forget_reads(tx, _READS_KEPT)
 
     catalog.write(begin)
-    audit.seal_now(access)
+    with suppress(RetryLater):  # the next one seals
+        audit.seal_now(access)
     taken: set[int] = set()
     waves: dict[str, list[int]] = {form: [] for form in (*collection.WAVES, "whole")}
     for file in planned.files:

@@ -93,15 +93,15 @@ def head(access: Access, dataset: DatasetRecord | NewDataset, branch: str, fallb
         return _start_of(tx, dataset, branch, fallback)[0]
 
 
-def schema_before(
-    access: Access, dataset: DatasetRecord | NewDataset, base: Head | None, name: str, index: int
-) -> ComponentSchema | None:
-    """What was captured of a component of a version, None where nothing was."""
+def schemas_before(
+    access: Access, dataset: DatasetRecord | NewDataset, base: Head | None, names: Sequence[str]
+) -> dict[ComponentKey, ComponentSchema]:
+    """What was captured of the components of these names in a version, those of which something was."""
     if base is None or isinstance(dataset, NewDataset):
-        return None
+        return {}
     with access.catalog.read() as tx:
         authorize(access, tx, "read", dataset.id)
-        return next((schema for _, at, schema in manifests.schemas_of(tx, base.id, [name]) if at == index), None)
+        return {(name, index): schema for name, index, schema in manifests.schemas_of(tx, base.id, names)}
 
 
 def commit(

@@ -171,14 +171,25 @@ def trusted(access: Access, spool: Spool, path: Path) -> Spooled:
     return spooled
 
 
-def captured(access: Access, spool: Spool, spooled: Spooled, format: str) -> ComponentSchema | None:
-    """The schema of a file. Content that was read before is not read again; files of strangers are read apart."""
+Captures = Mapping[tuple[str, str], Sequence[tuple[Mapping[str, Any], Any]]]
+"""What was captured of contents, by hash and format: schema snapshots with their statistics, the newest first."""
+
+
+def captures_of(access: Access, hashes: Sequence[str]) -> Captures:
+    """What was captured of these contents before, in one transaction."""
     with access.catalog.read() as tx:
-        file = files.find(tx, spooled.content_hash)
-        captures = files.captures(tx, file.id, format) if file else []
-    known = next(filter(is_current, (ComponentSchema.from_json(*capture) for capture in captures)), None)
-    if known:
-        return known
+        return files.captures_by_hash(tx, hashes)
+
+
+def captured(
+    access: Access, spool: Spool, spooled: Spooled, format: str, known: Captures | None = None
+) -> ComponentSchema | None:
+    """The schema of a file. Content that was read before is not read again, as `known` says of many or the catalog of one;
+    files of strangers are read apart."""
+    before = captures_of(access, [spooled.content_hash]) if known is None else known
+    captures = (ComponentSchema.from_json(*capture) for capture in before.get((spooled.content_hash, format), ()))
+    if found := next(filter(is_current, captures), None):
+        return found
     from dataset_registry.tabular import apart, capture
 
     read = apart.capture if access.is_guarded else capture.capture

@@ -10,7 +10,7 @@ from dataset_registry.catalog import Transaction, files, recipes
 from dataset_registry.errors import InputError, InvalidRef, NotFound
 from dataset_registry.model.actors import NOTHING
 from dataset_registry.model.records import FileRecord
-from dataset_registry.operations.access import Access, level_on_file, readable, readable_files
+from dataset_registry.operations.access import Access, files_readable, level_on_file, readable, readable_files
 from dataset_registry.operations.contents import CatalogContents
 from dataset_registry.store import Elsewhere, Spooled
 
@@ -87,7 +87,16 @@ def _known(access: Access, hashes: Sequence[str]) -> dict[str, FileRecord]:
 
 def spooled(access: Access, content_hash: str) -> Spooled:
     """A stored content that the actor may read, to be committed again: its bytes stay where they are. Raises `NotFound`."""
-    found = _known(access, [content_hash]).get(content_hash)
+    return next(iter(spooled_many(access, [content_hash]).values()))
+
+
+def spooled_many(access: Access, hashes: Sequence[str]) -> dict[str, Spooled]:
+    """As `spooled`, of many contents in one transaction."""
+    known = _known(access, hashes)
+    return {content_hash: _elsewhere(access, content_hash, known.get(content_hash)) for content_hash in hashes}
+
+
+def _elsewhere(access: Access, content_hash: str, found: FileRecord | None) -> Spooled:
     if found is None:
         raise _unknown(content_hash)
     if found.form in ("parts", "pack"):
@@ -124,11 +133,10 @@ def list_all(access: Access, after: int = 0, limit: int | None = None) -> Iterat
     left = limit
     while left is None or left > 0:
         with access.catalog.read() as tx:
-            page = files.page(tx, after, _PAGE)
-            visible = readable_files(access, tx, [file.id for file in page])
-            found = _counted(access, tx, [file for file in page if file.id in visible])
-        yield from found if left is None else found[:left]
-        if len(page) < _PAGE:
+            page = files.page(tx, after, _PAGE if left is None else min(left, _PAGE), files_readable(access, tx))
+            found = _counted(access, tx, page)
+        yield from found
+        if not page:
             return
         after, left = page[-1].id, None if left is None else left - len(found)
 

@@ -129,7 +129,7 @@ class _ServedFiles:
     def uri(self, key: str) -> str:
         return f"{self.location}/v1/files/{self.ids[key[:64]]}/content"
 
-    def upload_url(self, key: str, lasts: timedelta) -> None:
+    def upload_url(self, key: str, size: int, lasts: timedelta) -> None:
         """A server's store is reached by its own uploads."""
 
     def put(self, key: str, source: Path | bytes) -> int:

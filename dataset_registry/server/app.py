@@ -25,8 +25,10 @@ from dataset_registry.server.observing import Metrics, Observed, log
 from dataset_registry.server.protocol import impatient
 from dataset_registry.server.routes import commits, datasets, files, people, refs, upkeep, uploads
 from dataset_registry.server.settings import Settings
-from dataset_registry.server.uploads import Uploads
+from dataset_registry.server.uploads import Quota, Uploads
 
+_TIDY_SECONDS = 60.0
+"""How often abandoned uploads are looked for where the audit log is not sealed."""
 _MORE_THREADS = 8
 """Threads beside those of requests under way: who asks, whether the catalog answers, upkeep."""
 
@@ -53,9 +55,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.registry = registry
     app.state.access = replace(registry._access, is_guarded=True)
-    app.state.uploads = Uploads(
-        registry._access.store.scratch, most=settings.max_upload_bytes, hours=settings.upload_hours
+    quota = Quota(
+        settings.max_upload_bytes, settings.user_upload_bytes, settings.all_upload_bytes, settings.user_uploads
     )
+    app.state.uploads = Uploads(registry._access.store.scratch, quota=quota, hours=settings.upload_hours)
     problems.install(app)
     v1 = APIRouter(prefix="/v1", responses=problems.RESPONSES)
     for module in (datasets, files, uploads, commits, refs, people, upkeep):
@@ -115,12 +118,14 @@ async def _life(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _keep_house(app: FastAPI, settings: Settings) -> None:
-    """Seal the audit log, forget old uploads; as long as the server lives."""
-    while settings.seal_seconds > 0:
-        await asyncio.sleep(settings.seal_seconds)
+    """Seal the audit log, delete abandoned uploads; as long as the server lives."""
+    seals = settings.seal_seconds > 0
+    while True:
+        await asyncio.sleep(settings.seal_seconds if seals else _TIDY_SECONDS)
         try:
-            await run_in_threadpool(audit.seal_now, app.state.access)
             await run_in_threadpool(app.state.uploads.tidy)
+            if seals:
+                await run_in_threadpool(audit.seal_now, app.state.access)
         except RegistryError as error:
             log.warning("upkeep", error=str(error), code=error.code)
 

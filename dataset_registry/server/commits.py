@@ -1,25 +1,25 @@
 """Commits that come over the wire: contents are gathered from uploads, forms and what is stored, then committed as any other."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property
 from typing import Any
 from uuid import UUID, uuid5
 
 from starlette.datastructures import UploadFile
 
 from dataset_registry.errors import InputError
-from dataset_registry.model.manifest import canonical_json
+from dataset_registry.model.manifest import ComponentKey, canonical_json
 from dataset_registry.model.names import component_name, pointer_name
 from dataset_registry.model.partitions import partition_key
 from dataset_registry.model.parts import Cut
-from dataset_registry.model.records import CommitResult, DatasetRecord, NewDataset
+from dataset_registry.model.records import CommitResult, DatasetRecord, Head, NewDataset
 from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.operations import commit as commits
 from dataset_registry.operations import stored
 from dataset_registry.operations.access import Access
 from dataset_registry.operations.change import Change, staged_component
-from dataset_registry.operations.stage import Staged, captured, stage_file, stage_parts
+from dataset_registry.operations.stage import Captures, Staged, captured, captures_of, stage_file, stage_parts
 from dataset_registry.server.uploads import Upload, Uploads
 from dataset_registry.store import Spool, Spooled
 from dataset_registry.wire.commits import CommitIn, ComponentIn, ContentIn
@@ -57,13 +57,12 @@ def commit(
         parents=request.parents,
         provenance=request.provenance.provenance() if request.provenance else None,
     )
+    known = _Stored(access, dataset, base, request)
     with Spool(access.store.scratch) as spool:
         change = _change(request)
         for component in request.components:
             key = component_name(component.component_name), component.component_index
-            staged = _stage(
-                sources, spool, component, used, partial(commits.schema_before, access, dataset, base, *key)
-            )
+            staged = _stage(sources, spool, component, used, known)
             change.put[key] = staged_component(staged, component.component_type, component.metadata)
         if seed is not None:
             options = replace(options, uuid=_uuid(seed, dataset, request, change))
@@ -71,6 +70,39 @@ def commit(
     for upload in used.values():
         sources.uploads.end(upload)
     return result
+
+
+class _Stored:
+    """What is stored already of the contents of a commit, each thing looked up for all of its components at once."""
+
+    def __init__(
+        self, access: Access, dataset: DatasetRecord | NewDataset, base: Head | None, request: CommitIn
+    ) -> None:
+        self._access, self._dataset, self._base = access, dataset, base
+        self._names = sorted({component_name(c.component_name) for c in request.components})
+        contents = [content for c in request.components for content in (*(c.parts or ()), c.content) if content]
+        self._hashes = {c.content_hash for c in contents if c.content_hash is not None}
+        self._alone = {c.content_hash for c in contents if c.part is None and c.upload_id is None} & self._hashes
+
+    @cached_property
+    def spooled(self) -> Mapping[str, Spooled]:
+        """The contents that the request names by their hash alone. Raises `NotFound`."""
+        return stored.spooled_many(self._access, sorted(self._alone))
+
+    @cached_property
+    def captures(self) -> Captures:
+        """What was captured of contents whose hash the request says."""
+        return captures_of(self._access, sorted(self._hashes))
+
+    @cached_property
+    def before(self) -> Mapping[ComponentKey, ComponentSchema]:
+        """What was captured of the components in the version before."""
+        return commits.schemas_before(self._access, self._dataset, self._base, self._names)
+
+    def look(self, spool: Spool, spooled: Spooled, format: str) -> ComponentSchema | None:
+        """The schema of a file."""
+        known = self.captures if spooled.content_hash in self._hashes else None
+        return captured(self._access, spool, spooled, format, known)
 
 
 def _uuid(seed: UUID, dataset: DatasetRecord | NewDataset, request: CommitIn, change: Change) -> UUID:
@@ -102,7 +134,7 @@ def _stage(
     spool: Spool,
     component: ComponentIn,
     used: dict[str, Upload],
-    previous: Callable[[], ComponentSchema | None],
+    known: _Stored,
 ) -> Staged:
     if (component.content is None) == (component.parts is None):
         raise InputError(
@@ -110,23 +142,32 @@ def _stage(
             component=component.component_name,
         )
     if component.parts is not None:
-        parts = [_spooled(sources, spool, part, used)[0] for part in component.parts]
+        parts = [_spooled(sources, spool, part, used, known)[0] for part in component.parts]
         cut = Cut(tuple(component.cut.columns), component.cut.rows) if component.cut else None
         return stage_parts(
             sources.access, spool, parts, component.user_types, component.key, cut, library=component.library
         )
     assert component.content is not None, "one of the two is given"
-    spooled, name = _spooled(sources, spool, component.content, used)
-
-    look = partial(captured, sources.access)
-    return stage_file(look, spool, spooled, component.file_name or name, component.format, _read(component), previous)
+    spooled, name = _spooled(sources, spool, component.content, used, known)
+    key = component_name(component.component_name), component.component_index
+    return stage_file(
+        known.look,
+        spool,
+        spooled,
+        component.file_name or name,
+        component.format,
+        _read(component),
+        lambda: known.before.get(key),
+    )
 
 
 def _read(component: ComponentIn) -> dict[str, Any] | None:
     return component.read if component.encoding is None else {**(component.read or {}), "encoding": component.encoding}
 
 
-def _spooled(sources: Sources, spool: Spool, content: ContentIn, used: dict[str, Upload]) -> tuple[Spooled, str | None]:
+def _spooled(
+    sources: Sources, spool: Spool, content: ContentIn, used: dict[str, Upload], known: _Stored
+) -> tuple[Spooled, str | None]:
     """The content, and what its sender called its file. Raises `InputError`, `NotFound`."""
     name = None
     if content.part is not None:
@@ -146,7 +187,7 @@ def _spooled(sources: Sources, spool: Spool, content: ContentIn, used: dict[str,
         if upload.content_hash not in (None, spooled.content_hash):
             raise _differs(str(upload.content_hash), spooled)
     elif content.content_hash is not None:
-        return stored.spooled(sources.access, content.content_hash), None
+        return known.spooled[content.content_hash], None
     else:
         raise InputError(
             "Say where a content comes from: an upload_id, a part, or a content_hash that is known to you."

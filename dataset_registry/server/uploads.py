@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Lock
 from time import time
 from typing import BinaryIO
 
@@ -38,19 +39,36 @@ class Upload:
     key: str | None = None
 
 
-class Uploads:
-    """The uploads of one server."""
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What may be under way: bytes of one upload, bytes and number of a user's uploads, bytes in all."""
 
-    def __init__(self, scratch: Path, *, most: int, hours: float) -> None:
+    most: int
+    user_bytes: int
+    all_bytes: int
+    user_uploads: int
+
+
+class Uploads:
+    """The uploads of one server.
+
+    What counts against the quota is noted in memory, and read anew from the folder by `tidy`: servers that share a folder
+    learn of each other's uploads then.
+    """
+
+    def __init__(self, scratch: Path, *, quota: Quota, hours: float) -> None:
         self._folder = scratch / "uploads"
-        self._most, self._seconds = most, hours * 3600
+        self._quota, self._seconds = quota, hours * 3600
         self._writing: set[str] = set()
+        self._lock = Lock()
+        self._counted: dict[str, tuple[str, int]] = self._under_way()
 
     def begin(self, user: str, file_size: int | None, content_hash: str | None, key: str | None = None) -> Upload:
         """Begin an upload of a user. Raises `PayloadTooLarge`, `StorageError`."""
-        if file_size is not None and file_size > self._most:
-            raise PayloadTooLarge(f"This server takes files of up to {self._most:,} bytes.", most=self._most)
         upload = Upload(secrets.token_hex(16), user, file_size, content_hash, key)
+        with self._lock:
+            self.check_quota(user, file_size or 0)
+            self._counted[upload.id] = (user, file_size or 0)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._facts(upload.id).write_text(json.dumps(asdict(upload)))
@@ -58,6 +76,32 @@ class Uploads:
         except OSError as error:
             raise storage_error(error, "The upload could not be begun") from error
         return upload
+
+    def check_quota(self, user: str, size: int) -> None:
+        """Raise `PayloadTooLarge` for an upload of this many bytes that would be more than may be under way."""
+        quota = self._quota
+        if size > quota.most:
+            raise PayloadTooLarge(f"This server takes files of up to {quota.most:,} bytes.", most=quota.most)
+        mine = [count for owner, count in list(self._counted.values()) if owner == user]
+        if len(mine) >= quota.user_uploads or sum(mine) + size > quota.user_bytes:
+            raise PayloadTooLarge(
+                f"{user} has {len(mine):,} uploads of {sum(mine):,} bytes under way; {quota.user_uploads:,} of "
+                f"{quota.user_bytes:,} bytes are allowed. Commit or delete some of them (DELETE /v1/uploads/ID) first.",
+                most=quota.user_bytes,
+            )
+        if sum(count for _, count in list(self._counted.values())) + size > quota.all_bytes:
+            raise PayloadTooLarge(
+                f"Uploads of {quota.all_bytes:,} bytes are under way, which is all that this server takes. Try again later.",
+                most=quota.all_bytes,
+            )
+
+    def _grow(self, upload: Upload, there: int) -> None:
+        """Count what came of an upload that announced no size. Raises `PayloadTooLarge`."""
+        with self._lock:
+            counted = self._counted.get(upload.id, (upload.user, 0))[1]
+            if there > counted:
+                self.check_quota(upload.user, there - counted)
+                self._counted[upload.id] = (upload.user, there)
 
     def get(self, user: str, upload_id: str) -> Upload:
         """A user's upload. Raises `NotFound`, also for those of others."""
@@ -86,7 +130,7 @@ class Uploads:
             there = self.offset(upload)
             if offset != there:
                 raise ConflictError(f"The upload stands at {there}, not at {offset}. Go on from there.", offset=there)
-            most = upload.file_size if upload.file_size is not None else self._most
+            most = upload.file_size if upload.file_size is not None else self._quota.most
             pending: list[bytes] = []
             size = 0
             with self._data(upload.id).open("ab", buffering=0) as file:
@@ -97,9 +141,10 @@ class Uploads:
                                 f"This upload was announced with {most:,} bytes, and more came. Begin another one.",
                                 most=most,
                             )
+                        there += len(piece)
+                        self._grow(upload, there)
                         pending.append(piece)
                         size += len(piece)
-                        there += len(piece)
                         if size >= _BLOCK:
                             await run_in_threadpool(_write, file, pending)
                             size = 0
@@ -124,11 +169,12 @@ class Uploads:
 
     def end(self, upload: Upload) -> None:
         """Forget an upload: it was committed, or is not wanted."""
+        self._counted.pop(upload.id, None)
         self._data(upload.id).unlink(missing_ok=True)
         self._facts(upload.id).unlink(missing_ok=True)
 
     def tidy(self) -> None:
-        """Forget uploads that nobody went on with."""
+        """Delete uploads that were abandoned, and count again what is under way."""
         for data in self._folder.glob("*.data"):
             with suppress(OSError):
                 if time() - data.stat().st_mtime > self._seconds:
@@ -137,6 +183,18 @@ class Uploads:
             with suppress(OSError):
                 if not facts.with_suffix(".data").exists() and time() - facts.stat().st_mtime > _NEWBORN:
                     facts.unlink()
+
+        with self._lock:
+            self._counted = self._under_way()
+
+    def _under_way(self) -> dict[str, tuple[str, int]]:
+        """Whose uploads are in the folder, and how many bytes of each count: those announced, or those received."""
+        found: dict[str, tuple[str, int]] = {}
+        for facts in self._folder.glob("*.json"):
+            with suppress(OSError, ValueError):
+                upload = Upload(**json.loads(facts.read_text()))
+                found[upload.id] = (upload.user, max(upload.file_size or 0, self.offset(upload)))
+        return found
 
     @contextmanager
     def _exclusively(self, upload: Upload) -> Iterator[None]:

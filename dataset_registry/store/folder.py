@@ -144,7 +144,7 @@ class FolderStore:
     def uri(self, key: str) -> str:
         return self._path(key).as_uri()
 
-    def upload_url(self, key: str, lasts: timedelta) -> None:
+    def upload_url(self, key: str, size: int, lasts: timedelta) -> None:
         checked_key(key)
 
     def delete(self, key: str) -> None:

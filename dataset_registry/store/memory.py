@@ -57,7 +57,7 @@ class MemoryStore:
     def uri(self, key: str) -> str:
         return f"memory:///{key}"
 
-    def upload_url(self, key: str, lasts: timedelta) -> None:
+    def upload_url(self, key: str, size: int, lasts: timedelta) -> None:
         checked_key(key)
 
     def delete(self, key: str) -> None:

@@ -7,7 +7,7 @@ request that S3 then checks, and streams large files in parts. It does not survi
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from io import BufferedReader, RawIOBase
 from pathlib import Path
 from random import random
@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 from dataset_registry.errors import CorruptionError, InputError, RetryLater, StorageError
 from dataset_registry.store.local import CACHE_BYTES, cache_folder
 from dataset_registry.store.protocol import KEY, Store, StoredObject, checked_key, cut_short, missing
+from dataset_registry.store.signing import Credentials, signed_url
 from dataset_registry.store.spool import tidy
 
 if TYPE_CHECKING:
@@ -171,11 +172,28 @@ class ObjectStore:
     def uri(self, key: str) -> str:
         return f"{self._bucket}/{self._path(key)}"
 
-    def upload_url(self, key: str, lasts: timedelta) -> str:
+    def upload_url(self, key: str, size: int, lasts: timedelta) -> str | None:
         import obstore
 
+        credentials = self._credentials()
+        if credentials is None:  # of another kind: a signature of the size takes the secret itself
+            return None
         with self._errors(key):
-            return str(obstore.sign(cast(Any, self._client), "PUT", self._path(key), lasts))
+            address = str(obstore.sign(cast(Any, self._client), "PUT", self._path(key), lasts)).partition("?")[0]
+        return signed_url("PUT", address, {"content-length": str(size)}, credentials, datetime.now(UTC), lasts)
+
+    def _credentials(self) -> Credentials | None:
+        """The keys that this store was given, or that the environment has; None where they are neither."""
+        if not self._bucket.startswith("s3"):
+            return None
+        found: dict[str, str | None] = {}
+        for name in ("access_key_id", "secret_access_key", "region", "session_token"):
+            given = self._config.get(name) or self._config.get(f"aws_{name}")
+            found[name] = given or os.environ.get(f"AWS_{name.upper()}")
+        key_id, secret = found["access_key_id"], found["secret_access_key"]
+        if key_id is None or secret is None:
+            return None
+        return Credentials(key_id, secret, found["region"] or "us-east-1", found["session_token"])
 
     def delete(self, key: str) -> None:
         import obstore

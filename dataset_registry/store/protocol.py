@@ -93,8 +93,8 @@ class Store(Protocol):
     def uri(self, key: str) -> str:
         """The address under which another engine can read the object."""
 
-    def upload_url(self, key: str, lasts: timedelta) -> str | None:
-        """An address to which anybody who knows it may PUT the object for so long, None where there is no such thing."""
+    def upload_url(self, key: str, size: int, lasts: timedelta) -> str | None:
+        """An address to which anybody who knows it may PUT an object of this many bytes for so long, None where there is none."""
 
     def delete(self, key: str) -> None:
         """Remove an object. An absent key is not an error: deletions are repeated after a crash."""

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Path, Request
 
 from dataset_registry.operations import stored
+from dataset_registry.operations.access import authorize_some_write
 from dataset_registry.operations.put import hold_for_upload
 from dataset_registry.server.asking import Asking, Idempotent
 from dataset_registry.server.uploads import Upload, Uploads
@@ -50,13 +51,19 @@ def begin_upload(request: Request, access: Asking, uploads: Growing, body: Uploa
     """Begin an upload that can be gone on with after a broken connection: PATCH its bytes, then commit it.
 
     With `direct`, `file_size` and `content_hash`, a server whose store can do it answers with an `upload_url`: PUT the content
-    there instead, within the hour. It is read and checked before it counts.
+    there instead, within the hour, with that Content-Length. It is read and checked before it counts.
+
+    Bytes that were announced or received count against a quota, of the user and of the server, until they are committed or the
+    upload expires.
     """
+    with access.catalog.read() as tx:
+        authorize_some_write(access, tx)
+    uploads.check_quota(access.actor.name, body.file_size or 0)
     url = key = None
     direct = body.direct and request.app.state.settings.direct_uploads and (body.file_size or 0) <= _ONE_PUT
     if direct and body.content_hash is not None and body.file_size is not None:
         key = hold_for_upload(access, body.content_hash)
-        url = access.store.upload_url(key, _DIRECT_FOR)
+        url = access.store.upload_url(key, body.file_size, _DIRECT_FOR)
     upload = uploads.begin(access.actor.name, body.file_size, body.content_hash, key if url else None)
     return _upload(uploads, upload).model_copy(update={"upload_url": url})
 
