@@ -270,9 +270,9 @@ def make(
 def _new_bytes(access: Access, tx: Transaction, change: Change, entered: Entered, stored_bytes: int) -> int:
     """What a commit says that it added: the bytes that it stored. Who may not read everything is told instead the size of the
     contents that it could not read before, whether others have them or not."""
-    if readable(access, tx) is None:
-        return stored_bytes
     sizes = {entered.files[f.content_hash]: f.size for c in change.put.values() for f in c.staged.spooled}
+    if stored_bytes == sum(sizes.values()) or readable(access, tx) is None:
+        return stored_bytes
     return sum(sizes[file_id] for file_id in sizes.keys() - readable_files(access, tx, list(sizes)))
 
 

@@ -85,8 +85,10 @@ def hits_without_holds(patch: Patch) -> None:
         new = {content_hash: what for content_hash, what in wanted.items() if content_hash not in seen}
         return real_put(access, new, *how, **options) if new else put.Held()
 
-    def remembered(tx: Transaction, hashes: Sequence[str]) -> tuple[dict[str, Any], set[str]]:
-        found, damaged = real_look(tx, hashes)
+    def remembered(
+        tx: Transaction, hashes: Sequence[str], tables: Sequence[str] = ()
+    ) -> tuple[dict[str, Any], set[str]]:
+        found, damaged = real_look(tx, hashes, tables)
         return found | {content_hash: seen[content_hash] for content_hash in hashes if content_hash in seen}, damaged
 
     patch(commit, "put", careless_put)

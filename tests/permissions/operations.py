@@ -26,8 +26,10 @@ from tests.permissions.subjects import (
     Open,
     Others,
     OwnToken,
+    OwnUpload,
     Rename,
     Revoke,
+    Writer,
 )
 from tests.permissions.world import POLICY, World
 
@@ -468,8 +470,8 @@ OPERATIONS = (
     Operation(
         "ask what is stored", Anybody(), None, post(at("contents/known"), lambda w: {"hashes": [w.hash]}), shows=_hash
     ),
-    Operation("begin an upload", Anybody(), None, post(at("uploads"), lambda w: {"file_size": 5})),
-    Operation("look at one's own upload", Anybody(), None, get(lambda w: f"uploads/{w.own_upload}")),
+    Operation("begin an upload", Writer(), None, post(at("uploads"), lambda w: {"file_size": 5})),
+    Operation("look at one's own upload", OwnUpload(), None, get(lambda w: f"uploads/{w.own_upload}")),
     Operation("look at somebody else's upload", Nobody(), None, get(lambda w: f"uploads/{w.foreign_upload}")),
     Operation(
         "append to somebody else's upload",

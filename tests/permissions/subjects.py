@@ -57,6 +57,12 @@ class Subject:
         granted = 0 if self.scope else ADMIN if self.is_owner or self.role == "administrator" else self.file
         return min(granted or (READ if self.on(DATASET) else 0), self.cap)
 
+    @property
+    def writes_somewhere(self) -> bool:
+        """Whether there is anything to which it may write."""
+        granted = max(self.dataset, self.group, self.foreign, self.prefix) >= WRITE
+        return self.cap >= WRITE and (self.role != "guest" or granted)
+
     def may_create(self, name: str) -> bool:
         if self.cap < WRITE or not name.startswith(self.scope):
             return False
@@ -205,6 +211,22 @@ class Anybody(Need):
 
     def of(self, subject: Subject) -> Verdict:
         return None
+
+
+@dataclass(frozen=True)
+class Writer(Need):
+    """A user who may write to anything."""
+
+    def of(self, subject: Subject) -> Verdict:
+        return None if subject.writes_somewhere else PermissionDenied
+
+
+@dataclass(frozen=True)
+class OwnUpload(Need):
+    """What who may write to nothing never began is not there."""
+
+    def of(self, subject: Subject) -> Verdict:
+        return NotFound if subject.role == "guest" and not subject.writes_somewhere else None
 
 
 @dataclass(frozen=True)

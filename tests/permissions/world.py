@@ -86,7 +86,9 @@ def built(catalog: str, folder: Path, *, serve: bool = True) -> Iterator[World]:
             with world.client(subject) as client:  # its use is noted now, and not in the middle of the matrix
                 assert client.get("whoami").json()["user"] == subject.user
                 if subject.user not in facts.uploads:
-                    facts.uploads[subject.user] = client.post("uploads", json={}).json()["upload_id"]
+                    begun = client.post("uploads", json={})
+                    assert (begun.status_code == 201) == subject.writes_somewhere
+                    facts.uploads[subject.user] = begun.json().get("upload_id", "0" * 32)
         with served.http("somebody") as client:
             facts.foreign_upload = client.post("uploads", json={}).json()["upload_id"]
         served.owner.update_user("disabled", disabled=True)
