@@ -161,6 +161,18 @@ class CatalogOutdated(RegistryError):
     code = "catalog_outdated"
 
 
+class RegistryFrozen(RegistryError):
+    """An administrator made the registry read-only, for a reason that the message gives. Reading goes on."""
+
+    code = "registry_frozen"
+
+
+class StoreMismatch(RegistryError):
+    """A catalog was opened with a store that is not its own."""
+
+    code = "store_mismatch"
+
+
 class NotAdopted(RegistryError):
     """A legacy dataset whose bytes were not taken into the store yet: readable, not writable."""
 

@@ -13,13 +13,14 @@ from dataset_registry.errors import InputError
 from dataset_registry.model.actors import Actor, Grant, Kind, NewToken, Permission, Protection, Token, User
 from dataset_registry.model.audit import AuditCheck, AuditEntry
 from dataset_registry.model.names import split_address, user_name
-from dataset_registry.model.records import FileRecord, RegistryBranch
+from dataset_registry.model.records import FileRecord, Freeze, RegistryBranch
 from dataset_registry.model.retention import Policy
 from dataset_registry.operations import adopt as adoption
-from dataset_registry.operations import audit, datasets, find, grants, refs, stored, users
+from dataset_registry.operations import audit, binding, datasets, find, grants, refs, stored, users
 from dataset_registry.operations import collect as collection
 from dataset_registry.operations import copy as copying
 from dataset_registry.operations import expire as expiry
+from dataset_registry.operations import freeze as freezing
 from dataset_registry.operations import verify as verification
 from dataset_registry.operations.access import Access
 from dataset_registry.operations.progress import Progress, silent
@@ -54,7 +55,8 @@ class Registry:
         JSON files where that pays; readers see the content either way. `door` is what the audit log says of how you came in.
 
         Raises `CatalogOutdated` for a PostgreSQL catalog that needs
-        `dataset-registry db upgrade`, `InputError`, `NotAuthenticated` for a token that lets nobody in.
+        `dataset-registry db upgrade`, `StoreMismatch` for a catalog with another one's store, `InputError`, `NotAuthenticated`
+        for an invalid token.
         """
         if str(folder).lower().startswith(("https://", "http://")):
             if catalog is not None or store is not None or actor is not None or compression is not None:
@@ -80,7 +82,13 @@ class Registry:
             raise
         kept = open_store(store) if isinstance(store, str) else store
         who = Actor(_user(), is_owner=True, door=door) if actor is None else Actor(user_name(actor), door=door)
-        return cls(Access(opened, kept, LocalCopies(kept), who, packing))
+        access = Access(opened, kept, LocalCopies(kept), who, packing)
+        try:
+            binding.bind(access)
+        except BaseException:
+            opened.close()
+            raise
+        return cls(access)
 
     @property
     def actor(self) -> str:
@@ -259,6 +267,24 @@ class Registry:
         """Find out whether anybody changed, removed or added entries since they were sealed."""
         return audit.check(self._access)
 
+    # --- read-only mode --------------------------------------------------------------------------------------------
+
+    def freeze(self, reason: str) -> Freeze:
+        """Make the registry read-only until `unfreeze`: whatever writes fails with `RegistryFrozen`, which gives the reason.
+
+        Other processes obey within two seconds. For administrators. Raises `InputError` (no reason), `PermissionDenied`.
+        """
+        return freezing.freeze(self._access, reason)
+
+    def unfreeze(self) -> None:
+        """End the read-only mode. For administrators. Raises `PermissionDenied`."""
+        freezing.unfreeze(self._access)
+
+    @property
+    def frozen(self) -> Freeze | None:
+        """Why the registry is read-only, None where it is not."""
+        return freezing.frozen(self._access)
+
     # --- branches over all datasets --------------------------------------------------------------------------------
 
     def create_branch(self, name: str, source: str = find.MAIN) -> int:
@@ -434,6 +460,17 @@ class Registry:
 
     def __repr__(self) -> str:
         return f"<Registry {self.location} as {self.actor}>"
+
+
+def rebound(catalog: str, store: str) -> str:
+    """Bind a catalog to a store, whatever it was bound to; the id of the store. For who knows that they belong together."""
+    opened = Catalog(catalog)
+    try:
+        opened.ready()
+        kept = open_store(store)
+        return binding.rebind(Access(opened, kept, LocalCopies(kept), Actor(_user(), is_owner=True, door="cli")))
+    finally:
+        opened.close()
 
 
 def _user() -> str:

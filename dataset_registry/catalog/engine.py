@@ -38,7 +38,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import URL, make_url
 
-from dataset_registry.errors import CatalogOutdated, CorruptionError, InputError, RetryLater, StorageError
+from dataset_registry.errors import (
+    CatalogOutdated,
+    CorruptionError,
+    InputError,
+    RegistryFrozen,
+    RetryLater,
+    StorageError,
+)
 
 try:
     import fcntl
@@ -84,6 +91,8 @@ LOCK_SECONDS = 30
 """How long a statement waits for a lock on PostgreSQL, as `_BUSY_SECONDS` on SQLite."""
 IDLE_SECONDS = 120
 """How long a transaction may do nothing on PostgreSQL before it is ended: a client that hangs holds its locks no longer."""
+FROZEN_SECONDS = 2.0
+"""How long a process may go on writing after the registry was frozen by another one."""
 _PATIENCE = f"-clock_timeout={LOCK_SECONDS}s -cidle_in_transaction_session_timeout={IDLE_SECONDS}s"
 
 
@@ -109,6 +118,7 @@ class Catalog:
         self._lock_file: finalize[..., Catalog] | None = None
         self._lock_descriptor = -1
         self._sqlite_connections: set[Any] = set()
+        self._is_frozen, self._looked_at = False, 0.0
         self.user_ids: dict[str, int] = {}
         """Ids of users that are committed: they never change."""
         _open_catalogs.add(self)
@@ -173,19 +183,22 @@ class Catalog:
         with _translated(self.address), engine.connect() as connection:
             yield connection
 
-    def write(self, work: Callable[[Transaction], _Result], *, durable: bool = True) -> _Result:
+    def write(
+        self, work: Callable[[Transaction], _Result], *, durable: bool = True, while_frozen: bool = False
+    ) -> _Result:
         """Run `work` in one transaction, and again when somebody got between. One that is not `durable` need not be on the
         disk when it is done: the machine's end may undo it, that of a process cannot.
 
         Everything that writes checks before it writes, so an integrity error means that another transaction changed
         the answer in the meantime: the second run sees the change and says what it means. Deadlocks, serialization
         failures and connections that break before the commit likewise. Raises `RetryLater` when that goes on, and when
-        a connection breaks during the commit: then nobody knows whether it went through.
+        a connection breaks during the commit: then nobody knows whether it went through. Raises `RegistryFrozen` for work that
+        is not done `while_frozen`.
         """
         for attempt in range(_ATTEMPTS):
             try:
                 with _translated(self.address), self.queued():
-                    return self._attempt(work, durable=durable)
+                    return self._attempt(work, durable=durable, while_frozen=while_frozen)
             except (exc.IntegrityError, _Interrupted) as error:
                 if attempt == _ATTEMPTS - 1:
                     raise RetryLater(
@@ -196,7 +209,7 @@ class Catalog:
                 sleep(random() * 0.02 * 2**attempt)
         raise AssertionError("unreachable")
 
-    def _attempt(self, work: Callable[[Transaction], _Result], *, durable: bool) -> _Result:
+    def _attempt(self, work: Callable[[Transaction], _Result], *, durable: bool, while_frozen: bool) -> _Result:
         try:
             connection = self.writer.connect()
         except exc.OperationalError as error:
@@ -208,6 +221,10 @@ class Catalog:
                 connection.begin()
                 if not durable and not self.is_sqlite:
                     connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+                if while_frozen:
+                    self._looked_at = 0.0  # what it is about to change
+                else:
+                    self._refuse_frozen(connection)
                 result = work(connection)
             except exc.DBAPIError as error:
                 if error.connection_invalidated:
@@ -215,6 +232,21 @@ class Catalog:
                 raise
             connection.commit()
         return result
+
+    def _refuse_frozen(self, tx: Transaction) -> None:
+        """Raise `RegistryFrozen` while the registry is. Looked at now and then: each commit would pay for it."""
+        if not self._is_frozen and monotonic() - self._looked_at < FROZEN_SECONDS:
+            return
+        found = tx.exec_driver_sql("SELECT value FROM registry_settings WHERE name = 'frozen'").scalar()
+        self._looked_at, self._is_frozen = monotonic(), found is not None
+        if found is not None:
+            why = json.loads(found)
+            raise RegistryFrozen(
+                f"The registry is read-only since {why['at'][:16]}: {why['reason']} ({why['by']}). Reading goes on. "
+                "An administrator ends it with: dataset-registry unfreeze",
+                reason=why["reason"],
+                by=why["by"],
+            )
 
     def revision(self) -> str | None:
         """The revision the catalog has, None for a database without one."""

@@ -54,6 +54,15 @@ users = Table(
     sqlite_autoincrement=True,
 )
 
+# What is about the registry as a whole: see catalog/settings.py.
+registry_settings = Table(
+    "registry_settings",
+    metadata,
+    Column("name", String(50), primary_key=True),
+    Column("value", Text, nullable=False),
+    Column("updated_at", Timestamp, nullable=False, default=utc_now(), server_default=_NOW),
+)
+
 datasets = Table(
     "datasets",
     metadata,

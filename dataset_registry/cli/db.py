@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from dataset_registry.cli.place import CatalogOption
+from dataset_registry.cli.output import Yes, confirmed
+from dataset_registry.cli.place import STORE_VARIABLE, CatalogOption
 
 app = typer.Typer(no_args_is_help=True, help="The catalog's tables: which revision they have, and how to change it.")
 
@@ -45,6 +46,22 @@ def downgrade(
         before = opened.revision()
         migrate.downgrade(opened, revision)
         typer.echo(f"{opened.address}: {before or 'no tables'} -> {opened.revision() or 'no tables'}")
+
+
+@app.command()
+def bind(
+    catalog: CatalogOption,
+    store: Annotated[str, typer.Option("--store", envvar=STORE_VARIABLE, help="The store that is the catalog's.")],
+    yes: Yes = False,
+) -> None:
+    """Bind the catalog to a store that carries another id, or none: after a restore, or when the store was moved.
+
+    A registry refuses to open with a store that is not its own. Check first that no other registry uses the store.
+    """
+    from dataset_registry.registry import rebound
+
+    if confirmed("Bind the catalog to this store?", yes=yes):
+        typer.echo(f"bound to the store {rebound(catalog, store)}")
 
 
 @app.command()

@@ -2,13 +2,13 @@
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from dataset_registry.errors import InputError
+from dataset_registry.errors import InputError, RegistryError
 
 if TYPE_CHECKING:
     from dataset_registry.registry import Registry
@@ -113,6 +113,7 @@ def here(command: _Command) -> _Command:
     def opening(*arguments: Any, **given: Any) -> None:
         place = {name: given.pop(name) for name in _OPTIONS}
         with opened(**place) as registry:
+            _show_frozen(registry)
             command(registry, *arguments, **given)
 
     own = list(inspect.signature(command).parameters.values())[1:]
@@ -122,6 +123,13 @@ def here(command: _Command) -> _Command:
     opening.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     opening.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return opening  # type: ignore[return-value]
+
+
+def _show_frozen(registry: "Registry") -> None:
+    """Say on standard error that nothing can be written, and why."""
+    with suppress(RegistryError):  # the command itself says what is wrong
+        if (found := registry.frozen) is not None:
+            typer.echo(f"Read-only since {found.at:%Y-%m-%d %H:%M}: {found.reason} ({found.by})", err=True)
 
 
 # --- completing names in the shell ---------------------------------------------------------------------------------

@@ -92,6 +92,25 @@ def expire(
 
 @app.command()
 @here
+def freeze(
+    registry: "Registry",
+    reason: Annotated[str, typer.Option(help="Why: everybody who wants to write is shown it.")],
+) -> None:
+    """Make the registry read-only, for a migration or an incident. Reading goes on; unfreeze ends it."""
+    found = registry.freeze(reason)
+    typer.echo(f"{registry.location} is read-only: {found.reason}")
+
+
+@app.command()
+@here
+def unfreeze(registry: "Registry") -> None:
+    """End the read-only mode of the registry."""
+    registry.unfreeze()
+    typer.echo(f"{registry.location} can be written to")
+
+
+@app.command()
+@here
 def collect(
     registry: "Registry",
     older_than: OlderThan = "1d",

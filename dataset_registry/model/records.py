@@ -140,6 +140,15 @@ class PointerRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Freeze:
+    """Why a registry is read-only, who said so, and since when."""
+
+    reason: str
+    by: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class InputVersion:
     """A version that was read to produce another, exactly: the ref asked for, and what it named at that moment.
 

@@ -132,6 +132,12 @@ class _ServedFiles:
     def upload_url(self, key: str, size: int, lasts: timedelta) -> None:
         """A server's store is reached by its own uploads."""
 
+    def identity(self) -> None:
+        """A server knows its own store."""
+
+    def claim(self, identity: str) -> str:
+        raise self._read_only()
+
     def put(self, key: str, source: Path | bytes) -> int:
         raise self._read_only()
 

@@ -11,7 +11,7 @@ from dataset_registry.errors import InputError
 from dataset_registry.model.actors import Grant, Kind, NewToken, Permission, Protection, Token, User
 from dataset_registry.model.audit import AuditCheck, AuditEntry
 from dataset_registry.model.names import dataset_name
-from dataset_registry.model.records import FileRecord, NewDataset, RegistryBranch
+from dataset_registry.model.records import FileRecord, Freeze, NewDataset, RegistryBranch
 from dataset_registry.model.retention import Policy, Rule
 from dataset_registry.operations import find
 from dataset_registry.operations.adopt import Adoption, AdoptionPlan
@@ -26,7 +26,15 @@ from dataset_registry.remote.contents import ServedContents
 from dataset_registry.remote.dataset import RemoteDataset, RemoteDraft
 from dataset_registry.wire.datasets import DatasetShape, RegistryBranchShape
 from dataset_registry.wire.files import FileShape, ObjectsShape
-from dataset_registry.wire.people import GrantShape, NewTokenShape, ProtectionShape, TokenShape, UserShape, WhoShape
+from dataset_registry.wire.people import (
+    FreezeShape,
+    GrantShape,
+    NewTokenShape,
+    ProtectionShape,
+    TokenShape,
+    UserShape,
+    WhoShape,
+)
 from dataset_registry.wire.shapes import CountShape
 from dataset_registry.wire.upkeep import (
     AdoptionPlanShape,
@@ -73,6 +81,17 @@ class RemoteRegistry(Registry):
     @property
     def location(self) -> str:
         return self._client.url
+
+    def freeze(self, reason: str) -> Freeze:
+        return self._client.post("freeze", FreezeShape, {"reason": reason}).freeze()
+
+    def unfreeze(self) -> None:
+        self._client.delete("freeze", CountShape)
+
+    @property
+    def frozen(self) -> Freeze | None:
+        found = self._client.get("whoami", WhoShape).frozen
+        return found.freeze() if found is not None else None
 
     def close(self) -> None:
         self._client.close()

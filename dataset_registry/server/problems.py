@@ -33,6 +33,8 @@ STATUS: Mapping[type[errors.RegistryError], int] = {
     errors.NotAuthenticated: 401,
     errors.CatalogOutdated: 503,
     errors.NotAdopted: 409,
+    errors.RegistryFrozen: 423,
+    errors.StoreMismatch: 503,
     errors.StorageError: 507,
     errors.CorruptionError: 500,
 }
@@ -48,7 +50,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         "model": Problem,
         "content": CONTENT,
     }
-    for status in (400, 401, 403, 404, 405, 408, 409, 412, 413, 422, 429, 500, 503, 507)
+    for status in (400, 401, 403, 404, 405, 408, 409, 412, 413, 422, 423, 429, 500, 503, 507)
 }
 """What every route may answer beside what it is for."""
 

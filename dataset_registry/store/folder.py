@@ -4,14 +4,14 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from time import time
 from typing import BinaryIO
 
 from dataset_registry.errors import StorageError
-from dataset_registry.store.protocol import KEY, Store, StoredObject, checked_key, cut_short, missing
+from dataset_registry.store.protocol import IDENTITY, KEY, Store, StoredObject, checked_key, cut_short, missing
 from dataset_registry.store.spool import SPOOL, storage_error, tidy
 
 
@@ -161,6 +161,30 @@ class FolderStore:
                 except FileNotFoundError:
                     continue
                 yield StoredObject(entry.name, facts.st_size, facts.st_mtime)
+
+    def identity(self) -> str | None:
+        try:
+            return (self._root / IDENTITY).read_text().strip() or None
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise storage_error(error, f"The store at {self._root} cannot be read") from error
+
+    def claim(self, identity: str) -> str:
+        aside = self._root / f"{IDENTITY}.{identity}"
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+            aside.write_text(identity + "\n")
+            _sync(aside)
+            with suppress(FileExistsError):
+                os.link(aside, self._root / IDENTITY)  # whole or not at all, and the first one stays
+            _sync(self._root)
+        except OSError as error:
+            raise storage_error(error, f"The store at {self._root} refused to write") from error
+        finally:
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
+        return self.identity() or identity
 
     def tidy(self, older_than: float) -> int:
         freed = tidy(self.scratch, older_than)

@@ -23,6 +23,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self.location = "memory"
         self._objects: dict[str, tuple[bytes, float]] = {}
+        self._identity: str | None = None
         self._lock = threading.Lock()
         self.scratch = Path(mkdtemp(prefix="dataset-registry-"))
         weakref.finalize(self, rmtree, self.scratch, ignore_errors=True)
@@ -67,6 +68,14 @@ class MemoryStore:
     def list(self) -> Iterator[StoredObject]:
         for key, (data, modified) in list(self._objects.items()):
             yield StoredObject(key, len(data), modified)
+
+    def identity(self) -> str | None:
+        return self._identity
+
+    def claim(self, identity: str) -> str:
+        with self._lock:
+            self._identity = self._identity or identity
+            return self._identity
 
     def tidy(self, older_than: float) -> int:
         return 0

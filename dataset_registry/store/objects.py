@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from dataset_registry.errors import CorruptionError, InputError, RetryLater, StorageError
 from dataset_registry.store.local import CACHE_BYTES, cache_folder
-from dataset_registry.store.protocol import KEY, Store, StoredObject, checked_key, cut_short, missing
+from dataset_registry.store.protocol import IDENTITY, KEY, Store, StoredObject, checked_key, cut_short, missing
 from dataset_registry.store.signing import Credentials, signed_url
 from dataset_registry.store.spool import tidy
 
@@ -212,6 +212,32 @@ class ObjectStore:
                 for found in page:
                     if KEY.fullmatch(name := found["path"].rpartition("/")[2]):
                         yield StoredObject(name, found["size"], found["last_modified"].timestamp())
+
+    def identity(self) -> str | None:
+        import obstore
+
+        try:
+            with self._errors(None):
+                return bytes(obstore.get(self._client, self._identity_path).bytes()).decode().strip() or None
+        except CorruptionError:
+            return None
+
+    def claim(self, identity: str) -> str:
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, NotSupportedError
+
+        with self._errors(None):
+            try:
+                obstore.put(self._client, self._identity_path, identity.encode(), mode="create", use_multipart=False)
+            except AlreadyExistsError:
+                pass
+            except NotSupportedError:  # a store without conditional writes: the last one of several stays
+                obstore.put(self._client, self._identity_path, identity.encode(), use_multipart=False)
+        return self.identity() or identity
+
+    @property
+    def _identity_path(self) -> str:
+        return f"{self._prefix}/{IDENTITY}" if self._prefix else IDENTITY
 
     def tidy(self, older_than: float) -> int:
         return tidy(self.scratch, older_than)

@@ -52,6 +52,10 @@ class StoredObject:
     modified: float
 
 
+IDENTITY = "registry-id"
+"""The name, beside the objects, under which a store carries its id."""
+
+
 class Store(Protocol):
     """Immutable objects under keys of the form `<sha256>.<uuid>`."""
 
@@ -101,6 +105,12 @@ class Store(Protocol):
 
     def list(self) -> Iterator[StoredObject]:
         """Every object of ours, in no order. What was put or deleted meanwhile may or may not appear."""
+
+    def identity(self) -> str | None:
+        """The id that the store was given, None for one that has none. Raises `StorageError`, `RetryLater`."""
+
+    def claim(self, identity: str) -> str:
+        """Give the store an id where it has none; the one that it has now. Of several at once, one is first."""
 
     def tidy(self, older_than: float) -> int:
         """Remove what writers that died left behind outside the objects, when it is this many seconds old; how many

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from dataset_registry.model.actors import Grant, NewToken, Permission, Protection, Token, User
+from dataset_registry.model.records import Freeze
 from dataset_registry.wire.shapes import Name, Request, Shape
 
 PermissionText = Annotated[Permission, Field(description="`read` < `write` < `admin`")]
@@ -115,11 +116,33 @@ class NewTokenShape(Shape):
         return NewToken(self.token.token(), self.secret)
 
 
+class FreezeIn(Request):
+    """Why the registry becomes read-only: everybody who wants to write is shown it."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+class FreezeShape(Shape):
+    """Why the registry is read-only."""
+
+    reason: str
+    by: str
+    at: datetime
+
+    @classmethod
+    def of(cls, found: Freeze) -> "FreezeShape":
+        return cls(reason=found.reason, by=found.by, at=found.at)
+
+    def freeze(self) -> Freeze:
+        return Freeze(self.reason, self.by, self.at)
+
+
 class WhoShape(Shape):
-    """Who the token in use lets in, and for what."""
+    """Who the token in use lets in, and for what; and why nothing may be written, where that is so."""
 
     user: str
     token: TokenShape | None
+    frozen: FreezeShape | None = None
 
 
 class GrantIn(Request):

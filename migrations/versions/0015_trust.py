@@ -1,4 +1,5 @@
-"""Trust: inputs are identified by their version, not by a name; the name of a deleted tag is refused to branches, too."""
+"""Trust: inputs are identified by their version, not by a name; readers hold versions for a limited time; the registry knows its
+store, and whether it is frozen; the name of a deleted tag is refused to branches, too."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -37,6 +38,13 @@ POSTGRESQL = """
 
 def upgrade() -> None:
     guard_names("")
+    op.create_table(
+        "registry_settings",
+        sa.Column("name", sa.String(50), nullable=False),
+        sa.Column("value", sa.Text, nullable=False),
+        sa.Column("updated_at", sa.DateTime, nullable=False, server_default=sa.text("CURRENT_TIMESTAMP")),
+        sa.PrimaryKeyConstraint("name", name="pk_registry_settings"),
+    )
     op.add_column("production_inputs", sa.Column("dataset_id", sa.Integer))
     op.add_column("production_inputs", sa.Column("version_uuid", sa.Uuid))
     with op.batch_alter_table("version_reads") as batch:
@@ -54,6 +62,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_table("registry_settings")
     op.drop_index("idx_version_reads_reader_id", "version_reads")
     with op.batch_alter_table("version_reads") as batch:
         batch.drop_constraint("fk_version_reads_reader_id", type_="foreignkey")

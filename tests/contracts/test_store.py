@@ -201,7 +201,7 @@ def test_spooling_gives_the_digest_and_the_bytes_of_any_stream(tmp_path: Path, s
         spooled = spool.copy(BytesIO(content))
         assert (spooled.content_hash, spooled.size) == (hashlib.sha256(content).hexdigest(), size)
         assert spool.path(spooled).read_bytes() == content
-        assert spool.start(spooled) == content[:16]
+        assert spool.start(spooled) == content[:32]
     assert list((tmp_path / "spool").glob("*")) == []
 
 

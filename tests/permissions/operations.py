@@ -803,6 +803,22 @@ OPERATIONS = (
         cli("verify", "--repair"),
         changes=True,
     ),
+    Operation("see whether it is frozen", Anybody(), lambda r, w: r.frozen),
+    Operation(
+        "freeze",
+        Administrator(),
+        lambda r, w: r.freeze("an incident"),
+        post(at("freeze"), lambda w: {"reason": "an incident"}),
+        cli("freeze", "--reason", "an incident"),
+        changes=True,
+    ),
+    Operation(
+        "unfreeze",
+        Administrator(),
+        lambda r, w: r.unfreeze(),
+        put("DELETE", lambda w: "freeze"),
+        cli("unfreeze"),
+    ),
     Operation(
         "plan an adoption",
         Administrator(),

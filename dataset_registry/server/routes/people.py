@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path, Query
 
 from dataset_registry.server.asking import Asking, Here, Idempotent
 from dataset_registry.wire.people import (
+    FreezeShape,
     GrantIn,
     GrantShape,
     NewTokenShape,
@@ -33,10 +34,14 @@ UserName = Annotated[str | None, Query(max_length=1000, description="A user or a
 
 
 @router.get("/whoami", tags=["users"])
-def whoami(access: Asking) -> WhoShape:
-    """Who your token lets in, and for what."""
-    token = access.actor.token
-    return WhoShape(user=access.actor.name, token=TokenShape.of(token) if token else None)
+def whoami(here: Here, access: Asking) -> WhoShape:
+    """Who your token lets in, and for what; and why the registry is read-only, where it is."""
+    token, frozen = access.actor.token, here.frozen
+    return WhoShape(
+        user=access.actor.name,
+        token=TokenShape.of(token) if token else None,
+        frozen=FreezeShape.of(frozen) if frozen else None,
+    )
 
 
 @router.get("/users", tags=["users"])

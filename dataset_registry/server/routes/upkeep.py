@@ -11,6 +11,7 @@ from dataset_registry.model.retention import Policy, Rule
 from dataset_registry.server import paging
 from dataset_registry.server.asking import Administered, Here
 from dataset_registry.server.paging import Cursor, Limit
+from dataset_registry.wire.people import FreezeIn, FreezeShape
 from dataset_registry.wire.shapes import MOST_IDS, CountShape, Page
 from dataset_registry.wire.upkeep import (
     AdoptionPlanShape,
@@ -97,6 +98,19 @@ def verify(here: Here, body: VerifyIn) -> VerificationShape:
         for f in found.findings
     ]
     return VerificationShape(files=found.files, bytes_read=found.bytes_read, waiting=found.waiting, findings=findings)
+
+
+@router.post("/freeze", tags=["upkeep"])
+def freeze(here: Here, body: FreezeIn) -> FreezeShape:
+    """Make the registry read-only: whatever writes is answered with 423 and the reason. `GET /v1/whoami` shows it, too."""
+    return FreezeShape.of(here.freeze(body.reason))
+
+
+@router.delete("/freeze", tags=["upkeep"])
+def unfreeze(here: Here) -> CountShape:
+    """End the read-only mode."""
+    here.unfreeze()
+    return CountShape(count=1)
 
 
 @router.post("/adopt/plan", tags=["upkeep"])

@@ -1,0 +1,58 @@
+"""Freezing: a registry that is read-only until an administrator says otherwise, with a reason that everybody is shown."""
+
+import json
+from datetime import UTC, datetime
+
+from dataset_registry.catalog import Transaction, settings
+from dataset_registry.errors import InputError
+from dataset_registry.model.records import Freeze
+from dataset_registry.operations import audit
+from dataset_registry.operations.access import Access, administer, admit
+
+_LONGEST = 1000
+
+
+def freeze(access: Access, reason: str) -> Freeze:
+    """Refuse everything that writes, in every process within `FROZEN_SECONDS`. What is under way then still ends.
+
+    Raises `InputError` for a reason that says nothing, `PermissionDenied`.
+    """
+    reason = reason.strip()
+    if not reason or len(reason) > _LONGEST:
+        raise InputError(f"Give a reason of up to {_LONGEST} characters: everybody who wants to write is shown it.")
+    found = Freeze(reason, access.actor.name, datetime.now(UTC))
+
+    def work(tx: Transaction) -> None:
+        administer(access, tx)
+        value = {"reason": found.reason, "by": found.by, "at": found.at.isoformat()}
+        settings.put(tx, settings.FROZEN, json.dumps(value, ensure_ascii=False))
+        audit.note(access, tx, "freeze", after=found.reason)
+
+    access.catalog.write(work, while_frozen=True)
+    return found
+
+
+def unfreeze(access: Access) -> None:
+    """Let everything be written again. Nothing happens where it may be. Raises `PermissionDenied`."""
+
+    def work(tx: Transaction) -> None:
+        administer(access, tx)
+        value = settings.get(tx, settings.FROZEN)
+        if value is not None:
+            settings.remove(tx, settings.FROZEN)
+            audit.note(access, tx, "unfreeze", before=_freeze(value).reason)
+
+    access.catalog.write(work, while_frozen=True)
+
+
+def frozen(access: Access) -> Freeze | None:
+    """Why nothing may be written, None where it may."""
+    with access.catalog.read() as tx:
+        admit(access, tx)
+        value = settings.get(tx, settings.FROZEN)
+    return _freeze(value) if value is not None else None
+
+
+def _freeze(value: str) -> Freeze:
+    found = json.loads(value)
+    return Freeze(found["reason"], found["by"], datetime.fromisoformat(found["at"]))
