@@ -1,5 +1,6 @@
 """Whether the catalog's rows agree with one another: every digest recomputed, every rule looked at. Reads only."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
@@ -7,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import and_, exists, func, or_, select, text, update
 
-from dataset_registry.catalog import manifests
+from dataset_registry.catalog import manifests, structure
 from dataset_registry.catalog.engine import Transaction
 from dataset_registry.catalog.files import users_of
 from dataset_registry.catalog.tables import (
@@ -21,10 +22,11 @@ from dataset_registry.catalog.tables import (
     manifest_index_entries,
     manifest_index_pages,
     manifest_pages,
+    schemas,
     version_index_pages,
     version_parents,
 )
-from dataset_registry.model.manifest import Entry, index_digest, page_digest, sort_key, version_digest
+from dataset_registry.model.manifest import Entry, canonical_json, index_digest, page_digest, sort_key, version_digest
 from dataset_registry.model.parts import TABLE, Part, legacy_parts_digest, parts_digest
 
 _RANGE = 2000
@@ -49,6 +51,19 @@ def database(tx: Transaction) -> Iterator[Problem]:
             yield Problem("database", f"SQLite finds its file damaged: {message}")
     for table, row, parent, _ in tx.execute(text("PRAGMA foreign_key_check")):
         yield Problem("reference", f"row {row} of {table} names a row of {parent} that does not exist")
+
+
+def structure_of(tx: Transaction) -> Iterator[Problem]:
+    """Keys, references, indexes, views and triggers that the database has lost."""
+    yield from (Problem("structure", what) for what in structure.problems(tx))
+
+
+def schema_digests(tx: Transaction) -> Iterator[Problem]:
+    """Schema snapshots that are not what their digest is over."""
+    for _, rows in _ranges(tx, select(schemas.c.id, schemas.c.digest, schemas.c.schema_json), schemas.c.id):
+        for row in rows:
+            if hashlib.sha256(canonical_json(row.schema_json).encode()).hexdigest() != row.digest:
+                yield Problem("schema", f"the schema {row.digest[:12]} was changed since it was captured", (row.id,))
 
 
 def pages(tx: Transaction) -> Iterator[Problem]:

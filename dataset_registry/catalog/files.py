@@ -26,6 +26,7 @@ from dataset_registry.errors import CorruptionError
 from dataset_registry.model.parts import PartsDiff
 from dataset_registry.model.pieces import FileFacts
 from dataset_registry.model.records import FileForm, FileRecord, StoredBytes
+from dataset_registry.model.schema import ComponentSchema
 
 _COLUMNS = (
     files.c.id,
@@ -427,6 +428,20 @@ def posing_as(tx: Transaction, format: str) -> list[FileRecord]:
     named = exists().where(entry.c.file_id == files.c.id, entry.c.format == format)
     query = select(*_COLUMNS).where(_HAS_BYTES, files.c.file_type != format, files.c.damage.is_(None), named)
     return recipes.with_extents(tx, [_record(row) for row in tx.execute(query.order_by(files.c.id))])
+
+
+def captured_after(tx: Transaction, after: int, limit: int) -> list[tuple[FileRecord, ComponentSchema]]:
+    """Up to `limit` files of which something was captured, from the row after this one on, each with every capture of it."""
+    ids = select(file_captures.c.file_id).distinct().where(file_captures.c.file_id > after)
+    chosen = list(tx.execute(ids.order_by(file_captures.c.file_id).limit(limit)).scalars())
+    query = (
+        select(file_captures.c.file_id, schemas.c.schema_json, file_captures.c.statistics_json)
+        .join(schemas, schemas.c.id == file_captures.c.schema_id)
+        .where(file_captures.c.file_id.in_(chosen))
+        .order_by(file_captures.c.file_id, file_captures.c.format, file_captures.c.schema_id)
+    )
+    known = get_many(tx, chosen)
+    return [(known[row[0]], ComponentSchema.from_json(row[1], row[2])) for row in tx.execute(query)]
 
 
 def stored_count(tx: Transaction) -> int:

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 from dataset_registry.catalog import Transaction, audit, datasets
 from dataset_registry.errors import InputError
 from dataset_registry.model.actors import level
 from dataset_registry.model.audit import GENESIS, AuditCheck, AuditEntry, seal_digest
+from dataset_registry.model.records import VersionRecord
 from dataset_registry.operations import find
 from dataset_registry.operations.access import Access, administer, level_on
+from dataset_registry.operations.replay import Replay, record_digest
 
 
 def note(
@@ -41,6 +44,12 @@ def note(
         at=datetime.now(UTC),
     )
     audit.append(tx, entry)
+
+
+def facts_of(version: VersionRecord) -> dict[str, Any]:
+    """What an entry says of a version that came: a digest over its record, and its parents (see `replay`)."""
+    record = record_digest(version.uuid, version.number, version.digest, version.created_by, version.message)
+    return {"record": record, "parents": list(version.parents)}
 
 
 def entries(
@@ -102,7 +111,8 @@ def seal_now(access: Access) -> int:
 
 
 def check(access: Access) -> AuditCheck:
-    """Compute every hash and the chain of seals anew. Changes nothing."""
+    """Compute every hash and the chain of seals anew, and hold what the log says against what is (see `replay`). Changes
+    nothing."""
     problems: list[str] = []
     with access.catalog.snapshot() as tx:
         administer(access, tx)
@@ -125,7 +135,9 @@ def check(access: Access) -> AuditCheck:
             digest, sealed = found.digest, sealed + len(batch)
             batch.clear()
 
+        replayed = Replay()
         for entry, carried in audit.hashed(tx):
+            replayed.add(entry)
             while pending and entry.id > pending[-1].last_id:
                 close()
             if entry.id < 1:
@@ -144,4 +156,5 @@ def check(access: Access) -> AuditCheck:
             if found.first_id != previous + 1:
                 problems.append(f"seal {found.id} does not follow the one before it: a seal between them was removed")
             previous = found.last_id
+        problems += replayed.problems(tx)
     return AuditCheck(count, sealed, digest, tuple(problems))

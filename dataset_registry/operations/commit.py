@@ -262,6 +262,7 @@ def make(
             ref=options.branch,
             before=f"v{start.number}" if start and pointer_exists else None,
             after=f"v{version.number}",
+            **({} if unchanged else audit.facts_of(version)),
             run=options.provenance.run_id if options.provenance else None,
         )
     return _result(change, version, written, unchanged=unchanged, new_bytes=new_bytes)

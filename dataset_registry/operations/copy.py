@@ -169,7 +169,7 @@ def _copy_dataset(
             _copy_version(source, target, copied, version, done)
         progress(f"copying {record.name}", position, len(history))
     for pointer in named:
-        note = target.catalog.write(partial(_point, copied, pointer, numbers))
+        note = target.catalog.write(partial(_point, target, copied, pointer, numbers))
         if note is not None:
             done.notes.append(note)
     done.datasets += 1
@@ -439,7 +439,15 @@ def _unpack(target: Access, dataset: DatasetRecord, shipment: _Shipment, holds: 
             inputs=[productions.find_input(tx, read, among) or _to_come(read, keeps_authors) for read in inputs],
             created_at=production.created_at if keeps_authors else None,
         )
-    audit.note(target, tx, "copy", (dataset.id, dataset.name), after=f"v{made.number}", origin=shipment.origin)
+    audit.note(
+        target,
+        tx,
+        "copy",
+        (dataset.id, dataset.name),
+        after=f"v{made.number}",
+        origin=shipment.origin,
+        **audit.facts_of(made),
+    )
     return 1
 
 
@@ -478,7 +486,9 @@ def _user(tx: Transaction, username: str | None) -> int | None:
 # --- branches and tags ---------------------------------------------------------------------------------------------
 
 
-def _point(dataset: DatasetRecord, pointer: PointerRecord, numbers: Container[int], tx: Transaction) -> str | None:
+def _point(
+    target: Access, dataset: DatasetRecord, pointer: PointerRecord, numbers: Container[int], tx: Transaction
+) -> str | None:
     """Make or move a branch, make a tag; a note when that cannot be without taking something from the target.
 
     `numbers` are the versions that the source has: a copied version that expired there stands in nobody's way.
@@ -495,6 +505,7 @@ def _point(dataset: DatasetRecord, pointer: PointerRecord, numbers: Container[in
             )
         base = versions.by_number(tx, dataset.id, pointer.base) if pointer.base is not None else None
         pointers.create(tx, dataset.id, pointer.name, version.id, is_tag=pointer.is_tag, base=base.id if base else None)
+        _note_pointer(target, tx, dataset, pointer, version)
         return None
     if there.version_id == version.id and there.is_tag == pointer.is_tag:
         return None
@@ -503,8 +514,16 @@ def _point(dataset: DatasetRecord, pointer: PointerRecord, numbers: Container[in
     behind = expired or any(node.number == there.version_number for node in line)
     if not there.is_tag and not pointer.is_tag and behind:
         pointers.move(tx, dataset.id, pointer.name, version.id)
+        _note_pointer(target, tx, dataset, pointer, version)
         return None
     kind = "tag" if there.is_tag else "branch"
     return (
         f"the {kind} {pointer.name!r} of {dataset.name} is at v{there.version_number} in the copy, and was left there"
     )
+
+
+def _note_pointer(
+    target: Access, tx: Transaction, dataset: DatasetRecord, pointer: PointerRecord, version: VersionRecord
+) -> None:
+    where = (dataset.id, dataset.name)
+    audit.note(target, tx, "copy", where, ref=pointer.name, after=f"v{version.number}", tag=pointer.is_tag or None)

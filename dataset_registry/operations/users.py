@@ -54,7 +54,10 @@ def create(access: Access, name: str, *, kind: Kind, role: str, members: Sequenc
             users.set_members(tx, user_id, _member_ids(tx, members))
         else:
             grants.grant_to_creator(tx, user_id)
-        audit.note(access, tx, "group.create" if kind == "group" else "user.create", after=name, role=given)
+        if kind == "group":
+            audit.note(access, tx, "group.create", after=name, members=sorted(members))
+        else:
+            audit.note(access, tx, "user.create", after=name, role=given)
         return get(tx, name)
 
     return access.catalog.write(work)

@@ -1,0 +1,145 @@
+"""Replaying: what the audit log says that branches, tags, versions, users and grants are, held against what they are.
+
+A change that went past the registry has no entry: whoever edits a row as the owner of the database leaves the log behind. What
+the log does not tell (what was there before it, or was written by a release that noted less) is let pass.
+"""
+
+import hashlib
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from dataset_registry.catalog import Transaction, datasets, grants, pointers, users, versions
+from dataset_registry.model.audit import AuditEntry
+from dataset_registry.model.manifest import canonical_json
+from dataset_registry.model.records import VersionRecord
+
+_Ref = tuple[int, str]
+
+
+def record_digest(uuid: UUID | None, number: int, digest: str | None, author: str | None, message: str | None) -> str:
+    """What an entry notes of a version: a digest over what never changes in its row."""
+    facts = canonical_json([str(uuid), number, digest, author, message])
+    return hashlib.sha256(facts.encode()).hexdigest()[:32]
+
+
+@dataclass(slots=True)
+class Replay:
+    """What follows from the entries that were read so far."""
+
+    refs: dict[_Ref, tuple[str, bool] | None] = field(default_factory=dict)
+    """The version (`v3`) that each branch or tag names, and whether it is a tag; None for one that was deleted."""
+    told: set[int] = field(default_factory=set)
+    """The datasets whose whole life is in the log."""
+    versions: dict[tuple[int, int], tuple[str, tuple[int, ...]]] = field(default_factory=dict)
+    """The digest of each version's record, and its parents, by dataset and number."""
+    roles: dict[str, str | None] = field(default_factory=dict)
+    disabled: dict[str, bool] = field(default_factory=dict)
+    members: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    grants: dict[tuple[str, str, str], str | None] = field(default_factory=dict)
+    """The permission of each user on each resource: (kind, dataset's id or name, user)."""
+
+    def add(self, entry: AuditEntry) -> None:
+        """Read the next entry."""
+        dataset, details = entry.dataset_id, entry.details
+        match entry.action:
+            case "dataset.create" if dataset is not None:
+                self.told.add(dataset)
+                self.grants["dataset", str(dataset), entry.actor] = "admin"
+            case "dataset.delete" if dataset is not None:
+                self.refs = {ref: at for ref, at in self.refs.items() if ref[0] != dataset}
+            case "commit" | "copy" if dataset is not None and entry.after is not None:
+                if "record" in details:
+                    parents = tuple(int(number) for number in details.get("parents", ()))
+                    self.versions[dataset, int(entry.after[1:])] = (str(details["record"]), parents)
+                elif entry.action == "copy" and entry.ref is None:
+                    self.told.discard(dataset)  # by a release that did not note where the branches of a copy are
+                if entry.ref is not None:
+                    self.refs[dataset, entry.ref] = (entry.after, bool(details.get("tag", False)))
+            case "branch.create" | "branch.move" | "tag.create" if dataset is not None and entry.ref is not None:
+                self.refs[dataset, entry.ref] = (str(entry.after), entry.action == "tag.create")
+            case "branch.delete" | "tag.delete" if dataset is not None and entry.ref is not None:
+                self.refs[dataset, entry.ref] = None
+            case "registry-branch.create" if entry.ref is not None:
+                for (where, name), at in list(self.refs.items()):
+                    if name == entry.after and at is not None and not at[1]:
+                        self.refs[where, entry.ref] = at
+            case "registry-branch.delete" if entry.ref is not None:
+                self.refs |= {ref: None for ref, at in self.refs.items() if ref[1] == entry.ref and at and not at[1]}
+            case "user.create" | "group.create" if entry.after is not None:
+                self.roles[entry.after] = details.get("role")
+                if "members" in details:
+                    self.members[entry.after] = tuple(details["members"])
+            case "user.update" if entry.after is not None:
+                if "role" in details:
+                    self.roles[entry.after] = details["role"]
+                if "disabled" in details:
+                    self.disabled[entry.after] = details["disabled"]
+            case "group.update" if entry.after is not None:
+                self.members[entry.after] = tuple(details["members"])
+            case "grant" | "revoke":
+                said = str(entry.after if entry.action == "grant" else entry.before)
+                permission, _, user = said.partition(" for ")
+                kind = str(details.get("on", "dataset"))
+                name = str(dataset) if dataset is not None else str(details.get("name"))
+                self.grants[kind, name, user] = permission if entry.action == "grant" else None
+
+    def problems(self, tx: Transaction) -> Iterator[str]:
+        """What is otherwise than the log says, a sentence each."""
+        names = {found.id: found.name for found in datasets.all_of(tx, "")}
+        for dataset_id, name in names.items():
+            yield from self._of_pointers(tx, dataset_id, name)
+            known = {v.number: v for v in versions.all_of(tx, dataset_id)}
+            for number, version in known.items():
+                if (noted := self.versions.get((dataset_id, number))) is not None:
+                    yield from _of_version(version, known.keys(), *noted)
+        yield from self._of_users(tx)
+        yield from self._of_grants(tx, names)
+
+    def _of_pointers(self, tx: Transaction, dataset_id: int, name: str) -> Iterator[str]:
+        there = {found.name: (f"v{found.version_number}", found.is_tag) for found in pointers.all_of(tx, dataset_id)}
+        for ref, now in there.items():
+            noted = self.refs.get((dataset_id, ref))
+            kind = "tag" if now[1] else "branch"
+            if noted is None:
+                if (dataset_id, ref) in self.refs or dataset_id in self.told:
+                    yield f"the {kind} {ref!r} of {name} is at {now[0]} without an entry that created it"
+            elif noted != now:
+                yield f"the {kind} {ref!r} of {name} is at {now[0]}, and its last entry says {noted[0]}: it was moved"
+        for (where, ref), noted in self.refs.items():
+            if where == dataset_id and noted is not None and ref not in there:
+                yield f"{'the tag' if noted[1] else 'the branch'} {ref!r} of {name} is gone without an entry"
+
+    def _of_users(self, tx: Transaction) -> Iterator[str]:
+        for user in users.all_of(tx):
+            if user.name not in self.roles:
+                yield f"the user {user.name!r} exists without an entry that created it"
+            elif self.roles[user.name] != user.role:
+                yield f"the role of {user.name!r} is {user.role}, and its last entry says {self.roles[user.name]}"
+            if self.disabled.get(user.name, False) != (user.disabled_at is not None) and user.name in self.roles:
+                yield f"{user.name!r} was {'disabled' if user.disabled_at else 'enabled'} without an entry"
+            if user.name in self.members and set(self.members[user.name]) != set(user.members):
+                yield f"the members of {user.name!r} are {', '.join(user.members)}, and its last entry says otherwise"
+
+    def _of_grants(self, tx: Transaction, names: dict[int, str]) -> Iterator[str]:
+        there = {}
+        for grant in grants.grants(tx):
+            resource = grant.resource
+            if grant.resource_type == "dataset":
+                resource = next((str(i) for i, name in names.items() if name == grant.resource), grant.resource)
+            there[grant.resource_type, resource, grant.user] = grant
+        created = {(str(d.id), d.created_by) for d in datasets.all_of(tx, "")}
+        for (kind, resource, user), grant in there.items():
+            noted = self.grants.get((str(kind), resource, user))
+            is_creators = kind == "dataset" and grant.permission == "admin" and (resource, user) in created
+            if noted != grant.permission and not is_creators:
+                yield f"{user!r} has {grant.permission} on {grant.resource!r} without an entry that granted it"
+
+
+def _of_version(version: VersionRecord, known: Container[int], record: str, parents: tuple[int, ...]) -> Iterator[str]:
+    name = f"{version.dataset}@v{version.number}"
+    now = record_digest(version.uuid, version.number, version.digest, version.created_by, version.message)
+    if now != record:
+        yield f"the author, the message or the digest of {name} is another one than it was committed with"
+    if lost := [parent for parent in parents if parent in known and parent not in version.parents]:
+        yield f"{name} has lost its parent v{lost[0]}, which is still there"
