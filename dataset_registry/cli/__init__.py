@@ -11,6 +11,7 @@ import typer
 
 from dataset_registry import errors
 from dataset_registry.cli import data, db, people, refs, serving, upkeep
+from dataset_registry.cli.output import say
 
 EXIT_CODES: dict[type[errors.RegistryError], int] = {
     errors.RegistryError: 1,
@@ -63,7 +64,7 @@ def main() -> None:
     try:
         app()
     except errors.RegistryError as error:
-        typer.echo(f"error: {error}", err=True)
+        say(f"error: {error}", lines=True, err=True)
         raise SystemExit(exit_code(error)) from (error if os.environ.get("DATASET_REGISTRY_DEBUG") else None)
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

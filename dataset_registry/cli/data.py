@@ -13,10 +13,12 @@ from dataset_registry.cli.output import (
     Yes,
     confirmed,
     count_of,
+    first_line,
     moment,
     print_facts,
     print_json,
     print_table,
+    say,
     size,
     working,
 )
@@ -55,7 +57,7 @@ def init(
     """Make an embedded registry: a SQLite catalog and a folder of files."""
     existed = (folder.expanduser() / "catalog.sqlite").exists()
     with place.opened(str(folder), None, None) as registry:
-        typer.echo(f"{registry.location} {'is a registry already' if existed else 'is a registry now'}")
+        say(f"{registry.location} {'is a registry already' if existed else 'is a registry now'}")
 
 
 @app.command()
@@ -105,7 +107,7 @@ def datasets(
     if as_json:
         print_json([DatasetShape.of(dataset.record) for dataset in found])
         return
-    rows = [[d.id, d.name, d.description, d.record.created_by, moment(d.record.created_at)] for d in found]
+    rows = [[d.id, d.name, first_line(d.description), d.record.created_by, moment(d.record.created_at)] for d in found]
     print_table(["id", "name", "description", "by", "made"], rows)
 
 
@@ -173,13 +175,13 @@ def put(
     if as_json:
         print_json(CommitShape.of(result))
     elif result.unchanged:
-        typer.echo(f"{draft.version} on {branch} has this already: nothing changed")
+        say(f"{draft.version} on {branch} has this already: nothing changed")
     else:
         new = f"{size(result.new_bytes)} new of {size(result.total_bytes)}"
-        typer.echo(f"{draft.version} on {branch}, {(draft.version.digest or '')[:8]}: {new}")
+        say(f"{draft.version} on {branch}, {(draft.version.digest or '')[:8]}: {new}")
     for schema in result.schemas.values():
         for note in (note for table in schema.tables for note in table.notes):
-            typer.echo(f"note: {note}", err=True)
+            say(f"note: {note}", err=True)
 
 
 @app.command()
@@ -206,9 +208,7 @@ def rm(
     with working(f"committing to {dataset}"), found.draft(branch, message=message) as draft:
         for name in names:
             draft.remove(name)
-    typer.echo(
-        f"{draft.version} on {branch}, {(draft.version.digest or '')[:8]}: removed {count_of(len(names), 'component')}"
-    )
+    say(f"{draft.version} on {branch}, {(draft.version.digest or '')[:8]}: removed {count_of(len(names), 'component')}")
 
 
 @app.command()
@@ -232,7 +232,7 @@ def get(
     with working(f"writing {version}"):
         paths = version.checkout(folder, component=component)
     for path in paths:
-        typer.echo(str(path))
+        say(str(path))
 
 
 def _write(stream: BinaryIO) -> None:
@@ -263,12 +263,12 @@ def log(
         label = f"tag: {pointer.name}" if pointer.is_tag else pointer.name
         refs.setdefault(pointer.version_number, []).append(label)
     for line in graph.draw((v.number, v.parents, _line(v, refs.get(v.number, []))) for v in found):
-        typer.echo(line)
+        say(line)
 
 
 def _line(version: "Version", refs: list[str]) -> str:
     where = f" ({', '.join(refs)})" if refs else ""
-    message = (version.message or "").partition("\n")[0]
+    message = first_line(version.message)
     who = f"{version.created_by or 'somebody'}, {moment(version.created_at)}"
     return f"v{version.number} {(version.digest or 'legacy')[:8]}{where} {message} · {who}".replace("  ", " ")
 
@@ -301,7 +301,7 @@ def show(registry: "Registry", address: Address, as_json: AsJson = False) -> Non
         inputs = ", ".join(f"{read.dataset}@v{read.version}" for read in provenance.inputs)
         if provenance.run_id or inputs:
             again = " again, unchanged," if production.unchanged else ""
-            typer.echo(f"produced{again} by run {provenance.run_id or '?'}" + (f" from {inputs}" if inputs else ""))
+            say(f"produced{again} by run {provenance.run_id or '?'}" + (f" from {inputs}" if inputs else ""))
     schema = version.schema
     rows = []
     for c in version.components:
@@ -334,7 +334,7 @@ def schema(
     for name, index, found in captured:
         for table in found.tables:
             label = name + (f"[{index}]" if index else "") + (f"/{table.name}" if table.name else "")
-            typer.echo(f"{label}: {found.format}, {table.rows if table.rows is not None else '?'} rows")
+            say(f"{label}: {found.format}, {table.rows if table.rows is not None else '?'} rows")
             rows = []
             for column in table.columns:
                 facts = table.statistics.get(column.name)
@@ -363,16 +363,16 @@ def diff(
     if as_json:
         print_json(ComparisonShape.of(found))
         return
-    typer.echo(f"{dataset} v{found.before.number} -> v{found.after.number}")
+    say(f"{dataset} v{found.before.number} -> v{found.after.number}")
     for sign, keys in (
         ("+", found.components.added),
         ("-", found.components.removed),
         ("~", found.components.changed),
     ):
         for name, index in keys:
-            typer.echo(f"{sign} {name}{f'[{index}]' if index else ''}")
+            say(f"{sign} {name}{f'[{index}]' if index else ''}")
     for label, parts in found.parts.items():
-        typer.echo(
+        say(
             f"parts of {label}: {parts.removed} became {parts.added} ({parts.removed_rows:,} rows became {parts.added_rows:,}), "
             f"{parts.shared} are the same ({parts.shared_rows:,} rows)"
         )
@@ -380,11 +380,11 @@ def diff(
         reads = ", ".join(
             text for holds, text in ((changes.backward, "backward"), (changes.forward, "forward")) if holds
         )
-        typer.echo(f"columns of {label} ({reads + ' compatible' if reads else 'not compatible'}):")
+        say(f"columns of {label} ({reads + ' compatible' if reads else 'not compatible'}):")
         for change in changes.changes:
-            typer.echo(f"  {change}")
+            say(f"  {change}")
     if not found.components:
-        typer.echo("no difference")
+        say("no difference")
 
 
 # --- datasets as wholes --------------------------------------------------------------------------------------------
@@ -437,7 +437,7 @@ def delete_dataset(registry: "Registry", dataset: DatasetName, yes: Yes = False)
     found = registry.dataset(dataset)
     count = len(found.tree())
     if confirmed(f"Delete {dataset} with {count} versions?", yes=yes):
-        typer.echo(f"{dataset} deleted with {found.delete()} versions")
+        say(f"{dataset} deleted with {found.delete()} versions")
 
 
 def _say(dataset: "Dataset", what: str, as_json: bool) -> None:
@@ -446,7 +446,7 @@ def _say(dataset: "Dataset", what: str, as_json: bool) -> None:
     if as_json:
         print_json(DatasetShape.of(dataset.record))
     else:
-        typer.echo(f"{dataset.name} {what}")
+        say(f"{dataset.name} {what}")
 
 
 # --- versions ------------------------------------------------------------------------------------------------------
@@ -482,7 +482,7 @@ def consumers(registry: "Registry", address: Address, as_json: AsJson = False) -
         print_json([{"dataset_name": name, "version_number": number} for name, number in found])
         return
     for name, number in found:
-        typer.echo(f"{name}@v{number}")
+        say(f"{name}@v{number}")
 
 
 @version_app.command("delete")
@@ -496,7 +496,7 @@ def delete_version(registry: "Registry", address: Address, yes: Yes = False) -> 
     version = dataset.version(ref)
     if confirmed(f"Delete {version}?", yes=yes):
         dataset.delete_version(f"v{version.number}")
-        typer.echo(f"{version} deleted")
+        say(f"{version} deleted")
 
 
 def _list(found: "list[Version]", as_json: bool) -> None:
@@ -506,7 +506,7 @@ def _list(found: "list[Version]", as_json: bool) -> None:
         print_json([VersionShape.of(version.record) for version in found])
         return
     for version in found:
-        typer.echo(_line(version, []))
+        say(_line(version, []))
 
 
 # --- files ---------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dataset_registry.cli.output import Yes, confirmed
+from dataset_registry.cli.output import Yes, confirmed, say
 from dataset_registry.cli.place import STORE_VARIABLE, CatalogOption
 
 app = typer.Typer(no_args_is_help=True, help="The catalog's tables: which revision they have, and how to change it.")
@@ -17,7 +17,7 @@ def current(catalog: CatalogOption) -> None:
     from dataset_registry.catalog import Catalog
 
     with closing(Catalog(catalog)) as opened:
-        typer.echo(opened.revision() or "no tables yet")
+        say(opened.revision() or "no tables yet")
 
 
 @app.command()
@@ -31,7 +31,7 @@ def upgrade(
     with closing(Catalog(catalog)) as opened:
         before = opened.revision()
         migrate.upgrade(opened, revision)
-        typer.echo(f"{opened.address}: {before or 'no tables'} -> {opened.revision()}")
+        say(f"{opened.address}: {before or 'no tables'} -> {opened.revision()}")
 
 
 @app.command()
@@ -45,7 +45,7 @@ def downgrade(
     with closing(Catalog(catalog)) as opened:
         before = opened.revision()
         migrate.downgrade(opened, revision)
-        typer.echo(f"{opened.address}: {before or 'no tables'} -> {opened.revision() or 'no tables'}")
+        say(f"{opened.address}: {before or 'no tables'} -> {opened.revision() or 'no tables'}")
 
 
 @app.command()
@@ -61,7 +61,7 @@ def bind(
     from dataset_registry.registry import rebound
 
     if confirmed("Bind the catalog to this store?", yes=yes):
-        typer.echo(f"bound to the store {rebound(catalog, store)}")
+        say(f"bound to the store {rebound(catalog, store)}")
 
 
 @app.command()
@@ -71,4 +71,4 @@ def check(catalog: CatalogOption) -> None:
 
     with closing(Catalog(catalog)) as opened:
         migrate.check(opened)
-        typer.echo(f"{opened.address}: revision {opened.revision()}, as this package expects it")
+        say(f"{opened.address}: revision {opened.revision()}, as this package expects it")

@@ -1,7 +1,13 @@
-"""What commands print: tables, JSON, sizes, times, progress; and what they ask."""
+"""What commands print: text, tables, JSON, sizes, times, progress; and what they ask.
+
+Messages, names of files, columns and tokens, and the answers of a server were written by others. No module of the command line
+prints them but this one, and it shows what would control the terminal instead of sending it there.
+"""
 
 import json
+import re
 import sys
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,6 +22,43 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and chan
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+_JOINERS = "\u200c\u200d"
+"""Zero-width characters inside of words and emoji: component names may have them."""
+
+
+def shown(text: object, *, lines: bool = False) -> str:
+    """A text for a terminal: control, bidirectional and invisible characters as escapes such as `\\x1b`.
+
+    With `lines`, line ends and tabs stay what they are.
+    """
+    plain = str(text)
+    if plain.isprintable():
+        return plain
+    if lines:
+        plain = plain.replace("\r\n", "\n")
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if _is_control(character) and not (lines and character in "\n\t")
+        else character
+        for character in plain
+    )
+
+
+def _is_control(character: str) -> bool:
+    # Cc: C0 and C1 controls. Cf: bidirectional overrides, zero-width characters. Cs: bytes of file names that are not UTF-8.
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in _JOINERS
+
+
+def first_line(text: str | None) -> str:
+    """The first line of a message or a description, with a sign that there are more."""
+    first, _, rest = (text or "").strip().partition("\n")
+    return first.rstrip() + (" …" if rest else "")
+
+
+def say(text: object, *, lines: bool = False, err: bool = False) -> None:
+    """Print a text in one line; with `lines`, in as many as it has."""
+    typer.echo(shown(text, lines=lines), err=err)
+
 
 @contextmanager
 def progress() -> Iterator[Progress]:
@@ -27,13 +70,13 @@ def progress() -> Iterator[Progress]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
         tasks: dict[str, Any] = {}
 
         def show(what: str, done: int, total: int | None) -> None:
             if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
+                tasks[what] = bars.add_task(shown(what), total=total)
             bars.update(tasks[what], completed=done, total=total)
 
         yield show
@@ -46,8 +89,9 @@ def working(what: str) -> Iterator[None]:
         yield
         return
     from rich.console import Console
+    from rich.text import Text
 
-    with Console(stderr=True).status(what):
+    with Console(stderr=True).status(Text(shown(what))):
         yield
 
 
@@ -62,8 +106,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         numbers = bool(rows) and all(isinstance(row[position], int) for row in rows)
         table.add_column(column, justify="right" if numbers else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(f"{cell:,}" if isinstance(cell, int) else "" if cell is None else str(cell) for cell in row))
-    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120).print(table)
+        table.add_row(*(f"{cell:,}" if isinstance(cell, int) else "" if cell is None else shown(cell) for cell in row))
+    Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 120).print(table)
 
 
 def print_facts(facts: Sequence[tuple[str, object]]) -> None:
@@ -71,12 +115,24 @@ def print_facts(facts: Sequence[tuple[str, object]]) -> None:
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
         if value not in (None, ""):
-            typer.echo(f"{name:<{width}}  {value}")
+            say(f"{name:<{width}}  " + str(value).replace("\n", f"\n{'':<{width}}  "), lines=True)
 
 
 def print_json(value: Any) -> None:
     """JSON, as REST would answer it."""
-    typer.echo(json.dumps(_plain(value), indent=2, default=str, ensure_ascii=False))
+    typer.echo(json_text(_plain(value), indent=2))
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON with letters of any script as they are, and characters that would control a terminal as escapes."""
+    text = json.dumps(value, indent=indent, default=str, ensure_ascii=False)
+    return re.sub(
+        "[\x7f-\U0010ffff]", lambda found: _json_escaped(found[0]) if _is_control(found[0]) else found[0], text
+    )
+
+
+def _json_escaped(character: str) -> str:
+    return "\\u007f" if character == "\x7f" else json.dumps(character)[1:-1]
 
 
 def _plain(value: Any) -> Any:
@@ -97,7 +153,7 @@ def confirmed(question: str, *, yes: bool, otherwise: str = "") -> bool:
         return True
     if not sys.stdin.isatty():
         raise InputError(f"{question} There is nobody to ask: pass --yes to do it{otherwise}.")
-    return typer.confirm(question)
+    return typer.confirm(shown(question))
 
 
 def count_of(count: int, what: str) -> str:

@@ -1,12 +1,11 @@
 """Commands about users, groups, tokens, grants, protected branches, and who did what."""
 
-import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from dataset_registry.cli.output import AsJson, moment, print_facts, print_json, print_table
+from dataset_registry.cli.output import AsJson, json_text, moment, print_facts, print_json, print_table, say
 from dataset_registry.cli.place import here
 from dataset_registry.errors import InputError
 from dataset_registry.model.actors import Kind, Permission, User, parse_permission
@@ -37,7 +36,7 @@ FileHash = Annotated[str | None, typer.Option("--file", help="A file by its hash
 @here
 def whoami(registry: "Registry") -> None:
     """As whom you act."""
-    typer.echo(registry.actor)
+    say(registry.actor)
 
 
 # --- users ---------------------------------------------------------------------------------------------------------
@@ -94,7 +93,7 @@ def _say(user: User, what: str, as_json: bool) -> None:
         print_json(UserShape.of(user))
     else:
         of = f"with {', '.join(user.members) or 'no members'}" if user.kind == "group" else f"({user.role})"
-        typer.echo(f"{user.kind} {user.name} {of} {what}")
+        say(f"{user.kind} {user.name} {of} {what}")
 
 
 # --- tokens --------------------------------------------------------------------------------------------------------
@@ -122,8 +121,8 @@ def create_token(
         print_json(NewTokenShape.of(made))
         return
     until = f" until {moment(made.token.expires_at)}" if made.token.expires_at else ""
-    typer.echo(f"token {made.token.id} lets {made.token.user} in{until}; it is not shown again:", err=True)
-    typer.echo(made.secret)
+    say(f"token {made.token.id} lets {made.token.user} in{until}; it is not shown again:", err=True)
+    say(made.secret)
 
 
 @token_app.command("list")
@@ -159,7 +158,7 @@ def revoke_token(
     registry: "Registry", token_id: Annotated[int, typer.Argument(help="Its id, from token list.")]
 ) -> None:
     """Let a token let nobody in any more."""
-    typer.echo(f"token {token_id} of {registry.revoke_token(token_id).user} revoked")
+    say(f"token {token_id} of {registry.revoke_token(token_id).user} revoked")
 
 
 # --- grants --------------------------------------------------------------------------------------------------------
@@ -189,7 +188,7 @@ def grant(
     if as_json:
         print_json(GrantShape.of(made))
     else:
-        typer.echo(f"{user} may {permission} {made.resource or 'all datasets'}")
+        say(f"{user} may {permission} {made.resource or 'all datasets'}")
 
 
 @grant_app.command("revoke")
@@ -197,7 +196,7 @@ def grant(
 def revoke(registry: "Registry", user: UserName, resource: Resource = None, file: FileHash = None) -> None:
     """Take what a user or group was granted on something."""
     registry.revoke(user, _name(resource, file), file=file)
-    typer.echo(f"{user} was granted nothing on {file or resource} any more")
+    say(f"{user} was granted nothing on {file or resource} any more")
 
 
 @grant_app.command("list")
@@ -242,7 +241,7 @@ def protect(
     if as_json:
         print_json(ProtectionShape.of(made))
     else:
-        typer.echo(f"{branch} of {resource} is moved by {', '.join(['admins', *made.allowed])} only")
+        say(f"{branch} of {resource} is moved by {', '.join(['admins', *made.allowed])} only")
 
 
 @protect_app.command("remove")
@@ -250,7 +249,7 @@ def protect(
 def unprotect(registry: "Registry", resource: Where, branch: Branch = "main") -> None:
     """Protect a branch no more."""
     registry.unprotect("" if resource == "/" else resource, branch)
-    typer.echo(f"{branch} of {resource} is protected no more")
+    say(f"{branch} of {resource} is protected no more")
 
 
 @protect_app.command("list")
@@ -306,14 +305,14 @@ def export(registry: "Registry") -> None:
     from dataset_registry.wire.upkeep import AuditShape
 
     for entry, carried in registry.export_audit():
-        typer.echo(json.dumps(AuditShape.of(entry, carried).model_dump(mode="json"), ensure_ascii=False))
+        say(json_text(AuditShape.of(entry, carried).model_dump(mode="json")))
 
 
 @audit_app.command("seal")
 @here
 def seal(registry: "Registry") -> None:
     """Seal what was not sealed yet; every collect does, and a server every minute."""
-    typer.echo(f"{registry.seal_audit()} entries sealed")
+    say(f"{registry.seal_audit()} entries sealed")
 
 
 @audit_app.command("check")
@@ -331,8 +330,8 @@ def check(registry: "Registry", as_json: AsJson = False) -> None:
         )
     else:
         for problem in found.problems:
-            typer.echo(problem)
+            say(problem)
         print_facts([("entries", f"{found.entries:,}, {found.sealed:,} of them sealed"), ("seal", found.digest)])
-        typer.echo("the log was tampered with" if found.problems else "nothing was tampered with")
+        say("the log was tampered with" if found.problems else "nothing was tampered with")
     if found.problems:
         raise typer.Exit(TAMPERED)

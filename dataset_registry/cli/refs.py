@@ -6,7 +6,7 @@ import typer
 
 from dataset_registry.cli import place
 from dataset_registry.cli.data import DatasetName
-from dataset_registry.cli.output import AsJson, moment, print_json, print_table
+from dataset_registry.cli.output import AsJson, moment, print_json, print_table, say
 from dataset_registry.cli.place import here
 from dataset_registry.model.records import PointerRecord
 
@@ -57,7 +57,7 @@ def move_branch(
 def delete_branch(registry: "Registry", dataset: DatasetName, name: Name) -> None:
     """Delete a branch; its versions stay."""
     registry.dataset(dataset).delete_branch(name)
-    typer.echo(f"{dataset}@{name} deleted")
+    say(f"{dataset}@{name} deleted")
 
 
 @tag_app.command("list")
@@ -81,7 +81,7 @@ def create_tag(
 def delete_tag(registry: "Registry", dataset: DatasetName, name: Name) -> None:
     """Delete a tag; its name is never given again."""
     registry.dataset(dataset).delete_tag(name)
-    typer.echo(f"{dataset}@{name} deleted")
+    say(f"{dataset}@{name} deleted")
 
 
 @everywhere_app.command("list")
@@ -101,14 +101,14 @@ def list_everywhere(registry: "Registry", as_json: AsJson = False) -> None:
 @here
 def create_everywhere(registry: "Registry", name: Name, source: Annotated[str, typer.Argument()] = "main") -> None:
     """Branch every dataset that has the branch SOURCE, at once."""
-    typer.echo(f"{name} made in {registry.create_branch(name, source)} datasets")
+    say(f"{name} made in {registry.create_branch(name, source)} datasets")
 
 
 @everywhere_app.command("delete")
 @here
 def delete_everywhere(registry: "Registry", name: Name) -> None:
     """Delete a branch over all datasets; versions stay."""
-    typer.echo(f"{name} deleted in {registry.delete_branch(name)} datasets")
+    say(f"{name} deleted in {registry.delete_branch(name)} datasets")
 
 
 def _say(dataset: str, pointer: PointerRecord, as_json: bool) -> None:
@@ -118,7 +118,7 @@ def _say(dataset: str, pointer: PointerRecord, as_json: bool) -> None:
         print_json(PointerShape.of(pointer))
     else:
         kind = "tag" if pointer.is_tag else "branch"
-        typer.echo(f"{kind} {dataset}@{pointer.name} is at v{pointer.version_number}")
+        say(f"{kind} {dataset}@{pointer.name} is at v{pointer.version_number}")
 
 
 def _list(found: list[PointerRecord], as_json: bool) -> None:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import typer
-
+from dataset_registry.cli.output import say
 from dataset_registry.errors import InputError
 
 _LEFT_OUT = ".git"
@@ -35,7 +34,7 @@ def named_files(arguments: Sequence[str]) -> list[tuple[str, str]]:
             found.append(("data" if len(arguments) == 1 else os.path.relpath(text, base).replace(os.sep, "/"), text))
     for name, _ in found:
         if (stored := unicodedata.normalize("NFC", name)) != name:
-            typer.echo(f"note: {name!a} is stored as {stored!a}, Unicode's normal form", err=True)
+            say(f"note: {name!a} is stored as {stored!a}, Unicode's normal form", err=True)
     owners: dict[str, str] = {}
     for name, path in found:
         if (other := owners.setdefault(name, path)) != path:
@@ -61,11 +60,11 @@ def _below(folder: str, base: str, prefix: str) -> list[tuple[str, str]]:
     for parent, folders, files in os.walk(folder):
         if _LEFT_OUT in folders:
             folders.remove(_LEFT_OUT)
-            typer.echo(f"note: {os.path.join(parent, _LEFT_OUT)} is left out", err=True)
+            say(f"note: {os.path.join(parent, _LEFT_OUT)} is left out", err=True)
         for name in [name for name in folders if os.path.islink(os.path.join(parent, name))]:
-            typer.echo(f"note: {os.path.join(parent, name)} is a link to a folder, and left out", err=True)
+            say(f"note: {os.path.join(parent, name)} is a link to a folder, and left out", err=True)
         if not folders and not files:
-            typer.echo(f"note: {parent} is empty, and left out", err=True)
+            say(f"note: {parent} is empty, and left out", err=True)
         folders.sort()
         for name in sorted(files):
             path = os.path.join(parent, name)

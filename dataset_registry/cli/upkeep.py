@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dataset_registry.cli.output import AsJson, DryRun, Yes, confirmed, print_json, print_table, progress, size
+from dataset_registry.cli.output import AsJson, DryRun, Yes, confirmed, print_json, print_table, progress, say, size
 from dataset_registry.cli.place import here, opened
 from dataset_registry.errors import InputError
 from dataset_registry.model.retention import Policy, Rule, parse_duration
@@ -81,13 +81,13 @@ def expire(
     else:
         rows = [[name, kept, gone, why] for name, kept, gone, why in plan.summary() if gone or kept]
         print_table(["dataset", "keep", "expire", "kept because"], rows)
-        typer.echo(f"{plan.versions} versions expire; {size(plan.bytes)} are free after the next collect")
+        say(f"{plan.versions} versions expire; {size(plan.bytes)} are free after the next collect")
     if not plan.versions or dry_run or not confirmed(f"Delete {plan.versions} versions?", yes=yes, otherwise=_OR_LOOK):
         return
     with progress() as bars:
         done = registry.apply(plan, progress=bars)
     kept = f", {done.kept} came to be needed and stay" if done.kept else ""
-    typer.echo(f"{done.versions} versions deleted{kept}", err=as_json)
+    say(f"{done.versions} versions deleted{kept}", err=as_json)
 
 
 @app.command()
@@ -156,7 +156,7 @@ def collect(
         done = [registry.apply(plan, progress=bars)]
         if unknown is not None:
             done.append(registry.apply(unknown, progress=bars))
-    typer.echo(
+    say(
         f"{sum(d.files for d in done)} files, {sum(d.objects for d in done)} objects removed; "
         f"{size(sum(d.bytes for d in done))} freed",
         err=as_json,
@@ -191,16 +191,16 @@ def verify(
         print_json({"files": found.files, "bytes_read": found.bytes_read, "waiting": found.waiting, "findings": listed})
     else:
         for finding in found.findings[:200]:
-            typer.echo(f"{finding.kind}: {finding.what}{' (mended)' if finding.mended else ''}")
+            say(f"{finding.kind}: {finding.what}{' (mended)' if finding.mended else ''}")
         if len(found.findings) > 200:
-            typer.echo(f"and {len(found.findings) - 200} more (see --json)")
+            say(f"and {len(found.findings) - 200} more (see --json)")
         for kind, remedy in {f.kind: f.repair for f in found.findings if not f.mended}.items():
-            typer.echo(f"what to do about {kind}: {remedy}")
+            say(f"what to do about {kind}: {remedy}")
         read = f", {size(found.bytes_read)} of content read" if part else ""
         left = sum(not finding.mended for finding in found.findings)
-        typer.echo(f"{found.files} files looked for{read}: " + (f"{left} findings left" if left else "all is well"))
+        say(f"{found.files} files looked for{read}: " + (f"{left} findings left" if left else "all is well"))
         if found.waiting:
-            typer.echo(f"{found.waiting} legacy files wait for: dataset-registry adopt")
+            say(f"{found.waiting} legacy files wait for: dataset-registry adopt")
     if found.damage:
         raise typer.Exit(DAMAGED)
 
@@ -233,8 +233,8 @@ def copy(
         print_json(asdict(done))
         return
     for note in done.notes:
-        typer.echo(f"note: {note}", err=True)
-    typer.echo(
+        say(f"note: {note}", err=True)
+    say(
         f"{done.datasets} datasets: {done.versions} versions copied, {done.present} there already; "
         f"{done.files} files, {size(done.bytes)} moved"
     )
@@ -256,20 +256,20 @@ def adopt(
         rows = [["kept inline in the catalog", plan.inline], ["under paths", plan.paths]]
         print_table(["legacy files", "how many"], [*rows, ["of which cannot be read", len(plan.unreadable)]])
         for number, path in list(plan.unreadable.items())[:20]:
-            typer.echo(f"file {number}: {path} cannot be read")
-        typer.echo(f"{size(plan.bytes)} to read")
+            say(f"file {number}: {path} cannot be read")
+        say(f"{size(plan.bytes)} to read")
         return
     with progress() as bars:
         done = registry.adopt(progress=bars)
     if as_json:
         print_json(asdict(done))
     else:
-        typer.echo(
+        say(
             f"{done.files} files adopted, {done.duplicates} of them duplicates; {size(done.bytes)} stored; "
             f"{done.versions} versions have their digest now"
         )
         for number, reason in done.failed.items():
-            typer.echo(f"file {number} could not be read: {reason}", err=True)
+            say(f"file {number} could not be read: {reason}", err=True)
     if done.failed:
         raise typer.Exit(DAMAGED)
 
