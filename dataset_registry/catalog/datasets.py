@@ -19,6 +19,8 @@ _BY_ID = _SELECT.where(datasets.c.id == bindparam("id"))
 
 def find(tx: Transaction, name: str) -> DatasetRecord | None:
     """The dataset of this name, None when there is none."""
+    if "\0" in name:  # PostgreSQL fails to look for it
+        return None
     row = tx.execute(_BY_NAME, {"name": name}).one_or_none()
     return _record(row) if row else None
 

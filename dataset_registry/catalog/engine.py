@@ -7,6 +7,7 @@ SQLite: WAL, `synchronous=FULL`, foreign keys on, one engine for reads (deferred
 
 import json
 import os
+import re
 import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -342,13 +343,18 @@ class Catalog:
                     "options": f"-csearch_path={_option(self.schema)} -ctimezone=UTC {_PLANNING} {_PATIENCE}",
                     "application_name": "dataset_registry",
                 },
+                json_serializer=_json,
                 pool_size=8,
                 max_overflow=24,
             )
             event.listen(engine, "checkin", lambda connection, record: record.info.update(used=monotonic()))
             event.listen(engine, "checkout", _look_at_idle)
         else:
-            engine = create_engine(self.url, connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False})
+            engine = create_engine(
+                self.url,
+                connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},
+                json_serializer=_json,
+            )
             event.listen(engine, "connect", _configure_sqlite)
             event.listen(engine, "connect", lambda connection, record: self._sqlite_connections.add(connection))
             event.listen(engine, "close", lambda connection, record: self._sqlite_connections.discard(connection))
@@ -415,6 +421,20 @@ def insert_rows(tx: Transaction, table: Table, columns: Sequence[str], rows: Seq
     tx.exec_driver_sql(f"{into} SELECT * FROM unnest({arrays})", tuple(map(list, zip(*rows, strict=True))))
 
 
+_NUL_IN_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def _json(value: object) -> str:
+    """Facts as JSON. PostgreSQL stores no NUL in them: SQLite must not either. Raises `InputError`."""
+    text = json.dumps(value)
+    if "\\u0000" in text and (found := _NUL_IN_JSON.search(text)) is not None:
+        near = text[max(found.start() - 40, 0) : found.end()]
+        raise InputError(
+            f"The catalog stores no text with the character NUL, such as the name of a column: …{near}. Remove it."
+        )
+    return text
+
+
 def _option(schema: str) -> str:
     """A schema's name as an identifier, escaped for libpq's options."""
     quoted = '"' + schema.replace('"', '""') + '"'
@@ -454,6 +474,8 @@ def _translated(address: str) -> Iterator[None]:
         raise
     except exc.TimeoutError as error:
         raise RetryLater(f"All connections to the catalog {address} are in use. Try again.") from error
+    except UnicodeEncodeError as error:
+        raise InputError(f"A text of this call is not Unicode: {error.object!r}. Write it in UTF-8.") from error
     except exc.DBAPIError as error:
         reason = str(error.orig)
         if getattr(error.orig, "sqlstate", None) in ("40P01", "40001"):
@@ -477,6 +499,10 @@ def _translated(address: str) -> Iterator[None]:
             ) from error
         if isinstance(error, exc.OperationalError):
             raise RetryLater(_unusable(address, error)) from error
+        raise
+    except exc.StatementError as error:  # what raised it was asked for a value while the statement was put together
+        if isinstance(error.orig, InputError):
+            raise error.orig from error
         raise
 
 

@@ -40,6 +40,8 @@ _SELECT = select(
 
 def find(tx: Transaction, name: str) -> User | None:
     """The user or group of this name, None for a name that only signed something."""
+    if "\0" in name:  # PostgreSQL fails to look for it
+        return None
     row = tx.execute(_SELECT.where(users.c.username == name)).one_or_none()
     return _user(row, _members(tx, [row.id])[row.id]) if row else None
 

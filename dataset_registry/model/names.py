@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dataset_registry.errors import InvalidName, InvalidRef
+from dataset_registry.errors import InputError, InvalidName, InvalidRef
 
 _DATASET_SEGMENT = re.compile(r"\w[\w.+=-]*")
 _POINTER = re.compile(r"\w[\w.+=/-]*")
@@ -29,6 +29,7 @@ MAX_DATASET_NAME = 255
 MAX_POINTER_NAME = 255
 MAX_COMPONENT_NAME = 512
 MAX_USER_NAME = 255
+MAX_TOKEN_NAME = 255
 
 
 def dataset_name(text: str) -> str:
@@ -107,11 +108,40 @@ def user_name(text: str) -> str:
     return name
 
 
+def token_name(text: str) -> str:
+    """Check and normalise the name of a token: any printable text. Raises `InvalidName`."""
+    return _normalised(text, "token", MAX_TOKEN_NAME, joiners=True)
+
+
 def name_prefix(text: str) -> str:
     """Check a prefix of dataset names: empty for all of them, or a name that may end in `/`."""
     if text:
         dataset_name(text.removesuffix("/"))
     return unicodedata.normalize("NFC", text)
+
+
+def free_text(text: str, what: str) -> str:
+    """Check a message or a description: any text; of control characters only line ends and tabs. Line ends become `\\n`.
+
+    PostgreSQL stores no NUL, and no database a surrogate: both refuse the same texts. Raises `InputError`.
+    """
+    return _without_controls(text.replace("\r\n", "\n"), what, allowed="\n\t")
+
+
+def single_line(text: str, what: str) -> str:
+    """Check a text of one line that names something outside of the registry, such as a run. Raises `InputError`."""
+    return _without_controls(text, what, allowed="")
+
+
+def _without_controls(text: str, what: str, *, allowed: str) -> str:
+    if text.isprintable():
+        return text
+    for character in text:
+        if unicodedata.category(character) in ("Cc", "Cs") and character not in allowed:
+            raise InputError(
+                f"The {what} {text[:40]!r} contains the control character U+{ord(character):04X}. Remove it.", text=text
+            )
+    return text
 
 
 _JOINERS = "\u200c\u200d"

@@ -8,6 +8,7 @@ from dataset_registry.catalog import Transaction, audit, datasets
 from dataset_registry.errors import InputError
 from dataset_registry.model.actors import level
 from dataset_registry.model.audit import GENESIS, AuditCheck, AuditEntry, seal_digest
+from dataset_registry.model.names import single_line
 from dataset_registry.model.records import VersionRecord
 from dataset_registry.operations import find
 from dataset_registry.operations.access import Access, administer, level_on
@@ -67,6 +68,8 @@ def entries(
     """
     if limit is not None and limit < 0:
         raise InputError(f"A limit is 0 or more, not {limit}.", limit=limit)
+    for what, text in (("actor", actor), ("action", action)):
+        single_line(text or "", what)
     with access.catalog.read() as tx:
         dataset_id = None
         if dataset is not None:

@@ -5,7 +5,7 @@ leaves garbage that a collection finds, never a version with a hole.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from uuid import UUID, uuid4
 
@@ -18,7 +18,7 @@ from dataset_registry.model.manifest import (
     build,
     rewrite,
 )
-from dataset_registry.model.names import pointer_name
+from dataset_registry.model.names import free_text, pointer_name, single_line
 from dataset_registry.model.records import (
     CommitResult,
     ComponentRecord,
@@ -112,6 +112,7 @@ def commit(
     Raises `CommitConflict`, `BranchMoved`, `NotFound` (branch, removed component), `InputError` (nothing to commit).
     """
     pointer_name(options.branch)
+    options = _checked(options)
     if not change and len(options.parents) < 2:
         raise InputError("There is nothing to commit: add, replace or remove a component first.", dataset=dataset.name)
     uuid = options.uuid or uuid4()
@@ -134,6 +135,23 @@ def commit(
                 raise
             return made
     raise RetryLater("The bytes of this commit were collected again and again while it was made. Try again.")
+
+
+def _checked(options: CommitOptions) -> CommitOptions:
+    """The same options, whose texts both databases store."""
+    if (provenance := options.provenance) is not None:
+        _check_provenance(provenance)
+    return options if options.message is None else replace(options, message=free_text(options.message, "message"))
+
+
+def _check_provenance(provenance: Provenance) -> None:
+    """Raise `InputError` for a text of a provenance with control characters."""
+    for what in ("run_id", "step", "asset_key", "partition", "code_version"):
+        if (text := getattr(provenance, what)) is not None:
+            single_line(text, what)
+    for read in provenance.inputs:
+        for text in (read.dataset, read.ref, read.fallback, read.label, *read.components):
+            single_line(text or "", "input")
 
 
 def _made_before(access: Access, change: Change, uuid: UUID) -> CommitResult | None:

@@ -20,7 +20,7 @@ from dataset_registry.operations.lookalikes import refuse_lookalike
 
 def create(access: Access, name: str, description: str | None) -> DatasetRecord:
     """Make a dataset. Raises `InvalidName`, `AlreadyExists`."""
-    name = names.dataset_name(name)
+    name, description = names.dataset_name(name), _checked(description)
 
     def work(tx: Transaction) -> DatasetRecord:
         authorize_creation(access, tx, name)
@@ -51,7 +51,7 @@ def _make(access: Access, tx: Transaction, wanted: NewDataset) -> DatasetRecord:
 def find_or_new(access: Access, name: str, description: str | None) -> DatasetRecord | NewDataset:
     """The dataset of this name, or what a first commit makes of it: that one is refused where the name is taken by a dataset
     that the actor may not know of. Raises `InvalidName`, `PermissionDenied`."""
-    name = names.dataset_name(name)
+    name, description = names.dataset_name(name), _checked(description)
     with access.catalog.read() as tx:
         found = datasets.find(tx, name)
         if found is not None and level_on(access, tx, found.id) != NOTHING:
@@ -91,6 +91,7 @@ def list_all(access: Access, prefix: str) -> list[DatasetRecord]:
 def update(access: Access, dataset: DatasetRecord, *, name: str | None, description: str | None) -> DatasetRecord:
     """Change a dataset's name or description, those that are given. Raises `InvalidName`, `AlreadyExists`."""
     new_name = names.dataset_name(name) if name is not None else None
+    description = _checked(description)
 
     def work(tx: Transaction) -> DatasetRecord:
         authorize(access, tx, "admin", dataset.id)
@@ -170,6 +171,10 @@ def delete_version(access: Access, dataset: DatasetRecord, ref: str) -> int:
         return version.number
 
     return access.catalog.write(work)
+
+
+def _checked(description: str | None) -> str | None:
+    return None if description is None else names.free_text(description, "description")
 
 
 def _refuse_taken(access: Access, tx: Transaction, name: str) -> None:

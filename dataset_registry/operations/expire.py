@@ -14,6 +14,7 @@ from dataset_registry.catalog.retention import Dated
 from dataset_registry.errors import NotFound
 from dataset_registry.model.actors import level
 from dataset_registry.model.history import reached_from
+from dataset_registry.model.names import single_line
 from dataset_registry.model.records import DatasetRecord, PointerRecord, VersionRecord
 from dataset_registry.model.retention import Moment, Policy, kept_in_each
 from dataset_registry.operations import audit
@@ -243,6 +244,7 @@ _NOTED_FOR = 3600
 def note_read(access: Access, version: VersionRecord, run_id: str) -> None:
     """Note that a pipeline run reads a version, so that no expiry takes it meanwhile: for at most a week since the actor's first
     read of it, where it may only read. Raises `NotFound` when it is gone."""
+    single_line(run_id, "run_id")
     with access.catalog.read() as tx:
         authorize(access, tx, "read", version.dataset_id)
         if retention.was_read_lately(tx, run_id, version.id, _NOTED_FOR):

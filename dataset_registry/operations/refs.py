@@ -2,7 +2,7 @@
 
 from dataset_registry.catalog import Transaction, pointers, versions
 from dataset_registry.errors import AlreadyExists, BranchMoved, NotFound, TagImmutable
-from dataset_registry.model.names import new_pointer_name, pointer_name
+from dataset_registry.model.names import new_pointer_name, pointer_name, single_line
 from dataset_registry.model.records import DatasetRecord, PointerRecord, RegistryBranch
 from dataset_registry.operations import audit, find
 from dataset_registry.operations.access import Access, administer, authorize, authorize_move
@@ -170,6 +170,7 @@ def create_everywhere(access: Access, name: str, source: str) -> int:
 
 def delete_everywhere(access: Access, name: str) -> int:
     """Delete a registry-wide branch in every dataset; how many those were. Versions stay. Raises `NotFound`."""
+    single_line(name, "name")
 
     def work(tx: Transaction) -> int:
         administer(access, tx)

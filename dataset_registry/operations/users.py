@@ -28,7 +28,7 @@ from dataset_registry.model.actors import (
     parse_role,
     secret_hash,
 )
-from dataset_registry.model.names import name_prefix, user_name
+from dataset_registry.model.names import name_prefix, single_line, token_name, user_name
 from dataset_registry.operations import audit
 from dataset_registry.operations.access import Access, administer, admit, is_administrator
 
@@ -143,8 +143,7 @@ def create_token(
         raise InputError(
             f"A token is for all names under a prefix, and that ends in '/': {prefix + '/'!r}.", prefix=prefix
         )
-    if not name or len(name) > 255:
-        raise InputError("Give the token a name of up to 255 characters, for what it is used for.", name=name)
+    name = token_name(name)
     secret = new_secret()
 
     def work(tx: Transaction) -> NewToken:
@@ -179,6 +178,7 @@ def create_token(
 
 def tokens(access: Access, user: str | None) -> list[Token]:
     """The tokens of a user, the newest first; everybody's when None, for an administrator, else the actor's own."""
+    single_line(user or "", "user")
     with access.catalog.read() as tx:
         if user is None and not is_administrator(access, tx):
             user = access.actor.name
