@@ -6,6 +6,7 @@ found, 4 what was named is not there, 5 somebody else was first or the moment wa
 
 import os
 import sys
+import traceback
 
 import typer
 
@@ -25,7 +26,7 @@ EXIT_CODES: dict[type[errors.RegistryError], int] = {
 
 app = typer.Typer(
     no_args_is_help=True,
-    pretty_exceptions_show_locals=False,  # a token may be among them
+    pretty_exceptions_enable=False,
     help="git for the datasets that a Dagster pipeline materializes.",
 )
 
@@ -69,3 +70,6 @@ def main() -> None:
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
+    except Exception:  # Python and rich print what is in an error as it is
+        say(traceback.format_exc(), lines=True, err=True)
+        raise SystemExit(1) from None

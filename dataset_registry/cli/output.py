@@ -7,7 +7,6 @@ prints them but this one, and it shows what would control the terminal instead o
 import json
 import re
 import sys
-import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,37 +15,12 @@ from typing import Annotated, Any
 import typer
 
 from dataset_registry.errors import InputError
+from dataset_registry.model.texts import is_control, shown
 from dataset_registry.operations.progress import Progress, silent
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-_JOINERS = "\u200c\u200d"
-"""Zero-width characters inside of words and emoji: component names may have them."""
-
-
-def shown(text: object, *, lines: bool = False) -> str:
-    """A text for a terminal: control, bidirectional and invisible characters as escapes such as `\\x1b`.
-
-    With `lines`, line ends and tabs stay what they are.
-    """
-    plain = str(text)
-    if plain.isprintable():
-        return plain
-    if lines:
-        plain = plain.replace("\r\n", "\n")
-    return "".join(
-        character.encode("unicode_escape").decode()
-        if _is_control(character) and not (lines and character in "\n\t")
-        else character
-        for character in plain
-    )
-
-
-def _is_control(character: str) -> bool:
-    # Cc: C0 and C1 controls. Cf: bidirectional overrides, zero-width characters. Cs: bytes of file names that are not UTF-8.
-    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in _JOINERS
 
 
 def first_line(text: str | None) -> str:
@@ -127,7 +101,7 @@ def json_text(value: Any, indent: int | None = None) -> str:
     """JSON with letters of any script as they are, and characters that would control a terminal as escapes."""
     text = json.dumps(value, indent=indent, default=str, ensure_ascii=False)
     return re.sub(
-        "[\x7f-\U0010ffff]", lambda found: _json_escaped(found[0]) if _is_control(found[0]) else found[0], text
+        "[\x7f-\U0010ffff]", lambda found: _json_escaped(found[0]) if is_control(found[0]) else found[0], text
     )
 
 

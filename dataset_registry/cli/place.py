@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from dataset_registry.errors import InputError, RegistryError
+from dataset_registry.model.texts import shown
 
 if TYPE_CHECKING:
     from dataset_registry.registry import Registry
@@ -138,7 +139,7 @@ def _show_frozen(registry: "Registry") -> None:
 def complete_dataset(context: typer.Context, incomplete: str) -> list[str]:
     """The names of datasets that begin so."""
     with _quietly(context) as registry:
-        return [] if registry is None else [d.name for d in registry.datasets() if d.name.startswith(incomplete)]
+        return [] if registry is None else _beginning(incomplete, [d.name for d in registry.datasets()])
 
 
 def complete_address(context: typer.Context, incomplete: str) -> list[str]:
@@ -151,7 +152,7 @@ def complete_address(context: typer.Context, incomplete: str) -> list[str]:
             return []
         dataset = registry.dataset(name)
         refs = [pointer.name for pointer in [*dataset.branches(), *dataset.tags()]]
-        return [f"{name}@{found}" for found in refs if found.startswith(ref)]
+        return [f"{name}@{found}" for found in _beginning(ref, refs)]
 
 
 def complete_ref(context: typer.Context, incomplete: str) -> list[str]:
@@ -162,7 +163,12 @@ def complete_ref(context: typer.Context, incomplete: str) -> list[str]:
             return []
         dataset = registry.dataset(name)
         refs = [pointer.name for pointer in [*dataset.branches(), *dataset.tags()]]
-        return [found for found in refs if found.startswith(incomplete)]
+        return _beginning(incomplete, refs)
+
+
+def _beginning(start: str, names: list[str]) -> list[str]:
+    """The names that begin so; a name that the terminal would not show as it is, is not completed."""
+    return [name for name in names if name.startswith(start) and shown(name) == name]
 
 
 @contextmanager

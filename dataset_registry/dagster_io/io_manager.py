@@ -17,6 +17,7 @@ from dataset_registry.errors import InputError, NotFound, UnsupportedType
 from dataset_registry.model.names import RUNS
 from dataset_registry.model.partitions import METADATA_KEY, component_of, local_name, partition_key
 from dataset_registry.model.records import CommitResult, ComponentRecord, InputVersion, Provenance
+from dataset_registry.model.texts import shown
 from dataset_registry.tabular.formats import is_table
 from dataset_registry.version import Version
 
@@ -401,7 +402,8 @@ def _description(context: dg.OutputContext) -> str | None:
     if step is None or step.assets_def is None:
         return None
     spec = step.assets_def.specs_by_key.get(context.asset_key)
-    return spec.description if spec else None
+    # A docstring may have what a description may not: a form feed is no reason to fail a run.
+    return shown(spec.description, lines=True) if spec and spec.description is not None else None
 
 
 def _provenance(context: dg.OutputContext, step: Any, keys: Sequence[str]) -> Provenance:

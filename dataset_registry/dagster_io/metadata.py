@@ -16,6 +16,7 @@ from dataset_registry.model.names import dataset_name as checked_name
 from dataset_registry.model.partitions import belongs, partition_key
 from dataset_registry.model.records import CommitResult, InputVersion
 from dataset_registry.model.schema import Column, ComponentSchema, SchemaDiff, TableSchema
+from dataset_registry.model.texts import as_code, in_markdown
 from dataset_registry.version import Version
 
 DATASET_KEY = "registry/dataset"
@@ -210,7 +211,7 @@ def _row_count(tables: Sequence[TableSchema]) -> int | None:
 def _label(result: CommitResult, branch: str) -> str:
     version = result.version
     state = " (unchanged)" if result.unchanged else ""
-    return f"**v{version.number}** · `{(version.digest or '')[:8]}` on `{branch}`{state}"
+    return f"**v{version.number}** · `{(version.digest or '')[:8]}` on {as_code(branch)}{state}"
 
 
 def _changes(found: dict[str, SchemaDiff]) -> str:
@@ -233,13 +234,14 @@ def _column(column: Column, tables: Sequence[TableSchema]) -> dg.TableColumn:
     bounds = [(f.min, f.max) for f in facts if f is not None and f.min is not None]
     with suppress(TypeError):
         if bounds and column.type != "bool" and len(bounds) == len([t for t in tables if t.rows]):
-            known.append(f"from {min(low for low, _ in bounds)} to {max(high for _, high in bounds)}")
+            least, most = min(low for low, _ in bounds), max(high for _, high in bounds)
+            known.append(f"from {in_markdown(least)} to {in_markdown(most)}")
     nulls: list[int] = [f.null_count for f in facts if f is not None and f.null_count is not None]
     if len(nulls) == len(tables) and sum(nulls) > 0:
         known.append(f"{sum(nulls)} nulls")
     return dg.TableColumn(
         column.name,
         column.type,
-        description="; ".join(known)[:200] or None,
+        description="; ".join(known) or None,  # the UI renders it as Markdown
         constraints=dg.TableColumnConstraints(nullable=column.nullable),
     )

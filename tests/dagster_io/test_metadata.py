@@ -154,6 +154,17 @@ def test_the_version_is_markdown_short_enough_to_be_shown_inline(world: World) -
     assert "b" * 255 in facts["registry/version"]
 
 
+def test_values_of_a_column_are_not_markup_in_its_description(world: World) -> None:
+    @dg.asset
+    def people():
+        return pa.table({"<b>|`x": ["<img src=https://e.example/x.png>", "[click](https://e.example)\n\n# big"]})
+
+    facts = shown(world.materialize([people]), "people")
+    (column,) = facts["dagster/column_schema"].columns
+    assert column.name == "<b>|`x"  # the UI shows names and types as they are
+    assert column.description == r"from `<img src=https://e.example/x.png>` to `[click](https://e.example)\n\n# big`"
+
+
 def test_metadata_that_an_asset_adds_itself_stays_and_what_was_measured_is_shown(world: World) -> None:
     @dg.asset
     def added(context: dg.AssetExecutionContext):
