@@ -39,6 +39,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import URL, make_url
 
+from dataset_registry import modes
 from dataset_registry.errors import (
     CatalogOutdated,
     CorruptionError,
@@ -288,8 +289,8 @@ class Catalog:
     def keep_spare(self) -> None:
         """Keep some room beside a SQLite catalog for a full disk: opening it and deleting rows both take a little."""
         if self.is_sqlite and not (spare := Path(f"{self.path}.spare")).exists():
-            with suppress(OSError):
-                spare.write_bytes(bytes(_SPARE))
+            with suppress(OSError), modes.new_file(spare, modes.bits_beside(self.path)) as file:
+                file.write(bytes(_SPARE))
 
     def give_spare(self) -> bool:
         """Give that room back to the disk; whether there was any."""
@@ -326,8 +327,11 @@ class Catalog:
             return
         with self._lock:
             if self._lock_file is None:  # kept open: opening it would be a good part of a small commit
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._lock_descriptor = os.open(f"{self.path}.lock", os.O_CREAT | os.O_RDWR, 0o644)
+                bits = modes.bits_beside(self.path)
+                modes.make_folder(self.path.parent, bits)
+                if not self.path.exists():  # SQLite gives its other files the mode of this one
+                    os.close(modes.open_or_create(self.path, bits))
+                self._lock_descriptor = modes.open_or_create(Path(f"{self.path}.lock"), bits)
                 self._lock_file = finalize(self, os.close, self._lock_descriptor)
             fcntl.flock(self._lock_descriptor, fcntl.LOCK_EX)
             try:

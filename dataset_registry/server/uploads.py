@@ -20,6 +20,7 @@ from typing import BinaryIO
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from dataset_registry import modes
 from dataset_registry.errors import ConflictError, InputError, NotFound, PayloadTooLarge
 from dataset_registry.store.spool import storage_error
 
@@ -70,9 +71,11 @@ class Uploads:
             self.check_quota(user, file_size or 0)
             self._counted[upload.id] = (user, file_size or 0)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._facts(upload.id).write_text(json.dumps(asdict(upload)))
-            self._data(upload.id).touch()
+            bits = modes.shared_bits(self._folder.parent)
+            modes.make_folder(self._folder, bits)
+            with modes.new_file(self._facts(upload.id), bits) as facts:
+                facts.write(json.dumps(asdict(upload)).encode())
+            modes.new_file(self._data(upload.id), bits).close()
         except OSError as error:
             raise storage_error(error, "The upload could not be begun") from error
         return upload
@@ -164,7 +167,8 @@ class Uploads:
             )
         data = self._data(upload.id)
         if upload.file_size is not None:
-            data.chmod(0o444)  # nothing comes any more: the store may link it instead of copying it
+            # Nothing comes any more: the store may link it instead of copying it.
+            data.chmod(modes.read_only(modes.shared_bits(self._folder.parent)))
         return data
 
     def end(self, upload: Upload) -> None:

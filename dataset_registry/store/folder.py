@@ -6,17 +6,22 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from time import time
 from typing import BinaryIO
 
+from dataset_registry import modes
 from dataset_registry.errors import StorageError
 from dataset_registry.store.protocol import IDENTITY, KEY, Store, StoredObject, checked_key, cut_short, missing
 from dataset_registry.store.spool import SPOOL, storage_error, tidy
 
 
 class FolderStore:
-    """Objects under `objects/<first two digits>/<key>`, read-only, spooled beside them under `spool/`."""
+    """Objects under `objects/<first two digits>/<key>`, read-only, spooled beside them under `spool/`.
+
+    Who may read them says the mode of the folder (see `modes`).
+    """
 
     transfers = 4
 
@@ -68,22 +73,23 @@ class FolderStore:
         """
         if shard in self._durable:
             return
-        shard.mkdir(parents=True, exist_ok=True)
+        modes.make_folder(shard, self._bits)
         _sync(self._objects)
         _sync(self._root)
         self._durable.add(shard)
 
     def _write(self, data: bytes, target: Path) -> None:
         """A small object: written aside, synced, then linked into place whole."""
-        self._spool.mkdir(exist_ok=True)
+        modes.make_folder(self._spool, self._bits)
         aside = self._spool / target.name
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
+        stream = modes.new_file(aside, buffering=0)
         try:
-            with os.fdopen(descriptor, "wb", buffering=0) as stream:
+            with stream:
                 rest = memoryview(data)
                 while rest:  # a disk that is nearly full takes a part of it
                     rest = rest[stream.write(rest) :]
-                os.fsync(descriptor)
+                aside.chmod(self._mode)
+                os.fsync(stream.fileno())
             if target.exists():
                 raise FileExistsError(target)
             aside.rename(target)
@@ -94,17 +100,27 @@ class FolderStore:
     def _link(self, source: Path, target: Path) -> None:
         """A spooled file: a link makes the object appear whole or not at all, refuses a key that exists, and leaves the
         file in place for a retry without a second copy of the bytes."""
-        if (
-            source.stat().st_mode & 0o222
-        ):  # one that nobody may write to is a link to somebody's own, and stays as it is
-            source.chmod(0o444)
+        mode = source.stat().st_mode
+        if mode & 0o222:  # one that nobody may write to is a link to somebody's own, and stays as it is
+            source.chmod(self._mode)
+        elif self._mode & ~mode:  # not to be read by whom this store is shared with
+            _copy(source, target, self._mode)
+            return
         _sync(source)
         try:
             os.link(source, target)
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            _copy(source, target)
+            _copy(source, target, self._mode)
+
+    @cached_property
+    def _bits(self) -> int:
+        return modes.shared_bits(self._root)
+
+    @property
+    def _mode(self) -> int:
+        return modes.read_only(self._bits)
 
     def path(self, key: str) -> Path:
         path = self._path(key)
@@ -211,14 +227,15 @@ class FolderStore:
 _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP)
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: Path, target: Path, mode: int) -> None:
     """A link's work where links do not exist: copy beside the target, sync, rename."""
     partial = target.with_name(f"{target.name}.partial")
     if target.exists():
         raise FileExistsError(target)
     try:
-        shutil.copyfile(source, partial)
-        partial.chmod(0o444)
+        with source.open("rb") as original, modes.new_file(partial) as copy:
+            shutil.copyfileobj(original, copy, 1 << 20)
+        partial.chmod(mode)
         _sync(partial)
         partial.rename(target)
     finally:

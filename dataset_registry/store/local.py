@@ -16,6 +16,7 @@ from shutil import rmtree
 from typing import BinaryIO
 from uuid import uuid4
 
+from dataset_registry import modes
 from dataset_registry.errors import CorruptionError
 from dataset_registry.store.compression import decompressed
 from dataset_registry.store.private import PrivateFolder, abandoned, try_lock
@@ -65,7 +66,7 @@ class LocalCopies:
                 try:
                     os.link(shared, mine)
                     os.utime(shared)
-                except FileNotFoundError:
+                except (FileNotFoundError, PermissionError):  # none, or the copy of another user
                     if not mine.exists():
                         self._make(key, opened or partial(self.open, key, compression), mine, shared)
         except OSError as error:
@@ -107,7 +108,7 @@ class LocalCopies:
         hasher = hashlib.sha256()
         size = 0
         try:
-            with opened() as stream, aside.open("xb", buffering=0) as target:
+            with opened() as stream, modes.new_file(aside, buffering=0) as target:
                 while block := stream.read(_BLOCK):
                     hasher.update(block)
                     rest = memoryview(block)
@@ -120,8 +121,9 @@ class LocalCopies:
                     f"its SHA-256 is {hasher.hexdigest()}. Run: dataset-registry verify --deep",
                     key=key,
                 )
-            aside.chmod(0o444)
-            shared.parent.mkdir(parents=True, exist_ok=True)
+            bits = modes.shared_bits(self._folder.parent)
+            aside.chmod(modes.read_only(bits))
+            modes.make_folder(shared.parent, bits)
             with suppress(FileExistsError):  # somebody else was as fast
                 os.link(aside, shared)
             aside.rename(mine)
@@ -134,7 +136,8 @@ class LocalCopies:
     def _make_room(self) -> None:
         """Remove copies that nobody uses, the longest unused first, until nine tenths of the limit are left."""
         self._unseen = 0
-        with (self._folder / ".lock").open("a") as turn:
+        bits = modes.shared_bits(self._folder.parent)
+        with os.fdopen(modes.open_or_create(self._folder / ".lock", bits), "rb") as turn:
             if not try_lock(turn.fileno()):  # somebody else is at it
                 return
             for folder in abandoned(self._folder, "in-use-"):

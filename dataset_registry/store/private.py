@@ -13,6 +13,8 @@ from tempfile import mkdtemp
 from time import time
 from weakref import finalize
 
+from dataset_registry import modes
+
 _LOCK = ".lock"
 _NEWBORN = 60.0
 """A folder younger than this many seconds may still be on its way to its lock."""
@@ -22,7 +24,7 @@ class PrivateFolder:
     """A fresh folder below `parent`, for this process alone; `path` is where it is."""
 
     def __init__(self, parent: Path, prefix: str) -> None:
-        parent.mkdir(parents=True, exist_ok=True)
+        modes.make_folder(parent, modes.shared_bits(parent.parent))
         self.path = Path(mkdtemp(dir=parent, prefix=prefix))
         descriptor = os.open(self.path / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
         try_lock(descriptor)
@@ -36,7 +38,7 @@ class PrivateFolder:
 def abandoned(parent: Path, prefix: str, older_than: float = _NEWBORN) -> Iterator[Path]:
     """The private folders below `parent` whose owners are gone, at least `older_than` seconds old."""
     for folder in parent.glob(f"{prefix}*"):
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, PermissionError):  # of another user, in a shared folder
             if time() - folder.stat().st_mtime >= older_than and not _held(folder):
                 yield folder
 

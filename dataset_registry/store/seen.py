@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from time import time_ns
 
+from dataset_registry import modes
 from dataset_registry.store.spool import Spooled
 
 _FRESH = 2_000_000_000
@@ -41,7 +42,9 @@ class SeenFiles:
             connection.execute("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", row)
 
     def _connect(self) -> sqlite3.Connection:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        bits = modes.shared_bits(self._path.parent)
+        modes.make_folder(self._path.parent, bits)
+        os.close(modes.open_or_create(self._path, bits))
         connection = sqlite3.connect(self._path, timeout=10)
         connection.execute("CREATE TABLE IF NOT EXISTS seen (path TEXT PRIMARY KEY, facts TEXT, content_hash TEXT)")
         return connection

@@ -14,6 +14,7 @@ from shutil import rmtree
 from types import TracebackType
 from typing import BinaryIO
 
+from dataset_registry import modes
 from dataset_registry.errors import StorageError
 from dataset_registry.store.private import PrivateFolder, abandoned
 
@@ -119,7 +120,7 @@ class Spool:
         """Spool what `fill` writes. Raises `StorageError` when the disk refuses."""
         with _spooling():
             path = self._fresh()
-            with path.open("xb", buffering=0) as raw:
+            with modes.new_file(path, buffering=0) as raw:
                 target = _HashingWriter(raw)
                 fill(target)  # type: ignore[arg-type]  # it has the part of BinaryIO that writers use
         return Spooled(target.digest(), target.written, path)
@@ -131,14 +132,15 @@ class Spool:
             return source
         with _spooling():
             path = self._fresh()
-            path.write_bytes(source)
+            with modes.new_file(path) as file:
+                file.write(source)
         return path
 
     def end(self, size: int, data: bytes) -> Path:
         """A file of so many bytes, of which these are the last, and nothing is before them."""
         with _spooling():
             path = self._fresh()
-            with path.open("xb") as sparse:
+            with modes.new_file(path) as sparse:
                 sparse.truncate(size)
                 sparse.seek(size - len(data))
                 sparse.write(data)
@@ -235,7 +237,7 @@ def _clone(source: Path, target: Path) -> bool:
         from fcntl import ioctl
     except ImportError:
         return False
-    with source.open("rb") as original, target.open("xb") as clone:
+    with source.open("rb") as original, modes.new_file(target) as clone:
         try:
             ioctl(clone.fileno(), 0x40049409, original.fileno())
         except OSError:
