@@ -173,6 +173,12 @@ class StoreMismatch(RegistryError):
     code = "store_mismatch"
 
 
+class CatalogRefused(InputError):
+    """The database refuses the catalog's URL: its user, its password, its database or its grants are wrong."""
+
+    code = "catalog_refused"
+
+
 class NotAdopted(RegistryError):
     """A legacy dataset whose bytes were not taken into the store yet: readable, not writable."""
 

@@ -42,6 +42,7 @@ from sqlalchemy.engine import URL, make_url
 from dataset_registry import modes
 from dataset_registry.errors import (
     CatalogOutdated,
+    CatalogRefused,
     CorruptionError,
     InputError,
     RegistryFrozen,
@@ -498,7 +499,7 @@ def _translated(address: str) -> Iterator[None]:
                 f"The database does not take a value of this call: {reason.strip()}. Shorten or mend it."
             ) from error
         if not _passing(error):
-            raise InputError(
+            raise CatalogRefused(
                 f"The catalog {address} cannot be opened: {reason.strip()}. Mend its URL or its grants."
             ) from error
         if isinstance(error, exc.OperationalError):

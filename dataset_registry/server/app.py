@@ -14,11 +14,11 @@ from pydantic.json_schema import models_json_schema
 from starlette.concurrency import run_in_threadpool
 
 from dataset_registry.catalog.engine import HEAD
-from dataset_registry.errors import CatalogOutdated, RegistryError
+from dataset_registry.errors import RegistryError
 from dataset_registry.operations import audit
 from dataset_registry.operations.access import Access
 from dataset_registry.registry import Registry
-from dataset_registry.server import observing, problems
+from dataset_registry.server import observing, pages, problems
 from dataset_registry.server.asking import Asked
 from dataset_registry.server.limits import Limited
 from dataset_registry.server.observing import Metrics, Observed, log
@@ -51,6 +51,8 @@ def create_app(settings: Settings) -> FastAPI:
         description="Every error is a problem (RFC 9457) with a stable `code` and the next step in `detail`.",
         lifespan=_life,
         redirect_slashes=False,
+        docs_url=None,  # FastAPI's pages load their scripts from other hosts
+        redoc_url=None,
     )
     app.state.settings = settings
     app.state.registry = registry
@@ -67,6 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
     v1.include_router(upkeep.audited)
     app.include_router(v1)
     app.include_router(_watching(metrics))
+    app.include_router(pages.router)
     app.add_middleware(Asked, access=app.state.access, settings=settings)
     app.add_middleware(Limited, settings=settings)
     app.add_middleware(Observed, metrics=metrics, unforeseen=problems.unforeseen)
@@ -89,8 +92,7 @@ def _watching(metrics: Metrics) -> APIRouter:
         access: Access = request.app.state.access
         found = access.catalog.revision()
         if found != HEAD:
-            log.warning("not ready", reason=str(access.catalog.outdated(found)))
-            raise CatalogOutdated("The catalog has another revision than this server. Its log says which.")
+            raise access.catalog.outdated(found)
         return {"status": "ok"}
 
     @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

@@ -129,7 +129,8 @@ class Idempotent(APIRoute):
                 headers = {**kept["headers"], "Idempotent-Replayed": "true"}
                 return Response(kept["body"], known[1], headers, media_type="application/json")
             response = await handle(request)
-            if response.status_code < 300 and not isinstance(response, StreamingResponse):
+            has_secret = response.headers.get("Cache-Control") == "no-store"
+            if response.status_code < 300 and not isinstance(response, StreamingResponse) and not has_secret:
                 etag = response.headers.get("ETag")
                 headers = {"ETag": etag} if etag is not None else {}
                 answer = json.dumps({"headers": headers, "body": bytes(response.body).decode()})

@@ -109,6 +109,10 @@ class Observed:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"].append((b"x-request-id", state["request_id"].encode()))
+                # What an answer says depends on the token, and some have secrets: caches keep none, unless a route says so.
+                names = {name.lower() for name, _ in message["headers"]}
+                if scope["path"].startswith("/v1/") and b"cache-control" not in names:
+                    message["headers"].append((b"cache-control", b"no-store"))
             else:
                 sent += len(message.get("body", b""))
             await send(message)

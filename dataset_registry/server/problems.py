@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from dataset_registry import errors
-from dataset_registry.server.observing import redact
+from dataset_registry.server.observing import log, redact
 from dataset_registry.wire.shapes import Problem
 
 STATUS: Mapping[type[errors.RegistryError], int] = {
@@ -31,6 +31,7 @@ STATUS: Mapping[type[errors.RegistryError], int] = {
     errors.TooManyRequests: 429,
     errors.PermissionDenied: 403,
     errors.NotAuthenticated: 401,
+    errors.CatalogRefused: 503,
     errors.CatalogOutdated: 503,
     errors.NotAdopted: 409,
     errors.RegistryFrozen: 423,
@@ -60,10 +61,31 @@ def status_of(error: errors.RegistryError) -> int:
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
+_FAILURES: Mapping[type[errors.RegistryError], str] = {
+    errors.RegistryError: "The server failed.",
+    errors.RetryLater: "The server cannot do this now. Send the request again.",
+    errors.CatalogRefused: "The server cannot use its catalog.",
+    errors.CatalogOutdated: "The catalog has another revision than this server.",
+    errors.StorageError: "The storage of the server refused. Nothing was committed.",
+    errors.CorruptionError: "Stored data is damaged or missing. Nothing was changed.",
+}
+"""What a client is told of an error that is not its own. The text of the error may name hosts, users and paths: it is logged."""
+
+
+def _failure(error: errors.RegistryError, request_id: str | None) -> str:
+    what = next(_FAILURES[kind] for kind in type(error).__mro__ if kind in _FAILURES)
+    again = "If that goes on, tell" if isinstance(error, errors.RetryLater) else "Tell"
+    return f"{what} {again} the operator of the server the id of this request: {request_id}."
+
+
 def response(error: errors.RegistryError, request_id: str | None) -> JSONResponse:
-    """An error as its answer."""
+    """An error as its answer. That of the server's own failures is logged, and the answer says how to find it there."""
     status = status_of(error)
     headers = {}
+    if status >= 500:
+        log.error("failed", id=request_id, code=error.code, reason=str(error))
+    if isinstance(error, errors.RangeNotSatisfiable) and "size" in error.fields:
+        headers["Content-Range"] = f"bytes */{error.fields['size']}"
     if status in (429, 503):
         headers["Retry-After"] = "1"
     if status == 401:
@@ -71,20 +93,19 @@ def response(error: errors.RegistryError, request_id: str | None) -> JSONRespons
     problem = Problem(
         title=HTTPStatus(status).phrase,
         status=status,
-        detail=redact(str(error)),
+        detail=redact(str(error)) if status < 500 else _failure(error, request_id),
         code=error.code,
         instance=request_id,
-        fields={name: _plain(value) for name, value in error.fields.items()},
+        fields={name: _plain(value) for name, value in error.fields.items()} if status < 500 else {},
     )
     return JSONResponse(problem.model_dump(), status, headers, MEDIA_TYPE)
 
 
 def unforeseen(request_id: str) -> JSONResponse:
     """The answer when something went wrong that nobody thought of."""
-    error = errors.RegistryError(
-        "Something went wrong in the server. Tell its operator the id of this request (instance)."
+    return response(
+        errors.RegistryError("An error that is not one of the registry's: see the line before."), request_id
     )
-    return response(error, request_id)
 
 
 def _plain(value: object) -> Any:

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Path, Request
+from fastapi import APIRouter, Depends, Header, Path, Request, Response
 
 from dataset_registry.operations import stored
 from dataset_registry.operations.access import authorize_some_write
@@ -47,7 +47,7 @@ def _upload(uploads: Uploads, upload: Upload) -> UploadShape:
 
 
 @router.post("/uploads", status_code=201, tags=["uploads"])
-def begin_upload(request: Request, access: Asking, uploads: Growing, body: UploadIn) -> UploadShape:
+def begin_upload(request: Request, response: Response, access: Asking, uploads: Growing, body: UploadIn) -> UploadShape:
     """Begin an upload that can be gone on with after a broken connection: PATCH its bytes, then commit it.
 
     With `direct`, `file_size` and `content_hash`, a server whose store can do it answers with an `upload_url`: PUT the content
@@ -64,6 +64,8 @@ def begin_upload(request: Request, access: Asking, uploads: Growing, body: Uploa
     if direct and body.content_hash is not None and body.file_size is not None:
         key = hold_for_upload(access, body.content_hash)
         url = access.store.upload_url(key, body.file_size, _DIRECT_FOR)
+    if url is not None:  # whoever has it may write to the store: it is not remembered for an Idempotency-Key either
+        response.headers["Cache-Control"] = "no-store"
     upload = uploads.begin(access.actor.name, body.file_size, body.content_hash, key if url else None)
     return _upload(uploads, upload).model_copy(update={"upload_url": url})
 
