@@ -251,6 +251,11 @@ def test_an_error_of_several_lines_has_them(
     monkeypatch.setattr(Registry, "datasets", fail)
     assert run(monkeypatch, "datasets", "-r", folder) == 1
     assert capsys.readouterr().err == f"error: one\ntwo\t{SEEN}\n"
+    monkeypatch.setenv("DATASET_REGISTRY_DEBUG", "1")
+    assert run(monkeypatch, "datasets", "-r", folder) == 1
+    printed = capsys.readouterr().err.replace("\t", "")
+    assert printed.startswith("Traceback")
+    assert controls(printed) == []
 
 
 def test_the_shell_completes_no_name_that_would_control_it(folder: str) -> None:

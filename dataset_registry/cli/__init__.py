@@ -65,8 +65,10 @@ def main() -> None:
     try:
         app()
     except errors.RegistryError as error:
+        if os.environ.get("DATASET_REGISTRY_DEBUG"):
+            say(traceback.format_exc(), lines=True, err=True)
         say(f"error: {error}", lines=True, err=True)
-        raise SystemExit(exit_code(error)) from (error if os.environ.get("DATASET_REGISTRY_DEBUG") else None)
+        raise SystemExit(exit_code(error)) from None
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None

@@ -3,7 +3,7 @@
 from importlib import resources
 
 from fastapi import APIRouter
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, Response
 
 _ASSETS = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon-32x32.png": "image/png"}
 """Files of Swagger UI, in the package `fastapi-swagger`."""
@@ -69,9 +69,9 @@ def start() -> Response:
 
 
 def _add(name: str, media_type: str) -> None:
-    def asset() -> Response:
-        content = (resources.files("fastapi_swagger") / "resources" / name).read_bytes()
-        return Response(content, media_type=media_type, headers=_HEADERS)
+    def asset() -> FileResponse:
+        path = resources.files("fastapi_swagger") / "resources" / name
+        return FileResponse(str(path), media_type=media_type, headers=_HEADERS | {"Cache-Control": "max-age=3600"})
 
     router.add_api_route(f"/docs/{name}", asset)
 
