@@ -348,18 +348,15 @@ class Catalog:
                     "options": f"-csearch_path={_option(self.schema)} -ctimezone=UTC {_PLANNING} {_PATIENCE}",
                     "application_name": "dataset_registry",
                 },
-                json_serializer=_json,
+                json_serializer=_json_without_nul,
+                json_deserializer=_json_with_nul,
                 pool_size=8,
                 max_overflow=24,
             )
             event.listen(engine, "checkin", lambda connection, record: record.info.update(used=monotonic()))
             event.listen(engine, "checkout", _look_at_idle)
         else:
-            engine = create_engine(
-                self.url,
-                connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},
-                json_serializer=_json,
-            )
+            engine = create_engine(self.url, connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False})
             event.listen(engine, "connect", _configure_sqlite)
             event.listen(engine, "connect", lambda connection, record: self._sqlite_connections.add(connection))
             event.listen(engine, "close", lambda connection, record: self._sqlite_connections.discard(connection))
@@ -426,18 +423,20 @@ def insert_rows(tx: Transaction, table: Table, columns: Sequence[str], rows: Seq
     tx.exec_driver_sql(f"{into} SELECT * FROM unnest({arrays})", tuple(map(list, zip(*rows, strict=True))))
 
 
-_NUL_IN_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+_NUL_IN_JSON = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+_NUL_SIGN = "\ufdd0"
+"""What PostgreSQL stores for the character NUL, which JSONB does not take: columns may be called anything. No text has this
+character, which Unicode keeps for uses such as this one."""
 
 
-def _json(value: object) -> str:
-    """Facts as JSON. PostgreSQL stores no NUL in them: SQLite must not either. Raises `InputError`."""
+def _json_without_nul(value: object) -> str:
     text = json.dumps(value)
-    if "\\u0000" in text and (found := _NUL_IN_JSON.search(text)) is not None:
-        near = text[max(found.start() - 40, 0) : found.end()]
-        raise InputError(
-            f"The catalog stores no text with the character NUL, such as the name of a column: …{near}. Remove it."
-        )
-    return text
+    return _NUL_IN_JSON.sub(r"\1\\ufdd0", text) if "\\u0000" in text else text
+
+
+def _json_with_nul(data: str | bytes) -> Any:
+    text = data if isinstance(data, str) else data.decode()
+    return json.loads(text.replace(_NUL_SIGN, "\\u0000"))
 
 
 def _option(schema: str) -> str:
@@ -504,10 +503,6 @@ def _translated(address: str) -> Iterator[None]:
             ) from error
         if isinstance(error, exc.OperationalError):
             raise RetryLater(_unusable(address, error)) from error
-        raise
-    except exc.StatementError as error:  # what raised it was asked for a value while the statement was put together
-        if isinstance(error.orig, InputError):
-            raise error.orig from error
         raise
 
 
