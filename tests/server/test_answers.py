@@ -62,7 +62,7 @@ def test_a_download_may_be_kept_by_its_client_and_asked_after(served: Served) ->
 def test_the_address_of_a_direct_upload_is_not_remembered(
     sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FolderStore, "upload_url", lambda self, key, lasts: f"https://store/{key}?signature=1")
+    monkeypatch.setattr(FolderStore, "upload_url", lambda self, key, *_: f"https://store/{key}?signature=1")
     direct = {"direct": True, "file_size": 3, "content_hash": "0" * 64}
     with (
         serving.in_thread(catalog=sqlite_url, store=str(tmp_path / "store"), direct_uploads=True) as served,
