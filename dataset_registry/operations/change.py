@@ -96,8 +96,8 @@ def staged_component(staged: Staged, type: str, metadata: Mapping[str, object]) 
     if not metadata:
         return StagedComponent(staged, type)
     try:
-        canonical_json(dict(metadata))
-    except (TypeError, ValueError) as error:
+        canonical_json(dict(metadata)).encode()
+    except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"The metadata of a component must be a JSON object: {error}.") from error
     return StagedComponent(staged, type, metadata)
 
