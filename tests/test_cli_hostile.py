@@ -242,6 +242,23 @@ def test_an_unforeseen_error_is_printed_as_text(
     assert "Traceback" in printed.err
 
 
+def test_the_reason_of_a_freeze_is_printed_as_text(
+    folder: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Registry.open(folder) as registry:
+        registry.freeze("migration")
+    with sqlite3.connect(f"{folder}/catalog.sqlite") as connection:
+        text = json.dumps({"reason": HOSTILE, "by": HOSTILE, "at": "2026-01-01T00:00:00+00:00"})
+        changed = connection.execute("UPDATE registry_settings SET value = ? WHERE value LIKE '%migration%'", [text])
+        assert changed.rowcount == 1
+    connection.close()
+    for arguments, code in ((["status"], 0), (["dataset", "create", "raw/x"], 1)):
+        assert run(monkeypatch, *arguments, "-r", folder) == code
+        printed = capsys.readouterr()
+        assert controls(printed.out + printed.err) == []
+        assert SEEN in printed.err
+
+
 def test_an_error_of_several_lines_has_them(
     folder: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from dataset_registry.cli.output import say
 from dataset_registry.errors import InputError, RegistryError
 from dataset_registry.model.texts import shown
 
@@ -130,7 +131,7 @@ def _show_frozen(registry: "Registry") -> None:
     """Say on standard error that nothing can be written, and why."""
     with suppress(RegistryError):  # the command itself says what is wrong
         if (found := registry.frozen) is not None:
-            typer.echo(f"Read-only since {found.at:%Y-%m-%d %H:%M}: {found.reason} ({found.by})", err=True)
+            say(f"Read-only since {found.at:%Y-%m-%d %H:%M}: {found.reason} ({found.by})", err=True)
 
 
 # --- completing names in the shell ---------------------------------------------------------------------------------

@@ -98,7 +98,7 @@ def freeze(
 ) -> None:
     """Make the registry read-only, for a migration or an incident. Reading goes on; unfreeze ends it."""
     found = registry.freeze(reason)
-    typer.echo(f"{registry.location} is read-only: {found.reason}")
+    say(f"{registry.location} is read-only: {found.reason}")
 
 
 @app.command()
@@ -106,7 +106,7 @@ def freeze(
 def unfreeze(registry: "Registry") -> None:
     """End the read-only mode of the registry."""
     registry.unfreeze()
-    typer.echo(f"{registry.location} can be written to")
+    say(f"{registry.location} can be written to")
 
 
 @app.command()

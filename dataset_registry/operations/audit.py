@@ -140,7 +140,10 @@ def check(access: Access) -> AuditCheck:
 
         replayed = Replay()
         for entry, carried in audit.hashed(tx):
-            replayed.add(entry)
+            try:
+                replayed.add(entry)
+            except (AttributeError, KeyError, TypeError, ValueError):  # whatever somebody wrote into it
+                problems.append(f"entry {entry.id} does not say what an entry of {entry.action!r} says: it was changed")
             while pending and entry.id > pending[-1].last_id:
                 close()
             if entry.id < 1:

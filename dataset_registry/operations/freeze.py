@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from dataset_registry.catalog import Transaction, settings
 from dataset_registry.errors import InputError
+from dataset_registry.model.names import free_text
 from dataset_registry.model.records import Freeze
 from dataset_registry.operations import audit
 from dataset_registry.operations.access import Access, administer, admit
@@ -17,7 +18,7 @@ def freeze(access: Access, reason: str) -> Freeze:
 
     Raises `InputError` for a reason that says nothing, `PermissionDenied`.
     """
-    reason = reason.strip()
+    reason = free_text(reason, "reason").strip()
     if not reason or len(reason) > _LONGEST:
         raise InputError(f"Give a reason of up to {_LONGEST} characters: everybody who wants to write is shown it.")
     found = Freeze(reason, access.actor.name, datetime.now(UTC))

@@ -66,6 +66,7 @@ _FAILURES: Mapping[type[errors.RegistryError], str] = {
     errors.RetryLater: "The server cannot do this now. Send the request again.",
     errors.CatalogRefused: "The server cannot use its catalog.",
     errors.CatalogOutdated: "The catalog has another revision than this server.",
+    errors.StoreMismatch: "The server's catalog belongs to another store.",
     errors.StorageError: "The storage of the server refused. Nothing was committed.",
     errors.CorruptionError: "Stored data is damaged or missing. Nothing was changed.",
 }

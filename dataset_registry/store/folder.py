@@ -189,8 +189,10 @@ class FolderStore:
     def claim(self, identity: str) -> str:
         aside = self._root / f"{IDENTITY}.{identity}"
         try:
-            self._root.mkdir(parents=True, exist_ok=True)
-            aside.write_text(identity + "\n")
+            modes.make_folder(self._root, self._bits)
+            aside.unlink(missing_ok=True)
+            with modes.new_file(aside, self._bits) as file:
+                file.write(f"{identity}\n".encode())
             _sync(aside)
             with suppress(FileExistsError):
                 os.link(aside, self._root / IDENTITY)  # whole or not at all, and the first one stays
