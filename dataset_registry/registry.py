@@ -44,6 +44,7 @@ class Registry:
         actor: str | None = None,
         token: str | None = None,
         compression: str | None = None,
+        verify_reads: bool = False,
         door: str = "python",
     ) -> "Registry":
         """Open a registry: in a folder (SQLite and files, made on first use), by the URLs of its catalog and store, or the
@@ -52,7 +53,9 @@ class Registry:
         `catalog` is `sqlite:///…` or `postgresql+psycopg://…`; `store` a folder, a `file://` URL, `s3://bucket/prefix`,
         `gs://…` or `az://…`. `actor` acts as that user, with its permissions; without one you are the owner, who may do
         everything and commits under the name that the operating system knows. `compression="zstd"` compresses new CSV and
-        JSON files where that pays; readers see the content either way. `door` is what the audit log says of how you came in.
+        JSON files where that pays; readers see the content either way. `verify_reads` hashes every stored file before anything
+        is read from it, where otherwise the store is trusted (see docs/operations.md). `door` is what the audit log says of how
+        you came in.
 
         Raises `CatalogOutdated` for a PostgreSQL catalog that needs
         `dataset-registry db upgrade`, `StoreMismatch` for a catalog with another one's store, `InputError`, `NotAuthenticated`
@@ -82,7 +85,7 @@ class Registry:
             raise
         kept = open_store(store) if isinstance(store, str) else store
         who = Actor(_user(), is_owner=True, door=door) if actor is None else Actor(user_name(actor), door=door)
-        access = Access(opened, kept, LocalCopies(kept), who, packing)
+        access = Access(opened, kept, LocalCopies(kept), who, packing, verifies_reads=verify_reads)
         try:
             binding.bind(access)
         except BaseException:

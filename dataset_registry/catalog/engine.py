@@ -12,7 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from random import random
 from time import monotonic, sleep
@@ -38,6 +38,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.pool import QueuePool
 
 from dataset_registry import modes
 from dataset_registry.errors import (
@@ -328,11 +329,17 @@ class Catalog:
             return
         with self._lock:
             if self._lock_file is None:  # kept open: opening it would be a good part of a small commit
-                bits = modes.bits_beside(self.path)
-                modes.make_folder(self.path.parent, bits)
-                if not self.path.exists():  # SQLite gives its other files the mode of this one
-                    os.close(modes.open_or_create(self.path, bits))
-                self._lock_descriptor = modes.open_or_create(Path(f"{self.path}.lock"), bits)
+                try:
+                    bits = modes.bits_beside(self.path)
+                    modes.make_folder(self.path.parent, bits)
+                    if not self.path.exists():  # SQLite gives its other files the mode of this one
+                        os.close(modes.open_or_create(self.path, bits))
+                    self._lock_descriptor = modes.open_or_create(Path(f"{self.path}.lock"), bits)
+                except OSError as error:
+                    raise StorageError(
+                        f"The catalog {self.address} cannot be written to: {error.strerror}. Nothing was committed; free "
+                        "space or fix the permissions, then try again."
+                    ) from error
                 self._lock_file = finalize(self, os.close, self._lock_descriptor)
             fcntl.flock(self._lock_descriptor, fcntl.LOCK_EX)
             try:
@@ -355,9 +362,12 @@ class Catalog:
             )
             event.listen(engine, "checkin", lambda connection, record: record.info.update(used=monotonic()))
             event.listen(engine, "checkout", _look_at_idle)
+        elif _is_read_only(self.path):
+            engine = create_engine(self.url, creator=partial(_connect_read_only, self.path), poolclass=QueuePool)
         else:
             engine = create_engine(self.url, connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False})
             event.listen(engine, "connect", _configure_sqlite)
+        if self.is_sqlite:
             event.listen(engine, "connect", lambda connection, record: self._sqlite_connections.add(connection))
             event.listen(engine, "close", lambda connection, record: self._sqlite_connections.discard(connection))
             event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
@@ -504,6 +514,22 @@ def _translated(address: str) -> Iterator[None]:
         if isinstance(error, exc.OperationalError):
             raise RetryLater(_unusable(address, error)) from error
         raise
+
+
+def _is_read_only(path: Path) -> bool:
+    """Whether a SQLite catalog is on a disk, or in a folder, that cannot be written to."""
+    return path.exists() and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
+
+
+def _connect_read_only(path: Path) -> sqlite3.Connection:
+    """A connection to a catalog that cannot be written to. SQLite's readers want to write, too (the index of the write-ahead
+    log): where there is no such log, nobody else writes either, and they can do without."""
+    wal = Path(f"{path}-wal")
+    is_closed = not wal.exists() or wal.stat().st_size == 0
+    address = f"file:{quote(str(path))}?mode=ro{'&immutable=1' if is_closed else ''}"
+    connection = sqlite3.connect(address, uri=True, timeout=_BUSY_SECONDS, check_same_thread=False)
+    connection.isolation_level = None
+    return connection
 
 
 def _configure_sqlite(connection: Any, record: object) -> None:

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from dataset_registry.dagster_io import handlers, metadata, partitions
 from dataset_registry.dagster_io.resource import DatasetRegistryResource
 from dataset_registry.dataset import Dataset, Draft
-from dataset_registry.errors import InputError, NotFound, UnsupportedType
+from dataset_registry.errors import InputError, NotFound, RegistryFrozen, RetryLater, StorageError, UnsupportedType
 from dataset_registry.model.names import RUNS
 from dataset_registry.model.partitions import METADATA_KEY, component_of, local_name, partition_key
 from dataset_registry.model.records import CommitResult, ComponentRecord, InputVersion, Provenance
@@ -196,7 +196,7 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
         if keys is not None and not keys:
             return loader.nothing(version)
         if step is not None:
-            version.note_read(step.run_id)
+            _note_read(context, version, step.run_id)
             _reads.setdefault(step, []).append(
                 InputVersion(
                     dataset=dataset.name,
@@ -277,6 +277,14 @@ def _load_partitions(version: Version, keys: Sequence[str], loader: handlers.Loa
     if len(keys) != 1:
         return {key: loader.load(version, [c.name for c in components]) for key, components in found.items()}
     return {local_name(c.name, wanted[keys[0]]): loader.load(version, [c.name]) for c in found.get(keys[0], [])}
+
+
+def _note_read(context: dg.InputContext, version: Version, run_id: str) -> None:
+    """Note that the run reads a version. Where nothing can be written, the run reads all the same, and is told."""
+    try:
+        version.note_read(run_id)
+    except (StorageError, RegistryFrozen, RetryLater) as error:
+        context.log.warning(f"{version} is read without a note that keeps expiries from it: {error}")
 
 
 def _keys(context: dg.OutputContext | dg.InputContext) -> list[str] | None:

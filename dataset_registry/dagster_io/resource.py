@@ -39,6 +39,10 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
     compression: str | None = Field(
         default=None, description="What new CSV and JSON files are compressed with, where that pays."
     )
+    verify_reads: bool = Field(
+        default=False,
+        description="Hash every stored file before anything is read from it, instead of trusting the store.",
+    )
     actor: str | None = Field(
         default=None,
         description="The user, say a service, that runs act as, with its permissions; the registry's owner when not given.",
@@ -53,7 +57,7 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
     @property
     def registry(self) -> Registry:
         """The registry, opened once in a process. Raises `CatalogOutdated`, `InputError`."""
-        return _open(self.path, self.catalog, self.store, self.actor, self.token, self.compression)
+        return _open(self.path, self.catalog, self.store, self.actor, self.token, self.compression, self.verify_reads)
 
     def branch_of(self, run_tags: Mapping[str, str] | None = None) -> str:
         """The branch of a run with these tags. Raises `InputError` for a tag that looks like ours and is none."""
@@ -75,7 +79,15 @@ def _open(
     actor: str | None,
     token: str | None,
     compression: str | None,
+    verify_reads: bool,
 ) -> Registry:
     return Registry.open(
-        path, catalog=catalog, store=store, actor=actor, token=token, compression=compression, door="dagster"
+        path,
+        catalog=catalog,
+        store=store,
+        actor=actor,
+        token=token,
+        compression=compression,
+        verify_reads=verify_reads,
+        door="dagster",
     )

@@ -22,7 +22,8 @@ class Access:
     """An actor before a registry: what every operation takes first.
 
     `copies` are local files with what the store has; `compression` is what new CSV and JSON files are compressed with;
-    `is_guarded` says that files come from strangers: they are looked into by a process that can be lost.
+    `is_guarded` says that files come from strangers: they are looked into by a process that can be lost. `verifies_reads` has
+    every stored file hashed before anything is read from it.
     """
 
     catalog: Catalog
@@ -31,6 +32,7 @@ class Access:
     actor: Actor
     compression: Compression | None = None
     is_guarded: bool = False
+    verifies_reads: bool = False
 
     def user_id(self, tx: Transaction) -> int:
         """The actor's row, made on first sight."""

@@ -105,6 +105,8 @@ class CatalogContents:
             return files.facts_of(tx, [file.id for file in found])
 
     def source(self, version: VersionRecord, file: FileRecord) -> Path | Callable[[], Path | RawIOBase]:
+        if self._access.verifies_reads:
+            return lambda: self.fetch(version, file)
         if file.form == "ranges":
             return lambda: self._read(version, file, lambda f: _at_random(self._access, f))
         if file.compression_type is None and (path := self._read(version, file, self._here)) is not None:
@@ -119,7 +121,7 @@ class CatalogContents:
 
     def tail(self, file: FileRecord, count: int) -> bytes:
         """The last bytes of a stored file, and no others where it is stored as it is."""
-        if file.compression_type is not None:
+        if file.compression_type is not None or self._access.verifies_reads:
             return self.fetch(None, file).read_bytes()[-count:]
 
         def read(file: FileRecord) -> bytes:
@@ -168,7 +170,12 @@ def deleted(version: VersionRecord | None) -> NotFound:
 def local_file(access: Access, file: FileRecord) -> Path:
     """A local, read-only file with the content of a stored one: the object itself where that is one, else a copy."""
     recipe = partial(opened, access, file) if file.form == "ranges" else None
-    return access.copies.fetch(_key(file), file.compression_type, recipe)
+    path = access.copies.fetch(_key(file), file.compression_type, recipe)
+    if access.verifies_reads:
+        with checked(path.open("rb"), str(file.content_hash)) as stream:
+            while stream.read(_RUN):
+                pass
+    return path
 
 
 def _at_random(access: Access, file: FileRecord) -> Path | RawIOBase:

@@ -5,10 +5,10 @@ collection takes it, and it can be looked at, read and committed to where it bel
 """
 
 import hashlib
-from collections.abc import Sequence
-from uuid import uuid4
+from collections.abc import Mapping, Sequence
+from uuid import UUID, uuid4
 
-from dataset_registry.catalog import Transaction, collection, files, grants
+from dataset_registry.catalog import Transaction, files, grants, holding
 from dataset_registry.errors import CorruptionError
 from dataset_registry.model.names import LOST_AND_FOUND
 from dataset_registry.model.records import DatasetRecord, StoredBytes
@@ -17,17 +17,18 @@ from dataset_registry.operations.access import Access
 from dataset_registry.operations.change import Change, staged_component
 from dataset_registry.operations.put import Held
 from dataset_registry.operations.stage import Staged
-from dataset_registry.store import Spooled, StoredObject
+from dataset_registry.store import Spool, Spooled, StoredObject, new_key
 from dataset_registry.tabular import formats
 
 _BLOCK = 1 << 20
 
 
 def rescue(access: Access, objects: Sequence[StoredObject]) -> bool:
-    """Let a version of `lost+found` name the content of unknown objects, under its hash. Nothing is copied.
+    """Let a version of `lost+found` name the content of unknown objects, under its hash.
 
-    Content that the catalog has already, and objects that do not hold what they are named after, are left alone: they are
-    for a sweep. True when every other object is in `lost+found` now.
+    The content is copied to objects of our own (linked, in a folder): those that are there may be another registry's, whose
+    store this is too, and stay for a sweep. So do objects whose content the catalog has already, or that do not hold what they
+    are named after. True when the content of every other object is in `lost+found` now.
     """
     found: dict[str, tuple[StoredBytes, int, str]] = {}
     for candidate in objects:
@@ -40,15 +41,20 @@ def rescue(access: Access, objects: Sequence[StoredObject]) -> bool:
     heal(access, objects)
 
     change_to = datasets.find_or_new(access, LOST_AND_FOUND, None)
+    with access.catalog.read() as tx:
+        known, _ = files.look_up(tx, list(found))
+    holds, own = _copies(access, {h: stored for h, (stored, _, _) in found.items() if h not in known})
 
     def take(tx: Transaction) -> None:
-        known, damaged = files.look_up(tx, list(found))
-        unknown = collection.unknown(tx, [stored.key for stored, _, _ in found.values()])
-        new = sorted(h for h, (stored, _, _) in found.items() if h not in known and stored.key in unknown)
+        held = Held(holds, own)
+        held.release(tx)
+        known, damaged = files.look_up(tx, list(own))
+        held.discard(tx, known.keys())
+        new = sorted(content_hash for content_hash in own if content_hash not in known)
         if not new:
             return
         # In one transaction with the version that names them: what is entered and not named is for a collection.
-        files.add(tx, [files.NewFile(h, found[h][1], found[h][2], found[h][0]) for h in new], damaged)
+        files.add(tx, [files.NewFile(h, found[h][1], found[h][2], own[h]) for h in new], damaged)
         change = Change()
         for content_hash in new:
             _, size, format = found[content_hash]
@@ -71,11 +77,31 @@ def heal(access: Access, objects: Sequence[StoredObject]) -> int:
         wanted = files.damaged_hashes(tx)
     found = {o.key[:64]: content[0] for o in objects if o.key[:64] in wanted and (content := _content(access, o))}
 
-    def work(tx: Transaction) -> int:
-        still = collection.unknown(tx, [stored.key for stored in found.values()])
-        return len(files.heal(tx, {h: stored for h, stored in found.items() if stored.key in still}))
+    if not found:
+        return 0
+    holds, own = _copies(access, found)
 
-    return access.catalog.write(work) if found else 0
+    def work(tx: Transaction) -> int:
+        held = Held(holds, own)
+        held.release(tx)
+        healed = files.heal(tx, own)
+        held.discard(tx, own.keys() - healed.keys())
+        return len(healed)
+
+    return access.catalog.write(work)
+
+
+def _copies(access: Access, wanted: Mapping[str, StoredBytes]) -> tuple[list[UUID], dict[str, StoredBytes]]:
+    """Copies of objects under keys of our own, by content hash, and the holds that keep them. Raises `StorageError`."""
+    keys = {content_hash: new_key(content_hash) for content_hash in wanted}
+    if not keys:
+        return [], {}
+    holds = access.catalog.write(lambda tx: list(holding.hold(tx, keys).values()))
+    for content_hash, stored in wanted.items():
+        if not access.store.take(keys[content_hash], access.store, stored.key):
+            with Spool(access.store.scratch) as spool, access.store.open(stored.key) as stream:
+                access.store.put(keys[content_hash], spool.copy(stream).source)
+    return holds, {h: StoredBytes(keys[h], stored.size, stored.compression) for h, stored in wanted.items()}
 
 
 def _content(access: Access, candidate: StoredObject) -> tuple[StoredBytes, int, str] | None:

@@ -57,12 +57,14 @@ REPAIRS = {
     "unnamed-index-page": "--repair drops it.",
     "unknown-objects": "The catalog looks older than the store. Restore a newer catalog if there is one; else --repair takes "
     "their content into the dataset lost+found, from where it can be committed again. See docs/operations.md.",
+    "surplus-objects": "They take space and nothing else, unless another registry uses this store: then they are its own. If "
+    "none does, remove them: dataset-registry collect --sweep --max-share 1",
     "expired-hold": "--repair or a collection removes it.",
     "trash": "--repair or a collection removes it.",
 }
 """What to do about each kind of finding."""
 
-LITTER = ("unnamed-page", "unnamed-index-page", "expired-hold", "trash")
+LITTER = ("surplus-objects", "unnamed-page", "unnamed-index-page", "expired-hold", "trash")
 """Findings that cost space and nothing else."""
 
 
@@ -208,7 +210,14 @@ def _look_at_store(access: Access, older_than: timedelta, progress: Progress) ->
 
     plan = collect.plan_sweep(access, older_than, progress=progress, healing=True, each=look)
     if plan.suspicion is not None:
-        store.findings.append(Finding("unknown-objects", plan.suspicion, objects=plan.objects))
+        with access.catalog.read() as tx:
+            known = files.find_many(tx, sorted({found.key[:64] for found in plan.objects}))
+        lost = tuple(found for found in plan.objects if found.key[:64] not in known)
+        if lost:
+            store.findings.append(Finding("unknown-objects", plan.suspicion, objects=lost))
+        else:
+            what = f"{plan.suspicion}; the catalog has the content of all of them under keys of its own"
+            store.findings.append(Finding("surplus-objects", what))
     return store
 
 

@@ -40,6 +40,7 @@ def create_app(settings: Settings) -> FastAPI:
         catalog=settings.catalog,
         store=settings.store,
         compression=settings.compression,
+        verify_reads=settings.verify_reads,
         door="rest",
     )
     observing.configure()

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from dataset_registry import errors
 from dataset_registry.server.observing import log, redact
+from dataset_registry.store.spool import storage_error
 from dataset_registry.wire.shapes import Problem
 
 STATUS: Mapping[type[errors.RegistryError], int] = {
@@ -144,6 +145,11 @@ def install(app: FastAPI) -> None:
         )
         return JSONResponse(problem.model_dump(), error.status_code, error.headers, MEDIA_TYPE)
 
+    async def of_the_system(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, OSError)
+        return await ours(request, storage_error(error, "The server could not read or write its files"))
+
     app.add_exception_handler(errors.RegistryError, ours)
+    app.add_exception_handler(OSError, of_the_system)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, plain)

@@ -16,6 +16,7 @@ class Settings(BaseSettings):
         None, description="What new CSV and JSON files are compressed with, where that pays."
     )
 
+    verify_reads: bool = Field(default=False, description="Whether every stored file is hashed before it is sent.")
     direct_uploads: bool = Field(
         default=False,
         description="Whether clients may PUT large files straight into the object store (they must reach it).",

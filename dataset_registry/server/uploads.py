@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from io import FileIO
 from pathlib import Path
 from threading import Lock
 from time import time
@@ -113,16 +114,23 @@ class Uploads:
             with suppress(OSError, ValueError):
                 found = Upload(**json.loads(self._facts(upload_id).read_text()))
         if found is None or found.user != user or not self._data(upload_id).exists():
-            raise NotFound("There is no such upload (any more). Begin one with POST /v1/uploads.", upload=upload_id)
+            raise _gone(upload_id)
         return found
 
     def offset(self, upload: Upload) -> int:
-        """How many bytes are there."""
-        return self._data(upload.id).stat().st_size
+        """How many bytes are there. Raises `NotFound` for an upload that was committed or deleted meanwhile."""
+        try:
+            return self._data(upload.id).stat().st_size
+        except FileNotFoundError:
+            raise _gone(upload.id) from None
 
     def expires_at(self, upload: Upload) -> datetime:
         """When it goes, if nobody goes on with it."""
-        return datetime.fromtimestamp(self._data(upload.id).stat().st_mtime, UTC) + timedelta(seconds=self._seconds)
+        try:
+            modified = self._data(upload.id).stat().st_mtime
+        except FileNotFoundError:
+            raise _gone(upload.id) from None
+        return datetime.fromtimestamp(modified, UTC) + timedelta(seconds=self._seconds)
 
     async def append(self, upload: Upload, offset: int, body: AsyncIterator[bytes]) -> int:
         """Append a body at `offset`, which must be where the upload stands; where it stands now.
@@ -136,7 +144,7 @@ class Uploads:
             most = upload.file_size if upload.file_size is not None else self._quota.most
             pending: list[bytes] = []
             size = 0
-            with self._data(upload.id).open("ab", buffering=0) as file:
+            with self._opened(upload) as file:
                 try:
                     async for piece in body:
                         if there + len(piece) > most:
@@ -156,6 +164,15 @@ class Uploads:
                 finally:
                     await run_in_threadpool(_write, file, pending)
             return self.offset(upload)
+
+    def _opened(self, upload: Upload) -> FileIO:
+        """The file of an upload, to append to. Raises `NotFound`, `ConflictError` for one that a commit has taken."""
+        try:
+            return self._data(upload.id).open("ab", buffering=0)
+        except FileNotFoundError:
+            raise _gone(upload.id) from None
+        except PermissionError:
+            raise ConflictError("The upload is complete, and a commit has taken it: nothing can be added.") from None
 
     def path(self, upload: Upload) -> Path:
         """The whole content. Raises `InputError` while some of it is missing."""
@@ -215,6 +232,10 @@ class Uploads:
 
     def _facts(self, upload_id: str) -> Path:
         return self._folder / f"{upload_id}.json"
+
+
+def _gone(upload_id: str) -> NotFound:
+    return NotFound("There is no such upload (any more). Begin one with POST /v1/uploads.", upload=upload_id)
 
 
 def _write(file: BinaryIO, pending: list[bytes]) -> None:

@@ -79,7 +79,7 @@ class ObjectStore:
             self._opened, _process = self._open_client(), os.getpid()
         return self._opened
 
-    def _open_client(self) -> "Client":
+    def _open_client(self, retries: int = 8, retry_seconds: int = 120) -> "Client":
         try:
             from obstore.exceptions import BaseError
             from obstore.store import from_url
@@ -102,8 +102,8 @@ class ObjectStore:
                     "timeout": timedelta(minutes=30),
                 },
                 retry_config={
-                    "max_retries": 8,
-                    "retry_timeout": timedelta(minutes=2),
+                    "max_retries": retries,
+                    "retry_timeout": timedelta(seconds=retry_seconds),
                     "backoff": {"init_backoff": timedelta(milliseconds=300)},
                 },
             )
@@ -216,9 +216,13 @@ class ObjectStore:
     def identity(self) -> str | None:
         import obstore
 
+        _ = self._client  # for the process that it belongs to
+        quick = self._open_client(
+            retries=2, retry_seconds=5
+        )  # it is asked at every opening: a store that is down is let pass
         try:
             with self._errors(None):
-                return bytes(obstore.get(self._client, self._identity_path).bytes()).decode().strip() or None
+                return bytes(obstore.get(quick, self._identity_path).bytes()).decode().strip() or None
         except CorruptionError:
             return None
 
