@@ -185,7 +185,7 @@ class Dataset:
         refs.delete(self._access, self.record, name, is_tag=False)
 
     def delete_tag(self, name: str) -> None:
-        """Delete a tag; its name is never given again. Raises `NotFound`."""
+        """Delete a tag; its name cannot be reused. Raises `NotFound`."""
         refs.delete(self._access, self.record, name, is_tag=True)
 
     def branch(self, name: str) -> PointerRecord:

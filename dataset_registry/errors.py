@@ -69,7 +69,7 @@ class InUse(InputError):
 
 
 class TagImmutable(InputError):
-    """Tags never move, and the name of a deleted tag is never given again."""
+    """Tags never move, and the name of a deleted tag cannot be reused."""
 
     code = "tag_immutable"
 

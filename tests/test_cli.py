@@ -267,7 +267,7 @@ def test_branches_and_tags_are_made_moved_and_listed(shell: Shell) -> None:
     assert [b["pointer_name"] for b in shell.json("branch", "list", "raw/flights")] == ["dev", "main"]
     shell("branch", "delete", "raw/flights", "dev")
     shell("tag", "create", "raw/flights", "v1.0")
-    assert "never given again" in shell("tag", "delete", "raw/flights", "v1.0") + shell(
+    assert "cannot be reused" in shell("tag", "delete", "raw/flights", "v1.0") + shell(
         "tag", "create", "raw/flights", "v1.0", code=1
     )
     assert "made in 1 datasets" in shell("registry-branch", "create", "pr-1")

@@ -252,6 +252,15 @@ class Catalog:
                 by=why["by"],
             )
 
+    def write_to_free(self, work: Callable[[Transaction], _Result]) -> _Result:
+        """As `write`, of what deletes: on a full disk that takes room before it makes any, and gets the spare room."""
+        try:
+            return self.write(work)
+        except StorageError:
+            if not self.give_spare():
+                raise
+            return self.write(work)
+
     def revision(self) -> str | None:
         """The revision the catalog has, None for a database without one."""
         if self.is_sqlite and not self.path.exists():

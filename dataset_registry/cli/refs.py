@@ -79,7 +79,7 @@ def create_tag(
 @tag_app.command("delete")
 @here
 def delete_tag(registry: "Registry", dataset: DatasetName, name: Name) -> None:
-    """Delete a tag; its name is never given again."""
+    """Delete a tag; its name cannot be reused."""
     registry.dataset(dataset).delete_tag(name)
     say(f"{dataset}@{name} deleted")
 

@@ -132,7 +132,7 @@ def delete(access: Access, dataset: DatasetRecord) -> int:
         authorize(access, tx, "admin", dataset.id)
         return remove(access, tx, dataset)
 
-    return access.catalog.write(work)
+    return access.catalog.write_to_free(work)
 
 
 def remove(access: Access, tx: Transaction, dataset: DatasetRecord) -> int:
@@ -170,7 +170,7 @@ def delete_version(access: Access, dataset: DatasetRecord, ref: str) -> int:
         audit.note(access, tx, "version.delete", (dataset.id, dataset.name), before=f"v{version.number}")
         return version.number
 
-    return access.catalog.write(work)
+    return access.catalog.write_to_free(work)
 
 
 def _checked(description: str | None) -> str | None:

@@ -188,12 +188,12 @@ def apply(
     for found in planned.datasets:
         ids = [version.id for version in found.expiring]
         if ids and not found.kept:
-            deleted += access.catalog.write(partial(_delete_dataset, access, found.dataset, ids, live_runs))
+            deleted += access.catalog.write_to_free(partial(_delete_dataset, access, found.dataset, ids, live_runs))
             continue
         for start in range(0, len(ids), _CHUNK):
             chunk = ids[start : start + _CHUNK]
             work = partial(_delete, access, found.dataset, chunk, live_runs, dying if planned.keep_inputs else None)
-            deleted += access.catalog.write(work)
+            deleted += access.catalog.write_to_free(work)
             progress(f"expiring versions of {found.dataset.name}", start + len(chunk), len(ids))
     return Expired(deleted, planned.versions - deleted)
 

@@ -104,6 +104,12 @@ class FaultyStore:
         with self._answering():
             yield from self._store.list()
 
+    def identity(self) -> str | None:
+        return self._store.identity()
+
+    def claim(self, identity: str) -> str:
+        return self._store.claim(identity)
+
     def tidy(self, older_than: float) -> int:
         return self._store.tidy(older_than)
 

@@ -95,7 +95,7 @@ def create_tag(there: There, body: PointerIn, response: Response) -> PointerShap
 
 @router.delete("/datasets/{dataset_id}/tags/{name:path}", tags=["branches and tags"])
 def delete_tag(there: There, name: BranchName) -> CountShape:
-    """Delete a tag; its name is never given again."""
+    """Delete a tag; its name cannot be reused."""
     there.delete_tag(name)
     return CountShape(count=1)
 
