@@ -212,12 +212,10 @@ def _look_at_store(access: Access, older_than: timedelta, progress: Progress) ->
     if plan.suspicion is not None:
         with access.catalog.read() as tx:
             known = files.find_many(tx, sorted({found.key[:64] for found in plan.objects}))
-        lost = tuple(found for found in plan.objects if found.key[:64] not in known)
-        if lost:
-            store.findings.append(Finding("unknown-objects", plan.suspicion, objects=lost))
-        else:
-            what = f"{plan.suspicion}; the catalog has the content of all of them under keys of its own"
-            store.findings.append(Finding("surplus-objects", what))
+        kind, what = "unknown-objects", plan.suspicion
+        if all(found.key[:64] in known for found in plan.objects):
+            kind, what = "surplus-objects", f"{what}; it has the content of all of them under keys of its own"
+        store.findings.append(Finding(kind, what, objects=plan.objects))
     return store
 
 

@@ -240,7 +240,8 @@ def test_a_damaged_object_among_the_unknown_ones_is_not_rescued_and_not_lost_sig
     restored.verify(repair=True, older_than=NOW)
     assert list(content(restored.dataset(LOST_AND_FOUND)).values()) == [b"good"]
     (finding,) = restored.verify(older_than=NOW).findings
-    assert (finding.kind, [found.key for found in finding.objects]) == ("unknown-objects", [path.name])
+    assert finding.kind == "unknown-objects"
+    assert path.name in [found.key for found in finding.objects]
     assert path.exists()
 
 
