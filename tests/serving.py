@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic, sleep
 
 import httpx
 import uvicorn
@@ -17,6 +16,7 @@ import uvicorn
 from dataset_registry import Registry
 from dataset_registry.server.app import create_app
 from dataset_registry.server.settings import Settings
+from tests.waiting import SAFETY, until
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Served:
         if user == "admin" and user not in {found.name for found in self.owner.users()}:
             self.owner.create_user(user, role="administrator")
         headers = {"Authorization": f"Bearer {self.token(user, **options)}"}
-        return httpx.Client(base_url=self.url + "/v1/", headers=headers, timeout=60)
+        return httpx.Client(base_url=self.url + "/v1/", headers=headers, timeout=SAFETY)
 
     def close(self) -> None:
         for client in self.clients:
@@ -63,9 +63,8 @@ def in_thread(*, catalog: str, store: str, **settings: object) -> Iterator[Serve
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, access_log=False))
     thread = threading.Thread(target=server.run, name="rest", daemon=True)
     thread.start()
-    while not server.started:
-        assert thread.is_alive(), "the server did not start"
-        sleep(0.01)
+    until(lambda: server.started or not thread.is_alive())
+    assert server.started, "the server did not start"
     port = server.servers[0].sockets[0].getsockname()[1]
     served = Served(f"http://127.0.0.1:{port}", Registry.open(catalog=catalog, store=store))
     try:
@@ -73,7 +72,8 @@ def in_thread(*, catalog: str, store: str, **settings: object) -> Iterator[Serve
     finally:
         served.close()
         server.should_exit = True
-        thread.join(20)
+        thread.join(SAFETY)
+        assert not thread.is_alive(), "the server did not stop"
 
 
 @contextmanager
@@ -94,23 +94,21 @@ def in_process(*, catalog: str, store: str, log: Path, **environment: str) -> It
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             try:
-                process.wait(20)
+                process.wait(SAFETY)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
 
 
 def _wait(served: Served, process: subprocess.Popen[bytes]) -> None:
-    deadline = monotonic() + 60
-    while monotonic() < deadline:
+    def ready() -> bool:
         assert process.poll() is None, served.log and served.log.read_text()
         try:
-            if httpx.get(served.url + "/ready", timeout=1).status_code == 200:
-                return
+            return httpx.get(served.url + "/ready", timeout=SAFETY).status_code == 200
         except httpx.TransportError:
-            pass
-        sleep(0.05)
-    raise AssertionError("the server did not answer in a minute")
+            return False
+
+    until(ready, what="the server answered")
 
 
 def _free_port() -> int:

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +16,14 @@ from sqlalchemy import create_engine, text
 
 from dataset_registry import Registry
 from tests.servers import free_port
+from tests.waiting import SAFETY, until
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 DELIVERIES = ROOT / ".cache" / "deliveries"
 """Kept between runs of the tests: writing 31 MB of CSV anew tells nothing."""
 
-pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("example")]
+pytestmark = [pytest.mark.timeout(1800), pytest.mark.xdist_group("example")]
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
@@ -110,6 +110,15 @@ def test_the_location_is_valid(tmp_path: Path, command: list[str]) -> None:
     assert re.search("passed validation|loaded successfully", done.stdout + done.stderr)
 
 
+def _answers(server: "subprocess.Popen[bytes]", address: str) -> bool:
+    assert server.poll() is None
+    try:
+        urllib.request.urlopen(f"{address}/server_info").close()
+    except OSError:
+        return False
+    return True
+
+
 @pytest.fixture
 def webserver(demo: tuple[Path, str]) -> Iterator[str]:
     """`dagster-webserver` on the demo's runs and workspace.yaml; its address."""
@@ -123,17 +132,11 @@ def webserver(demo: tuple[Path, str]) -> Iterator[str]:
     )
     address = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"{address}/server_info").close()
-                break
-            except OSError:
-                assert server.poll() is None
-                time.sleep(0.1)
+        until(lambda: _answers(server, address), what="the web server answered")
         yield address
     finally:
         server.send_signal(signal.SIGINT)
-        server.wait(30)
+        server.wait(SAFETY)
 
 
 QUERY = """

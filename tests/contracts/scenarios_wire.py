@@ -92,7 +92,7 @@ class Wire:
         self._listening.close()
         self.drop()
         for thread in self._threads:
-            thread.join(5)
+            thread.join(60)
 
 
 def _drop(found: socket.socket) -> None:

@@ -13,6 +13,7 @@ import pytest
 from dataset_registry.errors import CorruptionError, InputError
 from dataset_registry.store import FolderStore, LocalCopies, MemoryStore, ObjectStore, Store, new_key
 from dataset_registry.store.private import PrivateFolder, abandoned
+from tests.waiting import SAFETY
 
 
 def put(store: Store, size: int = 1000) -> str:
@@ -131,7 +132,7 @@ def test_a_forked_child_says_that_it_cannot_use_an_object_store(s3_url: str) -> 
 
     process = multiprocessing.get_context("fork").Process(target=child)
     process.start()
-    assert ours.poll(30)
+    assert ours.poll(SAFETY)
     assert "spawn" in ours.recv()
     process.join()
     assert store.size(key) == 1000

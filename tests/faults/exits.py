@@ -19,7 +19,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import psycopg
 from sqlalchemy import Engine, event
 from sqlalchemy.engine.default import DefaultDialect
 
@@ -28,6 +27,7 @@ from dataset_registry.catalog import engine
 from dataset_registry.errors import CorruptionError
 from dataset_registry.tabular import cutting
 from dataset_registry.version import Version
+from tests import servers
 from tests.cutting import every
 
 DEATH = 9
@@ -68,26 +68,17 @@ class Place:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             if server is not None:
-                _execute(server, f"DROP DATABASE {server.rpartition('/')[2]} WITH (FORCE)")
+                servers.drop_database(_administration(server), server.rpartition("/")[2])
 
 
 def create_database(server: str, name: str, template: str = "template0") -> str:
     """Make a database on the server of a URL; its URL."""
-    _execute(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    servers.create_database(_administration(server), name, template)
     return f"{server.rpartition('/')[0]}/{name}"
 
 
-def _execute(server: str, statement: str) -> None:
-    url = server.rpartition("/")[0].replace("postgresql+psycopg://", "postgresql://") + "/postgres"
-    with psycopg.connect(url, autocommit=True) as connection:
-        for _ in range(100):  # the server may not have seen a child's connection go
-            try:
-                connection.execute(statement)
-                return
-            except psycopg.errors.ObjectInUse:
-                os.sched_yield()
-                connection.execute("SELECT pg_sleep(0.05)")
-    raise AssertionError(statement)
+def _administration(server: str) -> str:
+    return server.rpartition("/")[0].replace("postgresql+psycopg://", "postgresql://") + "/postgres"
 
 
 def contents(registry: Registry) -> dict[str, Any]:

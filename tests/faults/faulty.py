@@ -199,7 +199,7 @@ class _Proxy(ThreadingHTTPServer):
 
 class _Request(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    timeout = 30
+    timeout = 600
     server: _Proxy
 
     def do_GET(self) -> None:
@@ -213,7 +213,7 @@ class _Request(BaseHTTPRequestHandler):
             return self._answer(503, {"Content-Type": "application/xml"}, _SLOW_DOWN)
         if fault == "delay":
             time.sleep(0.3)
-        connection = HTTPConnection(self.server.target, timeout=30)
+        connection = HTTPConnection(self.server.target, timeout=600)
         try:  # signed with the host that the client sees: it goes through as it is
             connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():

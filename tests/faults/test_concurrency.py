@@ -18,6 +18,7 @@ from dataset_registry.errors import (
     RegistryError,
     TagImmutable,
 )
+from tests.waiting import SAFETY
 
 PROCESSES, COMMITS = 4, 50
 
@@ -35,7 +36,7 @@ def _processes(target: Callable[..., None], arguments: Sequence[tuple[object, ..
     for process in running:
         process.start()
     for process in running:
-        process.join(240)
+        process.join(SAFETY)
     assert [process.exitcode for process in running] == [0] * len(running)
 
 
@@ -181,19 +182,19 @@ def test_what_a_forked_child_commits_outlives_the_parents_closing(
     def child() -> None:
         dataset.commit({"a": b"2"})
         first.set()
-        closed.wait(30)
+        closed.wait(SAFETY)
         dataset.commit({"a": b"3"})
         done.set()
 
     process = context.Process(target=child)
     process.start()
-    assert first.wait(30)
+    assert first.wait(SAFETY)
     embedded.close()
     closed.set()
-    assert done.wait(30)
+    assert done.wait(SAFETY)
     with Registry.open(catalog=sqlite_url, store=str(tmp_path / "store")) as other:
         assert other.dataset("d").version().number == 3
-    process.join(30)
+    process.join(SAFETY)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
@@ -203,6 +204,6 @@ def test_a_forked_child_opens_connections_of_its_own(registry: Registry) -> None
     context = multiprocessing.get_context("fork")
     child = context.Process(target=lambda: dataset.commit({"b": b"2"}))
     child.start()
-    child.join(60)
+    child.join(SAFETY)
     assert child.exitcode == 0
     assert dataset.commit({"c": b"3"}).number == 3

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 
 import psycopg
@@ -27,6 +26,7 @@ from dataset_registry.operations import commit
 from dataset_registry.store import FolderStore
 from tests.faults.crashing import wrong_bytes
 from tests.faults.mutants import FOREIGN_KEYS, apply, drop_foreign_key
+from tests.waiting import SAFETY, until
 
 AT_ONCE = timedelta(0)
 _contents = count(1)
@@ -60,13 +60,6 @@ def _connect(url: str) -> "psycopg.Connection[Any]":
     return psycopg.connect(url.replace("postgresql+psycopg", "postgresql"), autocommit=True)
 
 
-def _wait_for(what: Callable[[], object]) -> None:
-    until = monotonic() + 10
-    while not what():
-        assert monotonic() < until, "it never came to that"
-        sleep(0.005)
-
-
 def _somebody_waits_for_a_lock(url: str) -> Callable[[], bool]:
     connection = _connect(url)
 
@@ -94,13 +87,13 @@ def test_a_key_that_is_made_of_the_hash_alone_is_deleted_under_the_next_writer(
 
         def delete(self: FolderStore, key: str) -> None:
             asleep.set()
-            assert awake.wait(10)
+            assert awake.wait(SAFETY)
             real_delete(self, key)
 
         with monkeypatch.context() as patch, ThreadPoolExecutor(1) as pool:
             patch.setattr(FolderStore, "delete", delete)
             collecting = pool.submit(registry.collect, older_than=AT_ONCE)
-            assert asleep.wait(10)
+            assert asleep.wait(SAFETY)
             dataset.commit({"a": content})
             awake.set()
             collecting.result()
@@ -137,7 +130,7 @@ def collector_stops_after_its_snapshot(
         with _connect(postgresql_catalog) as gate, ThreadPoolExecutor(1) as pool:
             gate.execute("SELECT pg_advisory_lock(7)")
             collecting = pool.submit(concurrent.collect, older_than=AT_ONCE)
-            _wait_for(waits)
+            until(waits)
             meanwhile()
             gate.execute("SELECT pg_advisory_unlock(7)")
             waits.close()  # type: ignore[attr-defined]
@@ -218,7 +211,7 @@ def test_commits_that_do_not_lock_their_branch_lose_one_another(
         def meet(*arguments: Any) -> Any:
             """Both have read the head now; or the other one waits until this one is through."""
             arrived.release()
-            _wait_for(lambda: arrived._value == 2 or waits())  # type: ignore[attr-defined]
+            until(lambda: arrived._value == 2 or waits())  # type: ignore[attr-defined]
             return real_parents(*arguments)
 
         with monkeypatch.context() as patch, ThreadPoolExecutor(2) as pool:

@@ -13,6 +13,7 @@ from dataset_registry.catalog import Catalog, migrate
 from dataset_registry.errors import RegistryError, RetryLater, StorageError
 from tests import servers, serving
 from tests.faults.test_full_disk import Disk, _as_root, disk
+from tests.waiting import SAFETY
 
 __all__ = ["disk"]
 CONTENT = b"id,n\n1,5\n2,6\n"
@@ -66,7 +67,7 @@ def reads(registry: Registry) -> list[str]:
 def answers(served: serving.Served, secret: str) -> list[str]:
     """The requests that are not answered as ever."""
     headers = {"Authorization": f"Bearer {secret}"}
-    with httpx.Client(base_url=served.url + "/v1/", headers=headers, timeout=60) as http:
+    with httpx.Client(base_url=served.url + "/v1/", headers=headers, timeout=SAFETY) as http:
         found = {path: http.get(path).status_code for path in REQUESTS}
     return [f"{path}: {status}" for path, status in found.items() if status != 200]
 
@@ -120,7 +121,7 @@ def test_on_a_full_disk_every_read_is_answered_and_an_administrator_frees_space(
         disk.fill()
         assert answers(served, secret) == []
         headers = {"Authorization": f"Bearer {secret}"}
-        with httpx.Client(base_url=served.url + "/v1/", headers=headers, timeout=60) as http:
+        with httpx.Client(base_url=served.url + "/v1/", headers=headers, timeout=SAFETY) as http:
             assert http.post("datasets", json={"name": "x"}).status_code == 507
         with Registry.open(served.url, token=secret) as remote:
             assert reads(remote) == []
@@ -145,9 +146,9 @@ def test_while_postgresql_is_stopped_requests_say_so_and_go_on_afterwards(tmp_pa
                 registry.datasets()
             assert path.read_bytes() == CONTENT
             headers = {"Authorization": f"Bearer {secret}"}
-            assert httpx.get(served.url + "/v1/datasets", headers=headers, timeout=60).status_code == 503
+            assert httpx.get(served.url + "/v1/datasets", headers=headers, timeout=SAFETY).status_code == 503
             assert httpx.get(served.url + "/health").status_code == 200
-            assert httpx.get(served.url + "/ready", timeout=60).status_code == 503
+            assert httpx.get(served.url + "/ready", timeout=SAFETY).status_code == 503
             server.restart()
             assert answers(served, secret) == []
             assert reads(registry) == []

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from dataset_registry import Registry
 from dataset_registry.catalog import Catalog, migrate
 from dataset_registry.operations.adopt import Adoption
+from tests import servers
 from tests.conftest import DATABASES
 from tests.migrations import support
 
@@ -34,8 +34,7 @@ def new_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def _create(server: str, template: str | None) -> str:
     name = f"migrations_{next(_numbers)}"
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
+    servers.create_database(server, name, template or "template1")
     return server.rpartition("/")[0].replace("postgresql://", "postgresql+psycopg://") + f"/{name}"
 
 

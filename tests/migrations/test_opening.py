@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from dataset_registry.catalog.engine import HEAD, REVISION_TABLE
 from dataset_registry.errors import CatalogOutdated
 from tests.migrations import support
 from tests.migrations.conftest import Small
+from tests.waiting import SAFETY
 
 COMMAND = "dataset-registry db upgrade"
 
@@ -109,13 +110,14 @@ def test_tables_of_dagster_in_the_same_database_do_not_matter(catalog: Catalog, 
 
 
 _RACE = """
-import sys, time
+import sys
 from dataset_registry.catalog import Catalog, migrate
 from dataset_registry.catalog.engine import HEAD
-start, folder = float(sys.argv[1]), sys.argv[2]
+folder = sys.argv[1]
 for number in range(3):
     catalog = Catalog(f"sqlite:///{folder}/{number}/catalog.sqlite")
-    time.sleep(max(0, start + number * 0.8 - time.time()))
+    print("ready", flush=True)
+    sys.stdin.readline()
     catalog.ready()
     assert catalog.revision() == HEAD
     catalog.close()
@@ -123,14 +125,19 @@ for number in range(3):
 
 
 def test_two_processes_that_create_the_same_sqlite_catalog_at_once_both_succeed(tmp_path: Path) -> None:
-    start = time.time() + 2
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", _RACE, str(start), str(tmp_path)], stderr=subprocess.PIPE, text=True, cwd=Path.cwd()
-        )
+        subprocess.Popen([sys.executable, "-c", _RACE, str(tmp_path)], **pipes, text=True, cwd=Path.cwd())  # type: ignore[call-overload]
         for _ in range(2)
     ]
-    errors = [process.communicate(timeout=60)[1] for process in processes]
+    for _ in range(3):
+        for process in processes:
+            process.stdout.readline()
+        for process in processes:
+            with suppress(BrokenPipeError):  # it failed, and says how
+                process.stdin.write("go\n")
+                process.stdin.flush()
+    errors = [process.communicate(timeout=SAFETY)[1] for process in processes]
 
     assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
     catalog = Catalog(f"sqlite:///{tmp_path}/0/catalog.sqlite")

@@ -18,6 +18,7 @@ from dataset_registry.operations import stored
 from dataset_registry.store import Elsewhere, FolderStore, StoredObject, new_key
 from tests.cutting import every
 from tests.operations.support import NOW, age, age_objects, ago, ask, assert_exact, digest_of, object_of, objects, write
+from tests.waiting import SAFETY
 
 DAY = timedelta(days=1)
 
@@ -302,7 +303,7 @@ def test_collections_at_the_same_time_share_the_work(flights: Dataset, registry:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(SAFETY)
     assert errors == []
     assert sum(done.files for done in results) == 1202
     assert all(done.files + done.kept == 1202 for done in results)

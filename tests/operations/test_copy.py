@@ -29,6 +29,7 @@ from tests.operations.support import (
     rewrite,
     write,
 )
+from tests.waiting import SAFETY
 
 CSV = b"a,b\n" + b"1,the same again and again\n" * 200
 
@@ -532,7 +533,7 @@ def test_two_copies_at_once(source: Registry, target: Registry) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(SAFETY)
     assert errors == []
     assert sum(done.versions for done in results) == 7
     assert facts(target) == facts(source)
@@ -570,7 +571,7 @@ def test_a_copy_beside_commits_and_collections(source: Registry, target: Registr
     finally:
         over.set()
         for thread in threads:
-            thread.join(60)
+            thread.join(SAFETY)
     assert errors == []
     source.copy_to(target)
     assert facts(target, deep=False) == facts(source, deep=False)

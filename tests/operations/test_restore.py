@@ -6,15 +6,14 @@ from collections.abc import Callable
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
-from time import sleep
 
-import psycopg
 import pyarrow as pa
 import pytest
 
 from dataset_registry import Registry
 from dataset_registry.errors import SweepRefused
 from dataset_registry.operations.rescue import LOST_AND_FOUND
+from tests import servers
 from tests.cutting import every
 from tests.operations.support import (
     LAST,
@@ -70,13 +69,7 @@ def _copy_of(url: str, tmp_path: Path) -> str:
         return f"sqlite:///{target}"
     server, _, name = url.replace("+psycopg", "").rpartition("/")
     backup = f"backup_{next(_numbers)}_{name}"
-    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
-        for _ in range(100):
-            try:
-                connection.execute(f"CREATE DATABASE {backup} TEMPLATE {name}")
-                break
-            except psycopg.errors.ObjectInUse:
-                sleep(0.05)
+    servers.create_database(f"{server}/postgres", backup, name)
     return f"{url.rpartition('/')[0]}/{backup}"
 
 

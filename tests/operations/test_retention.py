@@ -3,6 +3,7 @@
 import itertools
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,6 +20,7 @@ from dataset_registry.model.records import InputVersion, VersionRecord
 from dataset_registry.model.retention import Policy, Rule
 from tests.cutting import every
 from tests.operations.support import LAST, NOW, age, age_runs, ask, assert_exact, content, live, objects, write
+from tests.waiting import SAFETY, until
 
 
 def grow(dataset: Dataset, count: int, start: int = 0, **options: object) -> None:
@@ -376,6 +378,7 @@ def test_expiries_and_commits_and_readers_at_the_same_time(flights: Dataset, reg
     registry.create_branch("x")
     over = threading.Event()
     failures: list[BaseException] = []
+    done: Counter[threading.Thread] = Counter()
 
     def go(work: Callable[[int], object]) -> threading.Thread:
         def loop() -> None:
@@ -384,6 +387,7 @@ def test_expiries_and_commits_and_readers_at_the_same_time(flights: Dataset, reg
                 while not over.is_set():
                     i += 1
                     work(i)
+                    done[threading.current_thread()] += 1
             except BaseException as error:
                 failures.append(error)
 
@@ -398,10 +402,10 @@ def test_expiries_and_commits_and_readers_at_the_same_time(flights: Dataset, reg
         go(lambda i: registry.expire(LAST)),
         go(lambda i: registry.collect(older_than=NOW)),
     ]
-    over.wait(1.5)
+    until(lambda: failures or min(done[thread] for thread in threads) >= 4, what="each of them was at it four times")
     over.set()
     for thread in threads:
-        thread.join(30)
+        thread.join(SAFETY)
     assert failures == []
     registry.expire(LAST)
     base = {b.base for b in flights.branches()} - {None}

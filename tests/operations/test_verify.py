@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -30,6 +31,7 @@ from tests.operations.support import (
     sweep_surplus,
     write,
 )
+from tests.waiting import SAFETY
 
 HASH = hashlib.sha256(b"two").hexdigest()
 
@@ -652,6 +654,7 @@ def _beside(dataset: Dataset, registry: Registry, older_than: timedelta) -> None
     dataset.commit({f"k{i}": f"kept {i}".encode() for i in range(20)})
     over = threading.Event()
     errors: list[BaseException] = []
+    done: Counter[str] = Counter()
 
     def loop(work: Callable[[int], object]) -> threading.Thread:
         def run() -> None:
@@ -659,6 +662,7 @@ def _beside(dataset: Dataset, registry: Registry, older_than: timedelta) -> None
             try:
                 while not over.is_set():
                     work(i := i + 1)
+                    done[threading.current_thread().name] += 1
             except BaseException as error:
                 errors.append(error)
 
@@ -676,17 +680,14 @@ def _beside(dataset: Dataset, registry: Registry, older_than: timedelta) -> None
     ]
     findings = []
     rounds = 0
-    waiter = threading.Timer(2.5, over.set)
-    waiter.start()
     try:
-        while not over.is_set():
+        while not errors and (rounds < 4 or min(done[thread.name] for thread in threads) < 4):
             rounds += 1
             findings += registry.verify(deep=rounds % 2 == 0, older_than=older_than).findings
     finally:
         over.set()
         for thread in threads:
-            thread.join(60)
-        waiter.cancel()
+            thread.join(SAFETY)
     assert errors == []
     assert rounds > 2
     # What a collection is just about to delete is in the trash, and says so.
@@ -717,7 +718,7 @@ def test_repairing_beside_writers_harms_nothing(flights: Dataset, registry: Regi
             registry.collect(older_than=NOW)
     finally:
         over.set()
-        thread.join(60)
+        thread.join(SAFETY)
     assert errors == []
     assert "lost+found" not in [d.name for d in registry.datasets()]
     assert content(flights)

@@ -21,6 +21,7 @@ from dataset_registry.operations.collect import CollectPlan, SweepPlan
 from dataset_registry.store import StoredObject
 from tests import serving
 from tests.permissions.subjects import DATASET, FOREIGN, OWNER, PERSONS, PREFIX, TOKENS, Subject
+from tests.waiting import SAFETY
 
 POLICY = Policy((Rule(DATASET, "*", last=1),))
 
@@ -55,7 +56,7 @@ class World:
     def client(self, subject: Subject) -> httpx.Client:
         assert self.served is not None
         headers = {"Authorization": f"Bearer {self.secrets[subject.name]}"}
-        return httpx.Client(base_url=self.served.url + "/v1/", headers=headers, timeout=60, verify=False)
+        return httpx.Client(base_url=self.served.url + "/v1/", headers=headers, timeout=SAFETY, verify=False)
 
     def at(self, registry: Registry) -> Dataset:
         """The dataset, as somebody holds it who looked it up when it was allowed to."""

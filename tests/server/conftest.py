@@ -10,6 +10,7 @@ import pytest
 
 from tests import serving
 from tests.server.support import Prepared, prepare
+from tests.waiting import SAFETY
 
 Client = Callable[..., httpx.Client]
 
@@ -21,7 +22,7 @@ def clients() -> Iterator[Client]:
 
         def client(served: serving.Served, user: str | None = "admin", **options: Any) -> httpx.Client:
             if user is None:
-                return stack.enter_context(httpx.Client(base_url=served.url + "/v1/", timeout=60))
+                return stack.enter_context(httpx.Client(base_url=served.url + "/v1/", timeout=SAFETY))
             return stack.enter_context(served.http(user, **options))
 
         yield client

@@ -13,6 +13,7 @@ import httpx
 import pyarrow as pa
 
 from tests import serving
+from tests.waiting import SAFETY
 
 PROBLEM = "application/problem+json"
 
@@ -86,7 +87,7 @@ def commit_file(
         "overwrite": True,
         "components": [{"component_name": "data", "content": {"part": "f"}, "file_name": name} | component],
     }
-    return http.post("commits", files={"f": ("f", data)}, data={"commit": json.dumps(wanted)}, timeout=60)
+    return http.post("commits", files={"f": ("f", data)}, data={"commit": json.dumps(wanted)}, timeout=SAFETY)
 
 
 def high_water(pid: int) -> int:
@@ -95,6 +96,16 @@ def high_water(pid: int) -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def processor_seconds(pid: int) -> float:
+    """What a server and its workers, those that are gone too, have had of the processor."""
+    found = 0.0
+    for one in (pid, *_descendants(pid)):
+        with suppress(OSError):
+            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+            found += sum(map(int, fields[11:15])) / sysconf("SC_CLK_TCK")
+    return found
 
 
 @contextmanager

@@ -7,8 +7,7 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier, Event
-from time import monotonic, sleep
+from threading import Barrier, Event, Semaphore
 from typing import Any
 
 import httpx
@@ -23,6 +22,7 @@ from tests import serving
 from tests.server.conftest import Client
 from tests.server.store_openapi import STORED, broken, described
 from tests.server.support import Prepared, commit_file, problem
+from tests.waiting import SAFETY, until
 
 ORIGINAL = {
     ("post", "/v1/datasets/{dataset_id}/branches"),
@@ -206,16 +206,16 @@ def test_who_comes_when_the_server_is_full_is_told_to_come_again(
     with serving.in_thread(catalog=sqlite_url, store=str(tmp_path / "store"), concurrency=1) as served:
         http = clients(served)
         with _half_sent(http, "POST", "datasets", {**JSON, "Content-Length": "100"}, b"{"):
-            _until(lambda: http.get("whoami").status_code == 429)
+            until(lambda: http.get("whoami").status_code == 429)
             answer = http.get("whoami")
             problem(answer, 429, "too_many_requests")
             assert answer.headers["retry-after"] == "1"
             assert all(http.get(served.url + path).status_code == 200 for path in ("/health", "/ready", "/metrics"))
-        _until(lambda: http.get("whoami").status_code == 200)
+        until(lambda: http.get("whoami").status_code == 200)
 
 
 def test_who_falls_silent_in_a_request_is_not_waited_for(sqlite_url: str, tmp_path: Path, clients: Client) -> None:
-    with serving.in_thread(catalog=sqlite_url, store=str(tmp_path / "store"), body_seconds=0.3) as served:
+    with serving.in_thread(catalog=sqlite_url, store=str(tmp_path / "store"), body_seconds=2) as served:
         http = clients(served)
         upload = http.post("uploads", json={}).json()["upload_id"]
         headers = {"Content-Length": "100", "Upload-Offset": "0", "Content-Type": "application/octet-stream"}
@@ -227,7 +227,7 @@ def test_who_falls_silent_in_a_request_is_not_waited_for(sqlite_url: str, tmp_pa
 
 @pytest.mark.parametrize("path", ["datasets", "commits", "uploads/UPLOAD"])
 def test_silence_is_a_408(sqlite_url: str, tmp_path: Path, clients: Client, path: str) -> None:
-    with serving.in_thread(catalog=sqlite_url, store=str(tmp_path / "store"), body_seconds=0.3) as served:
+    with serving.in_thread(catalog=sqlite_url, store=str(tmp_path / "store"), body_seconds=2) as served:
         http = clients(served)
         path = path.replace("UPLOAD", http.post("uploads", json={}).json()["upload_id"])
         headers = {"Content-Length": "100", "Upload-Offset": "0", **JSON}
@@ -238,10 +238,11 @@ def test_silence_is_a_408(sqlite_url: str, tmp_path: Path, clients: Client, path
 def test_whoever_watches_is_answered_while_all_requests_there_may_be_are_busy(
     sqlite_url: str, tmp_path: Path, clients: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free, work = Event(), people.WhoShape
+    free, work, busy = Event(), people.WhoShape, Semaphore(0)
 
     def wait(**values: Any) -> Any:
-        free.wait(10)
+        busy.release()
+        assert free.wait(SAFETY)
         return work(**values)
 
     monkeypatch.setattr(people, "WhoShape", wait)
@@ -251,10 +252,11 @@ def test_whoever_watches_is_answered_while_all_requests_there_may_be_are_busy(
     ):
         http = clients(served)
         answers = [pool.submit(http.get, "whoami") for _ in range(20)]
-        sleep(0.5)
         try:
+            for _ in range(20):
+                assert busy.acquire(timeout=SAFETY)
             for path in ("/health", "/ready", "/metrics"):
-                assert httpx.get(served.url + path, timeout=2).status_code == 200
+                assert httpx.get(served.url + path, timeout=SAFETY).status_code == 200
         finally:
             free.set()
         assert [answer.result().status_code for answer in answers] == [200] * 20
@@ -430,7 +432,7 @@ def test_a_commit_whose_answer_was_lost_is_made_once(http: httpx.Client, served:
     raw = f"POST /v1/datasets/1/versions HTTP/1.1\r\n{_headers(request.headers)}\r\n".encode() + request.read()
     with socket.create_connection(_address(http)) as connection:
         connection.sendall(raw)
-        _until(lambda: len(served.owner.dataset("a").tree()) == 1)
+        until(lambda: len(served.owner.dataset("a").tree()) == 1)
     again = http.post("datasets/1/versions", **form)  # type: ignore[arg-type]
     assert (again.status_code, again.json()["version"]["version_number"]) == (201, 1)
     _forget_answers(served)  # as if the server had died before it remembered
@@ -449,7 +451,7 @@ def test_a_commit_that_is_sent_twice_at_once_is_made_once(
         commit_file(http, b"known", dataset="a")
         body = {"components": [{"component_name": "n", "content": {"content_hash": _hash(http)}}], "message": "once"}
         given = {"files": {"x": b"content"}} if kind == "form" else {"json": body}
-        both, put = Barrier(2, timeout=10), commits._put
+        both, put = Barrier(2, timeout=SAFETY), commits._put
 
         def put_when_both_are_there(*args: Any, **options: Any) -> Any:
             if not options["careful"]:
@@ -698,13 +700,6 @@ def _walk(http: httpx.Client, path: str, limit: int) -> list[dict[str, Any]]:
         cursor = {"cursor": page["next_cursor"]}
 
 
-def _until(condition: Any) -> None:
-    deadline = monotonic() + 10
-    while not condition():
-        assert monotonic() < deadline, "it never came to be"
-        sleep(0.01)
-
-
 def _address(http: httpx.Client) -> tuple[str, int]:
     return str(http.base_url.host), int(http.base_url.port or 0)
 
@@ -716,7 +711,7 @@ def _headers(headers: Any) -> str:
 def _half_sent(http: httpx.Client, method: str, path: str, headers: dict[str, str], body: bytes) -> socket.socket:
     """A connection over which the beginning of a request went."""
     given = {"Host": "x", "Authorization": http.headers["Authorization"], **headers}
-    connection = socket.create_connection(_address(http), timeout=10)
+    connection = socket.create_connection(_address(http), timeout=SAFETY)
     connection.sendall(f"{method} /v1/{path} HTTP/1.1\r\n{_headers(given)}\r\n".encode() + body)
     return connection
 

@@ -8,9 +8,10 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from shutil import copy
-from time import perf_counter, sleep
+from time import sleep
 from typing import Any
 
 import httpx
@@ -22,13 +23,16 @@ from dataset_registry.catalog.tables import metadata
 from dataset_registry.tabular import apart
 from tests import serving
 from tests.server import bombs
-from tests.server.support import PROBLEM, commit_file, high_water, problem, watched
+from tests.server.support import PROBLEM, commit_file, high_water, problem, processor_seconds, watched
+from tests.waiting import SAFETY
 
 MB = 1 << 20
 GB = 1 << 30
 SERVER = 450 * MB
 SECONDS = 30
+"""Of the processor, of the server and its workers: a busy machine takes longer and does no more."""
 SHORT = {"Content-Type": "application/json", "Content-Length": "99"}
+_numbers = count(1_000_000)
 
 
 @pytest.fixture(scope="module")
@@ -50,15 +54,15 @@ def admin(victim: serving.Served) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def unharmed(victim: serving.Served, admin: httpx.Client) -> Iterator[None]:
-    """The server is up afterwards, takes an ordinary commit, answered in time, and took no more memory than it may."""
+    """The server is up afterwards, takes an ordinary commit, and took no more time and memory than it may."""
     assert victim.process is not None
-    begun = perf_counter()
+    begun = processor_seconds(victim.process.pid)
     with watched(victim.process.pid) as memory:
         yield
-        seconds = perf_counter() - begun
+        seconds = processor_seconds(victim.process.pid) - begun
     assert victim.process.poll() is None, "the server is gone"
-    assert admin.get(victim.url + "/health", timeout=5).status_code == 200
-    answer = commit_file(admin, b"id\n%d\n" % (perf_counter() * 1e6), dataset="a", name="a.csv")
+    assert admin.get(victim.url + "/health", timeout=SAFETY).status_code == 200
+    answer = commit_file(admin, b"id\n%d\n" % next(_numbers), dataset="a", name="a.csv")
     assert answer.status_code == 201, answer.text
     assert seconds < SECONDS
     assert memory["server"] < SERVER, f"{memory['server'] >> 20} MB"
@@ -196,7 +200,7 @@ def test_four_slow_files_at_once_are_taken_one_after_another(victim: serving.Ser
     with ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(lambda _: commit_file(admin, b"a" * (5 * MB), name="x.csv").status_code, range(6)))
     assert answers == [422] * 6
-    assert admin.get(victim.url + "/health", timeout=5).status_code == 200
+    assert admin.get(victim.url + "/health", timeout=SAFETY).status_code == 200
 
 
 @pytest.mark.long
@@ -219,11 +223,11 @@ def test_heavier_bombs_are_borne(
     what: str, name: str, make: Callable[[], bytes], victim: serving.Served, admin: httpx.Client
 ) -> None:
     data = make()
-    before, begun = _stored(victim), perf_counter()
     assert victim.process is not None
+    before, begun = _stored(victim), processor_seconds(victim.process.pid)
     with watched(victim.process.pid) as memory:
         answer = commit_file(admin, data, dataset="heavy", name=name)
-    seconds = perf_counter() - begun
+    seconds = processor_seconds(victim.process.pid) - begun
     print(
         f"\n{what} ({len(data):,} bytes): {answer.status_code} in {seconds:.1f} s, server {memory['server'] >> 20} MB, "
         f"worker {memory['worker'] >> 20} MB: {answer.json().get('detail', 'kept')[:150]}"
@@ -234,7 +238,7 @@ def test_heavier_bombs_are_borne(
     assert seconds < SECONDS
     assert memory["server"] < SERVER
     assert memory["worker"] < apart.MEMORY + 200 * MB
-    assert admin.get(victim.url + "/health", timeout=5).status_code == 200
+    assert admin.get(victim.url + "/health", timeout=SAFETY).status_code == 200
 
 
 # --- names ---------------------------------------------------------------------------------------------------------
@@ -589,7 +593,6 @@ def test_a_body_shorter_than_announced_does_nothing(victim: serving.Served, admi
     with _connected(admin) as connection:
         connection.sendall(head.encode() + body)
         assert connection.recv(1000).startswith(b"HTTP/1.1 408")  # after 2 seconds of silence
-    sleep(0.2)
     assert _stored(victim) == before
 
 
@@ -644,7 +647,7 @@ def test_a_client_that_sends_a_byte_now_and_then_holds_nobody_up(victim: serving
             for connection in connections:
                 with suppress(OSError):
                     connection.sendall(b"{")
-            assert admin.get("whoami", timeout=5).status_code == 200
+            assert admin.get("whoami", timeout=SAFETY).status_code == 200
             sleep(0.2)
         assert all(connection.recv(100).startswith(b"HTTP/1.1 408") for connection in connections)
     finally:
@@ -654,12 +657,14 @@ def test_a_client_that_sends_a_byte_now_and_then_holds_nobody_up(victim: serving
 
 def test_a_client_that_never_finishes_its_headers_is_hung_up_on(victim: serving.Served, admin: httpx.Client) -> None:
     with _connected(admin) as connection:
-        connection.settimeout(6)  # BODY_SECONDS is 2 here
         connection.sendall(b"GET /v1/datasets HTTP/1.1\r\nHost: x\r\nX: ")
-        for _ in range(5):
-            sleep(0.3)
-            connection.sendall(b"y")  # a byte now and then does not help
-        assert connection.recv(100) in (b"", b"HTTP/1.1 400 Bad Request\r\n")
+        answer = b""
+        with suppress(ConnectionError):
+            for _ in range(5):
+                sleep(0.3)
+                connection.sendall(b"y")  # a byte now and then does not help
+            answer = connection.recv(100)  # BODY_SECONDS is 2 here
+        assert answer in (b"", b"HTTP/1.1 400 Bad Request\r\n")
     assert admin.get("whoami").status_code == 200  # who is between two requests may stay
 
 
@@ -669,10 +674,8 @@ def test_hundreds_of_unfinished_requests_hold_nobody_up(victim: serving.Served, 
     try:
         for connection in connections:
             connection.sendall(b"POST /v1/datasets HTTP/1.1\r\nHost: x\r\nX: ")
-        begun = perf_counter()
-        assert admin.get(victim.url + "/health", timeout=5).status_code == 200
+        assert admin.get(victim.url + "/health", timeout=SAFETY).status_code == 200
         assert commit_file(admin, b"id\n77\n", dataset="a", name="a.csv").status_code == 201
-        print(f"\n400 unfinished requests: a commit beside them took {perf_counter() - begun:.2f} s")
     finally:
         for connection in connections:
             connection.close()
@@ -717,7 +720,7 @@ def _lines(headers: dict[str, Any]) -> str:
 
 
 def _connected(http: httpx.Client) -> socket.socket:
-    return socket.create_connection((http.base_url.host, http.base_url.port or 0), timeout=20)
+    return socket.create_connection((http.base_url.host, http.base_url.port or 0), timeout=SAFETY)
 
 
 def _raw(http: httpx.Client, data: bytes) -> bytes:

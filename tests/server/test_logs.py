@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
-from time import sleep
 from typing import Any
 from urllib.parse import quote
 
@@ -29,6 +28,7 @@ from tests import serving
 from tests.server import bombs
 from tests.server.conftest import Client
 from tests.server.support import commit_file
+from tests.waiting import SAFETY, until
 
 # --- the log and the metrics ---------------------------------------------------------------------------------------
 
@@ -66,7 +66,7 @@ def test_every_line_of_the_log_is_json_and_no_token_is_anywhere(process: serving
 
 def _everywhere(served: serving.Served, http: httpx.Client, token: str) -> Iterator[httpx.Response]:
     """A token in every place where somebody could send it by mistake."""
-    anybody = httpx.Client(base_url=served.url + "/v1/", timeout=10)
+    anybody = httpx.Client(base_url=served.url + "/v1/", timeout=SAFETY)
     with anybody:
         for value in (
             f"Basic {base64.b64encode(f'admin:{token}'.encode()).decode()}",
@@ -160,16 +160,14 @@ def test_sigterm_finishes_the_request_under_way(process: serving.Served, clients
     assert process.process is not None
     with _connected(process) as connection:
         connection.sendall(head.encode() + body[:500_000])
-        sleep(0.3)
+        until(lambda: "dataset_registry_requests_under_way 1.0" in httpx.get(process.url + "/metrics").text)
         process.process.send_signal(signal.SIGTERM)
-        sleep(0.5)
+        until(lambda: _refuses(process), what="the server took no more connections")
         assert process.process.poll() is None  # it waits for us
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", int(process.url.rpartition(":")[2])), timeout=2).close()
         connection.sendall(body[500_000:])
         answer = connection.recv(200)
     assert answer.split(b" ")[1] in (b"200", b"201"), answer
-    assert process.process.wait(20) == 0
+    assert process.process.wait(SAFETY) == 0
     if what == "commit":
         with process.owner.dataset("a").version().open() as stream:
             assert stream.read() == content
@@ -179,7 +177,7 @@ def test_sigterm_finishes_the_request_under_way(process: serving.Served, clients
 def test_a_server_that_has_nothing_to_do_stops_at_once_and_well(process: serving.Served, number: int) -> None:
     assert process.process is not None
     process.process.send_signal(number)
-    assert process.process.wait(10) == 0
+    assert process.process.wait(SAFETY) == 0
 
 
 # --- the audit log: tampering --------------------------------------------------------------------------------------
@@ -434,12 +432,13 @@ def test_a_server_seals_by_itself(sqlite_url: str, tmp_path: Path, clients: Clie
     with serving.in_thread(catalog=sqlite_url, store=str(tmp_path / "store"), seal_seconds=0.1) as served:
         http = clients(served)
         http.post("datasets", json={"name": "a"})
-        for _ in range(100):
+
+        def sealed() -> bool:
             found = http.get("audit/check").json()
-            if found["sealed"] == found["entries"] > 0:
-                break
-            sleep(0.05)
-        assert (found["sealed"], found["problems"]) == (found["entries"], [])
+            assert found["problems"] == []
+            return bool(found["sealed"] == found["entries"] > 0)
+
+        until(sealed)
 
 
 def test_entries_say_who_through_which_door_moved_what_from_where_to_where(
@@ -453,7 +452,7 @@ def test_entries_say_who_through_which_door_moved_what_from_where_to_where(
         embedded.dataset("a").create_tag("july", "v2")
     command = "from dataset_registry.cli import main; main()"
     arguments = ["branch", "create", "a", "dev", "v2", "--catalog", sqlite_url, "--store", str(tmp_path / "store")]
-    subprocess.run([sys.executable, "-c", command, *arguments], check=True, capture_output=True, timeout=60)
+    subprocess.run([sys.executable, "-c", command, *arguments], check=True, capture_output=True, timeout=SAFETY)
     entries = http.get("audit", params={"dataset": "a"}).json()["items"]
     found = {(e["action"], e["ref"], e["before"], e["after"], e["door"]) for e in entries}
     assert ("commit", "main", None, "v1", "rest") in found
@@ -492,11 +491,19 @@ def test_only_administrators_see_the_whole_log(served: serving.Served, clients: 
 def _stop(served: serving.Served) -> None:
     assert served.process is not None
     served.process.send_signal(signal.SIGTERM)
-    assert served.process.wait(20) == 0
+    assert served.process.wait(SAFETY) == 0
 
 
 def _connected(served: serving.Served) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", int(served.url.rpartition(":")[2])), timeout=10)
+    return socket.create_connection(("127.0.0.1", int(served.url.rpartition(":")[2])), timeout=SAFETY)
+
+
+def _refuses(served: serving.Served) -> bool:
+    try:
+        _connected(served).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def _raw(served: serving.Served, data: bytes) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
-from time import monotonic, perf_counter, sleep
+from time import perf_counter
 from typing import Any
 
 import httpx
@@ -18,6 +18,7 @@ import pytest
 from tests import serving
 from tests.server.conftest import Client
 from tests.server.support import high_water, problem
+from tests.waiting import SAFETY, until
 
 CONTENT = os.urandom(100_000)
 MB = 1 << 20
@@ -54,13 +55,13 @@ def test_an_upload_goes_on_after_a_broken_connection(http: httpx.Client) -> None
     upload = _begin(http, file_size=len(content))
     with _sending(http, upload, 0, len(content)) as connection:
         connection.sendall(content[: 2 * MB])
-        _until(lambda: http.get(f"uploads/{upload}").json()["offset"] >= MB)
+        until(lambda: http.get(f"uploads/{upload}").json()["offset"] >= MB)
 
     def goes_on() -> bool:
         offset = http.get(f"uploads/{upload}").json()["offset"]
         return _append(http, upload, offset, content[offset:]).status_code == 200
 
-    _until(goes_on)  # the server may not have noticed yet that we are gone
+    until(goes_on)  # the server may not have noticed yet that we are gone
     assert _commit(http, upload).status_code == 201
     assert http.get("files/1").json()["content_hash"] == _sha(content)
 
@@ -73,13 +74,13 @@ def test_an_upload_goes_on_after_the_server_was_killed(sqlite_url: str, tmp_path
         upload = _begin(http, file_size=len(content), content_hash=_sha(content))
         with _sending(http, upload, 0, len(content)) as connection:
             connection.sendall(content[: 3 * MB])
-            _until(lambda: http.get(f"uploads/{upload}").json()["offset"] >= 2 * MB)
+            until(lambda: http.get(f"uploads/{upload}").json()["offset"] >= 2 * MB)
             assert served.process is not None
             served.process.send_signal(signal.SIGKILL)
             served.process.wait()
     with (
         serving.in_process(catalog=sqlite_url, store=store, log=tmp_path / "log2") as served,
-        httpx.Client(base_url=served.url + "/v1/", headers={"Authorization": token}, timeout=60) as http,
+        httpx.Client(base_url=served.url + "/v1/", headers={"Authorization": token}, timeout=SAFETY) as http,
     ):
         offset = http.get(f"uploads/{upload}").json()["offset"]
         assert 2 * MB <= offset <= 3 * MB
@@ -163,9 +164,9 @@ def test_an_upload_that_nobody_goes_on_with_is_forgotten(sqlite_url: str, tmp_pa
         for path in _left(served):
             if path.stem == old:
                 os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 3700))
-        _until(lambda: http.get(f"uploads/{old}").status_code == 404)
+        until(lambda: http.get(f"uploads/{old}").status_code == 404)
         assert http.get(f"uploads/{young}").status_code == 200
-        _until(lambda: {path.stem for path in _left(served)} == {young})
+        until(lambda: {path.stem for path in _left(served)} == {young})
 
 
 def test_half_of_an_upload_that_a_crash_left_is_not_there_and_goes(
@@ -181,14 +182,14 @@ def test_half_of_an_upload_that_a_crash_left_is_not_there_and_goes(
             else:
                 os.utime(data, (0, 0))
         problem(http.get(f"uploads/{upload}"), 404)
-        _until(lambda: _left(served) == [], seconds=2)
+        until(lambda: _left(served) == [])
 
 
 def test_two_requests_do_not_write_to_one_upload_at_once(http: httpx.Client) -> None:
     upload = _begin(http, file_size=len(CONTENT))
     with _sending(http, upload, 0, len(CONTENT)) as connection:
         connection.sendall(CONTENT[:10_000])
-        _until(lambda: "Another request" in _append(http, upload, 10**6, b"other").text)
+        until(lambda: "Another request" in _append(http, upload, 10**6, b"other").text)
         connection.sendall(CONTENT[10_000:])
         assert connection.recv(100).startswith(b"HTTP/1.1 200")
     assert _commit(http, upload).status_code == 201
@@ -260,13 +261,13 @@ def test_three_gigabytes_come_through_a_kill_in_little_memory(sqlite_url: str, t
         with _sending(http, upload, 0, size) as connection:
             for n in range(size // len(block) // 2):
                 connection.sendall(_numbered(block, n))
-            _until(lambda: http.get(f"uploads/{upload}").json()["offset"] > size // 3, seconds=60)
+            until(lambda: http.get(f"uploads/{upload}").json()["offset"] > size // 3)
             most.append(high_water(served.process.pid))
             served.process.send_signal(signal.SIGKILL)
             served.process.wait()
     with (
         serving.in_process(catalog=sqlite_url, store=store, log=tmp_path / "log2") as served,
-        httpx.Client(base_url=served.url + "/v1/", headers={"Authorization": token}, timeout=600) as http,
+        httpx.Client(base_url=served.url + "/v1/", headers={"Authorization": token}, timeout=SAFETY) as http,
     ):
         assert served.process is not None
         offset = http.get(f"uploads/{upload}").json()["offset"]
@@ -327,7 +328,7 @@ def _commit(
 
 def _sending(http: httpx.Client, upload: str, offset: int, length: int) -> socket.socket:
     """A connection over which an append begins."""
-    connection = socket.create_connection((http.base_url.host, http.base_url.port or 0), timeout=30)
+    connection = socket.create_connection((http.base_url.host, http.base_url.port or 0), timeout=SAFETY)
     head = f"PATCH /v1/uploads/{upload} HTTP/1.1\r\nHost: x\r\nAuthorization: {http.headers['Authorization']}\r\n"
     connection.sendall(f"{head}Upload-Offset: {offset}\r\nContent-Length: {length}\r\n\r\n".encode())
     return connection
@@ -336,10 +337,3 @@ def _sending(http: httpx.Client, upload: str, offset: int, length: int) -> socke
 def _left(served: serving.Served) -> list[Path]:
     folder = served.owner._access.store.scratch / "uploads"
     return sorted(folder.iterdir()) if folder.is_dir() else []
-
-
-def _until(condition: Any, *, seconds: float = 10) -> None:
-    deadline = monotonic() + seconds
-    while not condition():
-        assert monotonic() < deadline, "it never came to be"
-        sleep(0.01)

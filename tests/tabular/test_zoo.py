@@ -30,6 +30,7 @@ from dataset_registry import Dataset, Registry, Version
 from dataset_registry.errors import InputError, RegistryError
 from dataset_registry.model.schema import ColumnStatistics
 from dataset_registry.tabular import cutting
+from tests.waiting import SAFETY
 
 # --- values of every library -----------------------------------------------------------------------------------------
 
@@ -988,7 +989,7 @@ def test_an_array_that_is_not_valid_is_refused_at_the_commit(
     lines: list[str] = []
     while not lines or lines[-1] != "done":
         script = [sys.executable, "-c", BROKEN, str(tmp_path / "broken"), str(len(lines))]
-        done = subprocess.run(script, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(script, capture_output=True, text=True, timeout=SAFETY, check=False)
         found = done.stdout.splitlines()
         lines += found
         if done.returncode != 0:
