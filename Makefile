@@ -19,7 +19,7 @@ demo: $(READY)  ## materialize the example pipeline on real data and show what t
 	@$(BIN)/python -W "ignore:Parameter" -m dagster_assets.demo
 
 test: $(READY)  ## the whole suite, on SQLite and on a real PostgreSQL
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TEST_OPTIONS)
 
 check: $(READY)  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

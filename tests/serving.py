@@ -9,14 +9,41 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import uvicorn
+from fastapi import routing
 
 from dataset_registry import Registry
 from dataset_registry.server.app import create_app
 from dataset_registry.server.settings import Settings
 from tests.waiting import SAFETY, until
+
+
+def _share_routes() -> None:
+    """Let the routes of a module be analysed once, and not for every server: that is most of what a server costs a test.
+
+    What FastAPI makes of a route depends on the route and on where it is included; the server is asked for at each request.
+    """
+    contexts = getattr(routing, "_EffectiveRouteContext", None)
+    if contexts is None:  # another FastAPI
+        return
+    made: dict[tuple[int, str], Any] = {}
+    make = contexts.from_api_route
+
+    def shared(*, original_route: Any, include_context: Any) -> Any:
+        if "<locals>" in original_route.endpoint.__qualname__:
+            return make(original_route=original_route, include_context=include_context)
+        key = (id(original_route), include_context.prefix)
+        if key not in made:
+            made[key] = make(original_route=original_route, include_context=include_context)
+        return made[key]
+
+    contexts.from_api_route = shared
+
+
+_share_routes()
 
 
 @dataclass

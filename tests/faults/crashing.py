@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
-from time import sleep, time
+from time import sleep
 from typing import Any
 
 from sqlalchemy import bindparam, insert, update
@@ -57,14 +57,14 @@ FINE = (AlreadyExists, ConflictError, InUse, NotFound, RetryLater, TagImmutable)
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is to do, where, and until when."""
+    """What a worker is to do and where; it goes on until there is a file `over`."""
 
     role: str
     name: str
     catalog: str
     store: str
     journals: str
-    until: float
+    over: str
     hold_seconds: int
     mutant: str | None = None
 
@@ -96,7 +96,7 @@ def entries(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def work(job: Job) -> None:
-    """Do the job until its time is up, whatever comes; what must not come is journalled."""
+    """Do the job until it is over, whatever comes; what must not come is journalled."""
     random.seed()  # a fork inherits the dice
     holding.HOLD_SECONDS = job.hold_seconds
     holding._HOLD = insert(uploads).values(expires_at=utc_now(job.hold_seconds))
@@ -109,11 +109,11 @@ def work(job: Job) -> None:
         mutants.apply(job.mutant)
     journal = Journal(job)
     _journal_what_is_put_again(journal)
-    while time() < job.until:
+    while not os.path.exists(job.over):
         try:
             with Registry.open(catalog=job.catalog, store=job.store, actor=job.name) as registry:
                 step = (Writer if job.role == "writer" else Collector)(registry, journal).step
-                while time() < job.until:
+                while not os.path.exists(job.over):
                     try:
                         step()
                     except FINE as error:

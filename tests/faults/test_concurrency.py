@@ -30,8 +30,14 @@ def _commit_many(catalog: str, store: str, worker: int, commits: int) -> None:
             dataset.commit({f"worker-{worker}": f"{worker} {i}".encode()})
 
 
-def _processes(target: Callable[..., None], arguments: Sequence[tuple[object, ...]]) -> None:
-    context = multiprocessing.get_context("spawn")
+def _processes(
+    target: Callable[..., None], arguments: Sequence[tuple[object, ...]], method: str = "forkserver"
+) -> None:
+    context = multiprocessing.get_context(
+        method
+    )  # a fork server's are processes of their own, and need not import anew
+    if method == "forkserver":
+        context.set_forkserver_preload([__name__, "psycopg", "dataset_registry.catalog.migrate"])
     running = [context.Process(target=target, args=arguments_of) for arguments_of in arguments]
     for process in running:
         process.start()
@@ -57,7 +63,7 @@ def test_processes_committing_to_one_branch_make_one_line_and_lose_nothing(
 
 
 def test_processes_creating_one_registry_all_open_it(tmp_path: Path) -> None:
-    _processes(_create, [(str(tmp_path / "new"), n) for n in range(4)])
+    _processes(_create, [(str(tmp_path / "new"), n) for n in range(4)], "spawn")
     with Registry.open(tmp_path / "new") as registry:
         assert [d.name for d in registry.datasets()] == ["d0", "d1", "d2", "d3"]
 

@@ -1,9 +1,10 @@
 """Writers and collectors that are killed and stopped at any moment, and a database server that dies under them.
 
 Afterwards everything that was acknowledged is there and readable, and nothing else is. By hand, for longer or with a
-mutant that must not survive: CRASH_SECONDS=300 CRASH_MUTANT=… pytest -m '' -s -k name tests/faults/test_crashes.py
+mutant that must not survive: CRASH_COMMITS=5000 CRASH_MUTANT=… pytest -m '' -s -k name tests/faults/test_crashes.py
 """
 
+import json
 import os
 import random
 import signal
@@ -12,11 +13,11 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from heapq import heappop, heappush
 from pathlib import Path
-from time import sleep, time
+from time import monotonic, sleep, time
 
 import pytest
 from sqlalchemy import false, func, select
@@ -28,35 +29,50 @@ from dataset_registry.errors import RegistryError
 from tests import servers
 from tests.faults import crashing, mutants
 from tests.faults.crashing import DATASETS, Job, as_line, entries, wrong_bytes
+from tests.waiting import SAFETY
 
 PAIRS = ("sqlite+folder", "postgresql+folder", "postgresql+s3")
 HOLD_SECONDS = 1
 
 
 @pytest.mark.parametrize("pair", ["sqlite+folder", "postgresql+s3"])
-def test_a_few_seconds_of_kills_and_stops_lose_nothing(
-    pair: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    _crash(pair, request, tmp_path, seconds=5, writers=4, collectors=1, server_kills=1)
+def test_a_few_kills_and_stops_lose_nothing(pair: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    _crash(pair, request, tmp_path, Enough(commits=60, kills=5, stops=7, server_kills=1), writers=4, collectors=1)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("pair", PAIRS)
-def test_a_minute_of_kills_and_stops_loses_nothing(pair: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    seconds = float(os.environ.get("CRASH_SECONDS", "60"))
-    _crash(pair, request, tmp_path, seconds=seconds, writers=8, collectors=2, server_kills=2)
+def test_many_kills_and_stops_lose_nothing(pair: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    commits = int(os.environ.get("CRASH_COMMITS", "1000"))
+    enough = Enough(commits=commits, kills=commits // 12, stops=commits // 8, server_kills=2)
+    _crash(pair, request, tmp_path, enough, writers=8, collectors=2)
+
+
+@dataclass(frozen=True)
+class Enough:
+    """How much must have happened before the workers may stop, however long that takes."""
+
+    commits: int
+    kills: int
+    stops: int
+    server_kills: int
+
+    def is_done(self, work: Counter[str], harm: Counter[str]) -> bool:
+        wanted = (self.commits, self.kills, self.stops, self.server_kills, 3, 2)
+        found = (
+            work["commit"],
+            harm["killed"],
+            harm["stopped"],
+            harm["server killed"],
+            work["collected"],
+            work["swept"],
+        )
+        return all(have >= want for have, want in zip(found, wanted, strict=True))
 
 
 def _crash(
-    pair: str,
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-    *,
-    seconds: float,
-    writers: int,
-    collectors: int,
-    server_kills: int,
+    pair: str, request: pytest.FixtureRequest, tmp_path: Path, enough: Enough, *, writers: int, collectors: int
 ) -> None:
     database, _, kind = pair.partition("+")
     server = request.getfixturevalue("postgresql_server") if database == "postgresql" else None
@@ -71,15 +87,16 @@ def _crash(
     if server and mutant in mutants.FOREIGN_KEYS:
         mutants.drop_foreign_key(catalog, *mutants.FOREIGN_KEYS[mutant])
     with _nursery() as nursery:
-        until = time() + seconds
+        over = tmp_path / "over"
         jobs = [
-            Job(role, f"{role}-{n}", catalog, store, str(journals), until, HOLD_SECONDS, mutant)
+            Job(role, f"{role}-{n}", catalog, store, str(journals), str(over), HOLD_SECONDS, mutant)
             for role, count in (("writer", writers), ("collector", collectors))
             for n in range(count)
         ]
-        done = _torment(nursery, jobs, until, server, server_kills)
+        done = _torment(nursery, jobs, journals, enough, server)
+        over.touch()
     report = _examine(catalog, store, journals)
-    print(f"\n{pair}, {seconds:g} s: {report.summary(done)}")
+    print(f"\n{pair}: {report.summary(done)}")
     assert not report.problems, "\n".join([f"{len(report.problems)} problems", *report.problems[:20]])
     assert report.counts["commit"] >= len(jobs)
     assert report.counts["must be there"]
@@ -123,36 +140,62 @@ def _nursery() -> Iterator[Nursery]:
     assert process.returncode == 0
 
 
+class _Work:
+    """How many lines of each kind the journals have by now."""
+
+    def __init__(self, journals: Path) -> None:
+        self._journals, self._read, self.done = journals, Counter[Path](), Counter[str]()
+
+    def look(self) -> int:
+        """Count what is new; how many lines there are in all."""
+        for path in self._journals.glob("*.jsonl"):
+            with path.open("rb") as journal:
+                journal.seek(self._read[path])
+                whole, end, _ = journal.read().rpartition(b"\n")
+            self._read[path] += len(whole + end)
+            self.done.update(json.loads(line)["kind"] for line in whole.split(b"\n") if line)
+        return self.done.total()
+
+
 def _torment(
-    nursery: Nursery, jobs: list[Job], until: float, server: servers.PostgreSQL | None, server_kills: int
+    nursery: Nursery, jobs: list[Job], journals: Path, enough: Enough, server: servers.PostgreSQL | None
 ) -> Counter[str]:
-    """Kill and stop workers at random until the time is up, and the server now and then; how often each."""
-    done: Counter[str] = Counter()
+    """Kill and stop workers at random, and the server now and then, until enough was done and suffered; how often each.
+
+    The next blow comes when the workers have got on by a few steps: so a busy machine suffers as many as an idle one.
+    """
+    harm: Counter[str] = Counter()
+    if server is None:
+        enough = replace(enough, server_kills=0)
     running = {nursery.start(job): job for job in jobs}
-    waking: list[tuple[float, int]] = []
-    begin = time()
-    dying = [begin + (until - begin) * (n + 1) / (server_kills + 1) for n in range(server_kills if server else 0)]
-    while (now := time()) < until:
-        sleep(random.uniform(0.05, 0.45))
-        while waking and waking[0][0] <= now:
+    work, waking = _Work(journals), list[tuple[float, int]]()
+    due, end = 0, monotonic() + SAFETY * max(1, enough.commits // 100)
+    while not enough.is_done(work.done, harm):
+        assert monotonic() < end, f"they do not get on: {work.done}, {harm}"
+        sleep(random.uniform(0.02, 0.1))
+        while waking and waking[0][0] <= time():
             os.kill(heappop(waking)[1], signal.SIGCONT)
-        if server and dying and dying[0] <= now:
-            del dying[0]
+        if (lines := work.look()) < due:
+            continue
+        due = lines + random.randint(1, 12)
+        if work.done["commit"] * (enough.server_kills + 1) > enough.commits * (harm["server killed"] + 1) and (
+            server is not None and harm["server killed"] < enough.server_kills
+        ):
             server.kill()
             sleep(random.uniform(0, 0.3))
             server.restart()
-            done["server killed"] += 1
+            harm["server killed"] += 1
         pid = random.choice(list(running))
         if random.random() < 0.4:
             os.kill(pid, signal.SIGKILL)
             job = running.pop(pid)
             running[nursery.start(job)] = job
-            done["killed"] += 1
+            harm["killed"] += 1
         else:
             os.kill(pid, signal.SIGSTOP)
-            heappush(waking, (now + random.uniform(0.05, 1.5), pid))
-            done["stopped"] += 1
-    return done
+            heappush(waking, (time() + random.uniform(0.05, 1.5), pid))
+            harm["stopped"] += 1
+    return harm
 
 
 # --- what must be true afterwards ----------------------------------------------------------------------------------

@@ -231,6 +231,7 @@ class Prepared:
 
 def _prepare(name: str, place: Place) -> Prepared:
     operation = OPERATIONS[name]
+    _rehearse(operation, place)
     in_child(lambda: operation.prepare(place))
     before: dict[str, Any] | None = None
     if operation.make is None:
@@ -242,6 +243,14 @@ def _prepare(name: str, place: Place) -> Prepared:
     if before is None:  # who opens it first makes it, or migrates it
         before = {} if name == "create" else after
     return Prepared(name, operation, place, before, after, final, effects)
+
+
+def _rehearse(operation: Operation, place: Place) -> None:
+    """Do it once in this process, elsewhere: what that imports and compiles, all the children need not."""
+    with place.copy() as copy:
+        operation.prepare(copy)
+        operation(copy)
+        _seen_and_finished(operation, copy)
 
 
 def _seen(place: Place) -> dict[str, Any]:
