@@ -44,7 +44,8 @@ class Asked:
             return
         async with AsyncExitStack() as slot:
             try:
-                async with self._slots.anonymous():
+                slot.enter_context(self._slots.with_secret(dict(scope["headers"]).get(b"authorization", b"")))
+                with self._slots.anonymous():
                     scope["state"]["access"] = access = await run_in_threadpool(self._access, scope)
                 scope["state"]["actor"] = access.actor.name
                 await slot.enter_async_context(self._slots.of(access))

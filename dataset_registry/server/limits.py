@@ -17,6 +17,7 @@ from dataset_registry.server import problems
 from dataset_registry.server.settings import Settings
 
 _Result = TypeVar("_Result")
+_Key = TypeVar("_Key")
 
 _COMMIT = re.compile(r"/v1/(commits|datasets/\d+/versions)")
 _PLAN = re.compile(r"/v1/(expire/plan|(expire|collect|sweep)/apply)")
@@ -107,13 +108,23 @@ class Slots:
     def __init__(self, settings: Settings) -> None:
         self._most, self._share = settings.concurrency, min(settings.user_concurrency, settings.concurrency)
         self._under_way: Counter[str | None] = Counter()
+        self._by_secret: Counter[bytes] = Counter()
 
-    @asynccontextmanager
-    async def anonymous(self) -> AsyncIterator[None]:
+    @contextmanager
+    def with_secret(self, secret: bytes) -> Iterator[None]:
+        """A slot for a request with this token, valid or not: who sends too many is told so without a look into the catalog.
+        Raises `TooManyRequests`."""
+        if self._by_secret[secret] >= self._share:
+            raise _too_many("This token", self._share)
+        with _counted(self._by_secret, secret):
+            yield
+
+    @contextmanager
+    def anonymous(self) -> Iterator[None]:
         """A slot for finding out who a caller is. Raises `TooManyRequests`."""
         if self._under_way[None] >= self._most:
             raise _busy()
-        with self._counted(None):
+        with _counted(self._under_way, None):
             yield
 
     @asynccontextmanager
@@ -122,23 +133,24 @@ class Slots:
         user = access.actor.name
         known = self._under_way.total() - self._under_way[None]
         if self._under_way[user] >= self._share:
-            raise TooManyRequests(f"{user} has {self._share} requests under way, which is the most. Retry shortly.")
+            raise _too_many(user, self._share)
         if known >= self._most and not (
             known < self._most + ADMINISTRATORS_RESERVE and await run_in_threadpool(_administers, access)
         ):
             raise _busy()
-        with self._counted(user):
+        with _counted(self._under_way, user):
             yield
 
-    @contextmanager
-    def _counted(self, user: str | None) -> Iterator[None]:
-        self._under_way[user] += 1
-        try:
-            yield
-        finally:
-            self._under_way[user] -= 1
-            if not self._under_way[user]:
-                del self._under_way[user]
+
+@contextmanager
+def _counted(counter: Counter[_Key], key: _Key) -> Iterator[None]:
+    counter[key] += 1
+    try:
+        yield
+    finally:
+        counter[key] -= 1
+        if not counter[key]:
+            del counter[key]
 
 
 ADMINISTRATORS_RESERVE = 4
@@ -148,6 +160,10 @@ ADMINISTRATORS_RESERVE = 4
 def _administers(access: Access) -> bool:
     with access.catalog.read() as tx:
         return is_administrator(access, tx)
+
+
+def _too_many(who: str, share: int) -> TooManyRequests:
+    return TooManyRequests(f"{who} has {share} requests under way, which is the most. Retry shortly.")
 
 
 def _busy() -> TooManyRequests:
