@@ -24,6 +24,7 @@ from dataset_registry import Registry
 from dataset_registry.errors import AlreadyExists, CorruptionError, InUse, NotFound, TagImmutable
 from dataset_registry.model.manifest import Entry, build
 from dataset_registry.model.retention import Policy, Rule
+from dataset_registry.registry import rebound
 from dataset_registry.store import new_key
 
 names = st.sampled_from(["a", "b", "c", "a/b", "ä"])
@@ -47,6 +48,7 @@ class RegistryMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.folder = TemporaryDirectory()
         url = self.catalog.format(path=Path(self.folder.name))
+        rebound(url, self.folder.name)  # examples share a catalog
         self.registry = Registry.open(catalog=url, store=self.folder.name)
         for left in self.registry.datasets():  # by an example that failed: they share a catalog
             left.delete()
