@@ -310,7 +310,7 @@ def add(tx: Transaction, new: Sequence[NewFile], damaged: Collection[str] = ()) 
     healing = {f.content_hash: f.kept for f in new if f.content_hash in damaged and f.kept is not None}
     found = heal(tx, healing) if healing else {}
     if missing := [_row(file) for file in new if file.content_hash not in found]:
-        found.update(row for row in tx.execute(_ADD, missing if len(missing) > 1 else missing[0]))
+        found.update({row[0]: row[1] for row in tx.execute(_ADD, missing if len(missing) > 1 else missing[0])})
     return found
 
 

@@ -145,11 +145,11 @@ def governed_prefixes(tx: Transaction) -> list[str]:
     return list(tx.execute(query.order_by(name_prefixes.c.prefix)).scalars())
 
 
-Readable = Select[int] | None
+Readable = Select[Any] | None
 """The ids of the datasets that somebody may read, as a query; None for all."""
 
 
-def readable(user_id: int | None, scope: str) -> Select[int]:
+def readable(user_id: int | None, scope: str) -> Select[Any]:
     """A query for the ids of the datasets that a user may read (None: whoever may read all), of those whose name begins
     with `scope`."""
     query = select(datasets.c.id)
@@ -172,7 +172,7 @@ def file_level(tx: Transaction, user_id: int, file_id: int) -> int:
 
 
 def readable_files(
-    tx: Transaction, user_id: int | None, datasets_readable: Select[int], file_ids: Sequence[int]
+    tx: Transaction, user_id: int | None, datasets_readable: Select[Any], file_ids: Sequence[int]
 ) -> set[int]:
     """Those of these files that a user may read: by a grant of its own (with `user_id`), or through a version of a dataset
     that it may read, as a part of a table too."""
@@ -205,7 +205,7 @@ def readable_files(
     return found
 
 
-def readable_file_ids(user_id: int | None, datasets_readable: Select[int]) -> Select[int]:
+def readable_file_ids(user_id: int | None, datasets_readable: Select[Any]) -> Select[Any]:
     """A query for the ids of the files that a user may read, as `readable_files` tells it of each. It starts from the datasets:
     it costs what these have, not what the registry has."""
     theirs = dataset_versions.c.dataset_id.in_(datasets_readable)
@@ -223,7 +223,7 @@ def readable_file_ids(user_id: int | None, datasets_readable: Select[int]) -> Se
     return select(found.c.id)
 
 
-def ids(tx: Transaction, query: Select[int]) -> set[int]:
+def ids(tx: Transaction, query: Select[Any]) -> set[int]:
     """The ids that a query gives."""
     return set(tx.execute(query).scalars())
 
