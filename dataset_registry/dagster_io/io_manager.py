@@ -7,7 +7,6 @@ from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 import dagster as dg
-from dagster._core.definitions.partitions.context import partition_loading_context
 from pydantic import Field, field_validator
 
 from dataset_registry.dagster_io import handlers, metadata, partitions
@@ -308,13 +307,7 @@ def _partition_of_check(context: dg.InputContext) -> str | None:
     if not layer.has(context.asset_key) or (definition := layer.get(context.asset_key).partitions_def) is None:
         return None
     key = str(step.partition_key)
-    with (
-        suppress(dg.DagsterInvariantViolationError, ValueError),
-        partition_loading_context(dynamic_partitions_store=step.instance),
-    ):
-        if definition.has_partition_key(key):
-            return key
-    return None
+    return key if partitions.has_key(definition, key, step.instance) else None
 
 
 def _instance(context: dg.OutputContext | dg.InputContext) -> Any:

@@ -96,6 +96,18 @@ def in_order(keys: Sequence[str], definition: Any, instance: Any) -> list[str]:
     return sorted(keys)
 
 
+def has_key(definition: Any, key: str, instance: Any) -> bool:
+    """Whether a definition has a partition key. Dynamic partitions are looked up in the instance."""
+    with suppress(CheckError, dg.DagsterInvariantViolationError, ValueError):
+        if isinstance(definition, dg.MultiPartitionsDefinition):
+            parts = definition.get_partition_key_from_str(key).keys_by_dimension
+            return all(has_key(d.partitions_def, parts[d.name], instance) for d in definition.partitions_defs)
+        if isinstance(definition, dg.DynamicPartitionsDefinition) and definition.partition_fn is None:
+            return bool(instance.has_dynamic_partition(definition.name, key))
+        return bool(definition.has_partition_key(key))
+    return False
+
+
 def refuse_meeting_keys(keys: Sequence[str], what: str) -> None:
     """Raise `InvalidName` for a key that no component can have, and where two keys would be one."""
     owners: dict[str, str] = {}
