@@ -26,3 +26,8 @@ def remember(tx: Transaction, user_id: int, key: str, *, fingerprint: str, statu
     tx.execute(delete(_A).where(_A.c.created_at <= utc_now(-KEPT_SECONDS)))
     row = {"user_id": user_id, "request_key": key, "fingerprint": fingerprint, "status": status, "answer": answer}
     tx.execute(insert(_A), row)
+
+
+def forget(tx: Transaction, user_id: int, key: str) -> None:
+    """Delete the answer to a user's request with this key."""
+    tx.execute(delete(_A).where(_A.c.user_id == user_id, _A.c.request_key == key))

@@ -4,7 +4,8 @@ The order is docs/design/write-protocol.md's: hold, bytes, one transaction. What
 leaves garbage that a collection finds, never a version with a hole.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from uuid import UUID, uuid4
@@ -30,7 +31,7 @@ from dataset_registry.model.records import (
     VersionRecord,
 )
 from dataset_registry.model.schema import ComponentSchema
-from dataset_registry.operations import audit, find, refs
+from dataset_registry.operations import audit, find, refs, requests
 from dataset_registry.operations import datasets as dataset_operations
 from dataset_registry.operations.access import Access, authorize, authorize_commit, readable, readable_files
 from dataset_registry.operations.bulk import undisturbed
@@ -54,8 +55,8 @@ class CommitOptions:
 
     `base` is the version the writer looked at (see `head`): a component that changed on the branch since then is a
     conflict, unless `overwrite`. `fallback` is the branch whose head a branch that does not
-    exist yet starts from. `parents` (refs, the branch's own head first) make a merge. A commit that may be sent twice has a
-    `uuid` of its own: it makes one version.
+    exist yet starts from. `parents` (refs, the branch's own head first) make a merge. A commit that may be sent twice has the
+    key of its `request`: it is made once.
     """
 
     branch: str = find.MAIN
@@ -65,7 +66,7 @@ class CommitOptions:
     fallback: str | None = None
     parents: Sequence[str] = ()
     provenance: Provenance | None = None
-    uuid: UUID | None = None
+    request: requests.RequestKey | None = None
 
 
 def base_of(access: Access, dataset: DatasetRecord | NewDataset, version_id: int | None) -> Head | None:
@@ -115,9 +116,7 @@ def commit(
     options = _checked(options)
     if not change and len(options.parents) < 2:
         raise InputError("There is nothing to commit: add, replace or remove a component first.", dataset=dataset.name)
-    uuid = options.uuid or uuid4()
-    if options.uuid is not None and (made := _made_before(access, change, uuid)) is not None:
-        return made
+    uuid = uuid4()
     for attempt in range(4):
         try:
             with undisturbed(len(change.put)):
@@ -126,7 +125,7 @@ def commit(
         except BytesGone:
             continue
         except CommitConflict:
-            if options.uuid is None or (made := _made_before(access, change, uuid)) is None:
+            if options.request is None or (made := answered(access, options.request, change.put)) is None:
                 raise
             return made  # the same commit, sent twice at once
         except RetryLater:
@@ -152,6 +151,41 @@ def _check_provenance(provenance: Provenance) -> None:
     for read in provenance.inputs:
         for text in (read.dataset, read.ref, read.fallback, read.label, *read.components):
             single_line(text or "", "input")
+
+
+def answered(access: Access, request: requests.RequestKey, keys: Collection[ComponentKey]) -> CommitResult | None:
+    """What the same request did when it came before; `keys` are the components that it sets.
+
+    Raises `ConflictError` when its key came with another request, `NotFound` when the version was deleted since.
+    """
+    with access.catalog.read() as tx:
+        return _answered(access, tx, request, keys)
+
+
+def _answered(
+    access: Access, tx: Transaction, request: requests.RequestKey, keys: Collection[ComponentKey]
+) -> CommitResult | None:
+    found = requests.recall(access, tx, request)
+    if found is None:
+        return None
+    answer = json.loads(found[1])
+    version = versions.by_id(tx, answer["version_id"])
+    if version is None:
+        raise NotFound(
+            f"This request created v{answer['version_number']}, which was deleted since. Commit again with a new "
+            "Idempotency-Key.",
+            version=answer["version_number"],
+        )
+    authorize(access, tx, "read", version.dataset_id)
+    names = sorted({name for name, _ in keys})
+    return CommitResult(
+        version,
+        answer["unchanged"],
+        answer["new_bytes"],
+        answer["total_bytes"],
+        tuple(c for c in manifests.components(tx, version.id, names) if (c.name, c.index) in keys),
+        {(name, at): schema for name, at, schema in manifests.schemas_of(tx, version.id, names) if (name, at) in keys},
+    )
 
 
 def _made_before(access: Access, change: Change, uuid: UUID) -> CommitResult | None:
@@ -207,6 +241,9 @@ def make(
         dataset = dataset_operations.make(access, tx, dataset)
         authorize_commit(access, tx, dataset, options.branch)  # somebody else may have made it meanwhile
     start, pointer_exists = _start_of(tx, dataset, options.branch, options.fallback, lock=True)
+    if options.request is not None and (made := _answered(access, tx, options.request, change.put)) is not None:
+        held.release(tx)
+        return made
     if start is not None and start.digest is None:
         raise NotAdopted(
             f"{dataset.name} comes from a legacy catalog, and its files are not in the store yet: it can be read, not "
@@ -283,7 +320,17 @@ def make(
             **({} if unchanged else audit.facts_of(version)),
             run=options.provenance.run_id if options.provenance else None,
         )
-    return _result(change, version, written, unchanged=unchanged, new_bytes=new_bytes)
+    result = _result(change, version, written, unchanged=unchanged, new_bytes=new_bytes)
+    if options.request is not None:
+        answer = {
+            "version_id": version.id,
+            "version_number": version.number,
+            "unchanged": unchanged,
+            "new_bytes": new_bytes,
+            "total_bytes": result.total_bytes,
+        }
+        requests.remember(access, tx, options.request, json.dumps(answer))
+    return result
 
 
 def _new_bytes(access: Access, tx: Transaction, change: Change, entered: Entered, stored_bytes: int) -> int:

@@ -1,5 +1,6 @@
 """Users, groups and their tokens: an administrator's business, but for one's own tokens."""
 
+import json
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -7,6 +8,7 @@ from datetime import timedelta
 from dataset_registry.catalog import Catalog, Transaction, grants, users
 from dataset_registry.errors import (
     AlreadyExists,
+    ConflictError,
     InputError,
     NotAuthenticated,
     NotFound,
@@ -29,8 +31,9 @@ from dataset_registry.model.actors import (
     secret_hash,
 )
 from dataset_registry.model.names import name_prefix, single_line, token_name, user_name
-from dataset_registry.operations import audit
+from dataset_registry.operations import audit, requests
 from dataset_registry.operations.access import Access, administer, admit, is_administrator
+from dataset_registry.operations.requests import RequestKey
 
 _LONGEST = timedelta(days=36500)
 
@@ -129,11 +132,20 @@ def list_all(access: Access) -> list[User]:
 
 
 def create_token(
-    access: Access, user: str | None, *, name: str, permission: str, prefix: str, lasts: timedelta | None
+    access: Access,
+    user: str | None,
+    *,
+    name: str,
+    permission: str,
+    prefix: str,
+    lasts: timedelta | None,
+    request: RequestKey | None = None,
 ) -> NewToken:
     """Make a token of a user, the actor's own when None; an administrator makes them for others too.
 
-    A token makes others for no more than it is for itself. Raises `NotFound`, `InputError`, `PermissionDenied`.
+    A token makes others for no more than it is for itself. A `request` that is sent again replaces the token that it created
+    before, whose secret nobody may have received: the old one is revoked in the same transaction.
+    Raises `NotFound`, `InputError`, `PermissionDenied`, `ConflictError` (the key of another request).
     """
     user = access.actor.name if user is None else user
     given, prefix = parse_permission(permission), name_prefix(prefix)
@@ -156,6 +168,8 @@ def create_token(
         owner = get(tx, user)
         if owner.kind == "group":
             raise InputError(f"{user!r} is a group, and groups do not ask for anything. Give its members tokens.")
+        if request is not None:
+            _replace_earlier(access, tx, request)
         ends = mine.expires_at if mine is not None else None
         token_id = users.create_token(
             tx,
@@ -171,9 +185,28 @@ def create_token(
         audit.note(access, tx, "token.create", after=user, token=token_id, permission=given, prefix=prefix or None)
         made = users.find_token(tx, token_id)
         assert made is not None, "inserted in this transaction"
+        if request is not None:
+            requests.remember(access, tx, request, json.dumps({"token_id": token_id}))
         return NewToken(made, secret)
 
     return access.catalog.write(work)
+
+
+def _replace_earlier(access: Access, tx: Transaction, request: RequestKey) -> None:
+    """Revoke the token that the same request created before. Raises `ConflictError` when that one was revoked since."""
+    answered = requests.recall(access, tx, request)
+    if answered is None:
+        return
+    token_id = int(json.loads(answered[1])["token_id"])
+    earlier = users.find_token(tx, token_id)
+    if earlier is None or earlier.revoked_at is not None:
+        raise ConflictError(
+            f"This request created the token {token_id}, which was revoked since. Send it with a new Idempotency-Key.",
+            token=token_id,
+        )
+    users.revoke_token(tx, token_id)
+    audit.note(access, tx, "token.revoke", before=earlier.user, token=token_id)
+    requests.forget(access, tx, request)
 
 
 def tokens(access: Access, user: str | None) -> list[Token]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from random import random
 from time import sleep
 from typing import Any, TypeVar
@@ -25,6 +27,8 @@ _Shape = TypeVar("_Shape", bound=BaseModel)
 
 _ATTEMPTS = 8
 _PASSING = (429, 502, 503, 504)
+_LONGEST_WAIT = 60.0
+"""Seconds that a server may ask to wait before the next attempt. When it asks for more, the caller is told so instead."""
 _PAGE = 1000
 _PATIENCE = 600.0
 """Seconds to wait for an answer."""
@@ -115,8 +119,8 @@ class Client:
         return self._read(self._ask("POST", path, once=True, data=data, files=files), shape)
 
     def patch(self, path: str, shape: type[_Shape], body: Mapping[str, object]) -> _Shape:
-        """Change something. Not tried again: what it names may have moved on."""
-        return self._read(self._ask("PATCH", path, json=body, again=False), shape)
+        """Change something, once."""
+        return self._read(self._ask("PATCH", path, once=True, json=body), shape)
 
     def send(self, path: str, shape: type[_Shape], offset: int, content: Iterator[bytes]) -> _Shape:
         """Send the bytes of an upload from an offset on. Raises `RetryLater` when the connection breaks."""
@@ -132,8 +136,8 @@ class Client:
         return response.status_code < 300
 
     def delete(self, path: str, shape: type[_Shape], **query: object) -> _Shape:
-        """Remove something. Not tried again: the second time it would not be there."""
-        return self._read(self._ask("DELETE", path, query=query, again=False), shape)
+        """Remove something, once: the second time it would not be there."""
+        return self._read(self._ask("DELETE", path, once=True, query=query), shape)
 
     @contextmanager
     def stream(self, path: str, start: int = 0) -> Iterator[httpx.Response]:
@@ -185,10 +189,11 @@ class Client:
                 if response.status_code < 400:
                     return response
                 was_full = response.status_code == 429  # nothing was done: whatever it was, it may come again
-                if is_last or not (was_full or (again and response.status_code in _PASSING)):
+                wait = retry_after(response)
+                if is_last or wait > _LONGEST_WAIT or not (was_full or (again and response.status_code in _PASSING)):
                     raise self._error(response)
-                wait = 0.2 if was_full else 0.05
-            sleep(max(wait, random() * 0.1 * 2**attempt))
+            # Never sooner than the server asked for, and spread: clients that it refused together do not come back together.
+            sleep(wait + random() * max(0.1 * 2**attempt, wait / 4))
         raise AssertionError("unreachable")
 
     def _unreachable(self, error: httpx.TransportError) -> RetryLater:
@@ -203,6 +208,8 @@ class Client:
                 "does. Is the address right?"
             )
         kind = self._errors.get(problem.code, RetryLater if response.status_code in _PASSING else RegistryError)
+        if (wait := retry_after(response)) > _LONGEST_WAIT:
+            return kind(f"{problem.detail} The server asks to wait for {wait:.0f} seconds.", **problem.fields)
         return kind(problem.detail, **problem.fields)
 
     def _read(self, response: httpx.Response, shape: type[_Shape]) -> _Shape:
@@ -213,6 +220,20 @@ class Client:
                 f"The server {self.url} answered in another form than this version of dataset-registry knows: "
                 f"{error.errors()[0]['msg']}. Use the server's version."
             ) from error
+
+
+def retry_after(response: httpx.Response) -> float:
+    """The seconds that a server asks its client to wait (`Retry-After`, in seconds or as a date), 0 where it does not say."""
+    text = response.headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:10])
+    try:
+        until = parsedate_to_datetime(text)
+    except ValueError:
+        return 0.0
+    if until.tzinfo is None:  # a date without a zone, or of the zone -0000: HTTP dates are UTC
+        until = until.replace(tzinfo=UTC)
+    return max(0.0, (until - datetime.now(UTC)).total_seconds())
 
 
 def _timeout(patience: float | None) -> httpx.Timeout:

@@ -226,7 +226,7 @@ class RemoteRegistry(Registry):
             yield shape.entry(), shape.entry_hash
 
     def seal_audit(self) -> int:
-        return self._client.post("audit/seal", CountShape, {}, once=False).count
+        return self._client.post("audit/seal", CountShape, {}).count
 
     def check_audit(self) -> AuditCheck:
         found = self._client.get("audit/check", AuditCheckShape)
@@ -290,14 +290,12 @@ class RemoteRegistry(Registry):
         if isinstance(plan, ExpirePlan):
             runs = None if live_runs is None else list(live_runs)
             body = ExpireApplyIn(plan=ExpirePlanShape.of(plan), live_runs=runs)
-            done = self._client.post("expire/apply", ExpiredShape, body, patience=None, once=False)
+            done = self._client.post("expire/apply", ExpiredShape, body, patience=None)
             return Expired(done.versions, done.kept)
         if isinstance(plan, CollectPlan):
-            found = self._client.post(
-                "collect/apply", CollectedShape, CollectPlanShape.of(plan), patience=None, once=False
-            )
+            found = self._client.post("collect/apply", CollectedShape, CollectPlanShape.of(plan), patience=None)
         else:
-            found = self._client.post("sweep/apply", CollectedShape, SweepPlanShape.of(plan), patience=None, once=False)
+            found = self._client.post("sweep/apply", CollectedShape, SweepPlanShape.of(plan), patience=None)
         return Collected(found.files, found.kept, found.objects, found.bytes)
 
     def verify(
@@ -310,7 +308,7 @@ class RemoteRegistry(Registry):
     ) -> Verification:
         share = (1, 1) if deep is True else deep or None
         body = {"share": share, "repair": repair, "older_than_seconds": ceil(older_than.total_seconds())}
-        found = self._client.post("verify", VerificationShape, body, patience=None, once=False)
+        found = self._client.post("verify", VerificationShape, body, patience=None)
         findings = tuple(Finding(f.kind, f.what, f.mended) for f in found.findings)
         return Verification(findings, found.files, found.bytes_read, found.waiting)
 
@@ -331,7 +329,7 @@ class RemoteRegistry(Registry):
         if dry_run:
             plan = self._client.post("adopt/plan", AdoptionPlanShape, {}, once=False)
             return AdoptionPlan(plan.inline, plan.paths, plan.bytes, plan.unreadable)
-        done = self._client.post("adopt/apply", AdoptionShape, {}, patience=None, once=False)
+        done = self._client.post("adopt/apply", AdoptionShape, {}, patience=None)
         return Adoption(done.files, done.duplicates, done.bytes, done.versions, done.failed)
 
 

@@ -19,7 +19,7 @@ from dataset_registry.operations import audit
 from dataset_registry.operations.access import Access
 from dataset_registry.registry import Registry
 from dataset_registry.server import observing, pages, problems
-from dataset_registry.server.asking import Asked
+from dataset_registry.server.asking import Asked, UnderWay
 from dataset_registry.server.limits import Limited
 from dataset_registry.server.observing import Metrics, Observed, log
 from dataset_registry.server.protocol import impatient
@@ -62,11 +62,13 @@ def create_app(settings: Settings) -> FastAPI:
         settings.max_upload_bytes, settings.user_upload_bytes, settings.all_upload_bytes, settings.user_uploads
     )
     app.state.uploads = Uploads(registry._access.store.scratch, quota=quota, hours=settings.upload_hours)
+    app.state.under_way = UnderWay()
     problems.install(app)
     v1 = APIRouter(prefix="/v1", responses=problems.RESPONSES)
     for module in (datasets, files, uploads, commits, refs, people, upkeep):
         v1.include_router(module.router)
     v1.include_router(people.secrets)
+    v1.include_router(uploads.appending)
     v1.include_router(upkeep.audited)
     app.include_router(v1)
     app.include_router(_watching(metrics))

@@ -1,12 +1,13 @@
 """Who asks: a bearer token becomes the registry as its user sees it. And: what was asked before is not done again."""
 
+import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Annotated, Any
-from uuid import NAMESPACE_URL, UUID, uuid5
+from weakref import WeakValueDictionary
 
 from fastapi import Depends, Request, Response
 from fastapi.responses import StreamingResponse
@@ -15,9 +16,12 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dataset_registry.catalog import requests
-from dataset_registry.errors import ConflictError, InputError, NotAuthenticated, RegistryError
+from dataset_registry.catalog import Transaction
+from dataset_registry.errors import InputError, NotAuthenticated, RegistryError
+from dataset_registry.model.manifest import canonical_json
+from dataset_registry.operations import requests
 from dataset_registry.operations.access import Access, administer
+from dataset_registry.operations.requests import RequestKey
 from dataset_registry.operations.users import authenticate
 from dataset_registry.registry import Registry
 from dataset_registry.server import problems
@@ -28,7 +32,7 @@ _bearer = HTTPBearer(auto_error=False, description="An API token: `dataset-regis
 KEY = "Idempotency-Key"
 _LONGEST_KEY = 200
 _LONGEST_ANSWER = 1 << 16
-"""What is longer is the answer to a commit, which is known by its version."""
+"""What is longer is a plan or a list of findings: asking for it again does no harm."""
 
 
 class Asked:
@@ -81,7 +85,75 @@ Asking = Annotated[Access, Depends(access_of)]
 Here = Annotated[Registry, Depends(registry_of)]
 
 
-class Administered(APIRoute):
+class Keyed(APIRoute):
+    """A route that takes an `Idempotency-Key`: what is done and its answer are stored in one transaction (`request_key`)."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler behind the check of the key."""
+        handle = super().get_route_handler()
+
+        async def keyed(request: Request) -> Response:
+            key = request.headers.get(KEY)
+            if key is not None and (not 1 <= len(key) <= _LONGEST_KEY or not key.isprintable()):
+                raise InputError(f"An {KEY} has 1 to {_LONGEST_KEY} printable characters.")
+            return await handle(request)
+
+        return keyed
+
+
+def request_key(request: Request, described: Callable[[], Any]) -> RequestKey | None:
+    """The key of a request, with the fingerprint of what it asks for; None for a request without a key."""
+    key = request.headers.get(KEY)
+    if key is None:
+        return None
+    return RequestKey(key, _fingerprint(request, canonical_json(described()).encode(errors="surrogatepass")))
+
+
+def _fingerprint(request: Request, body: bytes) -> str:
+    condition = request.headers.get("If-Match", "")
+    found = hashlib.sha256(f"{request.method} {request.url.path}?{request.url.query} {condition}\n".encode())
+    found.update(body)
+    return found.hexdigest()
+
+
+class Idempotent(Keyed):
+    """A route that does a request with an `Idempotency-Key` once: sent again within a day, it gets the same answer.
+
+    Only what succeeded is remembered. A request that comes while the same one is at work waits for it, within one server.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler, with the memory around it."""
+        handle = super().get_route_handler()
+
+        async def remembering(request: Request) -> Response:
+            key = request.headers.get(KEY)
+            if key is None or request.method == "GET":
+                return await handle(request)
+            access: Access = request.state.access
+            keyed = RequestKey(key, _fingerprint(request, await request.body()))
+            async with request.app.state.under_way.alone(access, key):
+                answered = await run_in_threadpool(_recall, access, keyed)
+                if answered is not None:
+                    status, answer = answered
+                    stored = json.loads(answer)
+                    headers = {**stored["headers"], "Idempotent-Replayed": "true"}
+                    return Response(stored["body"], status, headers, media_type="application/json")
+                response = await handle(request)
+                has_secret = response.headers.get("Cache-Control") == "no-store"
+                if response.status_code < 300 and not isinstance(response, StreamingResponse) and not has_secret:
+                    etag = response.headers.get("ETag")
+                    headers = {"ETag": etag} if etag is not None else {}
+                    answer = json.dumps({"headers": headers, "body": bytes(response.body).decode()})
+                    if len(answer) <= _LONGEST_ANSWER:
+                        with suppress(RegistryError):  # it is done, whether it is remembered or not
+                            await run_in_threadpool(_remember, access, keyed, response.status_code, answer)
+                return response
+
+        return remembering
+
+
+class Administered(Idempotent):
     """A route for administrators, which finds out that the caller is one before it reads the body."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -100,71 +172,29 @@ def _administer(access: Access) -> None:
         administer(access, tx)
 
 
-class Idempotent(APIRoute):
-    """A route that answers a POST with an `Idempotency-Key` once: the same again gets the same answer for a day.
+class UnderWay:
+    """The keys of requests that are at work in this server."""
 
-    Only what succeeded is remembered. Two that run at once may both run; what they do is checked as always.
-    """
+    def __init__(self) -> None:
+        self._locks: WeakValueDictionary[tuple[str, int, str], asyncio.Lock] = WeakValueDictionary()
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler, with the memory around it."""
-        handle = super().get_route_handler()
-
-        async def remembering(request: Request) -> Response:
-            key = request.headers.get(KEY)
-            if key is None or request.method != "POST":
-                return await handle(request)
-            if not 1 <= len(key) <= _LONGEST_KEY or not key.isprintable():
-                raise InputError(f"An {KEY} has 1 to {_LONGEST_KEY} printable characters.")
-            access: Access = request.state.access
-            request.state.idempotency_seed = uuid5(NAMESPACE_URL, f"dataset_registry {access.actor.name} {key}")
-            if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-                return await handle(request)  # the commit knows by its content whether it was made
-            fingerprint = hashlib.sha256(f"{request.method} {request.url.path}?{request.url.query}".encode())
-            fingerprint.update(await request.body())
-            known = await run_in_threadpool(_recall, access, key)
-            if known is not None:
-                if known[0] != fingerprint.hexdigest():
-                    raise ConflictError(f"The {KEY} {key!r} was used for another request. Take a new one.", key=key)
-                kept = json.loads(known[2])
-                headers = {**kept["headers"], "Idempotent-Replayed": "true"}
-                return Response(kept["body"], known[1], headers, media_type="application/json")
-            response = await handle(request)
-            has_secret = response.headers.get("Cache-Control") == "no-store"
-            if response.status_code < 300 and not isinstance(response, StreamingResponse) and not has_secret:
-                etag = response.headers.get("ETag")
-                headers = {"ETag": etag} if etag is not None else {}
-                answer = json.dumps({"headers": headers, "body": bytes(response.body).decode()})
-                if len(answer) <= _LONGEST_ANSWER:
-                    with suppress(RegistryError):  # it is done, whether it is remembered or not
-                        await run_in_threadpool(
-                            _remember, access, key, fingerprint.hexdigest(), response.status_code, answer
-                        )
-            return response
-
-        return remembering
+    @asynccontextmanager
+    async def alone(self, access: Access, key: str) -> AsyncIterator[None]:
+        """Wait until no other request of this caller with this key is at work."""
+        token = access.actor.token.id if access.actor.token else 0
+        lock = self._locks.setdefault((access.actor.name, token, key), asyncio.Lock())
+        async with lock:
+            yield
 
 
-def commit_seed(request: Request) -> UUID | None:
-    """What the UUID of this request's version is made from, each time it is sent; None for a request without a key."""
-    found: UUID | None = getattr(request.state, "idempotency_seed", None)
-    return found
-
-
-def _own(access: Access, key: str) -> str:
-    """A key as it is kept: what a wider token was answered is not for a narrower one."""
-    return f"{access.actor.token.id if access.actor.token else 0} {key}"
-
-
-def _recall(access: Access, key: str) -> tuple[str, int, str] | None:
+def _recall(access: Access, key: RequestKey) -> tuple[int, str] | None:
     with access.catalog.read() as tx:
-        return requests.find(tx, access.user_id(tx), _own(access, key))
+        return requests.recall(access, tx, key)
 
 
-def _remember(access: Access, key: str, fingerprint: str, status: int, answer: str) -> None:
-    def work(tx: Any) -> None:
-        user_id = access.user_id(tx)
-        if requests.find(tx, user_id, _own(access, key)) is None:
-            requests.remember(tx, user_id, _own(access, key), fingerprint=fingerprint, status=status, answer=answer)
+def _remember(access: Access, key: RequestKey, status: int, answer: str) -> None:
+    def work(tx: Transaction) -> None:
+        if requests.recall(access, tx, key) is None:
+            requests.remember(access, tx, key, answer, status=status)
 
     access.catalog.write(work)

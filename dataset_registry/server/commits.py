@@ -1,15 +1,15 @@
 """Commits that come over the wire: contents are gathered from uploads, forms and what is stored, then committed as any other."""
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
-from uuid import UUID, uuid5
 
 from starlette.datastructures import UploadFile
 
-from dataset_registry.errors import InputError
-from dataset_registry.model.manifest import ComponentKey, canonical_json
+from dataset_registry.errors import InputError, RegistryError
+from dataset_registry.model.manifest import ComponentKey
 from dataset_registry.model.names import component_name, pointer_name
 from dataset_registry.model.partitions import partition_key
 from dataset_registry.model.parts import Cut
@@ -19,6 +19,7 @@ from dataset_registry.operations import commit as commits
 from dataset_registry.operations import stored
 from dataset_registry.operations.access import Access
 from dataset_registry.operations.change import Change, staged_component
+from dataset_registry.operations.requests import RequestKey
 from dataset_registry.operations.stage import Captures, Staged, captured, captures_of, stage_file, stage_parts
 from dataset_registry.server.uploads import Upload, Uploads
 from dataset_registry.store import Spool, Spooled
@@ -35,12 +36,52 @@ class Sources:
 
 
 def commit(
-    sources: Sources, dataset: DatasetRecord | NewDataset, request: CommitIn, seed: UUID | None = None
+    sources: Sources, dataset: DatasetRecord | NewDataset, request: CommitIn, key: RequestKey | None = None
 ) -> CommitResult:
     """Make a version of a request. Uploads that it names are gone afterwards, if it succeeds.
 
-    With a `seed`, the same request with the same contents makes one version, however often it comes.
+    With a `key` the request is done once, however often it comes. What it did is looked up before its contents are gathered:
+    the first time may have ended the uploads that it names.
     """
+    if key is None:
+        return _commit(sources, dataset, request, None)
+    keys = {(component_name(c.component_name), c.component_index) for c in request.components}
+    if (made := commits.answered(sources.access, key, keys)) is not None:
+        return made
+    try:
+        return _commit(sources, dataset, request, key)
+    except RegistryError:
+        if (made := commits.answered(sources.access, key, keys)) is None:
+            raise
+        return made  # the same request, sent while the first one was at work: an upload may have ended meanwhile
+
+
+def described(sources: Sources, request: CommitIn) -> Any:
+    """What a request asks for as JSON that is the same each time it is sent, which the multipart form of its contents is not.
+
+    Contents that came with the request are described by their hash, uploads by their id: the bytes under an id are the same
+    for as long as there is one.
+    """
+    parts = {name: _hash(sources.form[name]) for name in sorted(_parts(request) & sources.form.keys())}
+    return [request.model_dump(mode="json"), parts]
+
+
+def _parts(request: CommitIn) -> set[str]:
+    contents = (content for c in request.components for content in (*(c.parts or ()), c.content) if content)
+    return {content.part for content in contents if content.part is not None}
+
+
+def _hash(part: UploadFile) -> str:
+    part.file.seek(0)
+    found = hashlib.sha256()
+    while block := part.file.read(1 << 20):
+        found.update(block)
+    return found.hexdigest()
+
+
+def _commit(
+    sources: Sources, dataset: DatasetRecord | NewDataset, request: CommitIn, key: RequestKey | None
+) -> CommitResult:
     access = sources.access
     used: dict[str, Upload] = {}
     branch = pointer_name(request.branch)
@@ -56,16 +97,15 @@ def commit(
         fallback=fallback,
         parents=request.parents,
         provenance=request.provenance.provenance() if request.provenance else None,
+        request=key,
     )
     known = _Stored(access, dataset, base, request)
     with Spool(access.store.scratch) as spool:
         change = _change(request)
         for component in request.components:
-            key = component_name(component.component_name), component.component_index
+            name = component_name(component.component_name), component.component_index
             staged = _stage(sources, spool, component, used, known)
-            change.put[key] = staged_component(staged, component.component_type, component.metadata)
-        if seed is not None:
-            options = replace(options, uuid=_uuid(seed, dataset, request, change))
+            change.put[name] = staged_component(staged, component.component_type, component.metadata)
         result = commits.commit(access, spool, dataset, change, options)
     for upload in used.values():
         sources.uploads.end(upload)
@@ -105,19 +145,13 @@ class _Stored:
         return captured(self._access, spool, spooled, format, known)
 
 
-def _uuid(seed: UUID, dataset: DatasetRecord | NewDataset, request: CommitIn, change: Change) -> UUID:
-    """The UUID of a version by what it is asked for: where contents came from is left out, what they are is not."""
-    contents = sorted((name, index, c.staged.content_hash) for (name, index), c in change.put.items())
-    asked = request.model_dump(mode="json", exclude={"components": {"__all__": {"content", "parts"}}})
-    return uuid5(seed, canonical_json([dataset.name, asked, contents]))
-
-
 def _change(request: CommitIn) -> Change:
     removed: dict[str, set[int] | None] = {}
     for gone in request.removed:
-        indexes = removed.setdefault(component_name(gone.component_name), set())
+        name = component_name(gone.component_name)
+        indexes = removed.setdefault(name, set())
         if gone.component_index is None:
-            removed[gone.component_name] = None
+            removed[name] = None
         elif indexes is not None:
             indexes.add(gone.component_index)
     return Change(

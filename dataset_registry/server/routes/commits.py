@@ -19,7 +19,7 @@ from dataset_registry.operations import commit as commit_operations
 from dataset_registry.operations import datasets
 from dataset_registry.operations.access import Access, authorize, authorize_some_write
 from dataset_registry.server import commits
-from dataset_registry.server.asking import Asking, Idempotent, commit_seed
+from dataset_registry.server.asking import Asking, Keyed, request_key
 from dataset_registry.server.routes.datasets import DatasetId, There
 from dataset_registry.wire.commits import (
     MOST_COMPONENTS,
@@ -33,7 +33,7 @@ from dataset_registry.wire.commits import (
 from dataset_registry.wire.datasets import DatasetShape
 from dataset_registry.wire.shapes import MOST_IDS
 
-router = APIRouter(route_class=Idempotent)
+router = APIRouter(route_class=Keyed)
 
 _FORM_TEXTS = 8
 """Texts of a form: the commit, or message, branch and the like."""
@@ -168,7 +168,12 @@ async def _commit(
     request: Request, access: Access, dataset: DatasetRecord | NewDataset, body: CommitIn, files: dict[str, UploadFile]
 ) -> CommitShape:
     sources = commits.Sources(access, request.app.state.uploads, files)
-    return CommitShape.of(await run_in_threadpool(commits.commit, sources, dataset, body, commit_seed(request)))
+
+    def work() -> CommitShape:
+        key = request_key(request, lambda: commits.described(sources, body))
+        return CommitShape.of(commits.commit(sources, dataset, body, key))
+
+    return await run_in_threadpool(work)
 
 
 @router.post("/datasets/{dataset_id}/versions", status_code=201, tags=["versions"], openapi_extra=_bodies("CommitIn"))

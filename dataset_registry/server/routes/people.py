@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Request
 
-from dataset_registry.server.asking import Asking, Here, Idempotent
+from dataset_registry.operations import users as users_operations
+from dataset_registry.server.asking import Asking, Here, Idempotent, Keyed, request_key
 from dataset_registry.wire.people import (
     FreezeShape,
     GrantIn,
@@ -22,8 +23,8 @@ from dataset_registry.wire.people import (
 from dataset_registry.wire.shapes import MOST_IDS, CountShape, Page
 
 router = APIRouter(route_class=Idempotent)
-secrets = APIRouter()
-"""What is answered here is not remembered."""
+secrets = APIRouter(route_class=Keyed)
+"""Of what is answered here, the secret is not stored."""
 
 Resource = Annotated[
     str | None,
@@ -69,10 +70,20 @@ def tokens(here: Here, user: UserName = None) -> Page[TokenShape]:
 
 
 @secrets.post("/tokens", status_code=201, tags=["users"])
-def create_token(here: Here, body: TokenIn) -> NewTokenShape:
-    """Make a token. Its secret is shown this once; an `Idempotency-Key` means nothing here."""
-    made = here.create_token(
-        body.user, name=body.name, permission=body.permission, prefix=body.prefix, lasts=body.lasts()
+def create_token(request: Request, access: Asking, body: TokenIn) -> NewTokenShape:
+    """Create a token. Its secret is shown once and not stored.
+
+    The same request again, with the same `Idempotency-Key`, revokes the token that it created before and answers with a new
+    one: at most one of them is valid.
+    """
+    made = users_operations.create_token(
+        access,
+        body.user,
+        name=body.name,
+        permission=body.permission,
+        prefix=body.prefix,
+        lasts=body.lasts(),
+        request=request_key(request, lambda: body.model_dump(mode="json")),
     )
     return NewTokenShape.of(made)
 

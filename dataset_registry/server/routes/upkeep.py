@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 
 from dataset_registry.model.retention import Policy, Rule
 from dataset_registry.server import paging
-from dataset_registry.server.asking import Administered, Here
+from dataset_registry.server.asking import Administered, Here, Idempotent
 from dataset_registry.server.paging import Cursor, Limit
 from dataset_registry.wire.people import FreezeIn, FreezeShape
 from dataset_registry.wire.shapes import MOST_IDS, CountShape, Page
@@ -34,8 +34,7 @@ from dataset_registry.wire.upkeep import (
 )
 
 router = APIRouter(route_class=Administered)
-"""Not idempotent by memory: a plan is new each time, and what was done once is not done again anyway."""
-audited = APIRouter()
+audited = APIRouter(route_class=Idempotent)
 
 
 def _rule(rule: RuleIn) -> Rule:

@@ -14,6 +14,8 @@ from dataset_registry.wire.files import HashesIn, HashesShape, UploadIn, UploadS
 from dataset_registry.wire.shapes import CountShape
 
 router = APIRouter(route_class=Idempotent)
+appending = APIRouter()
+"""Bytes that are repeated have the wrong offset: they need no key, and they are not held in memory for one."""
 
 UploadId = Annotated[str, Path(min_length=1, max_length=100, description="The id of an upload.")]
 _ONE_PUT = 5 << 30
@@ -76,7 +78,7 @@ def get_upload(upload_id: UploadId, access: Asking, uploads: Growing) -> UploadS
     return _upload(uploads, uploads.get(access.actor.name, upload_id))
 
 
-@router.patch(
+@appending.patch(
     "/uploads/{upload_id}",
     tags=["uploads"],
     openapi_extra={

@@ -1,0 +1,52 @@
+"""Requests that carry a key: each is done once, and sent again it is answered from what was stored."""
+
+from dataclasses import dataclass
+
+from dataset_registry.catalog import Transaction, requests
+from dataset_registry.errors import ConflictError
+from dataset_registry.operations.access import Access
+
+
+@dataclass(frozen=True, slots=True)
+class RequestKey:
+    """The key that a client gave its request, and a SHA-256 of what it asked for."""
+
+    key: str
+    fingerprint: str
+
+
+def recall(access: Access, tx: Transaction, request: RequestKey) -> tuple[int, str] | None:
+    """The status and the answer of the same request, if it was answered within the last day.
+
+    Raises `ConflictError` when the key came with another request.
+    """
+    found = requests.find(tx, access.user_id(tx), _stored_key(access, request))
+    if found is None:
+        return None
+    fingerprint, status, answer = found
+    if fingerprint != request.fingerprint:
+        raise ConflictError(
+            f"The Idempotency-Key {request.key!r} was used for another request. Use a new key for each request.",
+            key=request.key,
+        )
+    return status, answer
+
+
+def remember(access: Access, tx: Transaction, request: RequestKey, answer: str, *, status: int = 200) -> None:
+    """Store an answer. In the transaction of what is done, both are there or neither is.
+
+    A key that another transaction stored meanwhile fails its primary key: `Catalog.write` then runs its work again, which
+    finds that answer.
+    """
+    key = _stored_key(access, request)
+    requests.remember(tx, access.user_id(tx), key, fingerprint=request.fingerprint, status=status, answer=answer)
+
+
+def forget(access: Access, tx: Transaction, request: RequestKey) -> None:
+    """Remove a stored answer, so that another one can take its place."""
+    requests.forget(tx, access.user_id(tx), _stored_key(access, request))
+
+
+def _stored_key(access: Access, request: RequestKey) -> str:
+    """A key with its token: what a wider token was answered is not for a narrower one."""
+    return f"{access.actor.token.id if access.actor.token else 0} {request.key}"
