@@ -9,9 +9,11 @@ from typing import Any, BinaryIO, Literal, overload
 
 from dataset_registry.catalog import Catalog, sqlite_url
 from dataset_registry.dataset import Dataset, Draft
-from dataset_registry.errors import InputError
+from dataset_registry.errors import InputError, NotFound
 from dataset_registry.model.actors import Actor, Grant, Kind, NewToken, Permission, Protection, Token, User
+from dataset_registry.model.addresses import redacted
 from dataset_registry.model.audit import AuditCheck, AuditEntry
+from dataset_registry.model.extras import require
 from dataset_registry.model.names import split_address, user_name
 from dataset_registry.model.records import FileRecord, Freeze, RegistryBranch
 from dataset_registry.model.retention import Policy
@@ -46,9 +48,11 @@ class Registry:
         compression: str | None = None,
         verify_reads: bool = False,
         door: str = "python",
+        create: bool = True,
     ) -> "Registry":
-        """Open a registry: in a folder (SQLite and files, made on first use), by the URLs of its catalog and store, or the
-        one of a server by its address (`https://…`) with an API token.
+        """Open a registry: in a folder (SQLite and files, created on first use), by the URLs of its catalog and store, or the
+        one of a server by its address (`https://…`) with an API token. With `create=False` a folder or a SQLite catalog that is
+        not there is an error (`NotFound`), so that a mistyped path does not become a second, empty registry.
 
         `catalog` is `sqlite:///…` or `postgresql+psycopg://…`; `store` a folder, a `file://` URL, `s3://bucket/prefix`,
         `gs://…` or `az://…`. `actor` acts as that user, with its permissions; without one you are the owner, who may do
@@ -64,9 +68,17 @@ class Registry:
         if str(folder).lower().startswith(("https://", "http://")):
             if catalog is not None or store is not None or actor is not None or compression is not None:
                 raise InputError("A server has its catalog and store, and its token says who you are: leave those out.")
+            require("httpx", "remote", "The client of a server")
             from dataset_registry.remote import open_remote
 
             return open_remote(str(folder), token)
+        if folder is not None and "://" in str(folder):
+            raise InputError(
+                f"{redacted(str(folder))!r} is neither a folder nor the https:// address of a server. A catalog and a store have "
+                "parameters of their own: Registry.open(catalog='postgresql+psycopg://…', store='s3://…'), in a shell --catalog "
+                "and --store.",
+                location=redacted(str(folder)),
+            )
         if folder is not None:
             root = Path(folder).expanduser().absolute()
             catalog = catalog or sqlite_url(root / "catalog.sqlite")
@@ -77,13 +89,15 @@ class Registry:
                 "store='folder')."
             )
         packing = parse_compression(compression)
+        kept = open_store(store) if isinstance(store, str) else store  # before a catalog is created: it may be refused
         opened = Catalog(catalog)
         try:
+            if not create:
+                _refuse_absent(opened, folder)
             opened.ready()
         except BaseException:
             opened.close()
             raise
-        kept = open_store(store) if isinstance(store, str) else store
         who = Actor(_user(), is_owner=True, door=door) if actor is None else Actor(user_name(actor), door=door)
         access = Access(opened, kept, LocalCopies(kept), who, packing, verifies_reads=verify_reads)
         try:
@@ -105,7 +119,7 @@ class Registry:
 
     @property
     def location(self) -> str:
-        """Where the registry is: catalog (without its password) and store."""
+        """Where the registry is: catalog and store, without their secrets."""
         return f"{self._access.catalog.address} + {self._access.store.location}"
 
     def close(self) -> None:
@@ -481,3 +495,12 @@ def _user() -> str:
         return getpass.getuser()
     except (OSError, KeyError):  # no name for this user id, as in some containers
         return "owner"
+
+
+def _refuse_absent(catalog: Catalog, folder: str | Path | None) -> None:
+    """Raise `NotFound` when a catalog in SQLite does not exist."""
+    if not catalog.is_sqlite or (catalog.path.exists() and catalog.path.stat().st_size > 0):
+        return
+    place = str(folder) if folder is not None else catalog.address
+    options = f"-r {place}" if folder is not None else f"--catalog '{place}' --store …"
+    raise NotFound(f"There is no registry at {place}. Create one with: dataset-registry init {options}", location=place)

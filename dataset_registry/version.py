@@ -5,6 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from dataset_registry.model.extras import require
 from dataset_registry.model.records import ComponentRecord, Production, Provenance, VersionRecord
 from dataset_registry.model.schema import ComponentSchema, Schema
 from dataset_registry.operations import expire, history, read
@@ -148,6 +149,7 @@ class Version:
 
     def to_pandas(self, component: Components = None, **options: Any) -> "pandas.DataFrame":
         """Like `to_arrow`, as a pandas frame, with the categories and the index its writer had."""
+        require("pandas", "pandas", "to_pandas()")
         from dataset_registry.tabular import pandas_frames
 
         names = _names(component)
@@ -155,12 +157,14 @@ class Version:
 
     def to_polars(self, component: Components = None, **options: Any) -> "polars.DataFrame":
         """Like `to_arrow`, as a polars frame."""
+        require("polars", "polars", "to_polars()")
         from dataset_registry.tabular import polars_frames
 
         return polars_frames.to_polars(self.to_arrow(component, **options))
 
     def lazy(self, component: Components = None) -> "polars.LazyFrame":
         """A polars LazyFrame over the stored Parquet files, read where they are and only as far as needed."""
+        require("polars", "polars", "lazy()")
         return read.lazily(self._contents, self.record, _names(component)).to_polars()
 
     def scan(self, component: Components = None) -> "pyarrow.dataset.Dataset":

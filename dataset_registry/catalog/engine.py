@@ -50,6 +50,8 @@ from dataset_registry.errors import (
     RetryLater,
     StorageError,
 )
+from dataset_registry.model.addresses import HIDDEN, has_secrets, hide, is_harmless, redacted
+from dataset_registry.model.extras import missing, require
 
 try:
     import fcntl
@@ -73,6 +75,22 @@ SCHEMA = "dataset_registry"
 
 _SPARE = 1 << 18
 """Bytes that are kept beside a SQLite catalog, to be given up when the disk is full."""
+
+_SQLITE_OPTIONS = frozenset(
+    (
+        "schema",
+        "uri",
+        "mode",
+        "cache",
+        "immutable",
+        "nolock",
+        "vfs",
+        "timeout",
+        "check_same_thread",
+        "cached_statements",
+    )
+)
+"""Parameters that the URL of a SQLite catalog may have."""
 
 _ATTEMPTS = 8
 _IDLE = 3.0
@@ -104,19 +122,39 @@ class Catalog:
     """A catalog by its URL: `sqlite:///…/catalog.sqlite` or `postgresql+psycopg://…`. Connects on first use."""
 
     def __init__(self, url: str) -> None:
-        parsed = make_url(url)
+        try:
+            parsed = make_url(url)
+        except (exc.ArgumentError, ValueError) as error:
+            shown = (
+                redacted(url) if "://" in url else HIDDEN
+            )  # such as the words of a connection for libpq, password and all
+            raise InputError(
+                f"The catalog {shown!r} is not a URL. Give one like sqlite:///registry/catalog.sqlite or "
+                "postgresql+psycopg://user:password@host/database.",
+                url=shown,
+            ) from (None if has_secrets(url) else error)
         if parsed.drivername in ("postgresql", "postgres"):
             parsed = parsed.set(drivername="postgresql+psycopg")
         if parsed.drivername not in ("sqlite", "postgresql+psycopg"):
             raise InputError(
                 f"A catalog lives in SQLite or PostgreSQL, not in {parsed.drivername!r}: give a URL like "
                 "sqlite:///registry/catalog.sqlite or postgresql+psycopg://user:password@host/database.",
-                url=parsed.render_as_string(),
+                url=redacted(url),
             )
         if parsed.drivername == "sqlite" and not parsed.database:
-            raise InputError("A catalog in SQLite needs a file: sqlite:///folder/catalog.sqlite.", url=url)
+            raise InputError("A catalog in SQLite needs a file: sqlite:///folder/catalog.sqlite.", url=redacted(url))
+        if parsed.drivername == "sqlite" and (unknown := parsed.query.keys() - _SQLITE_OPTIONS):
+            raise InputError(
+                f"A catalog in SQLite has no option {sorted(unknown)[0]!r}. Remove it from the URL.", url=redacted(url)
+            )
+        if parsed.drivername == "postgresql+psycopg":
+            require("psycopg", "postgres", "A catalog in PostgreSQL")
+        self._given = url
         self.schema = str(parsed.query.get("schema", SCHEMA))
-        self.url: URL = parsed.difference_update_query(["schema"])
+        hidden = [name for name in parsed.query if not is_harmless(name)]
+        # They reach the driver beside the URL: what SQLAlchemy shows of an engine hides a password, and no parameter.
+        self._parameters = {name: _last(parsed.query[name]) for name in hidden}
+        self.url: URL = parsed.difference_update_query(["schema", *hidden])
         self.is_sqlite = parsed.drivername == "sqlite"
         self._lock = threading.Lock()
         self._lock_file: finalize[..., Catalog] | None = None
@@ -129,9 +167,17 @@ class Catalog:
 
     @property
     def address(self) -> str:
-        """The URL without its password."""
+        """The URL without its secrets."""
         url = self.url if self.schema == SCHEMA else self.url.update_query_dict({"schema": self.schema})
-        return url.render_as_string()
+        return redacted(url.update_query_dict(self._parameters).render_as_string(hide_password=False))
+
+    def hide(self, text: str) -> str:
+        """A text of the driver without the secrets of the URL."""
+        return hide(text, self._given, self.url.render_as_string(hide_password=False))
+
+    def cause(self, error: BaseException) -> BaseException | None:
+        """An error of the driver as the cause of ours: none when its text has a secret, which a traceback would show."""
+        return error if self.hide(str(error)) == str(error) else None
 
     @property
     def path(self) -> Path:
@@ -176,7 +222,7 @@ class Catalog:
     @contextmanager
     def read(self) -> Iterator[Transaction]:
         """A transaction for reading."""
-        with _translated(self.address), self.reader.connect() as connection:
+        with _translated(self), self.reader.connect() as connection:
             yield connection
 
     @contextmanager
@@ -184,7 +230,7 @@ class Catalog:
         """A transaction for reading in which everything stays as it was at its first statement. It keeps no writer out."""
         # SQLite's readers have one snapshot anyway; READ COMMITTED has one a statement.
         engine = self.reader if self.is_sqlite else self.writer.execution_options(isolation_level="REPEATABLE READ")
-        with _translated(self.address), engine.connect() as connection:
+        with _translated(self), engine.connect() as connection:
             yield connection
 
     def write(
@@ -201,7 +247,7 @@ class Catalog:
         """
         for attempt in range(_ATTEMPTS):
             try:
-                with _translated(self.address), self.queued():
+                with _translated(self), self.queued():
                     return self._attempt(work, durable=durable, while_frozen=while_frozen)
             except (exc.IntegrityError, _Interrupted) as error:
                 if attempt == _ATTEMPTS - 1:
@@ -219,7 +265,7 @@ class Catalog:
         except exc.OperationalError as error:
             if self.is_sqlite or not _passing(error):
                 raise
-            raise _Interrupted(_unusable(self.address, error)) from error
+            raise _Interrupted(_unusable(self, error)) from self.cause(error)
         with connection, _hasty(connection) if self.is_sqlite and not durable else nullcontext():
             try:
                 connection.begin()
@@ -232,7 +278,7 @@ class Catalog:
                 result = work(connection)
             except exc.DBAPIError as error:
                 if error.connection_invalidated:
-                    raise _Interrupted(_unusable(self.address, error)) from error
+                    raise _Interrupted(_unusable(self, error)) from self.cause(error)
                 raise
             connection.commit()
         return result
@@ -358,17 +404,23 @@ class Catalog:
 
     def _engine(self, begin: str) -> Engine:
         if not self.is_sqlite:
-            engine = create_engine(
-                self.url,
-                connect_args={
-                    "options": f"-csearch_path={_option(self.schema)} -ctimezone=UTC {_PLANNING} {_PATIENCE}",
-                    "application_name": "dataset_registry",
-                },
-                json_serializer=_json_without_nul,
-                json_deserializer=_json_with_nul,
-                pool_size=8,
-                max_overflow=24,
-            )
+            ours = f"-csearch_path={_option(self.schema)} -ctimezone=UTC {_PLANNING} {_PATIENCE}"
+            options = f"{self._parameters.get('options', '')} {ours}".strip()  # the last of two settings holds
+            try:
+                engine = create_engine(
+                    self.url,
+                    connect_args={
+                        "application_name": "dataset_registry",
+                        **self._parameters,
+                        "options": options,
+                    },
+                    json_serializer=_json_without_nul,
+                    json_deserializer=_json_with_nul,
+                    pool_size=8,
+                    max_overflow=24,
+                )
+            except ImportError as error:  # it is there, and lacks its own libraries
+                raise missing("psycopg", "postgres", "A catalog in PostgreSQL") from error
             event.listen(engine, "checkin", lambda connection, record: record.info.update(used=monotonic()))
             event.listen(engine, "checkout", _look_at_idle)
         elif _is_read_only(self.path):
@@ -383,8 +435,7 @@ class Catalog:
         return engine
 
     def __reduce__(self) -> tuple[type["Catalog"], tuple[str]]:
-        url = self.url.update_query_dict({"schema": self.schema}) if self.schema != SCHEMA else self.url
-        return Catalog, (url.render_as_string(hide_password=False),)
+        return Catalog, (self._given,)
 
 
 _open_catalogs: "WeakSet[Catalog]" = WeakSet()
@@ -464,6 +515,11 @@ def _option(schema: str) -> str:
     return quoted.replace("\\", "\\\\").replace(" ", "\\ ")
 
 
+def _last(value: str | tuple[str, ...]) -> str:
+    """The value of a parameter, the last of those that are given."""
+    return value if isinstance(value, str) else value[-1]
+
+
 class _Interrupted(Exception):
     """PostgreSQL chose this transaction to give way (40P01, 40001), or went away before its commit."""
 
@@ -474,8 +530,8 @@ def _passing(error: exc.DBAPIError) -> bool:
     return not state.startswith(("28", "3D", "42")) and "password authentication failed" not in str(error.orig)
 
 
-def _unusable(address: str, error: exc.DBAPIError) -> str:
-    return f"The catalog {address} cannot be used now: {str(error.orig).strip()}. Try again."
+def _unusable(catalog: Catalog, error: exc.DBAPIError) -> str:
+    return f"The catalog {catalog.address} cannot be used now: {catalog.hide(str(error.orig).strip())}. Try again."
 
 
 def _look_at_idle(connection: Any, record: Any, proxy: object) -> None:
@@ -489,39 +545,40 @@ def _look_at_idle(connection: Any, record: Any, proxy: object) -> None:
 
 
 @contextmanager
-def _translated(address: str) -> Iterator[None]:
+def _translated(catalog: Catalog) -> Iterator[None]:
     """The database's errors as ours."""
     try:
         yield
     except exc.IntegrityError:
         raise
     except exc.TimeoutError as error:
-        raise RetryLater(f"All connections to the catalog {address} are in use. Try again.") from error
+        raise RetryLater(f"All connections to the catalog {catalog.address} are in use. Try again.") from error
     except UnicodeEncodeError as error:
         raise InputError(f"A text of this call is not Unicode: {error.object!r}. Write it in UTF-8.") from error
     except exc.DBAPIError as error:
-        reason = str(error.orig)
+        reason, cause = catalog.hide(str(error.orig)), catalog.cause(error)
         if getattr(error.orig, "sqlstate", None) in ("40P01", "40001"):
-            raise _Interrupted from error
+            raise _Interrupted from cause
         if "disk is full" in reason or "readonly database" in reason or "disk I/O error" in reason:
             raise StorageError(
-                f"The catalog {address} cannot be used: {reason}. Nothing was committed; free space or mend the permissions, "
-                "then try again."
-            ) from error
+                f"The catalog {catalog.address} cannot be used: {reason}. Nothing was committed; free space or mend the "
+                "permissions, then try again."
+            ) from cause
         if "malformed" in reason or "not a database" in reason:
             raise CorruptionError(
-                f"The catalog {address} is damaged: {reason}. Restore it from a backup (docs/operations.md)."
-            ) from error
+                f"The catalog {catalog.address} is damaged: {reason}. Restore it from a backup (docs/operations.md)."
+            ) from cause
         if isinstance(error, exc.DataError):
             raise InputError(
                 f"The database does not take a value of this call: {reason.strip()}. Shorten or mend it."
-            ) from error
-        if not _passing(error):
+            ) from cause
+        is_refused_option = isinstance(error, exc.ProgrammingError) and error.statement is None
+        if is_refused_option or not _passing(error):
             raise CatalogRefused(
-                f"The catalog {address} cannot be opened: {reason.strip()}. Mend its URL or its grants."
-            ) from error
+                f"The catalog {catalog.address} cannot be opened: {reason.strip()}. Mend its URL or its grants."
+            ) from cause
         if isinstance(error, exc.OperationalError):
-            raise RetryLater(_unusable(address, error)) from error
+            raise RetryLater(_unusable(catalog, error)) from cause
         raise
 
 

@@ -57,6 +57,11 @@ def reached_from(starts: Sequence[int], descending: Iterable[Numbered]) -> dict[
     return reached
 
 
+def only_reached_from(start: int, others: Sequence[int], descending: Iterable[Numbered]) -> int:
+    """How many versions `start` reaches, itself included, that none of the others does. `descending` is as above."""
+    return sum(histories == 1 for histories in reached_from([start, *others], descending).values())
+
+
 def first_parent(start: int, steps: int, descending: Iterable[Node]) -> int | None:
     """The number of the version `steps` first-parent steps before `start`, None when the history is shorter."""
     at: int | None = start

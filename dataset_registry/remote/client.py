@@ -21,6 +21,7 @@ from dataset_registry.errors import (
     RegistryError,
     RetryLater,
 )
+from dataset_registry.model.addresses import has_user, redacted
 from dataset_registry.wire.shapes import Page, Problem, errors_by_code
 
 _Shape = TypeVar("_Shape", bound=BaseModel)
@@ -43,8 +44,16 @@ class Client:
             is_address = bool(parts.hostname) and not parts.query and not parts.fragment and (parts.port or 1) > 0
         except ValueError:
             is_address = False
+        if has_user(url):  # it would be sent in the place of the token
+            raise InputError(
+                f"The address {redacted(url)!r} has a user in it. Remove it: the token says who you are.",
+                url=redacted(url),
+            )
         if not is_address or not url.isprintable():
-            raise InputError(f"{url!r} is no server: give its address, like https://registry.example.com.", url=url)
+            raise InputError(
+                f"{redacted(url)!r} is no server: give its address, like https://registry.example.com.",
+                url=redacted(url),
+            )
         if token is None:
             raise InputError(
                 f"{url} wants to know who asks: Registry.open({url!r}, token='…'). Make one with: dataset-registry token create"

@@ -10,8 +10,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="DATASET_REGISTRY_", frozen=True)
 
     folder: str | None = Field(default=None, description="The folder of an embedded registry.")
-    catalog: str | None = Field(default=None, description="The catalog's URL, with a store.")
-    store: str | None = Field(default=None, description="The store, with a catalog.")
+    catalog: str | None = Field(default=None, repr=False, description="The catalog's URL, with a store.")
+    store: str | None = Field(default=None, repr=False, description="The store, with a catalog.")
     compression: str | None = Field(
         None, description="What new CSV and JSON files are compressed with, where that pays."
     )

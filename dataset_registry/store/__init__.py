@@ -1,8 +1,10 @@
 """Where bytes live: spools, hashes and keeps objects. Knows digests and keys, never datasets, versions or formats."""
 
+import re
 from urllib.parse import unquote
 
-from dataset_registry.errors import StorageError
+from dataset_registry.errors import InputError
+from dataset_registry.model.addresses import redacted
 from dataset_registry.store.chunks import chunks
 from dataset_registry.store.compression import Compression, compress, parse_compression
 from dataset_registry.store.folder import FolderStore
@@ -36,20 +38,27 @@ __all__ = [
 ]
 
 
+_BUCKET = re.compile(rf"({'|'.join(SCHEMES)}):/?[^/]", re.IGNORECASE)
+
+
 def open_store(location: str) -> Store:
     """The store at a location: a folder (a path or a `file://` URL), made on first use, or `s3://bucket/prefix`, `gs://…`,
     `az://…` with options after a `?` (see `ObjectStore`).
 
-    Raises `StorageError` for a kind of store that this version does not have.
+    Raises `InputError` for a kind of store that this version does not have.
     """
     scheme, separator, rest = location.partition("://")
-    if not separator:
+    scheme = scheme.lower()
+    if not separator and _BUCKET.match(location) is None:
         return FolderStore(location)
-    if scheme == "file":
+    if separator and scheme == "file":
         return FolderStore(unquote(rest))
-    if scheme in SCHEMES:
+    if separator and scheme in SCHEMES:
         return ObjectStore(location)
-    raise StorageError(
-        f"No store of the kind {scheme!r} can be opened: give a folder, a file:// URL or s3://bucket/prefix.",
-        location=location,
+    shown = redacted(location) if separator else location.partition(":")[0] + ":"
+    raise InputError(
+        f"No store can be opened at {shown!r}. Give a folder, or an address that begins with file://, "
+        f"{', '.join(f'{known}://' for known in SCHEMES)}: s3://bucket/prefix.",
+        location=shown,
+        schemes=["file", *SCHEMES],
     )

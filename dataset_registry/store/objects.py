@@ -13,9 +13,11 @@ from pathlib import Path
 from random import random
 from time import sleep
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from dataset_registry.errors import CorruptionError, InputError, RetryLater, StorageError
+from dataset_registry.model.addresses import has_secrets, has_user, hide, is_harmless, redacted
+from dataset_registry.model.extras import require
 from dataset_registry.store.local import CACHE_BYTES, cache_folder
 from dataset_registry.store.protocol import IDENTITY, KEY, Store, StoredObject, checked_key, cut_short, missing
 from dataset_registry.store.signing import Credentials, signed_url
@@ -53,13 +55,27 @@ class ObjectStore:
     transfers = 16
 
     def __init__(self, location: str, *, config: Mapping[str, str] | None = None) -> None:
-        parts = urlsplit(location)
+        require("obstore", "s3", f"The store {redacted(location)}")
+        try:
+            parts = urlsplit(location)
+        except ValueError as error:
+            raise InputError(
+                f"{redacted(location)!r} is not an address: give s3://bucket/prefix.", location=redacted(location)
+            ) from (None if has_secrets(location) else error)
+        if has_user(location):
+            raise InputError(
+                f"The store {redacted(location)} has a user in its address, and no store reads it there. Remove it: credentials "
+                "come from the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
+                location=redacted(location),
+            )
         options = dict(parse_qsl(parts.query))
         cache = options.pop("cache", str(cache_folder()))
         self.cache_bytes = _bytes(options.pop("cache_bytes", str(CACHE_BYTES)))
         self.location = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         if not parts.netloc:
-            raise InputError(f"{location!r} names no bucket: give s3://bucket/prefix.", location=location)
+            raise InputError(
+                f"{redacted(location)!r} names no bucket: give s3://bucket/prefix.", location=redacted(location)
+            )
         self.scratch = Path(cache).expanduser().absolute() / parts.scheme / parts.netloc / parts.path.strip("/")
         self._prefix = parts.path.strip("/")
         self._bucket = f"{parts.scheme}://{parts.netloc}"
@@ -80,13 +96,9 @@ class ObjectStore:
         return self._opened
 
     def _open_client(self, retries: int = 8, retry_seconds: int = 120) -> "Client":
-        try:
-            from obstore.exceptions import BaseError
-            from obstore.store import from_url
-        except ImportError as error:
-            raise InputError(
-                f"{self.location} needs a library that is not installed. Run: pip install 'dataset-registry[s3]'"
-            ) from error
+        from obstore.exceptions import BaseError
+        from obstore.store import from_url
+
         config: dict[str, Any] = dict(self._config)
         endpoint = config.get("endpoint") or config.get("aws_endpoint") or os.environ.get("AWS_ENDPOINT_URL") or ""
         if self._bucket.startswith("s3"):
@@ -108,8 +120,24 @@ class ObjectStore:
                 },
             )
         except (BaseError, ValueError, TypeError) as error:
-            raise InputError(f"The store {self.location} cannot be opened: {_reason(error)}.") from error
+            raise InputError(f"The store {self.location} cannot be opened: {self._reason(error)}.") from self._cause(
+                error
+            )
         return client
+
+    def _reason(self, error: BaseException) -> str:
+        """The first line of an error, without secrets; obstore prints its whole inside after it."""
+        return self._hide(str(error)).strip().split("\n", maxsplit=1)[0].rstrip(".")
+
+    def _cause(self, error: BaseException) -> BaseException | None:
+        """An error of obstore as the cause of ours: none when its text has a secret, which a traceback would show."""
+        return error if self._hide(str(error)) == str(error) else None
+
+    def _hide(self, text: str) -> str:
+        location, config = self._arguments
+        for name, value in config.items():
+            text = text if is_harmless(name) else hide(text, f"s3://_?_={quote(value, safe='')}")
+        return hide(text, location)
 
     def put(self, key: str, source: Path | bytes) -> int:
         import obstore
@@ -271,17 +299,17 @@ class ObjectStore:
         try:
             yield
         except (exceptions.NotFoundError, FileNotFoundError) as error:
-            raise missing(key or "", self.location) from error
+            raise missing(key or "", self.location) from self._cause(error)
         except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
             raise StorageError(
-                f"{self.location} refused: {_reason(error)}. Check the credentials, and what they may do in the bucket.",
+                f"{self.location} refused: {self._reason(error)}. Check the credentials, and what they may do in the bucket.",
                 key=key,
-            ) from error
+            ) from self._cause(error)
         except exceptions.BaseError as error:
             raise RetryLater(
-                f"{self.location} did not do it after several attempts: {_reason(error)}. Nothing was committed; try again.",
+                f"{self.location} did not do it after several attempts: {self._reason(error)}. Nothing was committed; try again.",
                 key=key,
-            ) from error
+            ) from self._cause(error)
 
     def __reduce__(self) -> tuple[Any, ...]:
         location, config = self._arguments
@@ -351,11 +379,6 @@ class _Reader(RawIOBase):
         self._piece = self._piece[count:]
         self._at += count
         return count
-
-
-def _reason(error: BaseException) -> str:
-    """The first line of an error; obstore prints its whole inside after it."""
-    return str(error).strip().split("\n", maxsplit=1)[0].rstrip(".")
 
 
 def _bytes(text: str) -> int:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataset_registry.errors import InputError, UnsupportedType
+from dataset_registry.errors import UnsupportedType
+from dataset_registry.model.extras import require
 from dataset_registry.tabular import convert
 from dataset_registry.tabular.arrow import usual_schema, usual_type
 
@@ -241,10 +242,9 @@ def to_pandas(table: pa.Table) -> "pandas.DataFrame":
     Where pandas' own type would change a value (integers with nulls beyond 2^53, times with nanoseconds, zoned moments in
     lists), the column is of a nullable dtype, or of `pandas.ArrowDtype`.
     """
-    try:
-        import pandas
-    except ImportError as error:
-        raise InputError("This needs pandas: pip install 'dataset-registry[pandas]'.", extra="pandas") from error
+    require("pandas", "pandas", "A pandas frame")
+    import pandas
+
     table = _for_pandas(_without_foreign_extensions(table))
     facts = json.loads((table.schema.metadata or {}).get(FRAME, b"{}"))
     arrow, floats = _columns_of_dtype(table, r".*\[pyarrow\]"), _columns_of_dtype(table, "Float(32|64)")

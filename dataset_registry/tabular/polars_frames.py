@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from dataset_registry.errors import InputError, UnsupportedType
+from dataset_registry.model.extras import require
 from dataset_registry.tabular import convert
 from dataset_registry.tabular.formats import is_lazy_frame
 
@@ -202,8 +203,7 @@ def scan_polars(runs: Sequence[Sequence[Path]], target: pa.Table, *, as_stored: 
 
 
 def _polars() -> Any:
-    try:
-        import polars
-    except ImportError as error:
-        raise InputError("This needs polars: pip install 'dataset-registry[polars]'.", extra="polars") from error
+    require("polars", "polars", "A polars frame")
+    import polars
+
     return polars

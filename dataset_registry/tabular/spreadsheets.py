@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dataset_registry.errors import InputError, UnreadableFile
+from dataset_registry.model.extras import require
 from dataset_registry.model.reading import NONE, ReadOptions
 
 MOST_CELLS = 64_000_000
@@ -23,12 +24,9 @@ def read(path: Path, options: ReadOptions = NONE) -> dict[str, tuple[pa.Table, l
 
     Needs the extra `excel`. Raises `UnreadableFile`, `InputError` (no such sheet).
     """
-    try:
-        import fastexcel
-    except ImportError as error:
-        raise InputError(
-            "Reading spreadsheets needs the extra 'excel': pip install 'dataset-registry[excel]'."
-        ) from error
+    require("fastexcel", "excel", "A spreadsheet")
+    import fastexcel
+
     try:
         has_booleans = _look_into(path)
         book = fastexcel.read_excel(str(path))

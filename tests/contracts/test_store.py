@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dataset_registry.errors import CorruptionError, StorageError
+from dataset_registry.errors import CorruptionError, InputError, StorageError
 from dataset_registry.store import (
     FolderStore,
     LocalCopies,
@@ -20,6 +20,7 @@ from dataset_registry.store import (
     new_key,
     open_store,
 )
+from dataset_registry.store.objects import SCHEMES
 
 
 @pytest.fixture(params=["folder", "memory", "s3"])
@@ -190,8 +191,24 @@ def test_a_disk_that_takes_a_part_at_a_time_gets_the_whole(tmp_path: Path, monke
 def test_a_location_opens_its_kind_of_store(tmp_path: Path) -> None:
     assert isinstance(open_store(str(tmp_path)), FolderStore)
     assert open_store(f"file://{tmp_path}").location == str(tmp_path)
-    with pytest.raises(StorageError, match="folder"):
-        open_store("ftp://host/path")
+    assert isinstance(open_store("S3://bucket/prefix"), ObjectStore)
+    assert open_store("s3.folder").location.endswith("s3.folder")
+
+
+@pytest.mark.parametrize("location", ["ftp://host/path", "s4://bucket", "://", "s3:/bucket/prefix", "gs:bucket"])
+def test_a_store_of_an_unknown_kind_is_refused_with_the_kinds_that_there_are(location: str) -> None:
+    with pytest.raises(InputError, match=r"Give a folder, or .* file://, s3://, .*gs://, az://") as found:
+        open_store(location)
+    assert found.value.fields["schemes"] == ["file", *SCHEMES]
+    assert found.value.code == "invalid_input"
+
+
+@pytest.mark.parametrize("location", ["s3://key:s/e+c@bucket/p", "s3://key@bucket", "az://key:x@account/container"])
+def test_a_user_in_the_address_of_a_bucket_is_refused_without_being_shown(location: str) -> None:
+    with pytest.raises(InputError, match="credentials come from the environment") as found:
+        open_store(location)
+    assert "key" not in str(found.value.fields)
+    assert "://***@" in str(found.value)
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 3_000_000])
