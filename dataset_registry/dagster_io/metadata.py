@@ -105,11 +105,9 @@ def describe_assets(assets: Sequence[Any], *, registry: DatasetRegistryResource,
 
 def addresses(name: str, registry: DatasetRegistryResource) -> dict[str, Any]:
     """Where a dataset is, under the keys that the Dagster UI knows."""
-    given = registry.store or registry.path or ""
-    location = (given.get_value() if isinstance(given, dg.EnvVar) else given) or ""
     return {
         "dagster/table_name": name,
-        "dagster/uri": f"{location.rstrip('/')}#{name}",
+        "dagster/uri": f"{registry.location.rstrip('/')}#{name}",
         "dagster/storage_kind": "dataset_registry",
     }
 

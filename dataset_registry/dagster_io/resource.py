@@ -1,13 +1,16 @@
 """The registry as a Dagster resource: where it is, who writes, and which branch a run is on."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
 from dataset_registry.errors import InputError
+from dataset_registry.model.addresses import has_secrets, redacted
 from dataset_registry.registry import Registry
 
 BRANCH_TAG = "dataset_registry/branch"
@@ -26,11 +29,15 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
     The branch is the run tag `dataset_registry/branch`, else this resource's `branch`, else the environment's
     `DATASET_REGISTRY_BRANCH`, else `fallback_branch` (`main`). A dataset that does not have the branch is read from the
     fallback branch, and its first write on the branch starts there.
+
+    Relative paths are below `DAGSTER_HOME`, which all processes of an instance share; without it below the working directory.
+    Passwords and tokens are best given as `dg.EnvVar`. The UI shows the configuration of resources, so those that are given as
+    text are moved into an environment variable of the process.
     """
 
     path: str | None = Field(
         default=None,
-        description="The folder of an embedded registry (SQLite and files), made on first use; or a server: https://…",
+        description="The folder of an embedded registry (SQLite and files), created on first use; or a server: https://…",
     )
     catalog: str | None = Field(default=None, description="The URL of the catalog, such as postgresql+psycopg://…")
     store: str | None = Field(
@@ -54,10 +61,36 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
     branch: str | None = Field(default=None, description="The branch to write to and to read from.")
     fallback_branch: str = Field(default="main", description="What is read where a dataset does not have the branch.")
 
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**{name: _concealed(name, value) for name, value in values.items()})
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield (name, _shown(name, value) if name in (*_PLACES, "token") else value)
+
     @property
     def registry(self) -> Registry:
         """The registry, opened once in a process. Raises `CatalogOutdated`, `InputError`."""
-        return _open(self.path, self.catalog, self.store, self.actor, self.token, self.compression, self.verify_reads)
+        path, catalog, store = (_absolute(name, _plain(getattr(self, name))) for name in _PLACES)
+        actor, token, compression = _plain(self.actor), _plain(self.token), _plain(self.compression)
+        return _open(path, catalog, store, actor, token, compression, self.verify_reads)
+
+    @property
+    def location(self) -> str:
+        """Where the data is, in full and without secrets: the store, else the folder or the server. Empty where it is not known
+        yet, as with an environment variable that is not set here."""
+        for name in ("store", "path"):
+            if place := _absolute(name, _plain(getattr(self, name))):
+                return redacted(place)
+        return ""
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Log where the registry is, in full: a relative path that means another folder than it should is seen there."""
+        path, catalog, store = (_absolute(name, _plain(getattr(self, name))) for name in _PLACES)
+        is_new = path is not None and "://" not in path and not catalog and not (Path(path) / "catalog.sqlite").exists()
+        if context.log is not None:
+            places = " + ".join(redacted(place) for place in ((catalog, store) if catalog else (path,)) if place)
+            context.log.info(f"Registry: {places}{' (new)' if is_new else ''}")
 
     def branch_of(self, run_tags: Mapping[str, str] | None = None) -> str:
         """The branch of a run with these tags. Raises `InputError` for a tag that looks like ours and is none."""
@@ -69,6 +102,57 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
                     f"The run has the tag {tag!r}, which is not known. Did you mean {BRANCH_TAG!r}?", tag=tag
                 )
         return tags.get(BRANCH_TAG) or self.branch or os.environ.get(BRANCH_VARIABLE) or self.fallback_branch
+
+
+_PLACES = ("path", "catalog", "store")
+
+_concealed_values: dict[str, str] = {}
+
+
+def _concealed(name: str, value: Any) -> Any:
+    """A value with a secret in it as an environment variable of this process, any other value as it is.
+
+    Dagster stores and shows what a resource is configured with, but of an environment variable only the name. Each process that
+    imports the definitions sets it again.
+    """
+    if not isinstance(value, str) or isinstance(value, dg.EnvVar):
+        return value
+    if name != "token" and not (name in _PLACES and has_secrets(value)):
+        return value
+    variable = _concealed_values.setdefault(value, f"{_CONCEALED}{len(_concealed_values) + 1}")
+    os.environ[variable] = value
+    return dg.EnvVar(variable)
+
+
+_CONCEALED = "DATASET_REGISTRY_CONCEALED_"
+
+
+def _plain(value: str | None) -> str | None:
+    """A value, of an environment variable what it has."""
+    return value.get_value() if isinstance(value, dg.EnvVar) else value
+
+
+def _shown(name: str, value: Any) -> Any:
+    """A value as `repr` shows it: without secrets."""
+    if isinstance(value, dg.EnvVar):
+        if not value.env_var_name.startswith(_CONCEALED):
+            return value
+        value = value.get_value()
+    return value if value is None else "***" if name == "token" else redacted(str(value))
+
+
+def _absolute(name: str, place: str | None) -> str | None:
+    """A folder, or the file of a SQLite catalog, as an absolute path."""
+    if not place:
+        return place
+    base = Path(os.environ.get("DAGSTER_HOME") or "").absolute()
+    if name == "catalog":
+        start = "sqlite:///"
+        is_relative = place.startswith(start) and not place.startswith((start + "/", start + ":"))
+        return f"{start}{base / place.removeprefix(start)}" if is_relative else place
+    if "://" in place:
+        return place
+    return str(base / Path(place).expanduser())
 
 
 @cache
