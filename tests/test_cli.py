@@ -60,6 +60,136 @@ def test_a_mistake_is_one_line_and_an_exit_code(
     assert "Traceback" not in printed.err + printed.out
 
 
+# --- which registry ------------------------------------------------------------------------------------------------
+
+EMPTY = ("expire", "--keep-last", "1", "--yes"), ("collect", "--yes"), ("datasets",), ("adopt",), ("audit", "list")
+
+
+@pytest.mark.parametrize("named", ["folder", "catalog"])
+@pytest.mark.parametrize("command", [("status",), ("verify", "--deep"), ("put", "d/x", "x.csv"), ("serve",), *EMPTY])
+def test_a_mistyped_registry_is_an_error_and_creates_nothing(
+    command: tuple[str, ...],
+    named: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.csv").write_text("a\n1\n")
+    where = ["-r", "shopp"] if named == "folder" else ["--catalog", "sqlite:///shopp/c.sqlite", "--store", "shopp"]
+    assert run(monkeypatch, *command, *where) == 4
+    assert capsys.readouterr().err == (
+        "error: There is no registry at shopp. Create one with: dataset-registry init -r shopp\n"
+        if named == "folder"
+        else "error: There is no registry at sqlite:///shopp/c.sqlite. Create one with: dataset-registry init --catalog "
+        "'sqlite:///shopp/c.sqlite' --store …\n"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.csv"]
+
+
+def test_init_creates_a_registry_and_so_does_put_when_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.csv").write_text("a\n1\n")
+    for options in (["a"], ["-r", "b"], ["--catalog", "sqlite:///c.sqlite", "--store", "c"]):
+        assert run(monkeypatch, "init", *options) == 0
+        assert "is a registry now" in capsys.readouterr().out
+        assert run(monkeypatch, "init", *options) == 0
+        assert "is a registry already" in capsys.readouterr().out
+    assert run(monkeypatch, "put", "-r", "d", "d/x", "x.csv", "--create") == 0
+    assert "d/x@v1" in capsys.readouterr().out
+    assert run(monkeypatch, "init") == 1
+    assert "Say which registry" in capsys.readouterr().err
+
+
+def test_a_store_that_cannot_be_opened_leaves_no_catalog(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "init", "--catalog", f"sqlite:///{tmp_path}/c.sqlite", "--store", "s4://bucket") == 1
+    assert "s3://" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("named", ["folder", "catalog"])
+@pytest.mark.parametrize("environment", ["folder", "catalog", "both"])
+def test_a_registry_given_by_hand_wins_over_the_environment(
+    folder: str,
+    environment: str,
+    named: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Registry.open(tmp_path / "backup").close()
+    if environment in ("folder", "both"):
+        monkeypatch.setenv(place.FOLDER_VARIABLE, folder)
+    if environment in ("catalog", "both"):
+        monkeypatch.setenv(place.CATALOG_VARIABLE, f"sqlite:///{folder}/catalog.sqlite")
+        monkeypatch.setenv(place.STORE_VARIABLE, folder)
+    where = ["-r", str(tmp_path / "backup")]
+    if named == "catalog":
+        where = ["--catalog", f"sqlite:///{tmp_path}/backup/catalog.sqlite", "--store", str(tmp_path / "backup")]
+    for command in (["status", "--json"], ["verify", "--deep", "--json"]):
+        assert run(monkeypatch, *command, *where) == 0
+        assert json.loads(capsys.readouterr().out)["files"] == 0
+    assert run(monkeypatch, "dataset", "delete", "raw/flights", "--yes", *where) == 4
+    assert len(versions(folder)) == 10
+
+
+def test_half_a_registry_by_hand_is_not_completed_from_the_environment(
+    folder: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(place.CATALOG_VARIABLE, f"sqlite:///{folder}/catalog.sqlite")
+    monkeypatch.setenv(place.STORE_VARIABLE, folder)
+    assert run(monkeypatch, "collect", "--sweep", "--yes", "--catalog", "sqlite:///other.sqlite") == 1
+    assert "Say which registry" in capsys.readouterr().err
+    assert run(monkeypatch, "db", "bind", "--yes", "--catalog", "sqlite:///other.sqlite") == 1
+    assert "Give both" in capsys.readouterr().err
+
+
+# --- errors as JSON ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "exit_code"),
+    [
+        (["show", "raw/none"], "not_found", 4),
+        (["log", "raw/flights@none"], "not_found", 4),
+        (["branch", "create", "raw/flights", "v1"], "invalid_name", 1),
+        (["expire"], "invalid_input", 1),
+        (["expire", "--keep-last", "1"], "invalid_input", 1),
+        (["status", "--nothing"], "usage", 2),
+        (["log"], "usage", 2),
+        (["branch", "move", "raw/flights", "main", "v1", "--expect", "v2"], "branch_moved", 5),
+    ],
+)
+def test_errors_are_json_on_request_with_the_same_exit_codes(
+    folder: str,
+    arguments: list[str],
+    code: str,
+    exit_code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(place.FOLDER_VARIABLE, folder)
+    assert run(monkeypatch, *arguments) == exit_code
+    text = capsys.readouterr().err
+    assert run(monkeypatch, *arguments, "--json") == exit_code
+    (error,) = json.loads(capsys.readouterr().err).values()
+    assert sorted(error) == ["code", "fields", "message"]
+    assert error["code"] == code
+    if code != "usage":
+        assert text == f"error: {error['message']}\n"
+
+
+def test_an_argument_that_looks_like_the_option_asks_for_nothing(
+    folder: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "show", "-r", folder, "--", "--json") == 1
+    assert capsys.readouterr().err.startswith("error: ")
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> str:
     """A registry with ten versions of one dataset."""
@@ -267,12 +397,53 @@ def test_branches_and_tags_are_made_moved_and_listed(shell: Shell) -> None:
     assert [b["pointer_name"] for b in shell.json("branch", "list", "raw/flights")] == ["dev", "main"]
     shell("branch", "delete", "raw/flights", "dev")
     shell("tag", "create", "raw/flights", "v1.0")
-    assert "cannot be reused" in shell("tag", "delete", "raw/flights", "v1.0") + shell(
-        "tag", "create", "raw/flights", "v1.0", code=1
-    )
+    shell("tag", "delete", "raw/flights", "v1.0", "--yes")
+    assert "cannot be reused" in shell("tag", "create", "raw/flights", "v1.0", code=1)
     assert "made in 1 datasets" in shell("registry-branch", "create", "pr-1")
     assert [b["name"] for b in shell.json("registry-branch", "list")] == ["pr-1"]
     assert "deleted in 1" in shell("registry-branch", "delete", "pr-1")
+
+
+def test_a_branch_that_protects_history_does_not_vanish_by_one_word(shell: Shell) -> None:
+    for content in ("1", "2", "3"):
+        (shell.folder / "f.csv").write_text(f"a\n{content}\n")
+        shell("put", "raw/d", "data=f.csv")
+    shell("branch", "create", "raw/d", "same", "v3")
+    shell("branch", "create", "raw/d", "early", "v1")
+    shell("branch", "delete", "raw/d", "early")  # main reaches all of it
+    refused = shell("branch", "delete", "raw/d", "main", code=1)
+    assert "Delete the branch raw/d@main? There is nobody to ask: pass --yes" in refused
+    shell("branch", "delete", "raw/d", "same")
+    refused = shell("branch", "delete", "raw/d", "main", code=1)
+    assert "Then 3 versions are reached by no branch or tag." in refused
+    shell("tag", "create", "raw/d", "july", "v2")
+    assert "Then 1 version is reached by no branch or tag." in shell("branch", "delete", "raw/d", "main", code=1)
+    assert "1 version is reached by no branch or tag" in shell("branch", "delete", "raw/d", "main", "--yes")
+    refused = shell("tag", "delete", "raw/d", "july", code=1)
+    assert "Its name cannot be reused. And 2 versions are reached by no branch or tag then." in refused
+    shell("tag", "delete", "raw/d", "july", "--yes")
+    for command in (("show", "raw/d"), ("log", "raw/d"), ("get", "raw/d"), ("diff", "raw/d", "v1")):
+        said = shell(*command, code=4)
+        assert "It has 3 versions that no branch or tag reaches." in said
+        assert "dataset-registry log raw/d --all" in said
+    assert "create_branch('main', 'v3')" in shell("put", "raw/d", "data=july.csv", code=4)
+    assert len(shell.json("log", "raw/d", "--all")) == 3
+    shell("branch", "create", "raw/d", "main", "v3")
+    assert "raw/d@v3" in shell("show", "raw/d")
+
+
+def test_a_branch_over_all_datasets_that_protects_history_is_asked_about(shell: Shell) -> None:
+    for name in ("raw/a", "raw/b"):
+        shell("put", name, "july.csv")
+    shell("registry-branch", "create", "pr-1")
+    shell("put", "raw/a", "data=codes.csv", "-b", "pr-1")
+    assert "Then 1 version is reached by no branch or tag." in shell("registry-branch", "delete", "pr-1", code=1)
+    assert "deleted in 2" in shell("registry-branch", "delete", "pr-1", "--yes")
+
+
+def test_a_deleted_branch_is_told_from_a_dataset_without_versions(shell: Shell) -> None:
+    shell("dataset", "create", "raw/new")
+    assert "Nothing was committed to it yet." in shell("show", "raw/new", code=4)
 
 
 def test_datasets_and_versions_are_made_changed_and_deleted(shell: Shell) -> None:

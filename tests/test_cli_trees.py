@@ -35,7 +35,9 @@ class Shell:
 @pytest.fixture
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
     monkeypatch.chdir(tmp_path)
-    return Shell(tmp_path)
+    found = Shell(tmp_path)
+    Registry.open(found.registry).close()
+    return found
 
 
 def same(left: Path, right: Path) -> bool:

@@ -4,9 +4,11 @@ A script can tell what went wrong by the exit code: 1 the input or the surroundi
 found, 4 what was named is not there, 5 somebody else was first or the moment was bad (try again), 6 permission.
 """
 
+import json
 import os
 import sys
 import traceback
+from collections.abc import Mapping
 
 import typer
 
@@ -61,17 +63,34 @@ def exit_code(error: errors.RegistryError) -> int:
 
 
 def main() -> None:
-    """Run the command line; an error that a user can act on is printed without a traceback."""
+    """Run the command line; an error that a user can act on is printed without a traceback, as JSON under `--json`."""
+    arguments = sys.argv[1:]
+    as_json = "--json" in (arguments[: arguments.index("--")] if "--" in arguments else arguments)
     try:
-        app()
+        raise SystemExit(app(standalone_mode=not as_json))
     except errors.RegistryError as error:
         if os.environ.get("DATASET_REGISTRY_DEBUG"):
             say(traceback.format_exc(), lines=True, err=True)
-        say(f"error: {error}", lines=True, err=True)
+        _print_error(error.code, str(error), error.fields, as_json=as_json)
         raise SystemExit(exit_code(error)) from None
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
-    except Exception:  # Python and rich print what is in an error as it is
-        say(traceback.format_exc(), lines=True, err=True)
+    except typer.Abort:
+        _print_error("aborted", "Aborted.", {}, as_json=as_json)
         raise SystemExit(1) from None
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # no mistake in the command line, which typer prints as text only
+            say(traceback.format_exc(), lines=True, err=True)  # Python and rich print what is in an error as it is
+            raise SystemExit(1) from None
+        _print_error("usage", error.format_message(), {}, as_json=as_json)
+        raise SystemExit(getattr(error, "exit_code", 2)) from None
+
+
+def _print_error(code: str, message: str, fields: Mapping[str, object], *, as_json: bool) -> None:
+    """An error on standard error: a line, or an object with the error's stable code and its values."""
+    if not as_json:
+        say(f"error: {message}", lines=True, err=True)
+        return
+    found = {"error": {"code": code, "message": message, "fields": fields}}
+    typer.echo(json.dumps(found, default=str, ensure_ascii=True), err=True)

@@ -23,7 +23,7 @@ from dataset_registry.cli.output import (
     working,
 )
 from dataset_registry.cli.place import here
-from dataset_registry.errors import InputError, UnreadableFile
+from dataset_registry.errors import InputError, NotFound, UnreadableFile
 from dataset_registry.model.names import split_address
 
 if TYPE_CHECKING:
@@ -52,12 +52,23 @@ Message = Annotated[str | None, typer.Option("--message", "-m", help="What the v
 
 @app.command()
 def init(
-    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    context: typer.Context,
+    folder: Annotated[
+        str | None, typer.Argument(help="A new or empty folder; or -r, or --catalog and --store.")
+    ] = None,
+    registry: place.Folder = None,
+    catalog: place.AnyCatalog = None,
+    store: place.AnyStore = None,
 ) -> None:
-    """Make an embedded registry: a SQLite catalog and a folder of files."""
-    existed = (folder.expanduser() / "catalog.sqlite").exists()
-    with place.opened(str(folder), None, None) as registry:
-        say(f"{registry.location} {'is a registry already' if existed else 'is a registry now'}")
+    """Create a registry: in a folder, or from a catalog and a store. One that exists already stays as it is."""
+    where: dict[str, Any] = {"registry": registry, "catalog": catalog, "store": store}
+    where = place.chosen(context, where) if folder is None else {"registry": folder, "catalog": None, "store": None}
+    try:
+        with place.opened(**where) as found:
+            say(f"{found.location} is a registry already")
+    except NotFound:
+        with place.opened(**where, create=True) as found:
+            say(f"{found.location} is a registry now")
 
 
 @app.command()
@@ -148,6 +159,7 @@ def put(
             "--trust-stat", help="Do not read a file that has the size and times of the last time this was said."
         ),
     ] = False,
+    create: place.Create = False,
     as_json: AsJson = False,
 ) -> None:
     """Commit files: they become components of a new version, the others carry over. Creates the dataset if there is none.

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from dataset_registry.cli.output import Yes, confirmed, say
-from dataset_registry.cli.place import STORE_VARIABLE, CatalogOption
+from dataset_registry.cli.place import STORE_VARIABLE, CatalogOption, chosen
+from dataset_registry.errors import InputError
 
 app = typer.Typer(no_args_is_help=True, help="The catalog's tables: which revision they have, and how to change it.")
 
@@ -50,6 +51,7 @@ def downgrade(
 
 @app.command()
 def bind(
+    context: typer.Context,
     catalog: CatalogOption,
     store: Annotated[str, typer.Option("--store", envvar=STORE_VARIABLE, help="The store that is the catalog's.")],
     yes: Yes = False,
@@ -60,6 +62,8 @@ def bind(
     """
     from dataset_registry.registry import rebound
 
+    if None in chosen(context, {"catalog": catalog, "store": store}).values():
+        raise InputError("Give both, --catalog and --store: the environment's half is of another registry.")
     if confirmed("Bind the catalog to this store?", yes=yes):
         say(f"bound to the store {rebound(catalog, store)}")
 

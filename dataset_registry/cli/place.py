@@ -1,7 +1,7 @@
 """Which registry a command is about, and as whom: options that every such command has."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -76,6 +76,9 @@ CatalogOption = Annotated[
     ),
 ]
 
+Create = Annotated[bool, typer.Option("--create", help="Create the registry if there is none.", rich_help_panel=PANEL)]
+"""A command with a parameter `create` of this type creates the registry that it is about (see `here`)."""
+
 _OPTIONS = {"registry": Folder, "catalog": AnyCatalog, "store": AnyStore, "acting_as": As, "token": Token}
 _Command = TypeVar("_Command", bound=Callable[..., None])
 
@@ -90,8 +93,10 @@ def opened(
     *,
     otherwise: str = WHICH,
     compress: bool = False,
+    create: bool = False,
 ) -> Iterator["Registry"]:
-    """The registry that the options name. Raises `InputError` when they name none."""
+    """The registry that the options name. Raises `InputError` when they name none, `NotFound` when it is not there: a command
+    creates one only where that is what it is for."""
     from dataset_registry.registry import Registry
 
     if registry is None and (catalog is None or store is None):
@@ -104,23 +109,48 @@ def opened(
         token=token,
         compression="zstd" if compress else None,
         door="cli",
+        create=create,
     ) as found:
         yield found
 
 
+_WHERE = ("registry", "catalog", "store")
+
+
+def chosen(context: typer.Context, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the options, without what the environment says of the registry where the command line says it.
+
+    The environment often names production; a `-r backup` that left half of it in force would reach for production's data.
+    """
+    by_hand = [name for name in _WHERE if _is_by_hand(context, name)]
+    return {
+        name: None if by_hand and name in _WHERE and name not in by_hand else value for name, value in given.items()
+    }
+
+
+def _is_by_hand(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def here(command: _Command) -> _Command:
-    """Give a command the options that say which registry it is about; its first parameter is that registry, opened."""
+    """Give a command the options that say which registry it is about; its first parameter is that registry, opened.
+
+    A command with a parameter `create` creates the registry when that is true.
+    """
 
     @wraps(command)
-    def opening(*arguments: Any, **given: Any) -> None:
-        place = {name: given.pop(name) for name in _OPTIONS}
-        with opened(**place) as registry:
-            _show_frozen(registry)
+    def opening(*arguments: Any, context: typer.Context, **given: Any) -> None:
+        place = chosen(context, {name: given.pop(name) for name in _OPTIONS})
+        with opened(**place, create=given.pop("create", False)) as registry:
+            if not given.get("as_json"):
+                _show_frozen(registry)
             command(registry, *arguments, **given)
 
     own = list(inspect.signature(command).parameters.values())[1:]
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [parameter.replace(kind=keyword) for parameter in own]
+    parameters += [inspect.Parameter("context", keyword, annotation=typer.Context)]
     parameters += [inspect.Parameter(n, keyword, default=None, annotation=a) for n, a in _OPTIONS.items()]
     opening.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     opening.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -175,7 +205,8 @@ def _beginning(start: str, names: list[str]) -> list[str]:
 @contextmanager
 def _quietly(context: typer.Context) -> Iterator["Registry | None"]:
     """The registry of a command line that is still being typed; None where there is none."""
-    folder, catalog, store, acting_as, token = (context.params.get(name) for name in _OPTIONS)
+    place = chosen(context, {name: context.params.get(name) for name in _OPTIONS})
+    folder, catalog, store, acting_as, token = place.values()
     if folder is None and (catalog is None or store is None):
         yield None
         return

@@ -6,13 +6,17 @@ import typer
 
 from dataset_registry.cli import place
 from dataset_registry.cli.data import DatasetName
-from dataset_registry.cli.output import AsJson, moment, print_json, print_table, say
+from dataset_registry.cli.output import AsJson, Yes, confirmed, count_of, moment, print_json, print_table, say
 from dataset_registry.cli.place import here
+from dataset_registry.model.history import only_reached_from
 from dataset_registry.model.records import PointerRecord
 
 if TYPE_CHECKING:
+    from dataset_registry.dataset import Dataset
     from dataset_registry.registry import Registry
 
+
+MAIN = "main"
 
 branch_app = typer.Typer(no_args_is_help=True, help="Branches: pointers that move.")
 tag_app = typer.Typer(no_args_is_help=True, help="Tags: pointers that never move.")
@@ -54,10 +58,17 @@ def move_branch(
 
 @branch_app.command("delete")
 @here
-def delete_branch(registry: "Registry", dataset: DatasetName, name: Name) -> None:
-    """Delete a branch; its versions stay."""
-    registry.dataset(dataset).delete_branch(name)
-    say(f"{dataset}@{name} deleted")
+def delete_branch(registry: "Registry", dataset: DatasetName, name: Name, yes: Yes = False) -> None:
+    """Delete a branch; its versions stay. Asks before main, and before versions that nothing else reaches."""
+    found = registry.dataset(dataset)
+    alone = _reached_alone(found, found.branch(name))
+    question = f"Delete the branch {dataset}@{name}?"
+    if alone:
+        question += f" Then {_on_no_branch(alone)}."
+    if (name == MAIN or alone) and not confirmed(question, yes=yes):
+        return
+    found.delete_branch(name)
+    _say_deleted(dataset, name, alone)
 
 
 @tag_app.command("list")
@@ -78,10 +89,32 @@ def create_tag(
 
 @tag_app.command("delete")
 @here
-def delete_tag(registry: "Registry", dataset: DatasetName, name: Name) -> None:
-    """Delete a tag; its name cannot be reused."""
-    registry.dataset(dataset).delete_tag(name)
-    say(f"{dataset}@{name} deleted")
+def delete_tag(registry: "Registry", dataset: DatasetName, name: Name, yes: Yes = False) -> None:
+    """Delete a tag. Its name cannot be reused."""
+    found = registry.dataset(dataset)
+    alone = _reached_alone(found, found.branch(name))  # which finds tags too
+    question = f"Delete the tag {dataset}@{name}? Its name cannot be reused."
+    if alone:
+        question += f" And {_on_no_branch(alone)} then."
+    if not confirmed(question, yes=yes):
+        return
+    found.delete_tag(name)
+    _say_deleted(dataset, name, alone)
+
+
+def _reached_alone(dataset: "Dataset", pointer: PointerRecord) -> int:
+    """How many versions a branch or tag reaches that no other one does."""
+    others = [p.version_number for p in [*dataset.branches(), *dataset.tags()] if p.name != pointer.name]
+    return only_reached_from(pointer.version_number, others, dataset.tree())
+
+
+def _on_no_branch(count: int) -> str:
+    return f"{count_of(count, 'version')} {'is' if count == 1 else 'are'} reached by no branch or tag"
+
+
+def _say_deleted(dataset: str, name: str, alone: int) -> None:
+    hint = f"; {_on_no_branch(alone)}: dataset-registry log {dataset} --all" if alone else ""
+    say(f"{dataset}@{name} deleted{hint}")
 
 
 @everywhere_app.command("list")
@@ -106,8 +139,13 @@ def create_everywhere(registry: "Registry", name: Name, source: Annotated[str, t
 
 @everywhere_app.command("delete")
 @here
-def delete_everywhere(registry: "Registry", name: Name) -> None:
-    """Delete a branch over all datasets; versions stay."""
+def delete_everywhere(registry: "Registry", name: Name, yes: Yes = False) -> None:
+    """Delete a branch over all datasets; versions stay. Asks before versions that nothing else reaches."""
+    pointers = ((d, p) for d in registry.datasets() for p in d.branches() if p.name == name)
+    alone = 0 if yes else sum(_reached_alone(dataset, pointer) for dataset, pointer in pointers)
+    question = f"Delete the branch {name} over all datasets? Then {_on_no_branch(alone)}."
+    if alone and not confirmed(question, yes=yes):
+        return
     say(f"{name} deleted in {registry.delete_branch(name)} datasets")
 
 

@@ -4,14 +4,17 @@ from typing import Annotated
 
 import typer
 
+from dataset_registry.cli import place
 from dataset_registry.cli.place import AnyCatalog, AnyStore, Folder
 from dataset_registry.errors import InputError
+from dataset_registry.model.extras import missing
 
 app = typer.Typer()
 
 
 @app.command()
 def serve(
+    context: typer.Context,
     registry: Folder = None,
     catalog: AnyCatalog = None,
     store: AnyStore = None,
@@ -28,8 +31,14 @@ def serve(
         from dataset_registry.server.app import serve as run
         from dataset_registry.server.settings import Settings
     except ImportError as error:
-        raise InputError("A server needs more libraries: pip install 'dataset-registry[server]'") from error
-    if registry is None and (catalog is None or store is None):
+        raise missing(error.name or "libraries", "server", "A server") from error
+    where = place.chosen(context, {"registry": registry, "catalog": catalog, "store": store})
+    if where["registry"] is None and (where["catalog"] is None or where["store"] is None):
         raise InputError("Say which registry to serve: --registry FOLDER, or --catalog and --store.")
-    settings = Settings(folder=registry, catalog=catalog, store=store, compression="zstd" if compress else None)
+    settings = Settings(
+        folder=where["registry"],
+        catalog=where["catalog"],
+        store=where["store"],
+        compression="zstd" if compress else None,
+    )
     run(settings, host, port)

@@ -212,7 +212,7 @@ def verify(
 @here
 def copy(
     registry: "Registry",
-    to: Annotated[str | None, typer.Option("--to", help="The folder of the other registry.")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="The folder of the other registry, created if needed.")] = None,
     to_catalog: Annotated[str | None, typer.Option(help="The catalog of the other registry, with --to-store.")] = None,
     to_store: Annotated[str | None, typer.Option(help="The store of the other registry.")] = None,
     datasets: Annotated[list[str] | None, typer.Option("--dataset", help="Patterns of the datasets to copy.")] = None,
@@ -225,7 +225,7 @@ def copy(
     """Copy datasets with their histories into another registry. Only what is missing there travels; can be repeated."""
     actor = None if registry.is_owner else registry.actor
     with (
-        opened(to, to_catalog, to_store, actor, otherwise=_WHERE_TO, compress=compress) as target,
+        opened(to, to_catalog, to_store, actor, otherwise=_WHERE_TO, compress=compress, create=True) as target,
         progress() as bars,
     ):
         done = registry.copy_to(target, datasets=datasets or ("*",), refs=refs or None, progress=bars)

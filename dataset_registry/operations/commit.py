@@ -387,10 +387,12 @@ def _start_of(
         return found, name == branch
     if fallback is not None or datasets.version_count(tx, dataset.id) == 0:
         return None, False
-    names = ", ".join(p.name for p in pointers.all_of(tx, dataset.id, tags=False))
+    names = [p.name for p in pointers.all_of(tx, dataset.id, tags=False)]
+    newest = next(versions.below(tx, dataset.id, 1 << 31), None)
+    start = names[0] if names and find.MAIN not in names else f"v{newest.number}" if newest and not names else find.MAIN
     raise NotFound(
-        f"{dataset.name} has no branch {branch!r} (it has: {names or 'none'}). Create it first: "
-        f"create_branch({branch!r}, 'main').",
+        f"{dataset.name} has no branch {branch!r} (it has: {', '.join(names) or 'none'}). Create it first: "
+        f"create_branch({branch!r}, {start!r}).",
         dataset=dataset.name,
         branch=branch,
     )

@@ -85,10 +85,22 @@ def _start(tx: Transaction, dataset: DatasetRecord, ref: Ref) -> VersionRecord:
         )
     if candidates:
         return candidates[0]
-    names = [pointer.name for pointer in pointers.all_of(tx, dataset.id)]
     raise NotFound(
-        f"{dataset.name} has no branch, tag or digest {ref.start!r}. "
-        + (f"It has: {', '.join(names[:20])}." if names else "Nothing was committed to it yet."),
+        f"{dataset.name} has no branch, tag or digest {ref.start!r}. {what_there_is(tx, dataset)}",
         dataset=dataset.name,
         ref=ref.text,
+    )
+
+
+def what_there_is(tx: Transaction, dataset: DatasetRecord) -> str:
+    """What a dataset has, for who asked for something else: branches and tags, else how to list its versions."""
+    names = [pointer.name for pointer in pointers.all_of(tx, dataset.id)]
+    if names:
+        return f"It has: {', '.join(names[:20])}."
+    count = datasets.version_count(tx, dataset.id)
+    if count == 0:
+        return "Nothing was committed to it yet."
+    return (
+        f"It has {count} version{'' if count == 1 else 's'} that no branch or tag reaches. List them with tree(), in a shell "
+        f"with: dataset-registry log {dataset.name} --all. Then create a branch at one of them."
     )

@@ -127,8 +127,7 @@ def _get(tx: Transaction, dataset: DatasetRecord, name: str, *, lock: bool = Fal
         pointers.lock(tx, dataset.id, name)
     found = pointers.find(tx, dataset.id, name)
     if found is None:
-        names = ", ".join(pointer.name for pointer in pointers.all_of(tx, dataset.id))
-        raise NotFound(f"{dataset.name} has no branch or tag {name!r}; it has: {names or 'none yet'}.", name=name)
+        raise NotFound(f"{dataset.name} has no branch or tag {name!r}. {find.what_there_is(tx, dataset)}", name=name)
     return found
 
 

@@ -34,7 +34,7 @@ _MORE_THREADS = 8
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The app over the registry that the settings name. Raises `CatalogOutdated`, `InputError`."""
+    """The app over the registry that the settings name. Raises `CatalogOutdated`, `NotFound`, `InputError`."""
     registry = Registry.open(
         settings.folder,
         catalog=settings.catalog,
@@ -42,6 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
         compression=settings.compression,
         verify_reads=settings.verify_reads,
         door="rest",
+        create=False,
     )
     observing.configure()
     metrics = Metrics()

@@ -392,7 +392,7 @@ OPERATIONS = (
         On(WRITE),
         lambda r, w: w.at(r).delete_branch("spare"),
         put("DELETE", there("/branches/spare")),
-        cli("branch", "delete", DATASET, "spare"),
+        cli("branch", "delete", DATASET, "spare", "--yes"),
         changes=True,
     ),
     Operation(
@@ -400,7 +400,7 @@ OPERATIONS = (
         On(ADMIN),
         lambda r, w: w.at(r).delete_branch("release"),
         put("DELETE", there("/branches/release")),
-        cli("branch", "delete", DATASET, "release"),
+        cli("branch", "delete", DATASET, "release", "--yes"),
         changes=True,
     ),
     Operation(
@@ -416,7 +416,7 @@ OPERATIONS = (
         On(WRITE),
         lambda r, w: w.at(r).delete_tag("spare-tag"),
         put("DELETE", there("/tags/spare-tag")),
-        cli("tag", "delete", DATASET, "spare-tag"),
+        cli("tag", "delete", DATASET, "spare-tag", "--yes"),
         changes=True,
     ),
     Operation(
@@ -439,7 +439,7 @@ OPERATIONS = (
         Administrator(),
         lambda r, w: r.delete_branch("pr-1"),
         put("DELETE", at("branches/pr-1")),
-        cli("registry-branch", "delete", "pr-1"),
+        cli("registry-branch", "delete", "pr-1", "--yes"),
         changes=True,
     ),
     # --- files ---

@@ -168,6 +168,7 @@ def test_the_matrix_has_thousands_of_cells() -> None:
 
 
 def test_every_route_is_in_the_matrix(world: World, tmp_path: Path) -> None:
+    Registry.open(tmp_path / "registry").close()
     app = create_app(Settings(folder=str(tmp_path / "registry")))
     described = app.openapi()["paths"]
     app.state.registry.close()

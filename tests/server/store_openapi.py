@@ -14,10 +14,12 @@ Schema = dict[str, Any]
 
 def described() -> Schema:
     """The description of the API that this package has now."""
+    from dataset_registry.registry import Registry
     from dataset_registry.server.app import create_app
     from dataset_registry.server.settings import Settings
 
     with TemporaryDirectory() as folder:
+        Registry.open(folder).close()
         app = create_app(Settings(folder=folder))
         try:
             found: Schema = json.loads(json.dumps(app.openapi()))
