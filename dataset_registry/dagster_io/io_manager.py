@@ -1,7 +1,6 @@
 """The IO manager: every output becomes a version on the run's branch, every input is read from an exact version."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
