@@ -93,4 +93,4 @@ def _print_error(code: str, message: str, fields: Mapping[str, object], *, as_js
         say(f"error: {message}", lines=True, err=True)
         return
     found = {"error": {"code": code, "message": message, "fields": fields}}
-    typer.echo(json.dumps(found, default=str, ensure_ascii=True), err=True)
+    say(json.dumps(found, default=str, ensure_ascii=True), err=True)

@@ -88,7 +88,7 @@ def test_a_body_of_a_commit_that_is_too_much_is_refused_and_others_are_answered(
         answer = http.post("commits", content=body, headers=JSON)
         assert answer.status_code in (413, 422), answer.text
         assert answer.headers["content-type"] == "application/problem+json"
-    assert answered()
+        until(answered)
     assert begun == []
 
 
