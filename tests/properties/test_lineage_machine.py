@@ -26,6 +26,7 @@ from dataset_registry.model.records import InputVersion, Provenance
 from dataset_registry.model.retention import Policy, Rule
 from dataset_registry.operations import commit as commits
 from dataset_registry.operations.change import Change, staged_component
+from dataset_registry.operations.requests import RequestKey
 from dataset_registry.operations.stage import stage
 from dataset_registry.registry import rebound
 from dataset_registry.store import Spool
@@ -86,7 +87,6 @@ class LineageMachine(RuleBasedStateMachine):
         inputs = tuple(
             InputVersion(v.dataset, v.number, v.digest, "main", uuid=v.record.uuid) for v in map(there.get, chosen) if v
         )
-        uuid = uuid4()
         dataset = self.registry.dataset(name) if name in self.names.values() else self.registry.create_dataset(name)
         self.names[dataset.id] = name
         access = self.registry._access
@@ -94,12 +94,15 @@ class LineageMachine(RuleBasedStateMachine):
             content = stage(lambda *given: None, spool, b"%d" % next(_contents), name="data")
             change = Change()
             change.add("data", 0, staged_component(content, "data", {}))
+            key = uuid4().hex
             options = commits.CommitOptions(
-                uuid=uuid, overwrite=True, provenance=Provenance(f"run-{uuid}", inputs=inputs)
+                overwrite=True,
+                provenance=Provenance(f"run-{key}", inputs=inputs),
+                request=RequestKey(key, "0" * 64),
             )
-            for _ in range(1 + retried):
-                result = commits.commit(access, spool, dataset.record, change, options)
-        assert result.version.uuid == uuid
+            made = [commits.commit(access, spool, dataset.record, change, options) for _ in range(1 + retried)]
+        (uuid,) = {result.version.uuid for result in made}
+        assert uuid is not None
         self.made_from[uuid] = tuple(chosen)
         self.of[uuid] = dataset.id
 
