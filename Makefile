@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check dev lock clean bench
+.PHONY: demo test check dev lock clean bench matrix
 
 $(READY): requirements/dev.txt requirements/uv.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dataset_registry needs Python 3.11 or newer; run: make PYTHON=python3.12 $(MAKECMDGOALS)")'
@@ -32,6 +32,9 @@ dev: $(READY)  ## the Dagster UI on the example location
 
 bench: $(READY)  ## what a commit costs, beside its physical limit
 	$(BIN)/python -m benchmarks
+
+matrix: $(READY)  ## the wheel with the oldest and newest Dagster, SQLAlchemy 2.0 and 2.1; half an hour; not in `test`
+	$(BIN)/python -m tests.matrix
 
 lock: $(READY)  ## resolve the dependencies again
 	echo "uv>=0.13,<0.14" | $(BIN)/uv pip compile - --universal --generate-hashes --no-annotate --no-header --upgrade -q -o requirements/uv.txt

@@ -90,3 +90,13 @@ def test_every_import_is_declared() -> None:
 def test_every_declared_dependency_is_used() -> None:
     used = {distribution for _, distribution, _ in _found()} | set(NOT_IMPORTED)
     assert set().union(*_declared().values()) - used == set()
+
+
+def test_the_readme_of_the_index_has_no_link_into_the_repository() -> None:
+    """An index has no `docs/` beside the README."""
+    hook = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["metadata"]["hooks"]
+    readme = (ROOT / "README.md").read_text()
+    for substitution in hook["fancy-pypi-readme"]["substitutions"]:
+        readme = re.sub(substitution["pattern"], substitution["replacement"], readme)
+    assert "Concepts (`docs/concepts.md`)" in readme
+    assert re.findall(r"\]\((?!https?:)", readme) == []
