@@ -1,7 +1,9 @@
 """Damage and tampering past the registry: each kind is found by `verify`, by `db check` or by `audit check`."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,9 +13,11 @@ from sqlalchemy import text
 from dataset_registry import Registry
 from dataset_registry.catalog import migrate, structure
 from dataset_registry.errors import CatalogOutdated, RegistryError
+from tests.conftest import DATABASES, _catalog, _database
 from tests.operations.support import ask
 
 Tamper = Callable[[Registry], None]
+_numbers = count(1)
 
 
 def run(*statements: str) -> Tamper:
@@ -234,10 +238,12 @@ KINDS: dict[str, tuple[str, Tamper]] = {
 }
 
 
-@pytest.fixture
-def full(catalog_url: str, tmp_path: Path) -> Iterator[Registry]:
-    """A registry with something of everything that can be tampered with, sealed twice."""
-    with Registry.open(catalog=catalog_url, store=str(tmp_path / "store")) as owner:
+@pytest.fixture(scope="module", params=DATABASES)
+def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A registry with something of everything that can be tampered with, sealed twice: made once, and copied."""
+    folder = tmp_path_factory.mktemp("filled")
+    url = _catalog(request, request.param, folder)
+    with Registry.open(catalog=url, store=str(folder / "store")) as owner:
         flights = owner.create_dataset("raw/flights")
         flights.commit({"data": b"one", "t": pa.table({"x": [1, 2, 3]})}, message="July")
         flights.commit({"data": b"two"})
@@ -254,6 +260,19 @@ def full(catalog_url: str, tmp_path: Path) -> Iterator[Registry]:
         owner.seal_audit()
         flights.commit({"data": b"three"})
         owner.seal_audit()
+    return url, folder
+
+
+@pytest.fixture
+def full(filled: tuple[str, Path], request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registry]:
+    """A copy of that registry."""
+    url, folder = filled
+    shutil.copytree(folder / "store", tmp_path / "store")
+    if url.startswith("sqlite"):
+        catalog = f"sqlite:///{shutil.copy(folder / 'catalog.sqlite', tmp_path)}"
+    else:
+        catalog = _database(request, f"tampered_{next(_numbers)}", url.rpartition("/")[2])
+    with Registry.open(catalog=catalog, store=str(tmp_path / "store")) as owner:
         yield owner
 
 

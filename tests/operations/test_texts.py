@@ -36,7 +36,8 @@ REFUSALS: dict[str, Callable[[Dataset, str], object]] = {
 
 @pytest.mark.parametrize("control", CONTROLS, ids=ascii)
 @pytest.mark.parametrize("where", REFUSALS)
-def test_control_characters_are_refused(flights: Dataset, where: str, control: str) -> None:
+def test_control_characters_are_refused(embedded: Registry, where: str, control: str) -> None:
+    flights = embedded.create_dataset("raw/flights")
     with pytest.raises(InputError, match=r"contains the control character U\+"):
         REFUSALS[where](flights, f"a{control}b")
     assert flights.tree() == []
@@ -44,7 +45,8 @@ def test_control_characters_are_refused(flights: Dataset, where: str, control: s
 
 
 @pytest.mark.parametrize("control", CONTROLS, ids=ascii)
-def test_control_characters_are_refused_of_what_creates_something(registry: Registry, control: str) -> None:
+def test_control_characters_are_refused_of_what_creates_something(embedded: Registry, control: str) -> None:
+    registry = embedded
     registry.create_user("alice", role="administrator")
     registry.create_user("bob")
     text = f"a{control}b"

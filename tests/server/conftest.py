@@ -1,7 +1,9 @@
 """Fixtures for the tests of the server: clients that get closed, and a server over a full registry."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +36,26 @@ def http(served: serving.Served, clients: Client) -> httpx.Client:
     return clients(served)
 
 
+@pytest.fixture(scope="session")
+def _prepared(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Prepared]:
+    folder = tmp_path_factory.mktemp("prepared")
+    shutil.copy(sqlite_template, folder / "catalog.sqlite")
+    with serving.in_thread(**_place(folder), seal_seconds=0.0) as served:
+        return folder, prepare(served, datasets=12)
+
+
+def _place(folder: Path) -> dict[str, str]:
+    return {"catalog": f"sqlite:///{folder / 'catalog.sqlite'}", "store": str(folder / "store")}
+
+
 @pytest.fixture
-def full(sqlite_url: str, tmp_path: Path) -> Iterator[tuple[serving.Served, Prepared]]:
+def full(_prepared: tuple[Path, Prepared], tmp_path: Path) -> Iterator[tuple[serving.Served, Prepared]]:
     """A server over a registry that has something of everything; it seals nothing by itself."""
-    with serving.in_thread(
-        catalog=sqlite_url, store=str(tmp_path / "store"), seal_seconds=0.0, body_seconds=5.0
-    ) as served:
-        yield served, prepare(served, datasets=12)
+    folder, prepared = _prepared
+    shutil.copytree(folder / "store", tmp_path / "store")
+    shutil.copy(folder / "catalog.sqlite", tmp_path)
+    with serving.in_thread(**_place(tmp_path), seal_seconds=0.0, body_seconds=30.0) as served:
+        yield served, deepcopy(prepared)
 
 
 @pytest.fixture
