@@ -388,7 +388,7 @@ def _start_of(
     if fallback is not None or datasets.version_count(tx, dataset.id) == 0:
         return None, False
     names = [p.name for p in pointers.all_of(tx, dataset.id, tags=False)]
-    newest = next(versions.below(tx, dataset.id, 1 << 31), None)
+    newest = next(versions.below(tx, dataset.id, (1 << 31) - 1), None)
     start = names[0] if names and find.MAIN not in names else f"v{newest.number}" if newest and not names else find.MAIN
     raise NotFound(
         f"{dataset.name} has no branch {branch!r} (it has: {', '.join(names) or 'none'}). Create it first: "
