@@ -149,6 +149,10 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, OSError)
         return await ours(request, storage_error(error, "The server could not read or write its files"))
 
+    async def too_deep(request: Request, error: Exception) -> JSONResponse:
+        return await ours(request, errors.InputError("The JSON of this request is nested too deeply. Send it flatter."))
+
+    app.add_exception_handler(RecursionError, too_deep)
     app.add_exception_handler(errors.RegistryError, ours)
     app.add_exception_handler(OSError, of_the_system)
     app.add_exception_handler(RequestValidationError, invalid)
