@@ -101,6 +101,25 @@ def canonical_json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
+MOST_LEVELS = 100
+"""How deeply metadata may be nested: more than this, JSON libraries do not read or write."""
+
+
+def is_nested_deeper(value: object, levels: int = MOST_LEVELS) -> bool:
+    """Whether a JSON value has more levels of objects and lists than this."""
+    layer = [value]
+    for _ in range(levels + 1):
+        layer = [
+            item
+            for outer in layer
+            if isinstance(outer, dict | list | tuple)
+            for item in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not layer:
+            return False
+    return True
+
+
 def sort_key(key: ComponentKey) -> tuple[bytes, int]:
     """The order of components: by UTF-8 bytes of the name (what both databases can index), then by index."""
     return (key[0].encode(), key[1])

@@ -7,7 +7,7 @@ from itertools import chain
 
 from dataset_registry.catalog.manifests import StoredManifest
 from dataset_registry.errors import InputError, NotFound
-from dataset_registry.model.manifest import ComponentKey, Entry, canonical_json
+from dataset_registry.model.manifest import MOST_LEVELS, ComponentKey, Entry, canonical_json, is_nested_deeper
 from dataset_registry.model.partitions import belongs, prefix
 from dataset_registry.model.parts import legacy_parts_digest
 from dataset_registry.operations.stage import Staged
@@ -95,6 +95,8 @@ def staged_component(staged: Staged, type: str, metadata: Mapping[str, object]) 
         raise InputError(f"{type!r} is not a type of component. Use one of: {', '.join(COMPONENT_TYPES)}.", type=type)
     if not metadata:
         return StagedComponent(staged, type)
+    if is_nested_deeper(dict(metadata)):
+        raise InputError(f"The metadata of a component is nested more than {MOST_LEVELS} levels deep. Make it flatter.")
     try:
         canonical_json(dict(metadata)).encode()
     except (TypeError, ValueError, RecursionError) as error:

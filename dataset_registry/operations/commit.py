@@ -17,6 +17,7 @@ from dataset_registry.model.manifest import (
     ComponentKey,
     Entry,
     build,
+    is_nested_deeper,
     rewrite,
 )
 from dataset_registry.model.names import free_text, pointer_name, single_line
@@ -144,7 +145,9 @@ def _checked(options: CommitOptions) -> CommitOptions:
 
 
 def _check_provenance(provenance: Provenance) -> None:
-    """Raise `InputError` for a text of a provenance with control characters."""
+    """Raise `InputError` for a text of a provenance with control characters, and for metadata that is nested too deeply."""
+    if is_nested_deeper(dict(provenance.metadata)):
+        raise InputError("The metadata of a provenance is nested too deeply. Make it flatter.")
     for what in ("run_id", "step", "asset_key", "partition", "code_version"):
         if (text := getattr(provenance, what)) is not None:
             single_line(text, what)
