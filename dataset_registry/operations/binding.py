@@ -3,7 +3,7 @@
 The store has the id in an object of its own beside the files (`Store.identity`), the catalog among its settings.
 """
 
-from time import sleep
+from functools import partial
 from uuid import uuid4
 
 from dataset_registry.catalog import Transaction, files, settings
@@ -11,8 +11,10 @@ from dataset_registry.errors import RegistryFrozen, RetryLater, StorageError, St
 from dataset_registry.operations import audit
 from dataset_registry.operations.access import Access, administer
 
-_LOOKS, _PAUSE = 20, 0.05
-"""How often, and with which pause in seconds, to look for an id that another process is about to write."""
+_PENDING = "pending:"
+"""Before an id that the catalog has chosen and that the store may not have yet."""
+_SAMPLES = 5
+"""Files to look for: some may be damaged."""
 
 
 def bind(access: Access) -> None:
@@ -21,36 +23,47 @@ def bind(access: Access) -> None:
     A store that does not answer, or cannot be written to, is let pass: what needs it will say so. Raises `StoreMismatch`.
     """
     try:
-        # The catalog knows the id before the store has it: whoever sees it in the store finds it in the catalog afterwards.
+        # The catalog chooses the id before the store has it, as pending: whoever finds it in the store finds it in the catalog
+        # afterwards, and whoever comes after a crash in between goes on from there.
         theirs = access.store.identity()
         with access.catalog.read() as tx:
             ours = settings.get(tx, settings.STORE_ID)
         if theirs is None and ours is None:
-            identity = uuid4().hex
-            ours = access.catalog.write(lambda tx: _bound(tx, identity))
-            theirs = access.store.claim(ours)
-        elif theirs is None:
-            theirs = _awaited(access)
-            if theirs is None and ours is not None and _has_no_files(access):
-                theirs = access.store.claim(ours)
+            ours = access.catalog.write(_choose)
+        if theirs is None and ours is not None and not ours.startswith(_PENDING):
+            theirs = access.store.identity()  # another process may have bound them since the first look
+        if ours is not None and ours.startswith(_PENDING):
+            ours = ours.removeprefix(_PENDING)
+            theirs = theirs or access.store.claim(ours)
+            if ours == theirs:
+                access.catalog.write(partial(_set, identity=ours))
+        elif (ours is None or theirs is None) and _has_our_files(access):  # one of the two was restored without its id
+            theirs = theirs or access.store.claim(str(ours))
+            ours = ours or access.catalog.write(partial(_set, identity=theirs))
     except (RetryLater, StorageError, RegistryFrozen):
         return
     if ours != theirs:
         raise _mismatch(access, ours, theirs)
 
 
-def _awaited(access: Access) -> str | None:
-    """The id of a store that another process may be about to claim for this catalog."""
-    for _ in range(_LOOKS):
-        if (theirs := access.store.identity()) is not None or _has_no_files(access):
-            return theirs
-        sleep(_PAUSE)
-    return None
-
-
-def _has_no_files(access: Access) -> bool:
+def _has_our_files(access: Access) -> bool:
+    """Whether a file of the catalog is in the store: its key has a random half, and is in no other registry's."""
     with access.catalog.read() as tx:
-        return not files.page(tx, 0, 1)
+        keys = [file.object_key for file in files.stored_after(tx, 0, _SAMPLES) if file.object_key is not None]
+    return any(access.store.size(key) is not None for key in keys)
+
+
+def _choose(tx: Transaction) -> str:
+    found = settings.get(tx, settings.STORE_ID)  # another process may have been first
+    if found is None:
+        found = _PENDING + uuid4().hex
+        settings.put(tx, settings.STORE_ID, found)
+    return found
+
+
+def _set(tx: Transaction, identity: str) -> str:
+    settings.put(tx, settings.STORE_ID, identity)
+    return identity
 
 
 def rebind(access: Access) -> str:
@@ -68,13 +81,6 @@ def rebind(access: Access) -> str:
 
     access.catalog.write(work)
     return theirs
-
-
-def _bound(tx: Transaction, identity: str) -> str:
-    found = settings.get(tx, settings.STORE_ID)  # another process may have been first
-    if found is None:
-        settings.put(tx, settings.STORE_ID, identity)
-    return found or identity
 
 
 def _mismatch(access: Access, ours: str | None, theirs: str | None) -> StoreMismatch:

@@ -1384,7 +1384,7 @@ def test_what_was_done_is_in_the_audit_log_with_its_door(flights: Dataset, way: 
         ("admin", way.door, flights.name, flights.id)
     }
     assert {e.token_id is not None for e in found} == {way.is_rest}
-    assert found[-2].details == {"run": "run-1"}
+    assert found[-2].details["run"] == "run-1"
     assert found[0].at.utcoffset() == timedelta(0)
     assert found == way.owner.audit(dataset=flights.name), "an entry says the same to everybody"
 

@@ -9,6 +9,7 @@ from shutil import copy, copytree
 import pytest
 
 from dataset_registry import Registry
+from dataset_registry.catalog import Catalog, migrate
 from dataset_registry.errors import StoreMismatch
 from dataset_registry.registry import rebound
 from dataset_registry.store import FolderStore, MemoryStore, ObjectStore, Store
@@ -96,8 +97,24 @@ def test_a_catalog_of_before_is_bound_when_it_is_opened(mine: Path, tmp_path: Pa
     copy(mine / "catalog.sqlite", tmp_path / "second.sqlite")
     Registry.open(mine).close()
     Registry.open(mine).close()
-    with pytest.raises(StoreMismatch):  # a second registry in the same folder is found out now
-        Registry.open(catalog=url(tmp_path / "second.sqlite"), store=str(mine))
+    Registry.open(
+        catalog=url(tmp_path / "second.sqlite"), store=str(mine)
+    ).close()  # a backup of before knows its files
+
+
+def test_a_store_that_was_restored_without_its_id_is_recognised_by_the_files(mine: Path) -> None:
+    identity = FolderStore(mine).identity()
+    (mine / "registry-id").unlink()
+    Registry.open(mine).close()
+    assert FolderStore(mine).identity() == identity
+
+
+def test_a_catalog_that_went_down_a_revision_and_up_again_knows_its_store(mine: Path) -> None:
+    catalog = Catalog(url(mine / "catalog.sqlite"))
+    migrate.downgrade(catalog, "0014")
+    catalog.close()
+    with Registry.open(mine) as registry:
+        assert registry.version("flights").open("data").read() == b"1"
 
 
 class Silent(FolderStore):

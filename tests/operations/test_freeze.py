@@ -101,6 +101,7 @@ def remote(served: serving.Served) -> Registry:
 
 
 def test_over_rest_it_is_the_same(served: serving.Served, remote: Registry) -> None:
+    http = served.http()
     assert remote.frozen is None
     remote.freeze(REASON)
     assert remote.frozen is not None
@@ -108,7 +109,7 @@ def test_over_rest_it_is_the_same(served: serving.Served, remote: Registry) -> N
     with pytest.raises(RegistryFrozen, match=REASON):
         remote.dataset("flights").commit({"data": b"2"})
     assert remote.version("flights").open("data").read() == b"1"
-    with served.http() as http:
+    with http:
         assert http.get("whoami").json()["frozen"]["reason"] == REASON
         assert http.post("datasets", json={"name": "x"}).status_code == 423
     remote.unfreeze()
