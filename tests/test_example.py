@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -193,9 +194,13 @@ def test_the_ui_shows_version_branch_schema_rows_and_inputs(webserver: str) -> N
 
 @pytest.mark.parametrize("catalog_url", ["postgresql"], indirect=True)
 def test_dagster_and_the_registry_share_one_postgresql_database(catalog_url: str, tmp_path: Path) -> None:
-    home = tmp_path
+    home, place = tmp_path, urlsplit(catalog_url)
     more = {
-        "DAGSTER_POSTGRES_URL": catalog_url.replace("+psycopg", "+psycopg2"),
+        "DAGSTER_POSTGRES_HOST": str(place.hostname),
+        "DAGSTER_POSTGRES_PORT": str(place.port),
+        "DAGSTER_POSTGRES_DB": place.path.strip("/"),
+        "DAGSTER_POSTGRES_USER": str(place.username),
+        "DAGSTER_POSTGRES_PASSWORD": str(place.password),
         "DATASET_REGISTRY_CATALOG": catalog_url,
         "DATASET_REGISTRY_STORE": str(home / "store"),
     }

@@ -130,6 +130,7 @@ def test_copies_of_a_remote_store_are_private(tmp_path: Path, s3_url: str) -> No
 @pytest.mark.usefixtures("umask")
 def test_uploads_under_way_are_private(tmp_path: Path) -> None:
     root = tmp_path / "registry"
+    Registry.open(root).close()
     with in_thread(catalog=f"sqlite:///{root}/catalog.sqlite", store=str(root)) as served:
         begun = upload(served)
         assert modes(root / "uploads") == {"folders": {"0o700"}, "files": {"0o600"}}
@@ -141,6 +142,7 @@ def test_uploads_under_way_are_shared_with_the_registry(tmp_path: Path) -> None:
     root = tmp_path / "registry"
     root.mkdir()
     root.chmod(0o2770)
+    Registry.open(root).close()
     with in_thread(catalog=f"sqlite:///{root}/catalog.sqlite", store=str(root)) as served:
         begun = upload(served)
         assert modes(root / "uploads") == {"folders": {"0o2770"}, "files": {"0o660"}}

@@ -17,7 +17,7 @@ from pathlib import Path
 from random import random
 from time import monotonic, sleep
 from typing import Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 from weakref import WeakSet, finalize
 
 from sqlalchemy import (
@@ -133,6 +133,8 @@ class Catalog:
                 "postgresql+psycopg://user:password@host/database.",
                 url=shown,
             ) from (None if has_secrets(url) else error)
+        if parsed.drivername == "sqlite" and parsed.database:  # SQLAlchemy 2.0 takes its escapes as they are
+            parsed = parsed.set(database=unquote(url.partition("///")[2].partition("?")[0]))
         if parsed.drivername in ("postgresql", "postgres"):
             parsed = parsed.set(drivername="postgresql+psycopg")
         if parsed.drivername not in ("sqlite", "postgresql+psycopg"):
@@ -168,6 +170,8 @@ class Catalog:
     @property
     def address(self) -> str:
         """The URL without its secrets."""
+        if self.is_sqlite:
+            return sqlite_url(Path(self.url.database or ""))
         url = self.url if self.schema == SCHEMA else self.url.update_query_dict({"schema": self.schema})
         return redacted(url.update_query_dict(self._parameters).render_as_string(hide_password=False))
 

@@ -160,7 +160,7 @@ def test_sigterm_finishes_the_request_under_way(process: serving.Served, clients
     assert process.process is not None
     with _connected(process) as connection:
         connection.sendall(head.encode() + body[:500_000])
-        until(lambda: "dataset_registry_requests_under_way 1.0" in httpx.get(process.url + "/metrics").text)
+        until(lambda: "dataset_registry_requests_under_way 2.0" in httpx.get(process.url + "/metrics").text)
         process.process.send_signal(signal.SIGTERM)
         until(lambda: _refuses(process), what="the server took no more connections")
         assert process.process.poll() is None  # it waits for us
