@@ -1,6 +1,5 @@
 """Whether the catalog's rows agree with one another: every digest recomputed, every rule looked at. Reads only."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
@@ -26,7 +25,7 @@ from dataset_registry.catalog.tables import (
     version_index_pages,
     version_parents,
 )
-from dataset_registry.model.manifest import Entry, canonical_json, index_digest, page_digest, sort_key, version_digest
+from dataset_registry.model.manifest import Entry, index_digest, page_digest, schema_digest, sort_key, version_digest
 from dataset_registry.model.parts import TABLE, Part, legacy_parts_digest, parts_digest
 
 _RANGE = 2000
@@ -62,7 +61,7 @@ def schema_digests(tx: Transaction) -> Iterator[Problem]:
     """Schema snapshots that are not what their digest is over."""
     for _, rows in _ranges(tx, select(schemas.c.id, schemas.c.digest, schemas.c.schema_json), schemas.c.id):
         for row in rows:
-            if hashlib.sha256(canonical_json(row.schema_json).encode()).hexdigest() != row.digest:
+            if schema_digest(row.schema_json) != row.digest:
                 yield Problem("schema", f"the schema {row.digest[:12]} was changed since it was captured", (row.id,))
 
 

@@ -171,6 +171,10 @@ def file_level(tx: Transaction, user_id: int, file_id: int) -> int:
     return tx.execute(query).scalar() or 0
 
 
+# A table that is stored in parts is read through a component that is a table, never as a plain file.
+_SHOWS_ITS_FILE = or_(files.c.form != "parts", dataset_version_files.c.format == TABLE)
+
+
 def readable_files(
     tx: Transaction, user_id: int | None, datasets_readable: Select[Any], file_ids: Sequence[int]
 ) -> set[int]:
@@ -188,7 +192,7 @@ def readable_files(
             .join(dataset_versions, dataset_versions.c.id == dataset_version_files.c.version_id)
             .join(files, files.c.id == dataset_version_files.c.file_id)
             .where(dataset_version_files.c.file_id.in_(wanted), dataset_versions.c.dataset_id.in_(datasets_readable))
-            .where(or_(files.c.form != "parts", dataset_version_files.c.format == TABLE))  # never as a plain file
+            .where(_SHOWS_ITS_FILE)
         )
         overlays = select(dataset_versions.c.overlay_file_id).where(
             dataset_versions.c.overlay_file_id.in_(wanted), dataset_versions.c.dataset_id.in_(datasets_readable)
@@ -213,7 +217,7 @@ def readable_file_ids(user_id: int | None, datasets_readable: Select[Any]) -> Se
         select(dataset_version_files.c.file_id.label("id"))
         .join(dataset_versions, dataset_versions.c.id == dataset_version_files.c.version_id)
         .join(files, files.c.id == dataset_version_files.c.file_id)
-        .where(theirs, or_(files.c.form != "parts", dataset_version_files.c.format == TABLE))
+        .where(theirs, _SHOWS_ITS_FILE)
     )
     overlays = select(dataset_versions.c.overlay_file_id).where(theirs, dataset_versions.c.overlay_file_id.is_not(None))
     granted = select(_P.c.resource_id).where(_P.c.resource_type == "file", _held_by(user_id, _P.c.user_id))
@@ -262,14 +266,14 @@ def grant_to_creator(tx: Transaction, user_id: int) -> None:
         grant(tx, user_id, "admin", "dataset", dataset_id, user_id)
 
 
-def forget_grants(tx: Transaction, kind: ResourceType, resource_id: int) -> None:
-    """Revoke everything that was granted on a resource."""
-    tx.execute(delete(_P).where(_P.c.resource_type == kind, _P.c.resource_id == resource_id))
+def forget_grants(tx: Transaction, kind: ResourceType, resource_ids: Sequence[int]) -> None:
+    """Revoke everything that was granted on these resources."""
+    tx.execute(delete(_P).where(_P.c.resource_type == kind, _P.c.resource_id.in_(resource_ids)))
 
 
 def forget_resource(tx: Transaction, kind: ResourceType, resource_ids: Sequence[int]) -> None:
     """Drop what was granted and protected on resources that go."""
-    tx.execute(delete(_P).where(_P.c.resource_type == kind, _P.c.resource_id.in_(resource_ids)))
+    forget_grants(tx, kind, resource_ids)
     rows = select(protected_branches.c.id).where(
         protected_branches.c.resource_type == kind, protected_branches.c.resource_id.in_(resource_ids)
     )

@@ -101,6 +101,11 @@ def canonical_json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
+def schema_digest(snapshot: object) -> str:
+    """The digest of a captured schema: the SHA-256 of its canonical JSON, in hexadecimal."""
+    return hashlib.sha256(canonical_json(snapshot).encode()).hexdigest()
+
+
 MOST_LEVELS = 100
 """How deeply metadata may be nested: more than this, JSON libraries do not read or write."""
 

@@ -3,7 +3,6 @@
 Step 4 of docs/design/write-protocol.md: everything is looked up once more, now that nothing can change any longer.
 """
 
-import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ from dataset_registry.catalog import Transaction, files, manifests
 from dataset_registry.catalog.files import Known, NewFile
 from dataset_registry.catalog.recipes import add_ranges
 from dataset_registry.errors import InputError
-from dataset_registry.model.manifest import ComponentKey, Entry, Manifest, canonical_json, with_new_entries
+from dataset_registry.model.manifest import ComponentKey, Entry, Manifest, schema_digest, with_new_entries
 from dataset_registry.model.pieces import FileFacts, Range
 from dataset_registry.model.reading import kind_of
 from dataset_registry.model.records import ComponentRecord, StoredBytes
@@ -110,7 +109,7 @@ def _enter_schemas(tx: Transaction, change: Change, ids: Mapping[str, int]) -> d
         if (schema := component.staged.schema) is None:
             continue
         snapshot = schema.to_json()
-        digest = hashlib.sha256(canonical_json(snapshot).encode()).hexdigest()
+        digest = schema_digest(snapshot)
         if digest not in by_digest:
             by_digest[digest] = files.schema_id(tx, digest, snapshot)
         schemas[key] = by_digest[digest]

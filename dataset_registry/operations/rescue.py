@@ -63,7 +63,7 @@ def rescue(access: Access, objects: Sequence[StoredObject]) -> bool:
                 content_hash, 0, staged_component(Staged(content_hash, size, format, None, (nowhere,)), "data", {})
             )
         if isinstance(change_to, DatasetRecord):  # whoever was let in before does not read what is rescued now
-            grants.forget_grants(tx, "dataset", change_to.id)
+            grants.forget_grants(tx, "dataset", [change_to.id])
         options = commit.CommitOptions(message=f"{len(new)} objects that the catalog did not know", overwrite=True)
         commit.make(access, change_to, change, options, uuid4(), Held(), tx)
 
