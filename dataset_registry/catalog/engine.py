@@ -548,6 +548,12 @@ def _look_at_idle(connection: Any, record: Any, proxy: object) -> None:
             raise exc.DisconnectionError from error
 
 
+_UNWRITABLE = frozenset(("25006", "53100"))
+"""What PostgreSQL answers to a write where nothing can be written: a read-only transaction (a standby, or so configured), a full
+disk."""
+_UNWRITABLE_SQLITE = ("disk is full", "readonly database", "disk I/O error")
+
+
 @contextmanager
 def _translated(catalog: Catalog) -> Iterator[None]:
     """The database's errors as ours."""
@@ -561,12 +567,13 @@ def _translated(catalog: Catalog) -> Iterator[None]:
         raise InputError(f"A text of this call is not Unicode: {error.object!r}. Write it in UTF-8.") from error
     except exc.DBAPIError as error:
         reason, cause = catalog.hide(str(error.orig)), catalog.cause(error)
-        if getattr(error.orig, "sqlstate", None) in ("40P01", "40001"):
+        state = getattr(error.orig, "sqlstate", None)
+        if state in ("40P01", "40001"):
             raise _Interrupted from cause
-        if "disk is full" in reason or "readonly database" in reason or "disk I/O error" in reason:
+        if state in _UNWRITABLE or any(words in reason for words in _UNWRITABLE_SQLITE):
             raise StorageError(
-                f"The catalog {catalog.address} cannot be used: {reason}. Nothing was committed; free space or mend the "
-                "permissions, then try again."
+                f"The catalog {catalog.address} cannot be written to: {reason.strip()}. Nothing was committed; free space or fix "
+                "the permissions, then try again."
             ) from cause
         if "malformed" in reason or "not a database" in reason:
             raise CorruptionError(

@@ -275,10 +275,12 @@ def record_captures(tx: Transaction, captures: Sequence[tuple[int, str, int, Any
         tx.execute(insert(file_captures), rows)
 
 
-def schema_id(tx: Transaction, digest: str, snapshot: Mapping[str, Any]) -> int:
-    """The id of a schema, inserted when it is new."""
+def schema_id(tx: Transaction, digest: str, snapshot: Mapping[str, Any]) -> tuple[int, bool]:
+    """The id of a schema, and whether it is new: then it was inserted."""
     found = tx.execute(select(schemas.c.id).where(schemas.c.digest == digest)).scalar()
-    return found or insert_row(tx, schemas, {"digest": digest, "schema_json": snapshot})
+    if found is not None:
+        return found, False
+    return insert_row(tx, schemas, {"digest": digest, "schema_json": snapshot}), True
 
 
 # --- entering ------------------------------------------------------------------------------------------------------

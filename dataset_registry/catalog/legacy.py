@@ -81,7 +81,7 @@ def describe(tx: Transaction, file_id: int, format: str, schema: ComponentSchema
     schema_id = None
     if schema is not None:
         snapshot = schema.to_json()
-        schema_id = file_rows.schema_id(tx, hashlib.sha256(canonical_json(snapshot).encode()).hexdigest(), snapshot)
+        schema_id, _ = file_rows.schema_id(tx, hashlib.sha256(canonical_json(snapshot).encode()).hexdigest(), snapshot)
         file_rows.record_captures(tx, [(capture_of, format, schema_id, schema.statistics_to_json())])
     tx.execute(update(files).where(files.c.id == file_id).values(file_type=format))
     tx.execute(

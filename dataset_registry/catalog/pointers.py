@@ -118,6 +118,20 @@ def taken(tx: Transaction, name: str) -> list[str]:
     return list(tx.execute(query.order_by(datasets.c.name)).scalars())
 
 
+def retired_names(tx: Transaction, dataset_id: int) -> list[str]:
+    """The names of a dataset's deleted tags."""
+    query = select(retired_tags.c.pointer_name).where(retired_tags.c.dataset_id == dataset_id)
+    return list(tx.execute(query.order_by(retired_tags.c.pointer_name)).scalars())
+
+
+def retire(tx: Transaction, dataset_id: int, names: Sequence[str]) -> None:
+    """Note names of tags that were deleted elsewhere, which cannot be reused. Names in use stay."""
+    query = select(_P.c.pointer_name).where(_P.c.dataset_id == dataset_id)
+    known = {*retired_names(tx, dataset_id), *tx.execute(query).scalars()}
+    if new := [{"dataset_id": dataset_id, "pointer_name": name} for name in names if name not in known]:
+        tx.execute(insert(retired_tags), new)
+
+
 def retired_everywhere(tx: Transaction, name: str) -> list[str]:
     """The datasets that had a tag of this name."""
     query = select(datasets.c.name).join(retired_tags, retired_tags.c.dataset_id == datasets.c.id)

@@ -1,6 +1,7 @@
 """Commands about datasets, their versions and what is in them."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from shutil import copyfileobj
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
@@ -82,9 +83,11 @@ def status(registry: "Registry", as_json: AsJson = False) -> None:
         if file.form in ("whole", "ranges"):  # a table is its parts, and a pack is of no use by itself
             count, total = count + 1, total + file.size
     if as_json:
+        frozen = registry.frozen
         print_json(
             {
                 "location": registry.location,
+                "frozen": asdict(frozen) if frozen else None,
                 "actor": registry.actor,
                 "datasets": len(found),
                 "files": count,

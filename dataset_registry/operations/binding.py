@@ -37,9 +37,8 @@ def bind(access: Access) -> None:
             theirs = theirs or access.store.claim(ours)
             if ours == theirs:
                 access.catalog.write(partial(_set, identity=ours))
-        elif (ours is None or theirs is None) and _has_our_files(access):  # one of the two was restored without its id
-            theirs = theirs or access.store.claim(str(ours))
-            ours = ours or access.catalog.write(partial(_set, identity=theirs))
+        elif theirs is None and _has_our_files(access):  # the store was restored without its id
+            theirs = access.store.claim(str(ours))
     except (RetryLater, StorageError, RegistryFrozen):
         return
     if ours != theirs:
@@ -85,10 +84,11 @@ def rebind(access: Access) -> str:
 
 def _mismatch(access: Access, ours: str | None, theirs: str | None) -> StoreMismatch:
     catalog, store = access.catalog.address, access.store.location
+    unknown = "" if ours else " Another catalog may have files in it: two cannot share a store, each would delete the other's."
     return StoreMismatch(
         f"The catalog {catalog} and the store {store} do not belong together: the catalog's store is {ours or 'not known'}, "
-        f"this one is {theirs or 'without an id'}. Open the right pair. If they do belong together (after a restore, say), "
-        f"run: dataset-registry db bind --catalog '{catalog}' --store '{store}'",
+        f"this one is {theirs or 'without an id'}.{unknown} Open the right pair. If they do belong together (after a restore, "
+        f"say), run: dataset-registry db bind --catalog '{catalog}' --store '{store}'",
         catalog_store_id=ours,
         store_id=theirs,
     )

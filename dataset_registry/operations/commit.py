@@ -270,6 +270,7 @@ def make(
     unchanged = start is not None and after.digest == start.digest and len(parents) < 2
     if start is not None and unchanged and is_captured_anew(tx, change, start.id):
         unchanged = False  # the same values, of other types to their writer: see docs/design/schemas.md
+    new_schemas: dict[int, str] = {}
     if start is not None and unchanged:
         if held.stored:  # it is there already, since just now or in a damaged file: that one heals
             enter_change(tx, change, held)
@@ -281,6 +282,7 @@ def make(
             pointers.create(tx, dataset.id, options.branch, start.id, is_tag=False, base=start.id)
     else:
         entered, stored_bytes = enter_change(tx, change, held)
+        new_schemas = entered.new_schemas
         new_bytes = _new_bytes(access, tx, change, entered, stored_bytes)
         version = versions.insert_version(
             tx,
@@ -321,6 +323,7 @@ def make(
             before=f"v{start.number}" if start and pointer_exists else None,
             after=f"v{version.number}",
             **({} if unchanged else audit.facts_of(version)),
+            schemas={str(schema): digest for schema, digest in new_schemas.items()} or None,
             run=options.provenance.run_id if options.provenance else None,
         )
     result = _result(change, version, written, unchanged=unchanged, new_bytes=new_bytes)

@@ -24,10 +24,10 @@ from dataset_registry.catalog import (
     versions,
 )
 from dataset_registry.catalog.productions import LinkedInput
-from dataset_registry.errors import AlreadyExists, CorruptionError, InputError, NotFound, RetryLater
-from dataset_registry.model.actors import NOTHING
+from dataset_registry.errors import AlreadyExists, CorruptionError, InputError, InvalidName, NotFound, RetryLater
 from dataset_registry.model.history import ancestors
 from dataset_registry.model.manifest import ComponentKey, Entry, build, rewrite
+from dataset_registry.model.names import new_pointer_name
 from dataset_registry.model.pieces import FileFacts
 from dataset_registry.model.records import (
     DatasetRecord,
@@ -48,8 +48,8 @@ from dataset_registry.operations.access import (
     authorize,
     authorize_creation,
     is_administrator,
-    level_on,
     readable,
+    refuse_hidden,
 )
 from dataset_registry.operations.contents import opened
 from dataset_registry.operations.entering import enter
@@ -142,6 +142,7 @@ def _copy_dataset(
         named = [p for p in pointers.all_of(tx, record.id) if refs is None or p.name in refs]
         every = versions.all_of(tx, record.id)
         history = every[::-1] if refs is None else _reached(tx, record, named)
+        retired = pointers.retired_names(tx, record.id)
     numbers = {version.number for version in every}
     if refs is not None and not named:
         done.notes.append(f"{record.name} has none of {', '.join(refs)}")
@@ -168,6 +169,7 @@ def _copy_dataset(
         else:
             _copy_version(source, target, copied, version, done)
         progress(f"copying {record.name}", position, len(history))
+    target.catalog.write(lambda tx: pointers.retire(tx, copied.id, retired))
     for pointer in named:
         note = target.catalog.write(partial(_point, target, copied, pointer, numbers))
         if note is not None:
@@ -188,10 +190,7 @@ def _refuse_other_history(source: Access, target: Access, record: DatasetRecord)
     """Raise `AlreadyExists`, before anything moves, when the target has another version under a number of the source's."""
     with target.catalog.read() as tx:
         found = datasets.find(tx, record.name)
-        if found is not None and level_on(target, tx, found.id) == NOTHING:
-            raise AlreadyExists(
-                f"The other registry has a dataset {record.name!r} that is not yours.", dataset=record.name
-            )
+        refuse_hidden(target, tx, found)
         there = {version.number: version for version in versions.all_of(tx, found.id)} if found else {}
     if there:
         with source.catalog.read() as tx:
@@ -392,7 +391,8 @@ def _unpack(target: Access, dataset: DatasetRecord, shipment: _Shipment, holds: 
     author = version.created_by if keeps_authors else target.actor.name
     parents = list(_parents(tx, dataset, version))
     ids = _enter_tables(tx, shipment)
-    schema_ids = {old: files.schema_id(tx, digest, snapshot) for old, (digest, snapshot) in shipment.schemas.items()}
+    entered = {old: files.schema_id(tx, digest, snapshot) for old, (digest, snapshot) in shipment.schemas.items()}
+    schema_ids = {old: schema for old, (schema, _) in entered.items()}
     files.record_captures(
         tx,
         [(ids[h], format, schema_ids[s], statistics) for h, format, s, statistics in shipment.captures],
@@ -446,6 +446,7 @@ def _unpack(target: Access, dataset: DatasetRecord, shipment: _Shipment, holds: 
         (dataset.id, dataset.name),
         after=f"v{made.number}",
         origin=shipment.origin,
+        schemas={str(schema): shipment.schemas[old][0] for old, (schema, is_new) in entered.items() if is_new} or None,
         **audit.facts_of(made),
     )
     return 1
@@ -503,6 +504,10 @@ def _point(
             return (
                 f"the tag {pointer.name!r} of {dataset.name} was deleted from the copy, and its name cannot be reused"
             )
+        try:
+            new_pointer_name(pointer.name)
+        except InvalidName as error:
+            return f"the {'tag' if pointer.is_tag else 'branch'} {pointer.name!r} of {dataset.name} was left out: {error}"
         base = versions.by_number(tx, dataset.id, pointer.base) if pointer.base is not None else None
         pointers.create(tx, dataset.id, pointer.name, version.id, is_tag=pointer.is_tag, base=base.id if base else None)
         _note_pointer(target, tx, dataset, pointer, version)

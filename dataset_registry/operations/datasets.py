@@ -116,6 +116,7 @@ def update(access: Access, dataset: DatasetRecord, *, name: str | None, descript
                 (now.id, now.name),
                 before=now.name if renamed else now.description,
                 after=changed.name if renamed else changed.description,
+                description=changed.description if renamed and changed.description != now.description else None,
             )
         return changed
 

@@ -55,10 +55,11 @@ _FORMAT_LENGTH = 50
 
 @dataclass(frozen=True, slots=True)
 class Entered:
-    """The rows of a change's contents: file ids by hash, schema ids by component."""
+    """The rows of a change's contents: file ids by hash, schema ids by component; the digests of the schemas that are new."""
 
     files: dict[str, int]
     schemas: dict[ComponentKey, int]
+    new_schemas: dict[int, str]
 
 
 def enter_change(tx: Transaction, change: Change, held: Held) -> tuple[Entered, int]:
@@ -97,13 +98,16 @@ def enter_change(tx: Transaction, change: Change, held: Held) -> tuple[Entered, 
         ids[content_hash] = files.add_table(
             tx, content_hash, table.size, table.format, [(ids[p.content_hash], p.rows) for p in table.parts or ()]
         )
-    return Entered(ids, _enter_schemas(tx, change, ids)), sum(file.size for file in wholes)
+    return Entered(ids, *_enter_schemas(tx, change, ids)), sum(file.size for file in wholes)
 
 
-def _enter_schemas(tx: Transaction, change: Change, ids: Mapping[str, int]) -> dict[ComponentKey, int]:
-    """Enter what was captured of a change's contents; the ids of schemas by component."""
+def _enter_schemas(
+    tx: Transaction, change: Change, ids: Mapping[str, int]
+) -> tuple[dict[ComponentKey, int], dict[int, str]]:
+    """Enter what was captured of a change's contents; the ids of schemas by component, and the digests of the new ones."""
     schemas: dict[ComponentKey, int] = {}
     by_digest: dict[str, int] = {}
+    new: dict[int, str] = {}
     captures = []
     for key, component in change.put.items():
         if (schema := component.staged.schema) is None:
@@ -111,12 +115,14 @@ def _enter_schemas(tx: Transaction, change: Change, ids: Mapping[str, int]) -> d
         snapshot = schema.to_json()
         digest = schema_digest(snapshot)
         if digest not in by_digest:
-            by_digest[digest] = files.schema_id(tx, digest, snapshot)
+            by_digest[digest], is_new = files.schema_id(tx, digest, snapshot)
+            if is_new:
+                new[by_digest[digest]] = digest
         schemas[key] = by_digest[digest]
         file_id = ids[component.staged.content_hash]
         captures.append((file_id, component.staged.format, schemas[key], schema.statistics_to_json()))
     files.record_captures(tx, captures)
-    return schemas
+    return schemas, new
 
 
 def is_captured_anew(tx: Transaction, change: Change, version_id: int) -> bool:

@@ -54,6 +54,12 @@ def frozen(access: Access) -> Freeze | None:
     return _freeze(value) if value is not None else None
 
 
+def is_frozen(access: Access) -> bool:
+    """Whether the registry is frozen, for everyone: without the reason."""
+    with access.catalog.read() as tx:
+        return settings.get(tx, settings.FROZEN) is not None
+
+
 def _freeze(value: str) -> Freeze:
     found = json.loads(value)
     return Freeze(found["reason"], found["by"], datetime.fromisoformat(found["at"]))

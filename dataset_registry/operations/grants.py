@@ -20,6 +20,7 @@ from dataset_registry.operations.access import (
     level_on_file,
     level_on_prefix,
 )
+from dataset_registry.operations.lookalikes import refuse_lookalike_prefix
 from dataset_registry.operations.users import get as get_user
 
 _Resource = tuple[ResourceType, int]
@@ -28,13 +29,16 @@ _Resource = tuple[ResourceType, int]
 def grant(access: Access, user: str, permission: str, name: str | None, file: str | None) -> Grant:
     """Let a user or a group have a permission on a resource, instead of what it had there. Takes admin on the resource.
 
-    Raises `NotFound` (no such user or resource), `PermissionDenied`, `InputError`.
+    Raises `NotFound` (no such user or resource), `PermissionDenied`, `InputError`; `InvalidName` for a prefix that looks like
+    another one that somebody was granted to write under.
     """
     given = parse_permission(permission)
 
     def work(tx: Transaction) -> Grant:
         resource = _resource(access, tx, name, file, make=True)
         grantee = get_user(tx, user)
+        if name and resource[0] == "prefix" and level(given) > level("read"):
+            refuse_lookalike_prefix(tx, name_prefix(name))
         made = grants.grant(tx, grantee.id, given, *resource, access.user_id(tx))
         (found,) = (g for g in grants.grants(tx, resource=resource) if g.id == made)
         _note(access, tx, "grant", resource, found.resource, after=f"{given} for {user}")

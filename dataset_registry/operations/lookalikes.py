@@ -5,6 +5,7 @@ alone are told from one another: `raw/x1` and `raw/xl` are two names.
 """
 
 import unicodedata
+from collections.abc import Iterable
 from functools import cache
 
 from dataset_registry.catalog import Transaction, datasets, grants
@@ -17,24 +18,49 @@ def refuse_lookalike(tx: Transaction, name: str) -> None:
     for prefix in (*grants.governed_prefixes(tx), RUNS, LOST_AND_FOUND):
         if name.startswith(prefix):
             for other in datasets.names_under(tx, prefix):
-                _refuse(name, other, name, other)
-        else:
-            _refuse(name, prefix, name[: len(prefix)], prefix)
+                if _twin(name, other) == name:
+                    raise _lookalike(name, other)
+        elif _twin(name, prefix) is not None:
+            raise _lookalike(name, prefix)
 
 
-def _refuse(name: str, other: str, beginning: str, looks: str) -> None:
-    both_ascii = beginning.isascii() and looks.isascii()
-    if beginning != looks and not both_ascii and _skeleton(beginning) == _skeleton(looks):
-        odd = next(c for c, o in zip(name, other, strict=False) if c != o)
+def refuse_lookalike_prefix(tx: Transaction, prefix: str) -> None:
+    """Raise `InvalidName` for a prefix that is to be governed, where it looks like another governed or reserved prefix, or where
+    datasets have names that look as if they were under it."""
+    for other in (*grants.governed_prefixes(tx), RUNS, LOST_AND_FOUND):
+        if _twin(prefix, other) is not None or _twin(other, prefix) is not None:
+            raise _lookalike(prefix, other)
+    if alike := [name for name in datasets.names_under(tx, "") if _twin(name, prefix) is not None]:
         raise InvalidName(
-            f"{name!r} looks like {other!r}, and is another name: it has {odd!r} ({unicodedata.name(odd, '?')}). Write it "
-            "with the same letters, or choose another name.",
-            name=name,
+            f"These datasets look as if they were under {prefix!r}, and are not: {', '.join(map(ascii, alike[:10]))}. Rename "
+            "or delete them first.",
+            datasets=alike,
         )
 
 
-def _skeleton(text: str) -> str:
-    return "".join(_prototype(character) for character in unicodedata.normalize("NFKC", text))
+def _twin(name: str, other: str) -> str | None:
+    """The beginning of a name that looks like another text without being it; None where there is none."""
+    wanted, length = _skeleton(other), 0
+    for position, character in enumerate(name, 1):
+        length += len(_skeleton(character))
+        if length >= len(wanted):
+            beginning = name[:position]
+            is_plain = beginning == other or (beginning.isascii() and other.isascii())
+            return None if is_plain or _skeleton(beginning) != wanted else beginning
+    return None
+
+
+def _lookalike(name: str, other: str) -> InvalidName:
+    odd = next((c for c, o in zip(name, other, strict=False) if c != o), name[-1])
+    return InvalidName(
+        f"{name!r} looks like {other!r}, and is another name: it has {odd!r} ({unicodedata.name(odd, '?')}). Write it "
+        "with the same letters, or choose another name.",
+        name=name,
+    )
+
+
+def _skeleton(text: Iterable[str]) -> str:
+    return "".join(_prototype(part) for character in text for part in unicodedata.normalize("NFKC", character))
 
 
 @cache

@@ -9,9 +9,9 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from dataset_registry.catalog import Transaction, datasets, grants, pointers, users, versions
+from dataset_registry.catalog import Transaction, datasets, files, grants, pointers, users, versions
 from dataset_registry.model.audit import AuditEntry
-from dataset_registry.model.manifest import canonical_json
+from dataset_registry.model.manifest import canonical_json, schema_digest
 from dataset_registry.model.records import VersionRecord
 
 _Ref = tuple[int, str]
@@ -38,14 +38,34 @@ class Replay:
     members: dict[str, tuple[str, ...]] = field(default_factory=dict)
     grants: dict[tuple[str, str, str], str | None] = field(default_factory=dict)
     """The permission of each user on each resource: (kind, dataset's id or name, user)."""
+    implied: set[tuple[str, str, str]] = field(default_factory=set)
+    """Grants that came with the creation of a dataset, where its creator was a user."""
+    tokens: dict[int, tuple[str, str, str]] = field(default_factory=dict)
+    """The user, the permission and the prefix of each token."""
+    revoked: set[int] = field(default_factory=set)
+    protections: dict[tuple[str, str], str | None] = field(default_factory=dict)
+    """Who may move each protected branch: (resource, branch); None for one that is not protected any longer."""
+    names: dict[int, str] = field(default_factory=dict)
+    descriptions: dict[int, str | None] = field(default_factory=dict)
+    schemas: dict[int, str] = field(default_factory=dict)
+    """The digest of each schema snapshot that an entry says was captured."""
 
     def add(self, entry: AuditEntry) -> None:
         """Read the next entry."""
         dataset, details = entry.dataset_id, entry.details
+        self.schemas |= {int(schema): str(digest) for schema, digest in details.get("schemas", {}).items()}
         match entry.action:
             case "dataset.create" if dataset is not None:
                 self.told.add(dataset)
                 self.grants["dataset", str(dataset), entry.actor] = "admin"
+                self.implied.add(("dataset", str(dataset), entry.actor))
+                self.names[dataset] = str(entry.dataset)
+            case "dataset.rename" if dataset is not None:
+                self.names[dataset] = str(entry.after)
+                if "description" in details:
+                    self.descriptions[dataset] = details["description"]
+            case "dataset.update" if dataset is not None:
+                self.descriptions[dataset] = entry.after
             case "dataset.delete" if dataset is not None:
                 self.refs = {ref: at for ref, at in self.refs.items() if ref[0] != dataset}
             case "commit" | "copy" if dataset is not None and entry.after is not None:
@@ -77,6 +97,13 @@ class Replay:
                     self.disabled[entry.after] = details["disabled"]
             case "group.update" if entry.after is not None:
                 self.members[entry.after] = tuple(details["members"])
+            case "token.create":
+                said = str(details["permission"]), str(details.get("prefix") or "")
+                self.tokens[int(details["token"])] = (str(entry.after), *said)
+            case "token.revoke":
+                self.revoked.add(int(details["token"]))
+            case "protect" | "unprotect" if entry.ref is not None:
+                self.protections[_name_of(entry), entry.ref] = entry.after if entry.action == "protect" else None
             case "grant" | "revoke":
                 said = str(entry.after if entry.action == "grant" else entry.before)
                 permission, _, user = said.partition(" for ")
@@ -93,8 +120,25 @@ class Replay:
             for number, version in known.items():
                 if (noted := self.versions.get((dataset_id, number))) is not None:
                     yield from _of_version(version, known.keys(), *noted)
+            yield from self._of_dataset(tx, dataset_id, name)
+        yield from self._of_schemas(tx)
         yield from self._of_users(tx)
+        yield from self._of_tokens(tx)
         yield from self._of_grants(tx, names)
+        yield from self._of_protections(tx, names)
+
+    def _of_dataset(self, tx: Transaction, dataset_id: int, name: str) -> Iterator[str]:
+        if self.names.get(dataset_id, name) != name:
+            yield f"the dataset {name!r} was {self.names[dataset_id]!r} by its last entry: it was renamed"
+        if dataset_id in self.descriptions:
+            found = datasets.get(tx, dataset_id).description
+            if (found or "") != (self.descriptions[dataset_id] or ""):
+                yield f"the description of {name!r} is another one than its last entry says"
+
+    def _of_schemas(self, tx: Transaction) -> Iterator[str]:
+        for found, (_, snapshot) in files.schemas_by_id(tx, sorted(self.schemas)).items():
+            if schema_digest(snapshot) != self.schemas[found]:
+                yield f"the schema snapshot {found} is another one than was captured"
 
     def _of_pointers(self, tx: Transaction, dataset_id: int, name: str) -> Iterator[str]:
         there = {found.name: (f"v{found.version_number}", found.is_tag) for found in pointers.all_of(tx, dataset_id)}
@@ -120,6 +164,19 @@ class Replay:
                 yield f"{user.name!r} was {'disabled' if user.disabled_at else 'enabled'} without an entry"
             if user.name in self.members and set(self.members[user.name]) != set(user.members):
                 yield f"the members of {user.name!r} are {', '.join(user.members)}, and its last entry says otherwise"
+        there = {user.name for user in users.all_of(tx)}
+        yield from (f"the user {name!r} is gone without an entry" for name in self.roles if name not in there)
+
+    def _of_tokens(self, tx: Transaction) -> Iterator[str]:
+        for token in users.tokens_of(tx, None):
+            noted = self.tokens.get(token.id)
+            if noted is None:
+                yield f"the token {token.id} of {token.user!r} exists without an entry that created it"
+            elif noted != (token.user, token.permission, token.prefix):
+                user, permission, prefix = noted
+                yield f"the token {token.id} was created for {user!r}, {permission} on {prefix or 'everything'!r}: it was changed"
+            if token.id in self.revoked and token.revoked_at is None:
+                yield f"the token {token.id} of {token.user!r} was revoked, and is valid again without an entry"
 
     def _of_grants(self, tx: Transaction, names: dict[int, str]) -> Iterator[str]:
         there = {}
@@ -134,6 +191,30 @@ class Replay:
             is_creators = kind == "dataset" and grant.permission == "admin" and (resource, user) in created
             if noted != grant.permission and not is_creators:
                 yield f"{user!r} has {grant.permission} on {grant.resource!r} without an entry that granted it"
+        for key, noted in self.grants.items():
+            kind, resource, user = key
+            is_known = resource in map(str, names) if kind == "dataset" else kind == "prefix"
+            if noted is not None and key not in there and key not in self.implied and is_known:
+                shown = names[int(resource)] if kind == "dataset" else resource
+                yield f"the grant of {noted} on {shown!r} to {user!r} is gone without an entry"
+
+    def _of_protections(self, tx: Transaction, names: dict[int, str]) -> Iterator[str]:
+        there = {(found.resource, found.branch): ", ".join(found.allowed) or "admins" for found in grants.protections(tx)}
+        noted = {
+            (names.get(int(where[1:]), "") if where.startswith("#") else where, branch): allowed
+            for (where, branch), allowed in self.protections.items()
+        }
+        for (where, branch), allowed in noted.items():
+            if allowed is not None and (where in names.values() or where == "" or where.endswith("/")) and (where, branch) not in there:
+                yield f"the branch {branch!r} of {where!r} is not protected any longer, without an entry"
+        for key, allowed in there.items():
+            if noted.get(key) != allowed:
+                yield f"the branch {key[1]!r} of {key[0]!r} is protected for {allowed} without an entry that says so"
+
+
+def _name_of(entry: AuditEntry) -> str:
+    """What an entry is about: a dataset by its id (`#7`), which keeps its meaning, or a prefix."""
+    return str(entry.details.get("name")) if entry.dataset_id is None else f"#{entry.dataset_id}"
 
 
 def _of_version(version: VersionRecord, known: Container[int], record: str, parents: tuple[int, ...]) -> Iterator[str]:

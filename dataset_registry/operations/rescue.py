@@ -12,7 +12,7 @@ from dataset_registry.catalog import Transaction, files, grants, holding
 from dataset_registry.errors import CorruptionError
 from dataset_registry.model.names import LOST_AND_FOUND
 from dataset_registry.model.records import DatasetRecord, StoredBytes
-from dataset_registry.operations import commit, datasets
+from dataset_registry.operations import audit, commit, datasets
 from dataset_registry.operations.access import Access
 from dataset_registry.operations.change import Change, staged_component
 from dataset_registry.operations.put import Held
@@ -63,6 +63,9 @@ def rescue(access: Access, objects: Sequence[StoredObject]) -> bool:
                 content_hash, 0, staged_component(Staged(content_hash, size, format, None, (nowhere,)), "data", {})
             )
         if isinstance(change_to, DatasetRecord):  # whoever was let in before does not read what is rescued now
+            for grant in grants.grants(tx, resource=("dataset", change_to.id)):
+                where, before = (change_to.id, change_to.name), f"{grant.permission} for {grant.user}"
+                audit.note(access, tx, "revoke", where, before=before)
             grants.forget_grants(tx, "dataset", [change_to.id])
         options = commit.CommitOptions(message=f"{len(new)} objects that the catalog did not know", overwrite=True)
         commit.make(access, change_to, change, options, uuid4(), Held(), tx)

@@ -6,6 +6,7 @@ from io import BytesIO
 from pathlib import Path
 from time import sleep
 from typing import Any, BinaryIO
+from urllib.parse import quote
 
 from pydantic import ValidationError
 
@@ -251,6 +252,8 @@ class RemoteDraft(Draft):
         with ExitStack() as opened:
             files = {part: (part, opened.enter_context(_opened(contents[h]))) for h, part in form.items()}
             data = {"commit": body.model_dump_json(by_alias=True)}
+            if isinstance(self._dataset, NewDataset):
+                path += f"?dataset_name={quote(self._dataset.name, safe='')}"
             return self._client.post_form(path, CommitShape, data, files).result()
 
     def _request(self, options: CommitOptions, places: dict[str, ContentIn]) -> CommitIn:

@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from dataset_registry.catalog.engine import HEAD
 from dataset_registry.errors import RegistryError
-from dataset_registry.operations import audit
+from dataset_registry.operations import audit, freeze
 from dataset_registry.operations.access import Access
 from dataset_registry.registry import Registry
 from dataset_registry.server import observing, pages, problems
@@ -92,16 +92,18 @@ def _watching(metrics: Metrics) -> APIRouter:
 
     @router.get("/ready", responses={503: problems.RESPONSES[503]})
     def ready(request: Request) -> dict[str, str]:
-        """The catalog answers too, and has the revision that this package wants."""
+        """The catalog answers too, and has the revision that this package wants; `read-only` while the registry is frozen."""
         access: Access = request.app.state.access
         found = access.catalog.revision()
         if found != HEAD:
             raise access.catalog.outdated(found)
-        return {"status": "ok"}
+        return {"status": "read-only" if freeze.is_frozen(access) else "ok"}
 
     @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-    def text() -> Response:
+    def text(request: Request) -> Response:
         """Counters for Prometheus."""
+        with suppress(RegistryError):  # a catalog that does not answer leaves the gauge as it was
+            metrics.frozen.set(freeze.is_frozen(request.app.state.access))
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
     return router

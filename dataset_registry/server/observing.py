@@ -32,6 +32,7 @@ class Metrics:
         self.seconds = Histogram(
             "dataset_registry_request_seconds", "Time to answer", ["method", "route"], registry=self.registry
         )
+        self.frozen = Gauge("dataset_registry_frozen", "1 while the registry is frozen", registry=self.registry)
         self.under_way = Gauge("dataset_registry_requests_under_way", "Requests under way", registry=self.registry)
         self.received = Counter("dataset_registry_received_bytes", "Bytes of bodies received", registry=self.registry)
         self.sent = Counter("dataset_registry_sent_bytes", "Bytes of bodies sent", registry=self.registry)

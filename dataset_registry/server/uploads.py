@@ -64,6 +64,7 @@ class Uploads:
         self._writing: set[str] = set()
         self._lock = Lock()
         self._counted: dict[str, tuple[str, int]] = self._under_way()
+        self._forms: dict[str, tuple[str, int]] = {}
 
     def begin(self, user: str, file_size: int | None, content_hash: str | None, key: str | None = None) -> Upload:
         """Begin an upload of a user. Raises `PayloadTooLarge`, `StorageError`."""
@@ -86,18 +87,31 @@ class Uploads:
         quota = self._quota
         if size > quota.most:
             raise PayloadTooLarge(f"This server takes files of up to {quota.most:,} bytes.", most=quota.most)
-        mine = [count for owner, count in list(self._counted.values()) if owner == user]
+        under_way = [*list(self._counted.values()), *list(self._forms.values())]
+        mine = [count for owner, count in under_way if owner == user]
         if len(mine) >= quota.user_uploads or sum(mine) + size > quota.user_bytes:
             raise PayloadTooLarge(
                 f"{user} has {len(mine):,} uploads of {sum(mine):,} bytes under way; {quota.user_uploads:,} of "
                 f"{quota.user_bytes:,} bytes are allowed. Commit or delete some of them (DELETE /v1/uploads/ID) first.",
                 most=quota.user_bytes,
             )
-        if sum(count for _, count in list(self._counted.values())) + size > quota.all_bytes:
+        if sum(count for _, count in under_way) + size > quota.all_bytes:
             raise PayloadTooLarge(
                 f"Uploads of {quota.all_bytes:,} bytes are under way, which is all that this server takes. Try again later.",
                 most=quota.all_bytes,
             )
+
+    @contextmanager
+    def receiving(self, user: str, size: int) -> Iterator[None]:
+        """Count a form of this many bytes against the quota while it is received and committed. Raises `PayloadTooLarge`."""
+        form = secrets.token_hex(16)
+        with self._lock:
+            self.check_quota(user, size)
+            self._forms[form] = (user, size)
+        try:
+            yield
+        finally:
+            del self._forms[form]
 
     def _grow(self, upload: Upload, there: int) -> None:
         """Count what came of an upload that announced no size. Raises `PayloadTooLarge`."""

@@ -38,13 +38,14 @@ POSTGRESQL = """
 
 def upgrade() -> None:
     guard_names("")
-    op.create_table(
-        "registry_settings",
-        sa.Column("name", sa.String(50), nullable=False),
-        sa.Column("value", sa.Text, nullable=False),
-        sa.Column("updated_at", sa.DateTime, nullable=False, server_default=sa.text("CURRENT_TIMESTAMP")),
-        sa.PrimaryKeyConstraint("name", name="pk_registry_settings"),
-    )
+    if not sa.inspect(op.get_bind()).has_table("registry_settings"):
+        op.create_table(
+            "registry_settings",
+            sa.Column("name", sa.String(50), nullable=False),
+            sa.Column("value", sa.Text, nullable=False),
+            sa.Column("updated_at", sa.DateTime, nullable=False, server_default=sa.text("CURRENT_TIMESTAMP")),
+            sa.PrimaryKeyConstraint("name", name="pk_registry_settings"),
+        )
     op.add_column("production_inputs", sa.Column("dataset_id", sa.Integer))
     op.add_column("production_inputs", sa.Column("version_uuid", sa.Uuid))
     with op.batch_alter_table("version_reads") as batch:
@@ -62,7 +63,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.drop_table("registry_settings")
+    if not op.get_bind().execute(sa.text("SELECT count(*) FROM registry_settings")).scalar():
+        op.drop_table("registry_settings")  # one that knows its store stays, for when the catalog comes back
     op.drop_index("idx_version_reads_reader_id", "version_reads")
     with op.batch_alter_table("version_reads") as batch:
         batch.drop_constraint("fk_version_reads_reader_id", type_="foreignkey")

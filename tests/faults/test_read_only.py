@@ -5,6 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import httpx
+import psycopg
 import pyarrow as pa
 import pytest
 
@@ -13,7 +14,7 @@ from dataset_registry.catalog import Catalog, migrate
 from dataset_registry.errors import RegistryError, RetryLater, StorageError
 from tests import servers, serving
 from tests.faults.test_full_disk import Disk, _as_root, disk
-from tests.waiting import SAFETY
+from tests.waiting import SAFETY, until
 
 __all__ = ["disk"]
 CONTENT = b"id,n\n1,5\n2,6\n"
@@ -72,6 +73,15 @@ def answers(served: serving.Served, secret: str) -> list[str]:
     return [f"{path}: {status}" for path, status in found.items() if status != 200]
 
 
+def is_refused(read: Callable[[], object]) -> bool:
+    """Whether a call says to try again later."""
+    try:
+        read()
+    except RetryLater:
+        return True
+    return False
+
+
 @pytest.fixture
 def read_only(disk: Disk) -> Iterator[Callable[[], None]]:
     """Make the small disk read-only."""
@@ -111,6 +121,27 @@ def test_a_read_only_store_beside_a_catalog_that_is_not_is_read(
         assert answers(served, secret) == []
 
 
+def test_a_read_only_postgresql_is_read(postgresql_catalog: str, tmp_path: Path) -> None:
+    place = {"catalog": postgresql_catalog, "store": str(tmp_path / "store")}
+    secret = fill(place)
+    with psycopg.connect(postgresql_catalog.replace("+psycopg", ""), autocommit=True) as connection:
+        name = postgresql_catalog.rpartition("/")[2]
+        connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    with Registry.open(**place) as registry:  # type: ignore[arg-type]
+        assert reads(registry) == []
+        for write in (
+            lambda: registry.create_dataset("other"),
+            lambda: registry.version("flights").note_read("run"),
+            lambda: registry.dataset("flights").commit({"csv": b"other"}),
+        ):
+            with pytest.raises(StorageError, match="cannot be written to"):
+                write()
+    with serving.in_thread(**place) as served:  # type: ignore[arg-type]
+        assert answers(served, secret) == []
+        headers = {"Authorization": f"Bearer {secret}"}
+        assert httpx.post(served.url + "/v1/datasets", headers=headers, json={"name": "x"}).status_code == 507
+
+
 def test_on_a_full_disk_every_read_is_answered_and_an_administrator_frees_space(disk: Disk) -> None:
     place = place_on(disk)
     secret = fill(place)
@@ -142,8 +173,7 @@ def test_while_postgresql_is_stopped_requests_say_so_and_go_on_afterwards(tmp_pa
             version = registry.version("flights")
             (path,) = version.paths("csv")
             server.kill()
-            with pytest.raises(RetryLater):
-                registry.datasets()
+            until(lambda: is_refused(registry.datasets), what="a backend noticed that its server is gone")
             assert path.read_bytes() == CONTENT
             headers = {"Authorization": f"Bearer {secret}"}
             assert httpx.get(served.url + "/v1/datasets", headers=headers, timeout=SAFETY).status_code == 503
@@ -157,7 +187,11 @@ def test_while_postgresql_is_stopped_requests_say_so_and_go_on_afterwards(tmp_pa
 def test_while_s3_is_stopped_what_the_catalog_knows_is_read(sqlite_url: str, tmp_path: Path) -> None:
     with servers.s3() as location:
         place = {"catalog": sqlite_url, "store": f"{location}&cache={tmp_path / 'cache'}"}
-        fill(place)
-    with Registry.open(catalog=sqlite_url, store=place["store"]) as registry:
+        secret = fill(place)
+    with Registry.open(**place) as registry:  # type: ignore[arg-type]
         for name in ("list", "log", "schema", "diff", "files"):
             assert READS[name](registry)
+        with pytest.raises(RetryLater):
+            registry.dataset("flights").commit({"csv": b"other"})
+    with serving.in_thread(**place) as served:  # type: ignore[arg-type]
+        assert answers(served, secret) == ["files/1/content: 503"]

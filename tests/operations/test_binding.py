@@ -7,6 +7,7 @@ from pathlib import Path
 from shutil import copy, copytree
 
 import pytest
+from sqlalchemy import text
 
 from dataset_registry import Registry
 from dataset_registry.catalog import Catalog, migrate
@@ -89,17 +90,32 @@ def test_a_backup_of_both_opens(mine: Path, tmp_path: Path) -> None:
 
 
 def test_a_catalog_of_before_is_bound_when_it_is_opened(mine: Path, tmp_path: Path) -> None:
-    from sqlalchemy import text
-
     with Registry.open(mine) as registry:
         registry._access.catalog.write(lambda tx: tx.execute(text("DELETE FROM registry_settings")))
     (mine / "registry-id").unlink()
     copy(mine / "catalog.sqlite", tmp_path / "second.sqlite")
     Registry.open(mine).close()
     Registry.open(mine).close()
-    Registry.open(
-        catalog=url(tmp_path / "second.sqlite"), store=str(mine)
-    ).close()  # a backup of before knows its files
+    second = {"catalog": url(tmp_path / "second.sqlite"), "store": str(mine)}
+    with pytest.raises(StoreMismatch, match="Another catalog may have files in it"):  # a backup of before, or a neighbour
+        Registry.open(**second)
+    rebound(**second)
+    Registry.open(**second).close()
+
+
+def test_of_two_older_catalogs_that_share_a_store_the_second_is_refused(mine: Path, tmp_path: Path) -> None:
+    neighbour = {"catalog": url(tmp_path / "neighbour.sqlite"), "store": str(mine)}
+    forget = text("DELETE FROM registry_settings")
+    with Registry.open(catalog=neighbour["catalog"], store=str(tmp_path / "other")) as registry:
+        registry.create_dataset("theirs").commit({"data": b"theirs"})
+        registry._access.catalog.write(lambda tx: tx.execute(forget))
+    copytree(tmp_path / "other" / "objects", mine / "objects", dirs_exist_ok=True)
+    with Registry.open(mine) as registry:
+        registry._access.catalog.write(lambda tx: tx.execute(forget))
+    (mine / "registry-id").unlink()
+    Registry.open(mine).close()
+    with pytest.raises(StoreMismatch, match="each would delete the other's"):
+        Registry.open(**neighbour)
 
 
 def test_a_store_that_was_restored_without_its_id_is_recognised_by_the_files(mine: Path) -> None:

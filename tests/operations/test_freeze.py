@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import httpx
 import pytest
 
 from dataset_registry import Registry
@@ -112,5 +113,11 @@ def test_over_rest_it_is_the_same(served: serving.Served, remote: Registry) -> N
     with http:
         assert http.get("whoami").json()["frozen"]["reason"] == REASON
         assert http.post("datasets", json={"name": "x"}).status_code == 423
+        ready, metrics = (httpx.get(f"{served.url}/{name}") for name in ("ready", "metrics"))
+        assert (ready.status_code, ready.json()) == (200, {"status": "read-only"})
+        assert "dataset_registry_frozen 1.0" in metrics.text
+        assert REASON not in ready.text + metrics.text
     remote.unfreeze()
+    assert httpx.get(f"{served.url}/ready").json() == {"status": "ok"}
+    assert "dataset_registry_frozen 0.0" in httpx.get(f"{served.url}/metrics").text
     remote.dataset("flights").commit({"data": b"2"})

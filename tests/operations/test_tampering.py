@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
 
 from dataset_registry import Registry
-from dataset_registry.catalog import migrate, structure
+from dataset_registry.catalog import Transaction, files, migrate, structure
+from dataset_registry.catalog.tables import schemas
 from dataset_registry.errors import CatalogOutdated, RegistryError
+from dataset_registry.model.manifest import schema_digest
 from tests.conftest import DATABASES, _catalog, _database
 from tests.operations.support import ask
 
@@ -94,6 +96,18 @@ def forget_file(registry: Registry) -> None:
         "DELETE FROM file_captures",
         "DELETE FROM files WHERE id NOT IN (SELECT file_id FROM manifest_entries) AND id NOT IN (SELECT part_id FROM file_parts)",
     )(registry)
+
+
+def edit_schemas(registry: Registry) -> None:
+    """Every snapshot says that a table has another key, under the digest of that."""
+
+    def work(tx: Transaction) -> None:
+        for schema, (_, snapshot) in files.schemas_by_id(tx, [1, 2, 3]).items():
+            edited = {**snapshot, "key": ["x"]}
+            values = {"digest": schema_digest(edited), "schema_json": edited}
+            tx.execute(update(schemas).where(schemas.c.id == schema).values(**values))
+
+    registry._access.catalog.write(work)
 
 
 KINDS: dict[str, tuple[str, Tamper]] = {
@@ -199,6 +213,41 @@ KINDS: dict[str, tuple[str, Tamper]] = {
             "'admin', id FROM users WHERE username = 'bob'"
         ),
     ),
+    "a removed grant": ("audit", run("DELETE FROM permissions WHERE permission_type = 'read'")),
+    "a removed grant on a prefix": ("audit", run("DELETE FROM permissions WHERE resource_type = 'prefix'")),
+    "a token for more": ("audit", run("UPDATE tokens SET permission_type = 'admin' WHERE name = 'narrow'")),
+    "a token for more names": ("audit", run("UPDATE tokens SET prefix = '' WHERE name = 'narrow'")),
+    "a token of another user": (
+        "audit",
+        run("UPDATE tokens SET user_id = (SELECT id FROM users WHERE username = 'alice') WHERE name = 'narrow'"),
+    ),
+    "a token that is valid again": ("audit", run("UPDATE tokens SET revoked_at = NULL")),
+    "a new token": (
+        "audit",
+        run(
+            "INSERT INTO tokens (user_id, name, token_hash, permission_type) SELECT id, 'sly', '" + "0" * 64 + "', 'admin' "
+            "FROM users WHERE username = 'bob'"
+        ),
+    ),
+    "a branch that is not protected any longer": (
+        "audit",
+        run("DELETE FROM protected_branch_users", "DELETE FROM protected_branches WHERE branch_name = 'main'"),
+    ),
+    "a protection that lets another one through": (
+        "audit",
+        run("UPDATE protected_branch_users SET user_id = (SELECT id FROM users WHERE username = 'bob')"),
+    ),
+    "a new protection": (
+        "audit",
+        run(
+            "INSERT INTO protected_branches (resource_type, resource_id, branch_name, created_by) SELECT 'dataset', 2, 'main', "
+            "id FROM users WHERE username = 'bob'"
+        ),
+    ),
+    "a removed user": ("audit", run("DELETE FROM users WHERE username = 'idle'")),
+    "a renamed dataset": ("audit", run("UPDATE datasets SET name = 'raw/other' WHERE id = 2")),
+    "an edited description": ("audit", run("UPDATE datasets SET description = 'never' WHERE id = 2")),
+    "a schema snapshot with its digest": ("audit", edit_schemas),
     "a member of a group": (
         "audit",
         run(
@@ -251,8 +300,13 @@ def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         flights.create_tag("july", "v1")
         flights.create_branch("dev", "v2")
         owner.create_dataset("other").commit({"data": b"other"})
-        for name in ("alice", "bob", "carol"):
+        for name in ("alice", "bob", "carol", "idle"):
             owner.create_user(name)
+        owner.dataset("other").update(description="the others")
+        owner.create_token("bob", name="narrow", permission="read", prefix="raw/")
+        owner.revoke_token(owner.create_token("bob", name="old").token.id)
+        owner.protect("raw/flights", "main", allow=["alice"])
+        owner.protect("raw/", "release", allow=[])
         owner.update_user("carol", disabled=True)
         owner.create_user("team", kind="group", members=["alice"])
         owner.grant("alice", "read", "raw/flights")

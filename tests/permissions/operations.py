@@ -104,7 +104,7 @@ def _named(name: str) -> Callable[[World], Request]:
 
     commit = {"dataset_name": name, "components": [{"component_name": "extra", "content": {"part": "extra"}}]}
     files = {"extra": ("extra.bin", b"new bytes")}
-    return lambda w: ("POST", "commits", {"files": files, "data": {"commit": json.dumps(commit)}})
+    return lambda w: ("POST", f"commits?dataset_name={name}", {"files": files, "data": {"commit": json.dumps(commit)}})
 
 
 def _token(json: Mapping[str, Any]) -> Callable[[World], Request]:

@@ -124,7 +124,7 @@ def test_who_may_not_make_a_dataset_does_not_learn_whether_there_is_one(served: 
     served.owner.create_dataset("team/secret")
     with served.http("eve") as eve:
         answers = [
-            eve.post("commits", data={"dataset_name": name}, files={"data": ("x.bin", b"x")})
+            eve.post("commits", params={"dataset_name": name}, files={"data": ("x.bin", b"x")})
             for name in ("team/secret", "team/absent")
         ]
     assert len({answer.status_code for answer in answers}) == 1

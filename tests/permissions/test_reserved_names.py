@@ -119,6 +119,32 @@ def test_a_name_that_looks_like_a_reserved_one_is_refused(team: Registry, name: 
         eve.create_dataset(name)
 
 
+@pytest.mark.parametrize("name", ["\ufb01les/x", "\uff46iles/x", "f\u0456l\u0435s/x"])
+def test_a_name_of_another_length_that_looks_like_a_governed_prefix_is_refused(team: Registry, name: str) -> None:
+    team.grant("alice", "write", "files/")
+    with acting(team, "eve") as eve, pytest.raises(InvalidName, match="looks like 'files/'"):
+        eve.create_dataset(name)
+
+
+@pytest.mark.parametrize("prefix", ["r\u0430w/", "\uff52aw/", "r\u0430w/inner/", "run\u0455/"])
+def test_a_prefix_that_looks_like_a_governed_one_is_not_granted(team: Registry, prefix: str) -> None:
+    team.grant("eve", "read", prefix)
+    for permission in ("write", "admin"):
+        with pytest.raises(InvalidName, match="looks like"):
+            team.grant("eve", permission, prefix)
+
+
+def test_a_prefix_is_not_governed_while_a_dataset_looks_as_if_it_were_under_it(owned: Registry) -> None:
+    owned.create_user("alice")
+    twin = owned.create_dataset("r\u0430w/x")
+    with pytest.raises(InvalidName, match="Rename or delete them first") as refusal:
+        owned.grant("alice", "write", "raw/")
+    assert refusal.value.fields["datasets"] == ["r\u0430w/x"]
+    twin.rename("raw/x")
+    owned.grant("alice", "write", "raw/")
+    owned.grant("alice", "write", "raw/inner/")
+
+
 def test_two_datasets_under_a_governed_prefix_do_not_look_alike(team: Registry) -> None:
     with acting(team, "alice") as alice:
         alice.create_dataset("raw/prices")
@@ -202,10 +228,32 @@ def test_the_name_of_a_deleted_tag_is_given_to_nothing(retired: Registry) -> Non
 def test_a_copy_does_not_bring_a_branch_of_the_name_of_a_deleted_tag(retired: Registry, tmp_path: Path) -> None:
     with Registry.open(tmp_path / "source") as source:
         retired.copy_to(source)
+        source._access.catalog.write(lambda tx: tx.execute(text("DELETE FROM retired_tags")))
         source.dataset("flights").create_branch("final", "main")
         copied = source.copy_to(retired)
         assert any("cannot be reused" in note for note in copied.notes)
     assert [branch.name for branch in retired.dataset("flights").branches()] == ["main"]
+
+
+def test_a_copy_knows_the_names_of_deleted_tags(retired: Registry, tmp_path: Path) -> None:
+    with Registry.open(tmp_path / "copy") as copied:
+        for _ in range(2):
+            retired.copy_to(copied)
+            for create in (copied.dataset("flights").create_branch, copied.dataset("flights").create_tag):
+                with pytest.raises(TagImmutable, match="cannot be reused"):
+                    create("final", "main")
+
+
+def test_a_copy_leaves_out_a_branch_that_is_called_like_a_digest(owned: Registry, tmp_path: Path) -> None:
+    flights = owned.create_dataset("flights")
+    flights.commit({"data": b"1"})
+    flights.create_branch("odd", "v1")
+    rename = text("UPDATE dataset_pointers SET pointer_name = 'face' WHERE pointer_name = 'odd'")
+    owned._access.catalog.write(lambda tx: tx.execute(rename))
+    with Registry.open(tmp_path / "copy") as copied:
+        done = owned.copy_to(copied)
+        assert any("'face'" in note and "first digits" in note for note in done.notes)
+        assert [branch.name for branch in copied.dataset("flights").branches()] == ["main"]
 
 
 def test_a_name_that_is_taken_is_said_to_be_taken(owned: Registry) -> None:

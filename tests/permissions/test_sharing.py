@@ -22,7 +22,7 @@ def people(served: Served) -> Iterator[dict[str, httpx.Client]]:
 
 def made(client: httpx.Client, name: str, content: bytes = b"1,2") -> tuple[int, dict[str, object]]:
     """A dataset with a version: its id, and the commit's answer."""
-    answer = client.post("commits", data={"dataset_name": name}, files={"data": ("data.bin", content)})
+    answer = client.post("commits", params={"dataset_name": name}, files={"data": ("data.bin", content)})
     assert answer.status_code == 201, answer.text
     return answer.json()["version"]["dataset_id"], answer.json()
 

@@ -87,7 +87,12 @@ def commit_file(
         "overwrite": True,
         "components": [{"component_name": "data", "content": {"part": "f"}, "file_name": name} | component],
     }
-    return http.post("commits", files={"f": ("f", data)}, data={"commit": json.dumps(wanted)}, timeout=SAFETY)
+    return http.post(
+        f"commits?dataset_name={dataset}",
+        files={"f": ("f", data)},
+        data={"commit": json.dumps(wanted)},
+        timeout=SAFETY,
+    )
 
 
 def high_water(pid: int) -> int:

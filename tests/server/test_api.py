@@ -552,7 +552,6 @@ def test_a_form_of_files_is_a_commit(http: httpx.Client) -> None:
 
 def test_a_form_may_say_everything_that_json_says(http: httpx.Client) -> None:
     commit = {
-        "dataset_name": "raw/new",
         "description": "Made by its first commit",
         "message": "Two",
         "components": [
@@ -560,7 +559,11 @@ def test_a_form_may_say_everything_that_json_says(http: httpx.Client) -> None:
             {"component_name": "a", "component_index": 1, "content": {"part": "p2"}, "file_name": "x.json"},
         ],
     }
-    answer = http.post("commits", data={"commit": json.dumps(commit)}, files={"p1": b"x\n1\n", "p2": b'[{"y": 1}]'})
+    files = {"p1": b"x\n1\n", "p2": b'[{"y": 1}]'}
+    url = "commits?dataset_name=raw/new"
+    problem(http.post(url, data={"commit": json.dumps({**commit, "dataset_name": "raw/other"})}, files=files), 422)
+    problem(http.post("commits", data={"commit": json.dumps({**commit, "dataset_name": "raw/new"})}, files=files), 422)
+    answer = http.post(url, data={"commit": json.dumps(commit)}, files=files)
     assert answer.status_code == 201, answer.text
     components = http.get("datasets/1/versions/1/components").json()["items"]
     assert [(c["component_index"], c["format"]) for c in components] == [(0, "csv"), (1, "json")]

@@ -53,7 +53,10 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 # --- who may not is told so before its body is read -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["commits", "datasets/1/versions", "expire/plan", "expire/apply", "verify"])
+@pytest.mark.parametrize(
+    "path",
+    ["commits", "datasets/1/versions", "expire/plan", "expire/apply", "collect/apply", "sweep/apply", "verify"],
+)
 @pytest.mark.parametrize("user", ["guest", "reader"])
 def test_who_may_not_is_told_so_before_the_body_comes(served: serving.Served, path: str, user: str) -> None:
     served.owner.create_dataset("secret")
@@ -63,6 +66,38 @@ def test_who_may_not_is_told_so_before_the_body_comes(served: serving.Served, pa
     with served.http(user) as http, _sent(http, "POST", path, {**JSON, "Content-Length": "900000"}, b"{") as answer:
         expected = 404 if path == "datasets/1/versions" and user == "guest" else 403
         assert answer.recv(100).startswith(f"HTTP/1.1 {expected} ".encode())
+
+
+FORM = {"Content-Type": "multipart/form-data; boundary=B", "Content-Length": "400000000"}
+
+
+@pytest.mark.parametrize("role", ["guest", "member"])
+@pytest.mark.parametrize(
+    ("query", "status"), [("?dataset_name=team/secret", 403), ("?dataset_name=team/new", 403), ("", 422)]
+)
+def test_a_form_for_a_dataset_of_others_is_refused_before_its_files_come(
+    served: serving.Served, role: str, query: str, status: int
+) -> None:
+    served.owner.create_dataset("team/secret")
+    served.owner.create_user("eve", role=role)
+    served.owner.create_user("team", kind="group")
+    served.owner.grant("team", "write", "team/")
+    with served.http("eve") as http, _sent(http, "POST", f"commits{query}", FORM, b"--B") as answer:
+        assert answer.recv(100).startswith(f"HTTP/1.1 {status} ".encode())
+
+
+def test_forms_under_way_count_against_the_quota_of_uploads(tmp_path: Path, sqlite_url: str) -> None:
+    settings = {"user_upload_bytes": 10_000_000, "least_bytes_per_second": 0}
+    with serving.in_thread(catalog=sqlite_url, store=str(tmp_path / "store"), **settings) as served:
+        served.owner.create_user("alice", role="member")
+        with served.http("alice") as http:
+            half = {**FORM, "Content-Length": "6000000"}
+            with _sent(http, "POST", "commits?dataset_name=a", half, b"--B"):
+                until(
+                    lambda: http.post("commits?dataset_name=b", files={"f": bytes(5_000_000)}).status_code == 413,
+                    what=lambda: "the second form was refused",
+                )
+            until(lambda: http.post("commits?dataset_name=b", files={"f": bytes(5_000_000)}).status_code == 201)
 
 
 def test_who_may_write_nothing_uploads_nothing(served: serving.Served) -> None:

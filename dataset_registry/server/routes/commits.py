@@ -64,10 +64,26 @@ def _bodies(name: str) -> dict[str, Any]:
     }
 
 
-def writer(access: Asking) -> Access:
-    """The access of a caller who may write something. It is asked before the body is received."""
+DatasetName = Annotated[
+    str | None,
+    Query(max_length=10_000, description="The dataset's name. A form needs it here: permission comes before files."),
+]
+
+
+def writer(request: Request, access: Asking, dataset_name: DatasetName = None) -> Access:
+    """The access of a caller who may write to the dataset that the URL names, or to some dataset for a body without files.
+    Checked before the body is received."""
+    if dataset_name is None and _is_form(request):
+        raise InputError(
+            "A commit with files is checked before its files are received: name the dataset in the URL, as in "
+            "POST /v1/commits?dataset_name=raw/flights"
+        )
+    found = None if dataset_name is None else datasets.find_or_new(access, dataset_name, None)
     with access.catalog.read() as tx:
-        authorize_some_write(access, tx)
+        if isinstance(found, DatasetRecord):
+            authorize(access, tx, "write", found.id)
+        elif found is None:
+            authorize_some_write(access, tx)
     return access
 
 
@@ -78,21 +94,33 @@ def writer_of(dataset_id: DatasetId, access: Asking) -> Access:
     return access
 
 
+def _is_form(request: Request) -> bool:
+    return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
+
+
 @asynccontextmanager
-async def _received(request: Request, kind: type[CommitIn]) -> AsyncIterator[tuple[CommitIn, dict[str, UploadFile]]]:
-    """The commit of a request, and the files that came with it, which are gone afterwards."""
-    settings = request.app.state.settings
-    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        yield await run_in_threadpool(_parsed, kind, await request.body()), {}
+async def _received(
+    request: Request, access: Access, kind: type[CommitIn], name: str | None = None
+) -> AsyncIterator[tuple[CommitIn, dict[str, UploadFile]]]:
+    """The commit of a request, and the files that came with it, which are deleted afterwards. `name` is that of the dataset,
+    where the URL says it."""
+    if not _is_form(request):
+        yield await run_in_threadpool(_parsed, kind, await request.body(), name), {}
         return
-    async with request.form(
-        max_files=settings.max_form_files, max_fields=_FORM_TEXTS, max_part_size=settings.max_json_bytes // _FORM_TEXTS
-    ) as form:
-        given = [(name, value) for name, value in form.multi_items() if isinstance(value, UploadFile)]
-        files = dict(given)
-        if len(files) < len(given):
-            raise InputError("Two files of this form have the same name. Give each component a name of its own.")
-        yield await run_in_threadpool(_parsed, kind, _commit_of(form, files)), files
+    settings = request.app.state.settings
+    declared = request.headers.get("content-length", "")
+    size = int(declared) if declared.isdigit() else settings.max_form_bytes
+    with request.app.state.uploads.receiving(access.actor.name, size):
+        async with request.form(
+            max_files=settings.max_form_files,
+            max_fields=_FORM_TEXTS,
+            max_part_size=settings.max_json_bytes // _FORM_TEXTS,
+        ) as form:
+            given = [(part, value) for part, value in form.multi_items() if isinstance(value, UploadFile)]
+            files = dict(given)
+            if len(files) < len(given):
+                raise InputError("Two files of this form have the same name. Give each component a name of its own.")
+            yield await run_in_threadpool(_parsed, kind, _commit_of(form, files), name), files
 
 
 def _commit_of(form: FormData, files: dict[str, UploadFile]) -> bytes | dict[str, Any]:
@@ -125,8 +153,12 @@ _TOGETHER = 500
 _COMPONENTS = TypeAdapter(list[ComponentIn])
 
 
-def _parsed(kind: type[CommitIn], given: bytes | dict[str, Any]) -> CommitIn:
+def _parsed(kind: type[CommitIn], given: bytes | dict[str, Any], name: str | None) -> CommitIn:
     value = _loaded(given) if isinstance(given, bytes) else given
+    if name is not None and isinstance(value, dict) and value.setdefault("dataset_name", name) != name:
+        raise InputError(
+            f"The URL names the dataset {name!r}, the commit another one: {value['dataset_name']!r}. Name one dataset."
+        )
     try:
         return kind.model_validate(_with_components(value))
     except ValidationError as error:
@@ -182,7 +214,7 @@ async def commit(request: Request, there: There, access: Annotated[Access, Depen
 
     In a form without `commit`, every file is the component of its field's name: `curl -F data=@flights.csv -F message=July`.
     """
-    async with _received(request, CommitIn) as (body, files):
+    async with _received(request, access, CommitIn) as (body, files):
         return await _commit(request, access, there.record, body, files)
 
 
@@ -214,9 +246,14 @@ def head(
 
 
 @router.post("/commits", status_code=201, tags=["versions"], openapi_extra=_bodies("NamedCommitIn"))
-async def commit_by_name(request: Request, access: Annotated[Access, Depends(writer)]) -> CommitShape:
-    """The same by the dataset's name; a dataset that is not there is made with its first version."""
-    async with _received(request, NamedCommitIn) as (body, files):
+async def commit_by_name(
+    request: Request, access: Annotated[Access, Depends(writer)], dataset_name: DatasetName = None
+) -> CommitShape:
+    """The same by the dataset's name; a dataset that is not there is created with its first version.
+
+    A form names its dataset in the URL: `curl -F data=@flights.csv '…/v1/commits?dataset_name=raw/flights'`.
+    """
+    async with _received(request, access, NamedCommitIn, dataset_name) as (body, files):
         assert isinstance(body, NamedCommitIn), "parsed as one"
         name = checked_name(body.dataset_name)
         dataset = await run_in_threadpool(datasets.find_or_new, access, name, body.description)
