@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Row, Select, func, insert, select, update
+from sqlalchemy import Row, Select, insert, select, update
 
 from dataset_registry.catalog.engine import Transaction, insert_row
 from dataset_registry.catalog.grants import Readable

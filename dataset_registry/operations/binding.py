@@ -84,7 +84,11 @@ def rebind(access: Access) -> str:
 
 def _mismatch(access: Access, ours: str | None, theirs: str | None) -> StoreMismatch:
     catalog, store = access.catalog.address, access.store.location
-    unknown = "" if ours else " Another catalog may have files in it: two cannot share a store, each would delete the other's."
+    unknown = (
+        ""
+        if ours
+        else " Another catalog may have files in it: two cannot share a store, each would delete the other's."
+    )
     return StoreMismatch(
         f"The catalog {catalog} and the store {store} do not belong together: the catalog's store is {ours or 'not known'}, "
         f"this one is {theirs or 'without an id'}.{unknown} Open the right pair. If they do belong together (after a restore, "

@@ -507,7 +507,9 @@ def _point(
         try:
             new_pointer_name(pointer.name)
         except InvalidName as error:
-            return f"the {'tag' if pointer.is_tag else 'branch'} {pointer.name!r} of {dataset.name} was left out: {error}"
+            return (
+                f"the {'tag' if pointer.is_tag else 'branch'} {pointer.name!r} of {dataset.name} was left out: {error}"
+            )
         base = versions.by_number(tx, dataset.id, pointer.base) if pointer.base is not None else None
         pointers.create(tx, dataset.id, pointer.name, version.id, is_tag=pointer.is_tag, base=base.id if base else None)
         _note_pointer(target, tx, dataset, pointer, version)

@@ -98,8 +98,8 @@ class Replay:
             case "group.update" if entry.after is not None:
                 self.members[entry.after] = tuple(details["members"])
             case "token.create":
-                said = str(details["permission"]), str(details.get("prefix") or "")
-                self.tokens[int(details["token"])] = (str(entry.after), *said)
+                permission, prefix = str(details["permission"]), str(details.get("prefix") or "")
+                self.tokens[int(details["token"])] = str(entry.after), permission, prefix
             case "token.revoke":
                 self.revoked.add(int(details["token"]))
             case "protect" | "unprotect" if entry.ref is not None:
@@ -191,21 +191,27 @@ class Replay:
             is_creators = kind == "dataset" and grant.permission == "admin" and (resource, user) in created
             if noted != grant.permission and not is_creators:
                 yield f"{user!r} has {grant.permission} on {grant.resource!r} without an entry that granted it"
-        for key, noted in self.grants.items():
-            kind, resource, user = key
-            is_known = resource in map(str, names) if kind == "dataset" else kind == "prefix"
-            if noted is not None and key not in there and key not in self.implied and is_known:
-                shown = names[int(resource)] if kind == "dataset" else resource
-                yield f"the grant of {noted} on {shown!r} to {user!r} is gone without an entry"
+        for key, permission in self.grants.items():
+            what, resource, user = key
+            is_known = resource in map(str, names) if what == "dataset" else what == "prefix"
+            if permission is not None and key not in there and key not in self.implied and is_known:
+                shown = names[int(resource)] if what == "dataset" else resource
+                yield f"the grant of {permission} on {shown!r} to {user!r} is gone without an entry"
 
     def _of_protections(self, tx: Transaction, names: dict[int, str]) -> Iterator[str]:
-        there = {(found.resource, found.branch): ", ".join(found.allowed) or "admins" for found in grants.protections(tx)}
+        there = {
+            (found.resource, found.branch): ", ".join(found.allowed) or "admins" for found in grants.protections(tx)
+        }
         noted = {
             (names.get(int(where[1:]), "") if where.startswith("#") else where, branch): allowed
             for (where, branch), allowed in self.protections.items()
         }
         for (where, branch), allowed in noted.items():
-            if allowed is not None and (where in names.values() or where == "" or where.endswith("/")) and (where, branch) not in there:
+            if (
+                allowed is not None
+                and (where in names.values() or where == "" or where.endswith("/"))
+                and (where, branch) not in there
+            ):
                 yield f"the branch {branch!r} of {where!r} is not protected any longer, without an entry"
         for key, allowed in there.items():
             if noted.get(key) != allowed:

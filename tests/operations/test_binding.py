@@ -97,7 +97,9 @@ def test_a_catalog_of_before_is_bound_when_it_is_opened(mine: Path, tmp_path: Pa
     Registry.open(mine).close()
     Registry.open(mine).close()
     second = {"catalog": url(tmp_path / "second.sqlite"), "store": str(mine)}
-    with pytest.raises(StoreMismatch, match="Another catalog may have files in it"):  # a backup of before, or a neighbour
+    with pytest.raises(
+        StoreMismatch, match="Another catalog may have files in it"
+    ):  # a backup of before, or a neighbour
         Registry.open(**second)
     rebound(**second)
     Registry.open(**second).close()

@@ -1,12 +1,15 @@
 """A registry that is frozen is read, and not written: everybody is told why."""
 
+import json
 from collections.abc import Callable
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
 from dataset_registry import Registry
 from dataset_registry.catalog import engine
+from dataset_registry.cli import app
 from dataset_registry.errors import InputError, PermissionDenied, RegistryFrozen
 from tests import serving
 from tests.permissions.support import acting
@@ -121,3 +124,11 @@ def test_over_rest_it_is_the_same(served: serving.Served, remote: Registry) -> N
     assert httpx.get(f"{served.url}/ready").json() == {"status": "ok"}
     assert "dataset_registry_frozen 0.0" in httpx.get(f"{served.url}/metrics").text
     remote.dataset("flights").commit({"data": b"2"})
+
+
+def test_the_command_line_says_it_as_json(embedded: Registry) -> None:
+    embedded.freeze(REASON)
+    access = embedded._access
+    where = ["--catalog", access.catalog.url.render_as_string(), "--store", access.store.location]
+    done = CliRunner().invoke(app, ["status", "--json", *where])
+    assert json.loads(done.stdout)["frozen"]["reason"] == REASON

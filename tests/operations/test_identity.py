@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from dataset_registry import Registry, Version
 from dataset_registry.errors import NotFound
@@ -199,3 +200,15 @@ def shift(registry: Registry, days: float, column: str) -> None:
         else f"{name} - make_interval(secs => {days * 86400})"
     )
     write(registry, f"UPDATE {table} SET {name} = {moved} WHERE {name} IS NOT NULL")
+
+
+def test_an_input_of_an_unknown_dataset_is_told_only_to_those_who_may_read_everything(line: Registry) -> None:
+    """Such as one that expired before a catalog was upgraded: by its name it would be another dataset's version."""
+    forget = text("UPDATE production_inputs SET dataset_id = NULL, version_id = NULL, version_uuid = NULL")
+    line._access.catalog.write(lambda tx: tx.execute(forget))
+    line.create_user("bob")
+    line.grant("bob", "read", "report")
+    line.grant("bob", "read", "source")
+    assert inputs(line) == [("source", 1)]
+    with acting(line, "bob") as bob:
+        assert inputs(bob) == []

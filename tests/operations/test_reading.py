@@ -2,6 +2,7 @@
 
 import datetime
 import decimal
+import hashlib
 import io
 from pathlib import Path
 
@@ -256,3 +257,20 @@ def test_a_component_is_set_once_in_a_draft_unless_it_says_replace(dataset: Data
         draft.add("a", b"4", index=1)
     with dataset.version().open("a") as stream:
         assert stream.read() == b"3"
+
+
+def test_reads_trust_the_store_unless_they_are_asked_to_verify(embedded: Registry) -> None:
+    content = b"id,n\n" + b"1,5\n" * 1000
+    embedded.create_dataset("flights").commit({"csv": content, "table": pa.table({"x": range(1000)})})
+    access = embedded._access
+    (key,) = (found.key for found in access.store.list() if found.key.startswith(hashlib.sha256(content).hexdigest()))
+    wrong = content.replace(b"5", b"6")
+    access.store.delete(key)
+    access.store.put(key, wrong)
+    catalog = access.catalog.url.render_as_string(hide_password=False)
+    assert embedded.version("flights").paths("csv")[0].read_bytes() == wrong
+    with Registry.open(catalog=catalog, store=access.store, verify_reads=True) as verifying:
+        for read in (lambda v: v.open("csv").read(), lambda v: v.paths("csv")):
+            with pytest.raises(CorruptionError):
+                read(verifying.version("flights"))
+        assert verifying.version("flights").to_arrow("table").num_rows == 1000

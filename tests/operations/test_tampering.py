@@ -225,7 +225,9 @@ KINDS: dict[str, tuple[str, Tamper]] = {
     "a new token": (
         "audit",
         run(
-            "INSERT INTO tokens (user_id, name, token_hash, permission_type) SELECT id, 'sly', '" + "0" * 64 + "', 'admin' "
+            "INSERT INTO tokens (user_id, name, token_hash, permission_type) SELECT id, 'sly', '"
+            + "0" * 64
+            + "', 'admin' "
             "FROM users WHERE username = 'bob'"
         ),
     ),

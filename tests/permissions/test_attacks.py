@@ -196,6 +196,19 @@ def test_a_copy_into_a_registry_does_not_tell_of_a_foreign_dataset(owner: Regist
     assert f"id {secret.id} " not in str(raised.value)
 
 
+def test_a_copy_tells_a_guest_the_same_of_foreign_and_absent_datasets(owner: Registry, tmp_path: Path) -> None:
+    owner.create_user("eve", role="guest")
+    owner.create_dataset("secret").commit({"data": b"1"})
+    told = []
+    with Registry.open(tmp_path / "mine") as mine, acting(owner, "eve") as target:
+        for name in ("secret", "absent"):
+            mine.create_dataset(name).commit({"data": b"2"})
+            with pytest.raises(PermissionDenied) as raised:
+                mine.copy_to(target, datasets=[name])
+            told.append(str(raised.value).replace(name, "NAME"))
+    assert told[0] == told[1]
+
+
 # --- tokens --------------------------------------------------------------------------------------------------------
 
 

@@ -529,7 +529,9 @@ def test_many_large_texts_of_a_form_are_refused(victim: serving.Served, admin: h
     part = b'--B\r\nContent-Disposition: form-data; name="f%d"\r\n\r\n'
     body = (piece for n in range(25) for piece in (part % n, *[b"x" * MB] * 30, b"\r\n"))
     with suppress(httpx.TransportError):
-        answer = admin.post("commits?dataset_name=a", content=body, headers={"Content-Type": "multipart/form-data; boundary=B"})
+        answer = admin.post(
+            "commits?dataset_name=a", content=body, headers={"Content-Type": "multipart/form-data; boundary=B"}
+        )
         assert answer.status_code in (400, 413, 422)
     assert victim.process is not None
     assert high_water(victim.process.pid) < SERVER + 8 * 32 * MB  # so many texts, so large, a form has at most

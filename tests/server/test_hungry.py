@@ -2,8 +2,8 @@
 
 import hashlib
 import socket
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -17,6 +17,7 @@ from dataset_registry import Registry
 from dataset_registry.errors import RetryLater
 from dataset_registry.operations import commit as commits
 from dataset_registry.operations import stored
+from dataset_registry.server.uploads import Uploads
 from tests import serving
 from tests.server.conftest import Client
 from tests.server.support import problem
@@ -86,18 +87,28 @@ def test_a_form_for_a_dataset_of_others_is_refused_before_its_files_come(
         assert answer.recv(100).startswith(f"HTTP/1.1 {status} ".encode())
 
 
-def test_forms_under_way_count_against_the_quota_of_uploads(tmp_path: Path, sqlite_url: str) -> None:
-    settings = {"user_upload_bytes": 10_000_000, "least_bytes_per_second": 0}
-    with serving.in_thread(catalog=sqlite_url, store=str(tmp_path / "store"), **settings) as served:
+def test_forms_under_way_count_against_the_quota_of_uploads(
+    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiving, counted = Uploads.receiving, Event()
+
+    @contextmanager
+    def noted(self: Uploads, user: str, size: int) -> Iterator[None]:
+        with receiving(self, user, size):
+            counted.set()
+            yield
+
+    monkeypatch.setattr(Uploads, "receiving", noted)
+    settings = {"user_upload_bytes": 10_000_000}
+    with serving.in_thread(catalog=sqlite_url, store=str(tmp_path / "store"), **settings) as served:  # type: ignore[arg-type]
         served.owner.create_user("alice", role="member")
+        other = {"files": {"f": bytes(5_000_000)}}
         with served.http("alice") as http:
             half = {**FORM, "Content-Length": "6000000"}
             with _sent(http, "POST", "commits?dataset_name=a", half, b"--B"):
-                until(
-                    lambda: http.post("commits?dataset_name=b", files={"f": bytes(5_000_000)}).status_code == 413,
-                    what=lambda: "the second form was refused",
-                )
-            until(lambda: http.post("commits?dataset_name=b", files={"f": bytes(5_000_000)}).status_code == 201)
+                assert counted.wait(SAFETY)
+                problem(http.post("commits?dataset_name=b", **other), 413, "payload_too_large")  # type: ignore[arg-type]
+            until(lambda: http.post("commits?dataset_name=b", **other).status_code == 201)  # type: ignore[arg-type]
 
 
 def test_who_may_write_nothing_uploads_nothing(served: serving.Served) -> None:
@@ -255,6 +266,41 @@ def test_an_address_to_put_to_takes_as_many_bytes_as_were_announced(postgresql_c
 
 
 # --- the database ---------------------------------------------------------------------------------------------------
+
+
+def test_a_writer_behind_a_client_that_hangs_is_told_to_try_again(
+    postgresql_catalog: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dataset_registry.catalog.engine._PATIENCE", "-clock_timeout=200ms")
+    url = postgresql_catalog.replace("+psycopg", "")
+    with Registry.open(catalog=postgresql_catalog, store=str(tmp_path)) as registry, psycopg.connect(url) as hung:
+        flights = registry.create_dataset("flights")
+        flights.commit({"data": b"1"})
+        hung.execute("SELECT * FROM dataset_registry.dataset_pointers FOR UPDATE")
+        with pytest.raises(RetryLater, match="lock timeout"):
+            flights.commit({"data": b"2"})
+        assert flights.version().number == 1
+        hung.rollback()
+        assert flights.commit({"data": b"2"}).number == 2
+
+
+def test_a_transaction_that_does_nothing_is_ended(
+    postgresql_catalog: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dataset_registry.catalog.engine._PATIENCE", "-cidle_in_transaction_session_timeout=200ms")
+    with Registry.open(catalog=postgresql_catalog, store=str(tmp_path)) as registry:
+        catalog = registry._access.catalog
+        with psycopg.connect(postgresql_catalog.replace("+psycopg", ""), autocommit=True) as watching:
+            ours = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s"
+
+            def hang(tx: Any) -> None:
+                pid = tx.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+                until(lambda: watching.execute(ours, (pid,)).fetchone() == (0,), what="the server ended it")
+                monkeypatch.undo()
+                tx.exec_driver_sql("SELECT 1")
+
+            with pytest.raises(RetryLater):
+                catalog.write(hang)
 
 
 def test_a_transaction_that_hangs_does_not_stop_the_audit_log(postgresql_catalog: str, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from dataset_registry import modes
 from tests import serving
 from tests.server.conftest import Client
 from tests.server.support import high_water, problem
@@ -337,3 +338,33 @@ def _sending(http: httpx.Client, upload: str, offset: int, length: int) -> socke
 def _left(served: serving.Served) -> list[Path]:
     folder = served.owner._access.store.scratch / "uploads"
     return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def test_nothing_is_added_to_an_upload_that_a_commit_has_taken(
+    http: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit makes the file read-only; the tests may run as root, to whom that means nothing."""
+    upload = http.post("uploads", json={}).json()["upload_id"]
+    headers = {"Upload-Offset": "0", "Content-Type": "application/octet-stream"}
+    opens = Path.open
+
+    def refused(path: Path, mode: str = "r", *options: Any, **more: Any) -> Any:
+        if mode == "ab" and upload in path.name:
+            raise PermissionError(13, "Permission denied")
+        return opens(path, mode, *options, **more)
+
+    monkeypatch.setattr(Path, "open", refused)
+    found = problem(http.patch(f"uploads/{upload}", content=b"x", headers=headers), 409, "conflict")
+    assert "a commit has taken it" in found["detail"]
+
+
+@pytest.mark.parametrize(("number", "status"), [(28, 507), (30, 507), (5, 507)])
+def test_an_error_of_the_system_is_an_answer(
+    http: httpx.Client, monkeypatch: pytest.MonkeyPatch, number: int, status: int
+) -> None:
+    def fails(*arguments: Any, **options: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(modes, "new_file", fails)
+    monkeypatch.setattr("dataset_registry.server.uploads.Uploads.check_quota", fails)
+    problem(http.post("uploads", json={}), status)
