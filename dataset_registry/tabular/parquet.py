@@ -87,10 +87,24 @@ def _write_part(
         with pq.ParquetWriter(sink, schema, **_OPTIONS) as writer:
             writer.write_table(table, row_group_size=max(1, table.num_rows))
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid, OSError) as error:
-        raise UnsupportedType(f"Parquet cannot hold this table: {error}. Convert the column it names.") from error
+        columns = [name for i, name in enumerate(schema.names) if not _is_writable(table.select([i]), schema.field(i))]
+        named = ", ".join(f"{name!r} ({schema.field(name).type})" for name in columns[:10]) or "the column it names"
+        raise UnsupportedType(
+            f"Parquet cannot hold this table: {error}. Convert {named} to another type.", columns=columns
+        ) from error
     data = sink.getvalue()
     facts, known = _facts(pq.read_metadata(pa.BufferReader(data)), data.size)
     return keep(memoryview(data), facts), facts, known
+
+
+def _is_writable(column: pa.Table, field: pa.Field) -> bool:
+    """Whether Parquet can hold a table of this column."""
+    try:
+        with pq.ParquetWriter(pa.BufferOutputStream(), pa.schema([field]), **_OPTIONS) as writer:
+            writer.write_table(column)
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid, OSError):
+        return False
+    return True
 
 
 def _cut(
