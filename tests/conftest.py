@@ -1,8 +1,10 @@
 """Fixtures: real registries, on SQLite and on PostgreSQL, each test its own; the servers are shared by a session."""
 
 import gc
+import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -19,6 +21,10 @@ from dataset_registry.catalog import Catalog, engine, migrate
 from tests import servers, serving
 
 DATABASES = ("sqlite", "postgresql")
+
+# The processes that tests start import the package: none of them should compile it again, whatever the environment says.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 _TOKEN = re.compile(r"dr_[A-Za-z0-9_-]{43}")
 _numbers = count(1)
 
