@@ -62,6 +62,18 @@ class AlreadyExists(InputError):
     code = "already_exists"
 
 
+class MigrationRefused(InputError):
+    """The catalog cannot be brought to another revision as it is. Nothing was changed."""
+
+    code = "migration_refused"
+
+
+class DowngradeRefused(InputError):
+    """A downgrade of the catalog would lose data that the older revision has no place for. `losses` says what and how much."""
+
+    code = "downgrade_refused"
+
+
 class InUse(InputError):
     """Something still points at what should be deleted."""
 

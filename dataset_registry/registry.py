@@ -468,12 +468,30 @@ class Registry:
     # --- legacy catalogs -------------------------------------------------------------------------------------------
 
     @overload
-    def adopt(self, *, dry_run: Literal[True], progress: Progress = silent) -> adoption.AdoptionPlan: ...
+    def adopt(
+        self,
+        *,
+        dry_run: Literal[True],
+        any_size: bool = False,
+        give_up: Sequence[int] = (),
+        progress: Progress = silent,
+    ) -> adoption.AdoptionPlan: ...
     @overload
-    def adopt(self, *, dry_run: Literal[False] = False, progress: Progress = silent) -> adoption.Adoption: ...
-    def adopt(self, *, dry_run: bool = False, progress: Progress = silent) -> adoption.AdoptionPlan | adoption.Adoption:
+    def adopt(
+        self,
+        *,
+        dry_run: Literal[False] = False,
+        any_size: bool = False,
+        give_up: Sequence[int] = (),
+        progress: Progress = silent,
+    ) -> adoption.Adoption: ...
+    def adopt(
+        self, *, dry_run: bool = False, any_size: bool = False, give_up: Sequence[int] = (), progress: Progress = silent
+    ) -> adoption.AdoptionPlan | adoption.Adoption:
         """Take the bytes of a legacy catalog into the store: hashed, deduplicated, counted. Can be repeated."""
-        return adoption.plan(self._access) if dry_run else adoption.adopt(self._access, progress)
+        if dry_run:
+            return adoption.plan(self._access)
+        return adoption.adopt(self._access, progress, any_size=any_size, give_up=give_up)
 
     def __repr__(self) -> str:
         return f"<Registry {self.location} as {self.actor}>"

@@ -204,7 +204,12 @@ def tables(tx: Transaction) -> Iterator[Problem]:
                 yield Problem(
                     "table", f"the table {row.content_hash[:12]} ({users}) does not have its parts", (row.id,)
                 )
-    bare = and_(files.c.storage_type == "store", files.c.form.in_(("whole", "pack")), files.c.object_key.is_(None))
+    bare = and_(
+        files.c.content_hash.is_not(None),
+        files.c.damage.is_(None),
+        files.c.form.in_(("whole", "pack")),
+        files.c.object_key.is_(None),
+    )
     for file_id, content_hash in tx.execute(select(files.c.id, files.c.content_hash).where(bare)):
         yield Problem("file", f"the file {(content_hash or '?')[:12]} has no object", (file_id,))
 

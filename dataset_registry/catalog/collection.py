@@ -47,7 +47,7 @@ def _unnamed(hold: ColumnElement[bool]) -> ColumnElement[bool]:
         ~exists().where(manifest_entries.c.file_id == files.c.id),
         ~exists().where(dataset_versions.c.overlay_file_id == files.c.id),
         ~exists().where(uploads.c.content_hash == files.c.content_hash, hold),
-        files.c.storage_type == "store",  # what was not adopted yet is not ours to delete
+        files.c.content_hash.is_not(None),  # what was not adopted yet is not ours to delete
     )
 
 

@@ -333,14 +333,7 @@ class Catalog:
             found = self.revision()
         if found == HEAD:
             return
-        if found is not None and found > HEAD:
-            raise CatalogOutdated(
-                f"The catalog {self.address} has revision {found}, this package knows {HEAD}: it was upgraded by a "
-                "newer version of dataset-registry. Install that version.",
-                found=found,
-                wanted=HEAD,
-            )
-        if not self.is_sqlite:
+        if not self.is_sqlite or (found is not None and found > HEAD):
             raise self.outdated(found)
         from dataset_registry.catalog.migrate import upgrade
 
@@ -364,7 +357,14 @@ class Catalog:
         return True
 
     def outdated(self, found: str | None) -> CatalogOutdated:
-        """The error for a catalog that has another revision than this package wants; it names the command."""
+        """The error for a catalog that has another revision than this package wants; it says what to do."""
+        if found is not None and found > HEAD:
+            return CatalogOutdated(
+                f"The catalog {self.address} has revision {found}, this package knows {HEAD}: it was upgraded by a "
+                "newer version of dataset-registry. Install that version.",
+                found=found,
+                wanted=HEAD,
+            )
         return CatalogOutdated(
             f"The catalog {self.address} has {f'revision {found}' if found else 'no tables yet'}, this package "
             f"needs {HEAD}. Run: dataset-registry db upgrade --catalog '{self.address}'",

@@ -46,9 +46,7 @@ _LIVE = and_(
 """That a file's bytes are there, as far as anybody knows."""
 
 _BY_HASH = select(*_COLUMNS).where(files.c.content_hash == bindparam("hash"), _LIVE)
-_BY_IDS = select(*_COLUMNS, files.c.file_path, files.c.storage_type).where(
-    files.c.id.in_(bindparam("ids", expanding=True))
-)
+_BY_IDS = select(*_COLUMNS).where(files.c.id.in_(bindparam("ids", expanding=True)))
 
 
 def find(tx: Transaction, content_hash: str) -> FileRecord | None:
@@ -107,7 +105,7 @@ def get_many(tx: Transaction, ids: Iterable[int]) -> dict[int, FileRecord]:
     found: dict[int, FileRecord] = {}
     for chunk in chunks(wanted):
         rows = tx.execute(_BY_IDS, {"ids": chunk})
-        found.update((row.id, _record(row, row.file_path)) for row in rows)
+        found.update((row.id, _record(row)) for row in rows)
     return dict(zip(found, recipes.with_extents(tx, list(found.values())), strict=True))
 
 
@@ -383,7 +381,7 @@ def add_table(tx: Transaction, content_hash: str, size: int, format: str, parts:
     return file_id
 
 
-def _record(row: Row, legacy_path: str | None = None) -> FileRecord:  # type: ignore[type-arg]
+def _record(row: Row) -> FileRecord:  # type: ignore[type-arg]
     return FileRecord(
         id=row.id,
         content_hash=row.content_hash,
@@ -399,7 +397,6 @@ def _record(row: Row, legacy_path: str | None = None) -> FileRecord:  # type: ig
         if row.stored_size is None
         else row.stored_size,
         damage=row.damage,
-        legacy_path=legacy_path,
     )
 
 

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sqlalchemy import delete, exists, select, update
+from sqlalchemy import delete, exists, func, select, update
 
 from dataset_registry.catalog import files as file_rows
 from dataset_registry.catalog import grants, manifests
@@ -24,19 +24,36 @@ from dataset_registry.model.schema import ComponentSchema
 
 @dataclass(frozen=True, slots=True)
 class LegacyFile:
-    """A file that is not in the store: under a path, or inline in the catalog when `path` is None."""
+    """A file that is not in the store: under a path, inline in the catalog, or both, as `storage_type` says. `size` is what the
+    catalog says of it, `inline_size` how many bytes the catalog has (None: it has none)."""
 
     id: int
     path: str | None
     format: str | None
     size: int
+    storage_type: str
+    inline_size: int | None
+
+
+_FILES = select(
+    files.c.id,
+    files.c.file_path,
+    files.c.file_type,
+    files.c.file_size,
+    files.c.storage_type,
+    func.length(files.c.file_data),
+).where(files.c.content_hash.is_(None))
 
 
 def waiting(tx: Transaction) -> list[LegacyFile]:
     """The files that were not adopted yet, oldest first."""
-    query = select(files.c.id, files.c.file_path, files.c.file_type, files.c.file_size)
-    query = query.where(files.c.content_hash.is_(None))
-    return [LegacyFile(*row) for row in tx.execute(query.order_by(files.c.id))]
+    return [LegacyFile(*row) for row in tx.execute(_FILES.order_by(files.c.id))]
+
+
+def find(tx: Transaction, file_id: int) -> LegacyFile | None:
+    """A file that was not adopted yet."""
+    row = tx.execute(_FILES.where(files.c.id == file_id)).one_or_none()
+    return LegacyFile(*row) if row else None
 
 
 def is_waiting(tx: Transaction, file_id: int) -> bool:
@@ -45,8 +62,12 @@ def is_waiting(tx: Transaction, file_id: int) -> bool:
     return tx.execute(query).first() is not None
 
 
-def adopt(tx: Transaction, file_id: int, content_hash: str, size: int, stored: StoredBytes) -> None:
-    """Say that a file's bytes are in the store now, and nowhere else."""
+def adopt(
+    tx: Transaction, file_id: int, content_hash: str, size: int, stored: StoredBytes, *, drop_inline: bool
+) -> None:
+    """Say that a file's bytes are in the store now. Its path and its storage type stay, for a downgrade; its inline bytes go
+    where they are what was stored."""
+    inline = {"file_data": None, "storage_type": "store"} if drop_inline else {}
     tx.execute(
         update(files)
         .where(files.c.id == file_id)
@@ -56,11 +77,14 @@ def adopt(tx: Transaction, file_id: int, content_hash: str, size: int, stored: S
             object_key=stored.key,
             compression_type=stored.compression,
             stored_size=stored.size if stored.size != size else None,
-            storage_type="store",
-            file_data=None,
-            file_path=None,
+            **inline,
         )
     )
+
+
+def give_up(tx: Transaction, file_id: int, content_hash: str, reason: str) -> None:
+    """Say that a file's bytes are lost: it gets a hash that no content has, and is damaged from now on."""
+    tx.execute(update(files).where(files.c.id == file_id).values(content_hash=content_hash, damage=reason))
 
 
 def collapse(tx: Transaction, duplicate: int, kept: int) -> None:

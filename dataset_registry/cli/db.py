@@ -1,6 +1,8 @@
 """Commands about the catalog's tables."""
 
 from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -38,14 +40,27 @@ def upgrade(
 @app.command()
 def downgrade(
     catalog: CatalogOption,
-    revision: Annotated[str, typer.Argument(help="The revision to go back to, or 'base' for an empty database.")],
+    revision: Annotated[str, typer.Argument(help="The revision to go back to, or 'base' for the database before.")],
+    discard: Annotated[
+        str | None, typer.Option(metavar="REVISION", help="The revision once more: lose what it has no place for.")
+    ] = None,
+    export: Annotated[
+        Path | None, typer.Option(help="The file to which lost rows are written first, as lines of JSON.")
+    ] = None,
 ) -> None:
     """Take the tables back to an older revision. Refuses, naming the rows, where that would lose data."""
     from dataset_registry.catalog import Catalog, migrate
 
+    if discard is not None and discard != revision:
+        raise InputError(f"--discard takes the revision to go back to once more: {revision}, not {discard}.")
+    export = export or Path(f"dataset-registry-losses-{datetime.now(UTC):%Y%m%dT%H%M%S}.jsonl")
     with closing(Catalog(catalog)) as opened:
         before = opened.revision()
-        migrate.downgrade(opened, revision)
+        lost = migrate.downgrade(opened, revision, discard=discard, export=export)
+        for loss in lost:
+            say(f"lost: {loss}")
+        if lost:
+            say(f"the lost rows are in {export}")
         say(f"{opened.address}: {before or 'no tables'} -> {opened.revision() or 'no tables'}")
 
 

@@ -245,9 +245,19 @@ def copy(
 def adopt(
     registry: "Registry",
     dry_run: DryRun = False,
+    any_size: Annotated[
+        bool, typer.Option("--any-size", help="Adopt files that have another size than the catalog says, too.")
+    ] = False,
+    give_up: Annotated[
+        list[int] | None,
+        typer.Option(metavar="ID", help="Declare this file lost, if it cannot be read. Can be repeated."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take the files of a legacy catalog into the store: hashed, deduplicated, counted. Can be stopped and repeated."""
+    """Take the files of a legacy catalog into the store: hashed, deduplicated, counted. Can be stopped and repeated.
+
+    Exits with 3 when files are left that could not be adopted; everything else was.
+    """
     plan = registry.adopt(dry_run=True)
     if dry_run:
         if as_json:
@@ -255,12 +265,12 @@ def adopt(
             return
         rows = [["kept inline in the catalog", plan.inline], ["under paths", plan.paths]]
         print_table(["legacy files", "how many"], [*rows, ["of which cannot be read", len(plan.unreadable)]])
-        for number, path in list(plan.unreadable.items())[:20]:
-            say(f"file {number}: {path} cannot be read")
+        for reason in list(plan.unreadable.values())[:20]:
+            say(reason)
         say(f"{size(plan.bytes)} to read")
         return
     with progress() as bars:
-        done = registry.adopt(progress=bars)
+        done = registry.adopt(any_size=any_size, give_up=give_up or (), progress=bars)
     if as_json:
         print_json(asdict(done))
     else:
@@ -268,8 +278,12 @@ def adopt(
             f"{done.files} files adopted, {done.duplicates} of them duplicates; {size(done.bytes)} stored; "
             f"{done.versions} versions have their digest now"
         )
-        for number, reason in done.failed.items():
-            say(f"file {number} could not be read: {reason}", err=True)
+        if done.given_up:
+            say(f"{done.given_up} files are declared lost")
+        for difference in done.differences.values():
+            say(difference, err=True)
+        for reason in done.failed.values():
+            say(f"not adopted: {reason}", err=True)
     if done.failed:
         raise typer.Exit(DAMAGED)
 

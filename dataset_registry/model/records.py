@@ -81,7 +81,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """A stored file. `object_key` is where its bytes are; a legacy file has `legacy_path` or inline bytes instead.
+    """A stored file. `object_key` is where its bytes are; a legacy file has none before it was adopted.
 
     `size` is that of the content, `stored_size` that of the object: less where it is compressed, 0 for a table, whose parts
     are files of their own, and for a recipe, whose bytes are the `extents`. `damage` is what a verification found wrong with
@@ -99,7 +99,6 @@ class FileRecord:
     stored_size: int
     damage: str | None = None
     reference_count: int | None = None
-    legacy_path: str | None = None
     extents: tuple[Extent, ...] = ()
 
 

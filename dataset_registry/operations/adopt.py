@@ -4,18 +4,20 @@ Migrations change the catalog only. This is the step that is given the store. It
 can be stopped and repeated at any time, and everything stays readable meanwhile.
 """
 
-import os
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from io import BytesIO
 from pathlib import Path
 
 from dataset_registry.catalog import Transaction, files, legacy
-from dataset_registry.errors import RegistryError, RetryLater
+from dataset_registry.errors import CorruptionError, NotFound, PermissionDenied, RegistryError, RetryLater
 from dataset_registry.model.manifest import build
 from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.operations import audit
+from dataset_registry.operations import legacy as sources
 from dataset_registry.operations.access import Access, administer
 from dataset_registry.operations.progress import Progress, silent
 from dataset_registry.operations.put import BytesGone, Held, place, put
@@ -25,18 +27,21 @@ from dataset_registry.tabular import formats
 
 @dataclass(frozen=True, slots=True)
 class Adoption:
-    """What an adoption did. `failed` has the files that could not be read, by id, with the reason."""
+    """What an adoption did. `failed` has the files that could not be adopted, by id: which versions have them, why, and what to
+    do. `differences` are adopted files whose row has other bytes beside those that were adopted."""
 
     files: int
     duplicates: int
     bytes: int
     versions: int
     failed: dict[int, str]
+    differences: dict[int, str]
+    given_up: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class AdoptionPlan:
-    """What waits for adoption, by what the catalog says. `unreadable` are paths that are not there or may not be read."""
+    """What waits for adoption, by what the catalog says. `unreadable` are files that cannot be read, by id, with the reason."""
 
     inline: int
     paths: int
@@ -49,30 +54,62 @@ def plan(access: Access) -> AdoptionPlan:
     with access.catalog.read() as tx:
         administer(access, tx)
         waiting = legacy.waiting(tx)
-    paths = [file for file in waiting if file.path is not None]
-    unreadable = {file.id: str(file.path) for file in paths if not os.access(str(file.path), os.R_OK)}
-    return AdoptionPlan(len(waiting) - len(paths), len(paths), sum(file.size for file in waiting), unreadable)
+    paths = [file for file in waiting if not sources.is_inline(file)]
+    unreadable = {}
+    for file in paths:
+        try:
+            found = sources.path_of(file).stat().st_size
+            if found != file.size:
+                raise _other_size(file, found)
+        except RegistryError as error:
+            unreadable[file.id] = _failure(access, file, error)
+    return AdoptionPlan(len(waiting) - len(paths), len(paths), sum(max(file.size, 0) for file in waiting), unreadable)
 
 
-def adopt(access: Access, progress: Progress = silent) -> Adoption:
+def adopt(
+    access: Access,
+    progress: Progress = silent,
+    *,
+    any_size: bool = False,
+    give_up: Collection[int] = (),
+) -> Adoption:
     """Adopt every legacy file, then give every version whose files are all adopted its digest.
 
     A file under a path is not copied where the store can do without: on its own file system, as a clone where that has
-    clones, as a link where nobody may write to the file.
+    clones, as a link where nobody may write to the file. A file that has another size than the catalog says is not adopted,
+    unless `any_size`. Files that cannot be read stay as they are, but for those in `give_up` (their ids): these are declared
+    lost, so that their datasets can be committed to and expire. Raises `NotFound` for an id that does not wait for adoption.
     """
-    adopted = duplicates = size = 0
+    adopted = duplicates = size = lost = 0
     failed: dict[int, str] = {}
+    differences: dict[int, str] = {}
     with access.catalog.read() as tx:
         administer(access, tx)
         waiting = legacy.waiting(tx)
+    if unknown := sorted(set(give_up) - {file.id for file in waiting}):
+        raise NotFound(
+            f"No legacy file {', '.join(map(str, unknown))} waits for adoption. List those that do with: dataset-registry adopt "
+            "--dry-run",
+            files=unknown,
+        )
     for position, file in enumerate(waiting, 1):
         with Spool(access.store.scratch) as spool:
             try:
-                spooled = _spool(access, spool, file)
+                spooled, other = _spool(access, spool, file)
+                if spooled.size != file.size and not any_size:
+                    raise _other_size(file, spooled.size)
+                duplicate = _adopt_file(access, spool, file, spooled, keep_inline=other is not None)
+            except (RetryLater, PermissionDenied):
+                raise
             except (OSError, RegistryError) as error:
-                failed[file.id] = str(error)
+                if file.id in give_up:
+                    access.catalog.write(partial(_give_up, access, file, str(error)))
+                    lost += 1
+                else:
+                    failed[file.id] = _failure(access, file, error)
                 continue
-            duplicate = _adopt_file(access, spool, file, spooled)
+            if other is not None:
+                differences[file.id] = f"{_users(access, file)} (file {file.id}): {other}"
         adopted += 1
         duplicates += duplicate
         size += 0 if duplicate else spooled.size
@@ -85,17 +122,65 @@ def adopt(access: Access, progress: Progress = silent) -> Adoption:
         return versions
 
     versions = access.catalog.write(finish)
-    return Adoption(adopted, duplicates, size, versions, failed)
+    return Adoption(adopted, duplicates, size, versions, failed, differences, lost)
 
 
-def _spool(access: Access, spool: Spool, file: legacy.LegacyFile) -> Spooled:
-    if file.path is not None:
-        return spool.share(Path(file.path))
+def _spool(access: Access, spool: Spool, file: legacy.LegacyFile) -> tuple[Spooled, str | None]:
+    """A file's bytes, from where its row says they are; and in words what else the row has that is not the same."""
+
+    def inline() -> Spooled:
+        with access.catalog.read() as tx:
+            return spool.copy(BytesIO(files.legacy_bytes(tx, file.id)))
+
+    if not sources.is_inline(file):
+        spooled = spool.share(sources.path_of(file))
+        if file.inline_size is None or inline().content_hash == spooled.content_hash:
+            return spooled, None
+        return spooled, f"adopted from {file.path}; its row also has {file.inline_size:,} other bytes, which stay there"
+    spooled = inline()
+    if file.path is None:
+        return spooled, None
+    try:
+        there = sources.path_of(file)
+    except RegistryError:
+        return spooled, None  # what an upload was called
+    if spool.share(there).content_hash == spooled.content_hash:
+        return spooled, None
+    return spooled, f"adopted from the catalog; {Path(str(file.path)).absolute()} has other bytes, and was left alone"
+
+
+def _other_size(file: legacy.LegacyFile, found: int) -> CorruptionError:
+    return CorruptionError(
+        f"it has {found:,} bytes, and the catalog says {file.size:,}. Restore it, or adopt it as it is with --any-size",
+        file=file.id,
+    )
+
+
+def _failure(access: Access, file: legacy.LegacyFile, error: Exception) -> str:
+    """Why a file was not adopted, with the versions that have it and the way out."""
+    where = "inline in the catalog" if sources.is_inline(file) else str(Path(str(file.path)).absolute())
+    return (
+        f"{_users(access, file)} (file {file.id}, {where}): {str(error).rstrip('.')}. If it is lost for good: "
+        f"dataset-registry adopt --give-up {file.id}"
+    )
+
+
+def _users(access: Access, file: legacy.LegacyFile) -> str:
     with access.catalog.read() as tx:
-        return spool.copy(BytesIO(files.legacy_bytes(tx, file.id)))
+        return ", ".join(files.users_of(tx, file.id)[:5]) or "no version"
 
 
-def _adopt_file(access: Access, spool: Spool, file: legacy.LegacyFile, spooled: Spooled) -> bool:
+def _give_up(access: Access, file: legacy.LegacyFile, reason: str, tx: Transaction) -> None:
+    """Declare a file lost. Its hash is one that no content has (personalized, see docs/design/digests.md)."""
+    administer(access, tx)
+    facts = f"{file.id}\n{file.path}\n{file.size}".encode(errors="surrogatepass")
+    content_hash = hashlib.blake2b(facts, digest_size=32, person=b"lost/1").hexdigest()
+    said = f"given up by {access.actor.name} on {datetime.now(UTC):%Y-%m-%d}: {reason}"
+    legacy.give_up(tx, file.id, content_hash, said)
+    audit.note(access, tx, "adopt.give-up", file=file.id, path=file.path, hash=content_hash, reason=reason)
+
+
+def _adopt_file(access: Access, spool: Spool, file: legacy.LegacyFile, spooled: Spooled, *, keep_inline: bool) -> bool:
     """Store one legacy file under the write protocol; True when its content was known, and the row is gone."""
     from dataset_registry.tabular import capture
 
@@ -112,7 +197,7 @@ def _adopt_file(access: Access, spool: Spool, file: legacy.LegacyFile, spooled: 
             partial(administer, access),
         )
         try:
-            return access.catalog.write(partial(_name, file, spooled, format, schema, held))
+            return access.catalog.write(partial(_name, file, spooled, format, schema, held, keep_inline))
         except BytesGone:
             continue
     raise RetryLater("The bytes of a legacy file were collected again and again while it was adopted. Try again.")
@@ -124,6 +209,7 @@ def _name(
     format: str,
     schema: ComponentSchema | None,
     held: Held,
+    keep_inline: bool,
     tx: Transaction,
 ) -> bool:
     """The transaction that lets a legacy row name the stored bytes, or the file that has them already."""
@@ -137,8 +223,14 @@ def _name(
     if known is not None:
         held.discard(tx)
     kept = known.id if known else files.heal(tx, held.stored).get(spooled.content_hash)
+    if kept is not None and keep_inline and file.inline_size is not None:
+        raise CorruptionError(
+            "another file has the same content, and this row has other bytes beside it, which would go"
+        )
     if kept is None:
-        legacy.adopt(tx, file.id, spooled.content_hash, spooled.size, held.stored[spooled.content_hash])
+        stored = held.stored[spooled.content_hash]
+        drop_inline = file.inline_size is not None and not keep_inline
+        legacy.adopt(tx, file.id, spooled.content_hash, spooled.size, stored, drop_inline=drop_inline)
         legacy.describe(tx, file.id, format, schema, capture_of=file.id)
         return False
     legacy.describe(tx, file.id, format, schema, capture_of=kept)

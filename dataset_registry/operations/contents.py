@@ -6,16 +6,17 @@ What a read means (which components, which files, which table) is decided in `re
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from io import SEEK_SET, BufferedReader, BytesIO, RawIOBase
+from io import SEEK_SET, BufferedReader, RawIOBase
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
 from dataset_registry.catalog import Transaction, files, holding, manifests, recipes, versions
-from dataset_registry.errors import CorruptionError, InputError, NotFound, RetryLater, StorageError
+from dataset_registry.errors import CorruptionError, InputError, NotFound, RetryLater
 from dataset_registry.model.parts import TABLE
 from dataset_registry.model.pieces import FileFacts
 from dataset_registry.model.records import ComponentRecord, FileRecord, VersionRecord
 from dataset_registry.model.schema import ComponentSchema
+from dataset_registry.operations import legacy
 from dataset_registry.operations.access import Access, authorize
 from dataset_registry.store import Ranges, new_key
 
@@ -135,13 +136,9 @@ class CatalogContents:
         if file.object_key is not None or file.form == "ranges":
             stream = self._read(version, file, lambda f: opened(self._access, f))
             return checked(stream, str(file.content_hash))
-        if file.legacy_path is not None:
-            try:
-                return Path(file.legacy_path).open("rb")
-            except OSError as error:
-                raise StorageError(f"The legacy file {file.legacy_path} cannot be read: {error.strerror}.") from error
-        with self._access.catalog.read() as tx:
-            return BytesIO(files.legacy_bytes(tx, file.id))
+        if file.damage is not None:
+            _key(file)  # raises
+        return legacy.opened(self._access, file.id)
 
     def uri(self, file: FileRecord) -> str:
         return _uri(self._access, file)

@@ -123,9 +123,11 @@ class Client:
         content = body.model_dump(mode="json", by_alias=True) if isinstance(body, BaseModel) else body
         return self._read(self._ask("POST", path, once=once, json=content, timeout=_timeout(patience)), shape)
 
-    def post_form(self, path: str, shape: type[_Shape], data: Mapping[str, str], files: Mapping[str, Any]) -> _Shape:
+    def post_form(
+        self, path: str, shape: type[_Shape], data: Mapping[str, str], files: Mapping[str, Any], **query: object
+    ) -> _Shape:
         """Send a form with files, once."""
-        return self._read(self._ask("POST", path, once=True, data=data, files=files), shape)
+        return self._read(self._ask("POST", path, once=True, query=query, data=data, files=files), shape)
 
     def patch(self, path: str, shape: type[_Shape], body: Mapping[str, object]) -> _Shape:
         """Change something, once."""

@@ -6,7 +6,6 @@ from io import BytesIO
 from pathlib import Path
 from time import sleep
 from typing import Any, BinaryIO
-from urllib.parse import quote
 
 from pydantic import ValidationError
 
@@ -252,9 +251,8 @@ class RemoteDraft(Draft):
         with ExitStack() as opened:
             files = {part: (part, opened.enter_context(_opened(contents[h]))) for h, part in form.items()}
             data = {"commit": body.model_dump_json(by_alias=True)}
-            if isinstance(self._dataset, NewDataset):
-                path += f"?dataset_name={quote(self._dataset.name, safe='')}"
-            return self._client.post_form(path, CommitShape, data, files).result()
+            query = {"dataset_name": self._dataset.name} if isinstance(self._dataset, NewDataset) else {}
+            return self._client.post_form(path, CommitShape, data, files, **query).result()
 
     def _request(self, options: CommitOptions, places: dict[str, ContentIn]) -> CommitIn:
         change = self._change

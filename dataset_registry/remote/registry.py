@@ -325,12 +325,15 @@ class RemoteRegistry(Registry):
             "catalogs and stores.",
         )
 
-    def adopt(self, *, dry_run: bool = False, progress: Progress = silent) -> AdoptionPlan | Adoption:  # type: ignore[override]
+    def adopt(  # type: ignore[override]
+        self, *, dry_run: bool = False, any_size: bool = False, give_up: Sequence[int] = (), progress: Progress = silent
+    ) -> AdoptionPlan | Adoption:
         if dry_run:
             plan = self._client.post("adopt/plan", AdoptionPlanShape, {}, once=False)
             return AdoptionPlan(plan.inline, plan.paths, plan.bytes, plan.unreadable)
-        done = self._client.post("adopt/apply", AdoptionShape, {}, patience=None)
-        return Adoption(done.files, done.duplicates, done.bytes, done.versions, done.failed)
+        body = {"any_size": any_size, "give_up": list(give_up)}
+        done = self._client.post("adopt/apply", AdoptionShape, body, patience=None)
+        return Adoption(**done.model_dump())
 
 
 def _rule(rule: Rule) -> dict[str, object]:

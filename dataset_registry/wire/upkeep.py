@@ -241,12 +241,22 @@ class CollectedShape(Shape):
     bytes: int
 
 
+class AdoptIn(Request):
+    """`any_size` adopts files that have another size than the catalog says; those of `give_up` are declared lost where they
+    cannot be read."""
+
+    any_size: bool = False
+    give_up: list[int] = Field(default_factory=list, max_length=100_000)
+
+
 class AdoptionShape(Shape):
     files: int
     duplicates: int
     bytes: int
     versions: int
     failed: dict[int, str]
+    differences: dict[int, str] = Field(default_factory=dict)
+    given_up: int = 0
 
 
 class AdoptionPlanShape(Shape):

@@ -4,7 +4,9 @@ Where its tables exist already, `dataset-registry db upgrade` records this revis
 """
 
 import sqlalchemy as sa
-from alembic import op
+from alembic import context, op
+
+from dataset_registry.catalog.losses import lose
 
 revision = "0001"
 down_revision = None
@@ -66,6 +68,19 @@ def upgrade() -> None:
     )
 
 
+LOST = {
+    "versions": "SELECT d.name || '@v' || v.version_number AS version, v.* FROM dataset_versions v "
+    "JOIN datasets d ON d.id = v.dataset_id ORDER BY d.name, v.version_number",
+    "files": "SELECT 'file ' || f.id AS file, f.* FROM files f ORDER BY f.id",
+    "datasets": "SELECT name, id, description, created_at FROM datasets ORDER BY id",
+    "users": "SELECT username, id, email, created_at FROM users ORDER BY id",
+}
+
+
 def downgrade() -> None:
+    if context.config.attributes.get("taken_over"):
+        return  # its tables were there before this package, and stay
+    for what, query in LOST.items():
+        lose(revision, what, query)
     for table in ("dataset_versions", "files", "datasets", "users"):
         op.drop_table(table)

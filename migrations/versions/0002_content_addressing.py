@@ -7,10 +7,18 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
+from dataset_registry.catalog.losses import lose
+
 revision = "0002"
 down_revision = "0001"
 
 JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+
+
+LOST = """
+    SELECT 'file ' || id AS file, content_hash, compression_type, metadata, storage_type, file_path FROM files
+    WHERE content_hash IS NOT NULL OR compression_type IS NOT NULL OR metadata IS NOT NULL ORDER BY id
+"""
 
 
 def upgrade() -> None:
@@ -25,6 +33,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    lose(revision, "hashes, compression and metadata of files", LOST)
     op.drop_index("idx_files_content_hash", "files")
     for column in ("metadata", "compression_type", "reference_count", "content_hash"):
         op.drop_column("files", column)

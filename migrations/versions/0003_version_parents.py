@@ -3,8 +3,27 @@
 import sqlalchemy as sa
 from alembic import op
 
+from dataset_registry.catalog.losses import lose
+
 revision = "0003"
 down_revision = "0002"
+
+
+TEXTS = """
+    SELECT d.name || '@v' || v.version_number AS version, v.message, v.overlay_file_id
+    FROM dataset_versions v JOIN datasets d ON d.id = v.dataset_id
+    WHERE v.message IS NOT NULL OR v.overlay_file_id IS NOT NULL ORDER BY d.name, v.version_number
+"""
+PARENTS = """
+    SELECT * FROM (
+        SELECT d.name || '@v' || v.version_number AS version, v.parent_version_id, (
+                   SELECT p.id FROM dataset_versions p
+                   WHERE p.dataset_id = v.dataset_id AND p.version_number < v.version_number
+                   ORDER BY p.version_number DESC LIMIT 1
+               ) AS version_before
+        FROM dataset_versions v JOIN datasets d ON d.id = v.dataset_id
+    ) found WHERE COALESCE(parent_version_id, 0) <> COALESCE(version_before, 0) ORDER BY version
+"""
 
 
 def upgrade() -> None:
@@ -29,6 +48,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    lose(revision, "messages and overlays of versions", TEXTS)
+    lose(revision, "parents of versions that are not the version before", PARENTS)
     with op.batch_alter_table("dataset_versions", table_kwargs={"sqlite_autoincrement": True}) as batch:
         batch.drop_constraint("fk_dataset_versions_parent_version_id", type_="foreignkey")
         batch.drop_constraint("fk_dataset_versions_overlay_file_id", type_="foreignkey")

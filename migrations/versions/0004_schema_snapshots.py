@@ -4,10 +4,19 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
+from dataset_registry.catalog.losses import lose
+
 revision = "0004"
 down_revision = "0003"
 
 JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+
+
+LOST = """
+    SELECT d.name || '@v' || v.version_number AS version, s.id, s.schema_json, s.created_at FROM dataset_schema_versions s
+    JOIN dataset_versions v ON v.id = s.dataset_version_id JOIN datasets d ON d.id = v.dataset_id
+    ORDER BY d.name, v.version_number, s.id
+"""
 
 
 def upgrade() -> None:
@@ -29,4 +38,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    lose(revision, "schema snapshots of versions", LOST)
     op.drop_table("dataset_schema_versions")

@@ -7,10 +7,30 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
+from dataset_registry.catalog.losses import discard_versions, lose
+
 revision = "0005"
 down_revision = "0004"
 
 JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+
+
+EMPTY = "NOT EXISTS (SELECT 1 FROM dataset_version_files f WHERE f.version_id = v.id)"
+VERSIONS = f"""
+    SELECT d.name || '@v' || v.version_number AS version, v.* FROM dataset_versions v JOIN datasets d ON d.id = v.dataset_id
+    WHERE {EMPTY} ORDER BY d.name, v.version_number
+"""
+# The file that a version keeps: that of its component `data`, else of the first one.
+FIRST = """
+    SELECT f.file_id FROM dataset_version_files f WHERE f.version_id = {version}
+    ORDER BY CASE WHEN f.component_name = 'data' THEN 0 ELSE 1 END, f.component_name, f.component_index LIMIT 1
+"""
+COMPONENTS = """
+    SELECT d.name || '@v' || v.version_number AS version, f.* FROM dataset_version_files f
+    JOIN dataset_versions v ON v.id = f.version_id JOIN datasets d ON d.id = v.dataset_id
+    WHERE f.component_name <> 'data' OR f.component_type <> 'data' OR f.component_index <> 0 OR f.metadata IS NOT NULL
+    ORDER BY d.name, v.version_number, f.component_name, f.component_index
+"""
 
 
 def upgrade() -> None:
@@ -40,35 +60,12 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    lost = (
-        op.get_bind()
-        .execute(
-            sa.text(
-                """
-                SELECT d.name, v.version_number, count(f.file_id)
-                FROM dataset_versions v JOIN datasets d ON d.id = v.dataset_id
-                LEFT JOIN dataset_version_files f ON f.version_id = v.id
-                GROUP BY d.name, v.version_number, v.id
-                HAVING count(f.file_id) <> 1 OR min(f.component_name) <> 'data' OR min(f.component_type) <> 'data'
-                    OR min(f.component_index) <> 0 OR count(f.metadata) > 0
-                ORDER BY d.name, v.version_number
-                """
-            )
-        )
-        .all()
-    )
-    if lost:
-        named = ", ".join(f"{name}@v{number} ({count} components)" for name, number, count in lost[:20])
-        raise RuntimeError(
-            f"Revision 0004 keeps one file per version, named 'data'; this would lose components of {len(lost)} versions: "
-            f"{named}. Delete those versions, or stay at revision 0005."
-        )
+    lose(revision, "versions without a component", VERSIONS)
+    discard_versions(op.get_bind(), EMPTY)
+    lose(revision, "components that are not a version's only one, 'data' without metadata", COMPONENTS)
     with op.batch_alter_table("dataset_versions", table_kwargs={"sqlite_autoincrement": True}) as batch:
         batch.add_column(sa.Column("file_id", sa.Integer))
-    op.execute(
-        "UPDATE dataset_versions SET file_id = "
-        "(SELECT f.file_id FROM dataset_version_files f WHERE f.version_id = dataset_versions.id)"
-    )
+    op.execute(f"UPDATE dataset_versions SET file_id = ({FIRST.format(version='dataset_versions.id')})")
     with op.batch_alter_table("dataset_versions", table_kwargs={"sqlite_autoincrement": True}) as batch:
         batch.alter_column("file_id", existing_type=sa.Integer, nullable=False)
         batch.create_foreign_key("fk_dataset_versions_file_id", "files", ["file_id"], ["id"])

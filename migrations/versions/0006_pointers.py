@@ -6,6 +6,8 @@ A tag may be deleted; the trigger then retires its name, and another one refuses
 import sqlalchemy as sa
 from alembic import op
 
+from dataset_registry.catalog.losses import lose
+
 revision = "0006"
 down_revision = "0005"
 
@@ -70,6 +72,19 @@ POSTGRESQL = [
 ]
 
 
+POINTERS = """
+    SELECT d.name || '@' || p.pointer_name AS pointer, v.version_number, p.* FROM dataset_pointers p
+    JOIN datasets d ON d.id = p.dataset_id JOIN dataset_versions v ON v.id = p.dataset_version_id
+    WHERE p.is_tag OR p.pointer_name <> 'main' OR v.version_number <> (
+        SELECT max(n.version_number) FROM dataset_versions n WHERE n.dataset_id = p.dataset_id)
+    ORDER BY d.name, p.pointer_name
+"""
+RETIRED = """
+    SELECT d.name || '@' || r.pointer_name AS pointer, r.* FROM retired_tags r JOIN datasets d ON d.id = r.dataset_id
+    ORDER BY d.name, r.pointer_name
+"""
+
+
 def upgrade() -> None:
     op.create_table(
         "dataset_pointers",
@@ -121,6 +136,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    lose(revision, "branches and tags beside a main at the newest version", POINTERS)
+    lose(revision, "names of deleted tags, which must not be reused", RETIRED)
     drop_tag_triggers()
     op.drop_table("dataset_pointers")
     op.drop_table("retired_tags")

@@ -3,8 +3,15 @@
 import sqlalchemy as sa
 from alembic import op
 
+from dataset_registry.catalog.losses import lose
+
 revision = "0007"
 down_revision = "0006"
+
+
+LOST = """
+    SELECT u.username, p.* FROM permissions p JOIN users u ON u.id = p.user_id ORDER BY p.id
+"""
 
 
 def upgrade() -> None:
@@ -32,4 +39,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    lose(revision, "grants", LOST)
     op.drop_table("permissions")

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
+from dataset_registry.catalog.losses import discard_versions, lose
 from dataset_registry.model.manifest import Entry, build, canonical_json
 
 revision = "0008"
@@ -78,10 +79,36 @@ def upgrade() -> None:
     op.execute(
         "UPDATE files SET object_key = file_path, file_path = NULL WHERE storage_type = 'store' AND content_hash IS NOT NULL"
     )
-    op.execute("UPDATE files SET storage_type = 'filesystem' WHERE content_hash IS NULL AND file_path IS NOT NULL")
+    restore_keys()
     write_manifests(versions, schemas)
     for name, query in VIEWS.items():
         op.execute(f"CREATE VIEW {name} AS {query}")
+
+
+FILES = sa.table("files", sa.column("id", sa.Integer), sa.column("object_key", sa.String), sa.column("metadata", JSON))
+OBJECT_KEY = "object_key"
+
+
+def keep_keys() -> None:
+    """Note in the metadata of adopted files, which have their own path back, what their object is called in the store."""
+    adopted = sa.text(
+        "SELECT id, object_key, metadata FROM files WHERE storage_type <> 'store' AND object_key IS NOT NULL"
+    )
+    for row in op.get_bind().execute(
+        adopted.columns(sa.column("id"), sa.column("object_key"), sa.column("metadata", JSON))
+    ):
+        noted = {**(row.metadata or {}), OBJECT_KEY: row.object_key}
+        op.get_bind().execute(sa.update(FILES).where(FILES.c.id == row.id).values(metadata=noted))
+
+
+def restore_keys() -> None:
+    """What `keep_keys` noted, after a downgrade."""
+    noted = sa.text("SELECT id, metadata FROM files WHERE storage_type <> 'store' AND metadata IS NOT NULL")
+    for row in op.get_bind().execute(noted.columns(sa.column("id"), sa.column("metadata", JSON))):
+        if isinstance(row.metadata, dict) and OBJECT_KEY in row.metadata:
+            key = row.metadata.pop(OBJECT_KEY)
+            values = {"object_key": key, "metadata": row.metadata or sa.null()}
+            op.get_bind().execute(sa.update(FILES).where(FILES.c.id == row.id).values(values))
 
 
 def create_tables() -> None:
@@ -317,31 +344,37 @@ def write_manifests(
                 )
 
 
+LOST = {
+    "ids that versions have everywhere": "SELECT d.name || '@v' || v.version_number AS version, v.uuid FROM dataset_versions v "
+    "JOIN datasets d ON d.id = v.dataset_id WHERE v.uuid IS NOT NULL ORDER BY d.name, v.version_number",
+    "second parents of merges": "SELECT d.name || '@v' || v.version_number AS version, p.* FROM version_parents p "
+    "JOIN dataset_versions v ON v.id = p.version_id JOIN datasets d ON d.id = v.dataset_id ORDER BY d.name, v.version_number",
+    "formats of components whose files have another": "SELECT d.name || '@v' || v.version_number AS version, c.component_name, "
+    "c.component_index, c.format FROM dataset_version_files c JOIN files f ON f.id = c.file_id "
+    "JOIN dataset_versions v ON v.id = c.version_id JOIN datasets d ON d.id = v.dataset_id "
+    "WHERE c.format <> COALESCE(f.file_type, 'binary') AND f.form = 'whole' ORDER BY d.name, v.version_number",
+}
+TABLES = """
+    SELECT c.version_id FROM dataset_version_files c JOIN files f ON f.id = c.file_id WHERE f.form <> 'whole'
+"""
+VERSIONS = """
+    SELECT d.name || '@v' || v.version_number AS version, v.*, c.component_name, f.content_hash, f.file_size
+    FROM dataset_version_files c JOIN files f ON f.id = c.file_id JOIN dataset_versions v ON v.id = c.version_id
+    JOIN datasets d ON d.id = v.dataset_id WHERE f.form <> 'whole' ORDER BY d.name, v.version_number, c.component_name
+"""
+PARTS = """
+    SELECT t.content_hash AS of_table, p.position, f.content_hash, f.object_key, p.row_count FROM file_parts p
+    JOIN files t ON t.id = p.file_id JOIN files f ON f.id = p.part_id ORDER BY p.file_id, p.position
+"""
+
+
 def downgrade() -> None:
     connection = op.get_bind()
-    refuse(
-        "second parents of merges",
-        """
-        SELECT d.name, v.version_number FROM version_parents p JOIN dataset_versions v ON v.id = p.version_id
-        JOIN datasets d ON d.id = v.dataset_id ORDER BY d.name, v.version_number
-        """,
-    )
-    refuse(
-        "tables kept as lists of parts",
-        """
-        SELECT DISTINCT d.name, v.version_number FROM dataset_version_files c JOIN files f ON f.id = c.file_id
-        JOIN dataset_versions v ON v.id = c.version_id JOIN datasets d ON d.id = v.dataset_id
-        WHERE f.form <> 'whole' ORDER BY d.name, v.version_number
-        """,
-    )
-    refuse(
-        "a format of its own for a component whose file has another",
-        """
-        SELECT DISTINCT d.name, v.version_number FROM dataset_version_files c JOIN files f ON f.id = c.file_id
-        JOIN dataset_versions v ON v.id = c.version_id JOIN datasets d ON d.id = v.dataset_id
-        WHERE c.format <> COALESCE(f.file_type, 'binary') ORDER BY d.name, v.version_number
-        """,
-    )
+    lose(revision, "versions with tables that are stored as lists of parts", VERSIONS)
+    lose(revision, "lists of parts", PARTS)
+    discard_versions(connection, f"v.id IN ({TABLES})")
+    for what, query in LOST.items():
+        lose(revision, what, query)
     components = connection.execute(
         sa.text(
             """
@@ -381,23 +414,14 @@ def downgrade() -> None:
     ):
         op.drop_table(table)
     op.execute("DELETE FROM files WHERE form <> 'whole'")  # tables that no version names; their parts stay
-    op.execute("UPDATE files SET file_path = object_key WHERE storage_type = 'store'")
+    op.execute("UPDATE files SET file_path = object_key WHERE storage_type = 'store' AND file_path IS NULL")
+    keep_keys()
     with op.batch_alter_table("files", table_kwargs={"sqlite_autoincrement": True}) as batch:
         batch.drop_constraint("uq_files_object_key", type_="unique")
         batch.drop_column("object_key")
         batch.drop_column("form")
         batch.add_column(sa.Column("reference_count", sa.BigInteger, nullable=False, server_default=sa.text("0")))
     recreate_version_files(components, snapshots)
-
-
-def refuse(what: str, query: str) -> None:
-    lost = op.get_bind().execute(sa.text(query)).all()
-    if lost:
-        named = ", ".join(f"{name}@v{number}" for name, number in lost[:20])
-        raise RuntimeError(
-            f"Revision 0007 has no place for {what}; this would lose those of {len(lost)} versions: {named}. "
-            "Delete those versions, or stay at revision 0008."
-        )
 
 
 def exact(metadata: str) -> Any:

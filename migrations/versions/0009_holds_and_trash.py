@@ -3,10 +3,29 @@
 import sqlalchemy as sa
 from alembic import op
 
+from dataset_registry.catalog.losses import lose
+
 revision = "0009"
 down_revision = "0008"
 
 NOW = sa.text("CURRENT_TIMESTAMP")
+
+
+LOST = {
+    "uploads under way": "SELECT content_hash, object_key, expires_at FROM uploads ORDER BY content_hash",
+    "objects in the trash, which stay in the store": "SELECT object_key, created_at FROM trash ORDER BY object_key",
+    "registry-wide branches": "SELECT name, source, created_at FROM registry_branches ORDER BY id",
+    "creators of datasets": """
+        SELECT d.name, u.username FROM datasets d JOIN users u ON u.id = d.created_by WHERE d.created_by <> COALESCE((
+            SELECT v.uploaded_by FROM dataset_versions v WHERE v.dataset_id = d.id ORDER BY v.version_number LIMIT 1), 0)
+        ORDER BY d.name
+    """,
+    "counters of version numbers, of which the last are deleted": """
+        SELECT d.name, d.last_version_number FROM datasets d WHERE d.last_version_number <> COALESCE(
+            (SELECT max(v.version_number) FROM dataset_versions v WHERE v.dataset_id = d.id), 0)
+        ORDER BY d.name
+    """,
+}
 
 
 def upgrade() -> None:
@@ -52,6 +71,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    for what, query in LOST.items():
+        lose(revision, what, query)
     with op.batch_alter_table("datasets", table_kwargs={"sqlite_autoincrement": True}) as batch:
         batch.drop_constraint("fk_datasets_created_by", type_="foreignkey")
         batch.drop_column("last_version_number")

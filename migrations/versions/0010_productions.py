@@ -4,10 +4,23 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
+from dataset_registry.catalog.losses import lose
+
 revision = "0010"
 down_revision = "0009"
 
 JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+
+
+PRODUCTIONS = """
+    SELECT d.name || '@v' || v.version_number AS version, p.* FROM productions p JOIN dataset_versions v ON v.id = p.version_id
+    JOIN datasets d ON d.id = v.dataset_id ORDER BY p.id
+"""
+INPUTS = """
+    SELECT d.name || '@v' || v.version_number AS version, i.*
+    FROM production_inputs i JOIN productions p ON p.id = i.production_id
+    JOIN dataset_versions v ON v.id = p.version_id JOIN datasets d ON d.id = v.dataset_id ORDER BY i.production_id, i.position
+"""
 
 
 def upgrade() -> None:
@@ -59,5 +72,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    lose(revision, "productions of versions", PRODUCTIONS)
+    lose(revision, "inputs of productions", INPUTS)
     op.drop_table("production_inputs")
     op.drop_table("productions")

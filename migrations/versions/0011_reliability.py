@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from dataset_registry.catalog.losses import discard_versions, lose
+
 revision = "0011"
 down_revision = "0010"
 
@@ -22,16 +24,53 @@ def upgrade() -> None:
     op.create_index("idx_version_reads_version_id", "version_reads", ["version_id"])
 
 
+COMPRESSED = """
+    SELECT c.version_id FROM dataset_version_files c JOIN files f ON f.id = c.file_id WHERE f.stored_size IS NOT NULL
+    UNION SELECT c.version_id FROM dataset_version_files c JOIN file_parts p ON p.file_id = c.file_id
+    JOIN files f ON f.id = p.part_id WHERE f.stored_size IS NOT NULL
+"""
+VERSIONS = f"""
+    SELECT d.name || '@v' || v.version_number AS version, v.* FROM dataset_versions v JOIN datasets d ON d.id = v.dataset_id
+    WHERE v.id IN ({COMPRESSED}) ORDER BY d.name, v.version_number
+"""
+LOST = {
+    "compressed files": "SELECT 'file ' || id AS file, content_hash, object_key, compression_type, file_size, stored_size "
+    "FROM files WHERE stored_size IS NOT NULL ORDER BY id",
+    "marks of damaged files": "SELECT 'file ' || id AS file, content_hash, damage FROM files WHERE damage IS NOT NULL "
+    "ORDER BY id",
+    "origins of copied versions": "SELECT d.name || '@v' || v.version_number AS version, v.origin FROM dataset_versions v "
+    "JOIN datasets d ON d.id = v.dataset_id WHERE v.origin IS NOT NULL ORDER BY d.name, v.version_number",
+    "notes of what runs are reading": "SELECT run_id, version_id, read_at FROM version_reads ORDER BY run_id, version_id",
+    "dates until which objects stay in the trash": "SELECT object_key, keep_until FROM trash "
+    "WHERE keep_until IS NOT NULL ORDER BY object_key",
+}
+
+
 def downgrade() -> None:
-    compressed = op.get_bind().execute(
-        sa.text("SELECT content_hash FROM files WHERE stored_size IS NOT NULL ORDER BY id")
+    connection = op.get_bind()
+    lose(
+        revision,
+        "versions with compressed files (a copy without compression keeps them: dataset-registry copy)",
+        VERSIONS,
     )
-    if lost := [row[0] for row in compressed]:
-        raise RuntimeError(
-            f"Revision 0010 cannot read compressed files, of which there are {len(lost)}: "
-            f"{', '.join(hash[:12] for hash in lost[:20])}. Copy the registry without compression first "
-            "(dataset-registry copy), or stay at revision 0011."
-        )
+    discard_versions(connection, f"v.id IN ({COMPRESSED})")
+    for what, query in LOST.items():
+        lose(revision, what, query)
+    op.execute(
+        "DELETE FROM file_parts WHERE file_id IN "
+        "(SELECT p.file_id FROM file_parts p JOIN files f ON f.id = p.part_id WHERE f.stored_size IS NOT NULL)"
+    )
+    op.execute("DELETE FROM files WHERE form = 'parts' AND id NOT IN (SELECT file_id FROM file_parts)")
+    op.execute("DELETE FROM file_captures WHERE file_id IN (SELECT id FROM files WHERE stored_size IS NOT NULL)")
+    op.execute(
+        "DELETE FROM permissions WHERE resource_type = 'file' AND resource_id IN "
+        "(SELECT id FROM files WHERE stored_size IS NOT NULL)"
+    )
+    op.execute(
+        "UPDATE dataset_versions SET overlay_file_id = NULL WHERE overlay_file_id IN "
+        "(SELECT id FROM files WHERE stored_size IS NOT NULL)"
+    )
+    op.execute("DELETE FROM files WHERE stored_size IS NOT NULL")
     op.drop_table("version_reads")
     op.drop_column("dataset_versions", "origin")
     op.drop_column("trash", "keep_until")

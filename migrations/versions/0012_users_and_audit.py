@@ -7,6 +7,8 @@ row of `users`, a prefix has a row of its own. The audit log is append-only by t
 import sqlalchemy as sa
 from alembic import op
 
+from dataset_registry.catalog.losses import lose
+
 revision = "0012"
 down_revision = "0011"
 
@@ -92,20 +94,31 @@ def upgrade() -> None:
         _create_audit_log()
 
 
+LOST = {
+    "users with a role, and groups": "SELECT username, kind, role, disabled_at FROM users "
+    "WHERE kind IS NOT NULL OR role IS NOT NULL OR disabled_at IS NOT NULL ORDER BY id",
+    "members of groups": "SELECT g.username AS group_name, u.username FROM group_members m "
+    "JOIN users g ON g.id = m.group_id JOIN users u ON u.id = m.user_id ORDER BY g.username, u.username",
+    "grants on prefixes or to groups": "SELECT u.username, n.prefix, p.* FROM permissions p "
+    "LEFT JOIN users u ON u.id = p.user_id LEFT JOIN name_prefixes n ON n.id = p.resource_id AND p.resource_type = 'prefix' "
+    "WHERE p.resource_type = 'prefix' OR u.kind = 'group' ORDER BY p.id",
+    "tokens, which open nothing any longer": "SELECT u.username, t.* FROM tokens t "
+    "JOIN users u ON u.id = t.user_id ORDER BY t.id",
+    "protected branches": "SELECT p.branch_name, p.* FROM protected_branches p ORDER BY p.id",
+    "those who may move protected branches": "SELECT u.username, p.* FROM protected_branch_users p "
+    "JOIN users u ON u.id = p.user_id ORDER BY p.protection_id, p.user_id",
+    "answers to requests that may be repeated": "SELECT request_key, user_id, status, created_at FROM answered_requests "
+    "ORDER BY created_at",
+}
+
+
 def downgrade() -> None:
     connection = op.get_bind()
-    prefixes = "SELECT count(*) FROM permissions p LEFT JOIN users u ON u.id = p.user_id"
-    found = {
-        "users with a role, or groups": "SELECT count(*) FROM users WHERE kind IS NOT NULL",
-        "grants on prefixes or to groups": f"{prefixes} WHERE p.resource_type = 'prefix' OR u.kind = 'group'",
-        "protected branches": "SELECT count(*) FROM protected_branches",
-    }
-    counts = {what: connection.execute(sa.text(query)).scalar() for what, query in found.items()}
-    if lost := [f"{count} {what}" for what, count in counts.items() if count]:
-        raise RuntimeError(
-            f"Revision 0011 has no place for {', '.join(lost)}: everybody could do everything again. Stay at revision 0012, "
-            "or remove them first."
-        )
+    for what, query in LOST.items():
+        lose(revision, what, query)
+    op.execute(
+        "DELETE FROM permissions WHERE resource_type = 'prefix' OR user_id IN (SELECT id FROM users WHERE kind = 'group')"
+    )
     if not connection.execute(sa.text("SELECT count(*) FROM audit_log")).scalar():
         _drop_audit_log()  # a log that says something stays where it is, for when the catalog comes back
     for table in (

@@ -6,6 +6,8 @@ The view `file_info` counts a recipe as a reference of each file whose object it
 import sqlalchemy as sa
 from alembic import op
 
+from dataset_registry.catalog.losses import discard_versions, lose
+
 revision = "0013"
 down_revision = "0012"
 
@@ -43,14 +45,39 @@ def upgrade() -> None:
     op.execute(f"CREATE VIEW file_info AS {BEFORE} + {RECIPES} AS reference_count FROM files f")
 
 
+RECIPES_OF = """
+    SELECT c.version_id FROM dataset_version_files c JOIN files f ON f.id = c.file_id WHERE f.form IN ('ranges', 'pack')
+    UNION SELECT c.version_id FROM dataset_version_files c JOIN file_parts p ON p.file_id = c.file_id
+    JOIN files f ON f.id = p.part_id WHERE f.form IN ('ranges', 'pack')
+"""
+VERSIONS = f"""
+    SELECT d.name || '@v' || v.version_number AS version, v.* FROM dataset_versions v JOIN datasets d ON d.id = v.dataset_id
+    WHERE v.id IN ({RECIPES_OF}) ORDER BY d.name, v.version_number
+"""
+LOST = {
+    "files that are stored as ranges of objects": "SELECT 'file ' || f.id AS file, f.content_hash, r.position, "
+    "o.object_key, r.object_offset, r.byte_count FROM files f JOIN file_ranges r ON r.file_id = f.id "
+    "JOIN files o ON o.id = r.object_id ORDER BY f.id, r.position",
+    "assembled objects, which stay in the store": "SELECT object_key, file_id, expires_at FROM assembled_files "
+    "ORDER BY object_key",
+}
+GONE = "SELECT id FROM files WHERE form IN ('ranges', 'pack')"
+
+
 def downgrade() -> None:
-    query = sa.text("SELECT id, content_hash FROM files WHERE form = 'ranges' ORDER BY id")
-    if recipes := op.get_bind().execute(query).all():
-        named = ", ".join(f"{file_id} ({content_hash[:12]})" for file_id, content_hash in recipes[:10])
-        raise RuntimeError(
-            f"Revision 0012 has no place for {len(recipes)} files that are kept as ranges of objects: {named}. Stay at revision "
-            "0013, or copy the registry with the package that has revision 0012."
-        )
+    connection = op.get_bind()
+    lose(revision, "versions with files that are stored as ranges of objects", VERSIONS)
+    for what, query in LOST.items():
+        lose(revision, what, query)
+    discard_versions(connection, f"v.id IN ({RECIPES_OF})")
+    op.execute(f"DELETE FROM file_parts WHERE file_id IN (SELECT file_id FROM file_parts WHERE part_id IN ({GONE}))")
+    op.execute("DELETE FROM files WHERE form = 'parts' AND id NOT IN (SELECT file_id FROM file_parts)")
+    op.execute("DELETE FROM file_ranges")
+    op.execute("DELETE FROM assembled_files")
+    op.execute(f"DELETE FROM file_captures WHERE file_id IN ({GONE})")
+    op.execute(f"DELETE FROM permissions WHERE resource_type = 'file' AND resource_id IN ({GONE})")
+    op.execute(f"UPDATE dataset_versions SET overlay_file_id = NULL WHERE overlay_file_id IN ({GONE})")
+    op.execute("DELETE FROM files WHERE form IN ('ranges', 'pack')")
     op.execute("DROP VIEW file_info")
     op.execute(f"CREATE VIEW file_info AS {BEFORE} AS reference_count FROM files f")
     op.drop_table("assembled_files")

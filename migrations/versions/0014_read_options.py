@@ -7,6 +7,8 @@ been captured by two rules: each version keeps the schema, and the statistics, t
 import sqlalchemy as sa
 from alembic import op
 
+from dataset_registry.catalog.losses import discard_versions, lose
+
 revision = "0014"
 down_revision = "0013"
 
@@ -27,9 +29,10 @@ DEPENDENT_VIEWS = {
     """,
 }
 VERSIONS = """
-    SELECT DISTINCT d.name, v.version_number FROM dataset_version_files c
+    SELECT d.name || '@v' || v.version_number AS version, v.*, c.component_name, c.component_index, c.format
+    FROM dataset_version_files c
     JOIN dataset_versions v ON v.id = c.version_id JOIN datasets d ON d.id = v.dataset_id
-    WHERE {condition} ORDER BY d.name, v.version_number
+    WHERE {condition} ORDER BY d.name, v.version_number, c.component_name
 """
 LONG = "length(c.format) > 50"
 TWICE = """
@@ -48,23 +51,21 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    refuse("formats of more than 50 characters, with their read options,", LONG)
-    refuse("a schema by each of two rules", TWICE)
+    for what, condition in (
+        ("formats of more than 50 characters, with their read options", LONG),
+        ("two captures", TWICE),
+    ):
+        lose(revision, f"versions whose components have {what}", VERSIONS.format(condition=condition))
+        discard_versions(op.get_bind(), f"v.id IN (SELECT c.version_id FROM dataset_version_files c WHERE {condition})")
+    op.execute(
+        "DELETE FROM file_captures WHERE schema_id > (SELECT min(x.schema_id) FROM file_captures x "
+        "WHERE x.file_id = file_captures.file_id AND x.format = file_captures.format)"
+    )
     op.execute("DELETE FROM file_captures WHERE length(format) > 50")  # of files that no version has
     with op.batch_alter_table("file_captures", recreate="always" if is_sqlite() else "auto") as batch:
         batch.drop_constraint("pk_file_captures", type_="primary")
         batch.create_primary_key("pk_file_captures", ["file_id", "format"])
     alter_formats(sa.String(50))
-
-
-def refuse(what: str, condition: str) -> None:
-    """Raise `RuntimeError` with the versions that have what revision 0013 has no place for."""
-    if found := op.get_bind().execute(sa.text(VERSIONS.format(condition=condition))).all():
-        named = ", ".join(f"{name}@v{number}" for name, number in found[:20])
-        raise RuntimeError(
-            f"Revision 0013 has no place for {what} of {len(found)} versions: {named}. Stay at revision 0014, or delete these "
-            "versions first."
-        )
 
 
 def is_sqlite() -> bool:

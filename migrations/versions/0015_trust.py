@@ -4,6 +4,8 @@ store, and whether it is frozen; the name of a deleted tag is refused to branche
 import sqlalchemy as sa
 from alembic import op
 
+from dataset_registry.catalog.losses import lose
+
 revision = "0015"
 down_revision = "0014"
 
@@ -62,7 +64,18 @@ def upgrade() -> None:
         )
 
 
+LOST = {
+    "notes of readers": "SELECT run_id, version_id, reader_id, read_at, first_read_at FROM version_reads "
+    "WHERE reader_id IS NOT NULL ORDER BY run_id, version_id",
+    "datasets of inputs whose versions are gone": "SELECT dataset_name, production_id, position, dataset_id, version_uuid "
+    "FROM production_inputs WHERE version_id IS NULL AND (dataset_id IS NOT NULL OR version_uuid IS NOT NULL) "
+    "ORDER BY production_id, position",
+}
+
+
 def downgrade() -> None:
+    for what, query in LOST.items():
+        lose(revision, what, query)
     if not op.get_bind().execute(sa.text("SELECT count(*) FROM registry_settings")).scalar():
         op.drop_table("registry_settings")  # one that knows its store stays, for when the catalog comes back
     op.drop_index("idx_version_reads_reader_id", "version_reads")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ from sqlalchemy import inspect, text
 
 from dataset_registry.catalog import Catalog, migrate
 from dataset_registry.catalog.engine import REVISION_TABLE
+from dataset_registry.catalog.losses import Loss
 from dataset_registry.version import Version
 
 REVISIONS = tuple(sorted(path.name[:4] for path in (migrate.scripts() / "versions").glob("[0-9]*.py")))
@@ -60,6 +62,12 @@ def indexes(catalog: Catalog, table: str) -> dict[str, bool]:
     """The indexes of a table, and whether each is unique."""
     with catalog.reader.connect() as connection:
         return {str(i["name"]): bool(i["unique"]) for i in inspect(connection).get_indexes(table)}
+
+
+def go_down(catalog: Catalog, revision: str) -> list[Loss]:
+    """Take a catalog back, whatever that loses; what it lost."""
+    with TemporaryDirectory() as folder:
+        return migrate.downgrade(catalog, revision, discard=revision, export=Path(folder) / "losses.jsonl")
 
 
 Rows = dict[str, list[dict[str, Any]]]

@@ -103,7 +103,7 @@ def test_tables_of_dagster_in_the_same_database_do_not_matter(catalog: Catalog, 
         registry.create_dataset("a").commit({"data": b"x"})
     if schema == "dataset_registry" and not catalog.is_sqlite:
         migrate.check(own)
-    migrate.downgrade(own, "base")
+    support.go_down(own, "base")
     own.close()
     assert support.query(catalog, f"SELECT version_num FROM {prefix}alembic_version") == [("7e2f3204cf8e",)]
     assert support.query(catalog, f"SELECT count(*) FROM {prefix}runs") == [(0,)]

@@ -11,7 +11,7 @@ from dataset_registry import Registry
 from dataset_registry.catalog import Catalog, migrate
 from dataset_registry.catalog.engine import HEAD, REVISION_TABLE
 from dataset_registry.catalog.tables import metadata
-from dataset_registry.errors import CatalogOutdated, CorruptionError
+from dataset_registry.errors import CatalogOutdated, CorruptionError, DowngradeRefused
 from tests.migrations import support
 from tests.migrations.conftest import Small
 
@@ -115,7 +115,7 @@ def test_a_difference_between_the_catalog_and_the_package_is_found(catalog: Cata
 
 def test_a_catalog_that_went_down_to_the_baseline_and_up_again_is_as_at_first(catalog: Catalog) -> None:
     migrate.upgrade(catalog)
-    migrate.downgrade(catalog, "0001")
+    support.go_down(catalog, "0001")
     assert support.tables(catalog) - {REVISION_TABLE} == {
         "users",
         "datasets",
@@ -133,7 +133,7 @@ def test_a_catalog_that_went_down_to_the_baseline_and_up_again_is_as_at_first(ca
 
 def test_an_empty_catalog_goes_down_to_nothing_and_comes_back(catalog: Catalog) -> None:
     migrate.upgrade(catalog)
-    migrate.downgrade(catalog, "base")
+    support.go_down(catalog, "base")
     assert support.tables(catalog) == {REVISION_TABLE}
     assert catalog.revision() is None
     migrate.upgrade(catalog)
@@ -165,7 +165,7 @@ def test_every_revision_goes_up_and_down_and_up_with_rows_in_all_tables(
     migrate.upgrade(catalog, revision)
     up = support.snapshot(catalog)
     _assert_kept(before, up, dropped={"0005": {"file_id"}, "0008": {"reference_count"}}.get(revision, set()))
-    migrate.downgrade(catalog, before_it)
+    support.go_down(catalog, before_it)
     assert catalog.revision() == before_it
     down = support.snapshot(catalog)
     assert down.keys() == before.keys()
@@ -180,7 +180,7 @@ def test_every_revision_goes_up_and_down_and_up_with_rows_in_all_tables(
         "0015",
     ):  # whose rows come from the migration itself, or which adds no place for rows
         assert support.snapshot(catalog) != up
-    migrate.downgrade(catalog, before_it)
+    support.go_down(catalog, before_it)
     expected = _comparable(before)
     assert _comparable(support.snapshot(catalog)) == expected
     migrate.upgrade(catalog, revision)
@@ -217,7 +217,7 @@ def test_upgrading_everything_at_once_gives_what_the_steps_one_by_one_give(catal
     support.fill_baseline(catalog, tmp_path / "files", datasets=4)
     migrate.upgrade(catalog)
     at_once = support.snapshot(catalog)
-    migrate.downgrade(catalog, "0001")
+    support.go_down(catalog, "0001")
     for revision in support.REVISIONS[1:]:
         migrate.upgrade(catalog, revision)
 
@@ -236,7 +236,7 @@ def test_counts_are_those_of_the_versions_that_name_a_file_at_every_revision(cat
         migrate.upgrade(catalog, revision)
         table = "files" if revision < "0008" else "file_info"
         assert support.query(catalog, f"SELECT id, reference_count FROM {table} ORDER BY id") == expected, revision
-    migrate.downgrade(catalog, "0007")
+    support.go_down(catalog, "0007")
     assert support.query(catalog, "SELECT id, reference_count FROM files ORDER BY id") == expected
 
 
@@ -253,7 +253,7 @@ def test_ids_are_never_given_again_after_a_table_was_rebuilt(catalog: Catalog) -
     assert {"datasets", "files", "dataset_versions"} <= declared
     for direction in ("up", "down and up"):
         if direction != "up":
-            migrate.downgrade(catalog, "0001")
+            support.go_down(catalog, "0001")
             migrate.upgrade(catalog)
         made = dict(support.query(catalog, "SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
         assert [name for name in sorted(declared) if "AUTOINCREMENT" not in made[name].upper()] == [], direction
@@ -314,7 +314,7 @@ def test_versions_made_at_head_survive_a_downgrade_to_0005_and_an_upgrade(regist
     schemas = {v.number: v.schema.distinct() for v in dataset.tree()}
     assert schemas[1]
     for revision in ("0007", "0005"):
-        migrate.downgrade(catalog, revision)
+        support.go_down(catalog, revision)
         migrate.upgrade(catalog)
         migrate.check(catalog)
 
@@ -334,7 +334,7 @@ def test_statistics_survive_a_downgrade_below_0008_and_an_upgrade_or_it_refuses(
     (tmp_path / "table.csv").write_bytes(support.csv_bytes(3))
     version = registry.create_dataset("a").commit({"data": tmp_path / "table.csv"})
     before = version.schema
-    with suppress(RuntimeError):
+    with suppress(DowngradeRefused):
         migrate.downgrade(registry._access.catalog, "0007")
     migrate.upgrade(registry._access.catalog)
 
@@ -349,7 +349,7 @@ def test_one_content_read_as_two_formats_keeps_both_over_a_downgrade_or_it_refus
     plain = registry.create_dataset("plain").commit({"data": support.csv_bytes(3)})
     assert table.components[0].content_hash == plain.components[0].content_hash
     assert table.digest != plain.digest
-    with suppress(RuntimeError):
+    with suppress(DowngradeRefused):
         migrate.downgrade(registry._access.catalog, "0007")
     migrate.upgrade(registry._access.catalog)
 
@@ -364,7 +364,7 @@ def test_a_table_whose_versions_are_deleted_can_be_committed_again_after_a_downg
     dataset.commit({"data": rows})
     dataset.delete()
     catalog = registry._access.catalog
-    migrate.downgrade(catalog, "0007")
+    support.go_down(catalog, "0007")
     migrate.upgrade(catalog)
 
     version = registry.create_dataset("b").commit({"data": rows})

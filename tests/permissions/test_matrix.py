@@ -178,7 +178,10 @@ def test_every_route_is_in_the_matrix(world: World, tmp_path: Path) -> None:
     left = {
         (method, path)
         for method, path in routes
-        if not any(m == method and re.fullmatch(re.sub(r"{[^}]*}", "[^/]+", path), "/v1/" + p) for m, p in asked)
+        if not any(
+            m == method and re.fullmatch(re.sub(r"{[^}]*}", "[^/]+", path), "/v1/" + p.partition("?")[0])
+            for m, p in asked
+        )
     }
     assert not left
 

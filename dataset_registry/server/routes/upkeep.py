@@ -1,6 +1,7 @@
 """Keeping house, for administrators: plans, and applying the plan that was looked at; and the audit log."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from dataset_registry.server.paging import Cursor, Limit
 from dataset_registry.wire.people import FreezeIn, FreezeShape
 from dataset_registry.wire.shapes import MOST_IDS, CountShape, Page
 from dataset_registry.wire.upkeep import (
+    AdoptIn,
     AdoptionPlanShape,
     AdoptionShape,
     AuditCheckShape,
@@ -120,12 +122,10 @@ def plan_adoption(here: Here) -> AdoptionPlanShape:
 
 
 @router.post("/adopt/apply", tags=["upkeep"])
-def adopt(here: Here) -> AdoptionShape:
+def adopt(here: Here, body: AdoptIn | None = None) -> AdoptionShape:
     """Take the bytes of a legacy catalog into the store."""
-    done = here.adopt()
-    return AdoptionShape(
-        files=done.files, duplicates=done.duplicates, bytes=done.bytes, versions=done.versions, failed=done.failed
-    )
+    body = body or AdoptIn()
+    return AdoptionShape(**asdict(here.adopt(any_size=body.any_size, give_up=body.give_up)))
 
 
 # --- the audit log -------------------------------------------------------------------------------------------------

@@ -1,0 +1,140 @@
+"""What a downgrade would lose: each revision says it before it changes anything, and a downgrade that loses data is refused, or
+exports the rows first.
+
+A revision's `downgrade` calls `lose` for every kind of row or value that the revision before it has no place for, and goes on as
+if nobody minded: `migrate.downgrade` runs all steps in one transaction, and rolls it back where something was lost unasked.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, inspect, text
+
+from dataset_registry.errors import DowngradeRefused
+
+_NAMED = 20
+"""Rows of a kind that a refusal names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Rows of one kind that a step of a downgrade loses. Each row says whose it is in its first column, as people name it."""
+
+    revision: str
+    what: str
+    rows: Sequence[dict[str, Any]]
+
+    def __str__(self) -> str:
+        names = list(dict.fromkeys(str(next(iter(row.values()))) for row in self.rows))
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        return f"revision {self.revision}: {self.what} ({len(self.rows):,}): {', '.join(names[:_NAMED])}{more}"
+
+
+@dataclass(slots=True)
+class Losses:
+    """All that the steps of one downgrade lose."""
+
+    found: list[Loss] = field(default_factory=list)
+
+    def refusal(self, target: str) -> DowngradeRefused:
+        """The error for a downgrade that nobody said may lose this."""
+        listed = "\n  ".join(map(str, self.found))
+        return DowngradeRefused(
+            f"A downgrade to {target} would lose data, and nothing was changed:\n  {listed}\nStay at this revision, or lose it: "
+            f"dataset-registry db downgrade {target} --discard {target} (the rows are exported to a file first).",
+            target=target,
+            losses=[{"revision": loss.revision, "what": loss.what, "rows": len(loss.rows)} for loss in self.found],
+        )
+
+    def lines(self) -> Iterator[str]:
+        """Every lost row as a line of JSON, for the export."""
+        for loss in self.found:
+            for row in loss.rows:
+                yield json.dumps({"revision": loss.revision, "what": loss.what, **row}, default=_as_text)
+
+
+def lose(revision: str, what: str, query: str) -> int:
+    """Note the rows of a query as lost by the downgrade of a revision; how many those are.
+
+    Raises `DowngradeRefused` where nothing collects losses: Alembic was called without `dataset-registry db downgrade`.
+    """
+    from alembic import context, op
+
+    rows = [dict(row._mapping) for row in op.get_bind().execute(text(query))]
+    if rows:
+        collected = context.config.attributes.get("losses")
+        loss = Loss(revision, what, rows)
+        if collected is None:
+            raise Losses([loss]).refusal("an older revision")
+        collected.found.append(loss)
+    return len(rows)
+
+
+def _as_text(value: object) -> str:
+    return value.hex() if isinstance(value, bytes | memoryview) else str(value)
+
+
+# --- versions that an older revision cannot hold ---------------------------------------------------------------------
+
+
+def discard_versions(connection: Connection, condition: str) -> None:
+    """Delete the versions for which a condition over `v` (a row of `dataset_versions`) holds, from whatever tables there are.
+
+    Their children get the nearest older version that stays as parent. Branches at a deleted version move to that one, too; tags
+    at it are deleted. `lose` was told of the versions before.
+    """
+    tables = set(inspect(connection).get_table_names())
+    found = connection.execute(
+        text(f"SELECT v.id, v.parent_version_id FROM dataset_versions v WHERE {condition}")
+    ).all()
+    parents = dict(tuple(row) for row in found)
+
+    def remaining(version: int | None) -> int | None:
+        while version in parents:
+            version = parents[version]
+        return version
+
+    def run(statement: str, **values: Any) -> None:
+        connection.execute(text(statement), values)
+
+    for version in parents:
+        kept = remaining(version)
+        run(
+            "UPDATE dataset_versions SET parent_version_id = :kept WHERE parent_version_id = :id", id=version, kept=kept
+        )
+        if "dataset_pointers" in tables:
+            run("UPDATE dataset_pointers SET base_version_id = NULL WHERE base_version_id = :id", id=version)
+            if kept is not None:
+                move = "UPDATE dataset_pointers SET dataset_version_id = :kept WHERE dataset_version_id = :id AND NOT is_tag"
+                run(move, id=version, kept=kept)
+            run("DELETE FROM dataset_pointers WHERE dataset_version_id = :id", id=version)
+        for table, column in _ROWS_OF_A_VERSION:
+            if table in tables:
+                run(f"DELETE FROM {table} WHERE {column} = :id", id=version)
+        if "productions" in tables:
+            run("UPDATE production_inputs SET version_id = NULL WHERE version_id = :id", id=version)
+            run(f"DELETE FROM production_inputs WHERE production_id IN ({_PRODUCTIONS})", id=version)
+            run("DELETE FROM productions WHERE version_id = :id", id=version)
+        run("DELETE FROM dataset_versions WHERE id = :id", id=version)
+    if "manifest_pages" in tables:
+        for statement in _ORPHANED_PAGES:
+            run(statement)
+
+
+_PRODUCTIONS = "SELECT id FROM productions WHERE version_id = :id"
+_ROWS_OF_A_VERSION = (
+    ("version_index_pages", "version_id"),
+    ("version_parents", "version_id"),
+    ("version_parents", "parent_id"),
+    ("version_reads", "version_id"),
+    ("dataset_version_files", "version_id"),
+    ("dataset_schema_versions", "dataset_version_id"),
+)
+_ORPHANED_PAGES = (
+    "DELETE FROM manifest_index_entries WHERE index_page_id NOT IN (SELECT index_page_id FROM version_index_pages)",
+    "DELETE FROM manifest_index_pages WHERE id NOT IN (SELECT index_page_id FROM version_index_pages)",
+    "DELETE FROM manifest_entries WHERE page_id NOT IN (SELECT page_id FROM manifest_index_entries)",
+    "DELETE FROM manifest_pages WHERE id NOT IN (SELECT page_id FROM manifest_index_entries)",
+)
