@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dataset_registry.cli.output import Yes, confirmed, say
+from dataset_registry.cli.output import Yes, confirmed, progress, say
 from dataset_registry.cli.place import STORE_VARIABLE, CatalogOption, chosen
 from dataset_registry.errors import InputError
 
@@ -27,13 +27,24 @@ def current(catalog: CatalogOption) -> None:
 def upgrade(
     catalog: CatalogOption,
     revision: Annotated[str, typer.Argument(help="The revision to go to.")] = "head",
+    beside: Annotated[
+        bool, typer.Option("--beside", help="Create an empty catalog though another schema has an existing one.")
+    ] = False,
+    sql: Annotated[
+        bool, typer.Option("--sql", help="Print the statements instead: the upgrade is done, and rolled back.")
+    ] = False,
 ) -> None:
     """Create the catalog's tables, or bring them to the newest revision, in one transaction."""
     from dataset_registry.catalog import Catalog, migrate
 
     with closing(Catalog(catalog)) as opened:
         before = opened.revision()
-        migrate.upgrade(opened, revision)
+        if sql:
+            for statement in migrate.statements(opened, revision, beside=beside):
+                say(statement)
+            return
+        with progress() as bars:
+            migrate.upgrade(opened, revision, beside=beside, progress=bars)
         say(f"{opened.address}: {before or 'no tables'} -> {opened.revision()}")
 
 

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from alembic import context, op
 
 from dataset_registry.catalog.losses import lose
+from dataset_registry.errors import MigrationRefused
 
 revision = "0001"
 down_revision = None
@@ -15,6 +16,10 @@ NOW = sa.text("CURRENT_TIMESTAMP")
 
 
 def upgrade() -> None:
+    if sa.inspect(op.get_bind()).has_table("dataset_versions"):
+        raise MigrationRefused(
+            "The database has the tables of an existing catalog. Take it over with: dataset-registry db upgrade"
+        )
     op.create_table(
         "users",
         sa.Column("id", sa.Integer, primary_key=True),

@@ -28,7 +28,11 @@ def upgrade() -> None:
     op.add_column("files", sa.Column("metadata", JSON))
     op.create_index("idx_files_content_hash", "files", ["content_hash"], unique=True)
     op.execute(
-        "UPDATE files SET reference_count = (SELECT count(*) FROM dataset_versions v WHERE v.file_id = files.id)"
+        """
+        UPDATE files SET reference_count = counted.versions
+        FROM (SELECT file_id, count(*) AS versions FROM dataset_versions GROUP BY file_id) AS counted
+        WHERE counted.file_id = files.id
+        """
     )
 
 

@@ -10,7 +10,7 @@ from collections import defaultdict
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import op
+from alembic import context, op
 from sqlalchemy.dialects import postgresql
 
 from dataset_registry.catalog.losses import discard_versions, lose
@@ -233,42 +233,41 @@ def read_schemas() -> dict[int, list[dict[str, Any]]]:
 def write_manifests(
     versions: dict[int, tuple[int | None, list[Any]]], schemas: dict[int, list[dict[str, Any]]]
 ) -> None:
-    connection = op.get_bind()
+    """Every version's pages, into tables that are empty: their ids are given here, so that rows go in many at a time."""
     tables = sa.MetaData()
-    table = {
-        name: sa.Table(name, tables, autoload_with=connection)
-        for name in (
-            "dataset_versions",
-            "schemas",
-            "file_captures",
-            "manifest_pages",
-            "manifest_entries",
-            "manifest_index_pages",
-            "manifest_index_entries",
-            "version_index_pages",
-        )
-    }
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in WRITTEN}
+    changes: list[dict[str, Any]] = []
     depths: dict[int, int] = {}
     schema_ids: dict[str, int] = {}
     kept: set[tuple[int, str]] = set()
 
+    def write() -> None:
+        for name, found in rows.items():
+            if found:
+                op.get_bind().execute(sa.insert(table[name]), found)
+                found.clear()
+        if changes:
+            op.get_bind().execute(CHANGE, changes)
+            changes.clear()
+
+    def add(name: str, **row: Any) -> int:
+        counts[name] += 1
+        rows[name].append({"id": counts[name], **row})
+        return counts[name]
+
     def schema_id(value: dict[str, Any]) -> int:
         digest = hashlib.sha256(canonical_json(value).encode()).hexdigest()
         if digest not in schema_ids:
-            insert = sa.insert(table["schemas"]).values(digest=digest, schema_json=value)
-            schema_ids[digest] = connection.execute(insert).inserted_primary_key[0]
+            schema_ids[digest] = add("schemas", digest=digest, schema_json=value)
         return schema_ids[digest]
 
-    def insert_page(name: str, page: Any, hashed: bool) -> int:
-        insert = sa.insert(table[name]).values(
-            digest=page.digest if hashed else None,
-            entry_count=page.count,
-            last_name=page.last[0],
-            last_index=page.last[1],
-        )
-        return connection.execute(insert).inserted_primary_key[0]
+    def page_id(name: str, page: Any, hashed: bool) -> int:
+        digest = page.digest if hashed else None
+        return add(name, digest=digest, entry_count=page.count, last_name=page.last[0], last_index=page.last[1])
 
-    for version, (parent, rows) in versions.items():
+    table = {name: sa.Table(name, tables, autoload_with=op.get_bind()) for name in WRITTEN}
+    counts = dict.fromkeys(WRITTEN, 0)
+    for position, (version, (parent, components)) in enumerate(versions.items(), 1):
         depths[version] = depths[parent] + 1 if parent is not None else 0
         captured: dict[tuple[str, int], int] = {}
         for snapshot in schemas.get(version, ()):
@@ -276,72 +275,83 @@ def write_manifests(
             for name, index, *statistics in named:
                 captured[name, index] = schema_id(snapshot)
                 found = next(
-                    ((r.file_id, r.file_type) for r in rows if (r.component_name, r.component_index) == (name, index)),
+                    (
+                        (c.file_id, c.file_type)
+                        for c in components
+                        if (c.component_name, c.component_index) == (name, index)
+                    ),
                     None,
                 )
                 if found and statistics and statistics[0] is not None and found not in kept:
                     kept.add(found)
-                    connection.execute(
-                        sa.insert(table["file_captures"]).values(
-                            file_id=found[0],
-                            format=found[1],
-                            schema_id=captured[name, index],
-                            statistics_json=statistics[0],
-                        )
-                    )
-        hashed = all(row.content_hash for row in rows)
+                    capture = {"file_id": found[0], "format": found[1], "schema_id": captured[name, index]}
+                    rows["file_captures"].append({**capture, "statistics_json": statistics[0]})
+        hashed = all(c.content_hash for c in components)
         manifest = build(
             Entry(
-                row.component_name,
-                row.component_index,
-                row.component_type,
-                row.content_hash or "",
-                row.file_type or "binary",
-                row.metadata
-                if isinstance(row.metadata, str)
-                else canonical_json(row.metadata)
-                if row.metadata
-                else None,
-                row.file_id,
-                captured.get((row.component_name, row.component_index)),
+                c.component_name,
+                c.component_index,
+                c.component_type,
+                c.content_hash or "",
+                c.file_type or "binary",
+                c.metadata if isinstance(c.metadata, str) else canonical_json(c.metadata) if c.metadata else None,
+                c.file_id,
+                captured.get((c.component_name, c.component_index)),
             )
-            for row in rows
+            for c in components
         )
-        connection.execute(
-            sa.update(table["dataset_versions"])
-            .where(table["dataset_versions"].c.id == version)
-            .values(depth=depths[version], component_count=len(rows), digest=manifest.digest if hashed else None)
+        digest = manifest.digest if hashed else None
+        changes.append(
+            {"version": version, "depth": depths[version], "component_count": len(components), "digest": digest}
         )
-        for position, index in enumerate(manifest.index):
-            index_id = insert_page("manifest_index_pages", index, hashed)
-            connection.execute(
-                sa.insert(table["version_index_pages"]).values(
-                    version_id=version, position=position, index_page_id=index_id
-                )
-            )
-            for place, page in enumerate(index.pages or ()):
-                page_id = insert_page("manifest_pages", page, hashed)
-                connection.execute(
-                    sa.insert(table["manifest_index_entries"]).values(
-                        index_page_id=index_id, position=place, page_id=page_id
-                    )
-                )
-                connection.execute(
-                    sa.insert(table["manifest_entries"]),
-                    [
-                        {
-                            "page_id": page_id,
-                            "component_name": entry.name,
-                            "component_index": entry.index,
-                            "component_type": entry.type,
-                            "file_id": entry.file_id,
-                            "schema_id": entry.schema_id,
-                            "format": entry.format,
-                            "metadata": entry.metadata,
-                        }
-                        for entry in page.entries or ()
-                    ],
-                )
+        for place, index in enumerate(manifest.index):
+            index_id = page_id("manifest_index_pages", index, hashed)
+            rows["version_index_pages"].append({"version_id": version, "position": place, "index_page_id": index_id})
+            for inner, page in enumerate(index.pages or ()):
+                number = page_id("manifest_pages", page, hashed)
+                rows["manifest_index_entries"].append({"index_page_id": index_id, "position": inner, "page_id": number})
+                rows["manifest_entries"] += [
+                    {
+                        "page_id": number,
+                        "component_name": entry.name,
+                        "component_index": entry.index,
+                        "component_type": entry.type,
+                        "file_id": entry.file_id,
+                        "schema_id": entry.schema_id,
+                        "format": entry.format,
+                        "metadata": entry.metadata,
+                    }
+                    for entry in page.entries or ()
+                ]
+        if position % TOGETHER == 0:
+            write()
+            progress("versions", position, len(versions))
+    write()
+    if op.get_bind().dialect.name == "postgresql":
+        for name in ("schemas", "manifest_pages", "manifest_index_pages"):
+            op.execute(f"SELECT setval(pg_get_serial_sequence('{name}', 'id'), {counts[name] + 1}, false)")
+
+
+WRITTEN = (  # in the order of their references
+    "schemas",
+    "file_captures",
+    "manifest_pages",
+    "manifest_entries",
+    "manifest_index_pages",
+    "manifest_index_entries",
+    "version_index_pages",
+)
+TOGETHER = 5000
+CHANGE = sa.text(
+    "UPDATE dataset_versions SET depth = :depth, component_count = :component_count, digest = :digest WHERE id = :version"
+)
+
+
+def progress(what: str, done: int, total: int) -> None:
+    """Say how far it is, where the caller of Alembic wants to know."""
+    say = context.config.attributes.get("progress")
+    if say is not None:
+        say(f"revision {revision}: {what}", done, total)
 
 
 LOST = {

@@ -11,7 +11,7 @@ from dataset_registry import Registry
 from dataset_registry.catalog import Catalog, migrate
 from dataset_registry.catalog.engine import HEAD, REVISION_TABLE
 from dataset_registry.catalog.tables import metadata
-from dataset_registry.errors import CatalogOutdated, CorruptionError, DowngradeRefused
+from dataset_registry.errors import CatalogOutdated, DowngradeRefused, MigrationRefused
 from tests.migrations import support
 from tests.migrations.conftest import Small
 
@@ -107,9 +107,10 @@ def test_a_catalog_at_head_has_the_tables_that_the_package_describes(catalog: Ca
 
 def test_a_difference_between_the_catalog_and_the_package_is_found(catalog: Catalog) -> None:
     migrate.upgrade(catalog)
-    support.execute(catalog, "ALTER TABLE users ADD COLUMN nickname TEXT")
-
-    with pytest.raises(CatalogOutdated, match="nickname"):
+    support.execute(catalog, "ALTER TABLE users ADD COLUMN nickname TEXT")  # of others: what we write does not need it
+    migrate.check(catalog)
+    support.execute(catalog, "ALTER TABLE users DROP COLUMN email")
+    with pytest.raises(CatalogOutdated, match="the table users has lost its column email"):
         migrate.check(catalog)
 
 
@@ -289,7 +290,7 @@ def test_rows_that_name_rows_which_do_not_exist_stop_an_upgrade_and_nothing_chan
         raw.execute("PRAGMA foreign_keys=ON")
     before = support.snapshot(catalog)
 
-    with pytest.raises(CorruptionError, match=r"dataset_versions"):
+    with pytest.raises(MigrationRefused, match=r"dataset_versions whose uploaded_by is no row of users: \(1, 77\)"):
         migrate.upgrade(catalog)
     assert support.snapshot(catalog) == before
     assert support.tables(catalog) == {"users", "datasets", "files", "dataset_versions"}
