@@ -9,7 +9,7 @@ from typing import Any
 
 from dataset_registry.errors import InputError
 from dataset_registry.model.manifest import component_label
-from dataset_registry.model.names import component_name, pointer_name
+from dataset_registry.model.names import component_name, pointer_name, several
 from dataset_registry.model.partitions import partition_key
 from dataset_registry.model.records import CommitResult, DatasetRecord, Head, NewDataset, PointerRecord, Provenance
 from dataset_registry.model.schema import ComponentSchema
@@ -52,11 +52,11 @@ class Dataset:
         self,
         components: Mapping[str, Any],
         *,
-        key: Sequence[str] = (),
+        key: str | Sequence[str] = (),
         read: Mapping[str, Any] | None = None,
         message: str | None = None,
         branch: str = find.MAIN,
-        parents: Sequence[str] = (),
+        parents: str | Sequence[str] = (),
         overwrite: bool = False,
         fallback: str | None = None,
         provenance: Provenance | None = None,
@@ -84,6 +84,7 @@ class Dataset:
             raise InputError(
                 f"commit takes a dict from names to contents, such as {{'data': value}}, not a {type(components).__name__}."
             )
+        key = several(key)
         draft = self.draft(
             branch,
             message=message,
@@ -110,7 +111,7 @@ class Dataset:
         branch: str = find.MAIN,
         *,
         message: str | None = None,
-        parents: Sequence[str] = (),
+        parents: str | Sequence[str] = (),
         overwrite: bool = False,
         fallback: str | None = None,
         provenance: Provenance | None = None,
@@ -238,7 +239,7 @@ class Draft:
         branch: str,
         *,
         message: str | None = None,
-        parents: Sequence[str] = (),
+        parents: str | Sequence[str] = (),
         overwrite: bool = False,
         fallback: str | None = None,
         provenance: Provenance | None = None,
@@ -256,7 +257,7 @@ class Draft:
             base=self._head(branch, fallback),
             overwrite=overwrite,
             fallback=fallback,
-            parents=parents,
+            parents=several(parents),
         )
         self._spool: Spool | None = None
 
@@ -288,7 +289,7 @@ class Draft:
         metadata: Mapping[str, object] | None = None,
         format: str | None = None,
         read: Mapping[str, Any] | None = None,
-        key: Sequence[str] = (),
+        key: str | Sequence[str] = (),
         replace: bool = False,
     ) -> None:
         """Set one component: `value` as for `Dataset.commit`. Setting it twice in one draft takes `replace=True`.
@@ -315,14 +316,14 @@ class Draft:
             name=name,
             format=format,
             read=read,
-            key=key,
+            key=several(key),
             previous=partial(self._previous, name, index),
             known=self._known if self._trust_stat else None,
         )
         self._change.add(name, index, staged_component(staged, type, metadata or {}))
 
     def replace(
-        self, name: str, values: Sequence[Any], *, key: Sequence[str] = (), read: Mapping[str, Any] | None = None
+        self, name: str, values: Sequence[Any], *, key: str | Sequence[str] = (), read: Mapping[str, Any] | None = None
     ) -> None:
         """Set a component to these values, indexed 0, 1, 2 …; other indexes of the name go. `key` is that of tables, `read` are
         the read options of files."""

@@ -14,7 +14,7 @@ from dataset_registry.model.actors import Actor, Grant, Kind, NewToken, Permissi
 from dataset_registry.model.addresses import redacted
 from dataset_registry.model.audit import AuditCheck, AuditEntry
 from dataset_registry.model.extras import require
-from dataset_registry.model.names import split_address, user_name
+from dataset_registry.model.names import several, split_address, user_name
 from dataset_registry.model.records import FileRecord, Freeze, RegistryBranch
 from dataset_registry.model.retention import Policy
 from dataset_registry.operations import adopt as adoption
@@ -183,7 +183,7 @@ class Registry:
     # --- who may what ----------------------------------------------------------------------------------------------
 
     def create_user(
-        self, name: str, *, role: str = "member", kind: Kind = "person", members: Sequence[str] = ()
+        self, name: str, *, role: str = "member", kind: Kind = "person", members: str | Sequence[str] = ()
     ) -> User:
         """Make a user (`person`, `service`) with a role, or a `group` with members.
 
@@ -191,7 +191,7 @@ class Registry:
         From the first user on, an `actor` must be one; who opens the registry without naming one stays its owner.
         Raises `InvalidName`, `AlreadyExists`.
         """
-        return users.create(self._access, name, kind=kind, role=role, members=members)
+        return users.create(self._access, name, kind=kind, role=role, members=several(members))
 
     def update_user(
         self,
@@ -199,11 +199,11 @@ class Registry:
         *,
         role: str | None = None,
         disabled: bool | None = None,
-        members: Sequence[str] | None = None,
+        members: str | Sequence[str] | None = None,
     ) -> User:
         """Change a user's role, lock it out or let it in again; give a group other members. Raises `NotFound`."""
         if members is not None:
-            return users.set_members(self._access, name, members)
+            return users.set_members(self._access, name, several(members))
         return users.update(self._access, name, role=role, disabled=disabled)
 
     def users(self) -> list[User]:
@@ -246,9 +246,9 @@ class Registry:
         """What was granted: on a dataset, prefix or file, to a user and its groups, or all that you may see."""
         return grants.list_all(self._access, name, file, user)
 
-    def protect(self, name: str, branch: str = find.MAIN, *, allow: Sequence[str] = ()) -> Protection:
+    def protect(self, name: str, branch: str = find.MAIN, *, allow: str | Sequence[str] = ()) -> Protection:
         """Let only admins and those in `allow` (users, groups) move a branch of a dataset, or of all under a prefix."""
-        return grants.protect(self._access, name, branch, allow)
+        return grants.protect(self._access, name, branch, several(allow))
 
     def unprotect(self, name: str, branch: str = find.MAIN) -> None:
         """Protect a branch no more. Raises `NotFound`."""
@@ -449,8 +449,8 @@ class Registry:
         self,
         other: "Registry",
         *,
-        datasets: Sequence[str] = ("*",),
-        refs: Sequence[str] | None = None,
+        datasets: str | Sequence[str] = ("*",),
+        refs: str | Sequence[str] | None = None,
         progress: Progress = silent,
     ) -> copying.Copied:
         """Copy datasets (patterns of names) with their histories, branches and tags into another registry, or only what
@@ -463,7 +463,8 @@ class Registry:
             raise InputError(
                 "A copy goes from catalog to catalog and from store to store: open the other registry by its own."
             )
-        return copying.copy(self._access, access, wanted=datasets, refs=refs, progress=progress)
+        chosen = None if refs is None else several(refs)
+        return copying.copy(self._access, access, wanted=several(datasets), refs=chosen, progress=progress)
 
     # --- legacy catalogs -------------------------------------------------------------------------------------------
 

@@ -64,7 +64,7 @@ Transaction = Connection
 _BUSY_SECONDS = 30
 """How long SQLite waits for another writer, where it waits."""
 
-HEAD = "0015"
+HEAD = "0016"
 """The newest revision in migrations/versions/, kept here so that opening a catalog does not import Alembic (0.6 s)."""
 
 REVISION_TABLE = "dataset_registry_revision"
@@ -367,10 +367,14 @@ class Catalog:
             )
         return CatalogOutdated(
             f"The catalog {self.address} has {f'revision {found}' if found else 'no tables yet'}, this package "
-            f"needs {HEAD}. Run: dataset-registry db upgrade --catalog '{self.address}'",
+            f"needs {HEAD}. Run: dataset-registry db upgrade --catalog {self._to_paste()}",
             found=found,
             wanted=HEAD,
         )
+
+    def _to_paste(self) -> str:
+        """The URL as an argument of a command, or what to put there where it has secrets."""
+        return "URL (with its password)" if HIDDEN in self.address else f"'{self.address}'"
 
     def has_table(self, tx: Transaction, name: str) -> bool:
         """Whether the catalog's schema has a table of this name."""

@@ -155,7 +155,7 @@ def facts_of(tx: Transaction, ids: Sequence[int]) -> dict[int, FileFacts]:
     """What the catalog keeps of files beside their hashes, by id."""
     found: dict[int, FileFacts] = {}
     for chunk in chunks(ids):
-        query = select(files.c.id, files.c["metadata"]).where(files.c.id.in_(chunk), files.c["metadata"].is_not(None))
+        query = select(files.c.id, files.c.facts).where(files.c.id.in_(chunk), files.c.facts.is_not(None))
         found.update((file_id, FileFacts.from_json(value)) for file_id, value in tx.execute(query))
     return found
 
@@ -320,7 +320,7 @@ def _row(file: NewFile) -> dict[str, object]:
         "file_type": file.format,
         "file_size": file.size,
         "content_hash": file.content_hash,
-        "metadata": file.facts.to_json() or None,
+        "facts": file.facts.to_json() or None,
         **_kept(file.kept, file.size, file.form),
     }
 

@@ -89,7 +89,7 @@ files = Table(
     Column("created_at", Timestamp, nullable=False, default=utc_now(), server_default=_NOW),
     Column("content_hash", CHAR(64)),
     Column("compression_type", String(50)),
-    Column("metadata", Json),
+    Column("facts", Json),
     Column("form", String(20), nullable=False, server_default=text("'whole'")),
     Column("object_key", String(97), unique=True),
     Column("stored_size", BigInteger),  # bytes of the object, where it is compressed
@@ -281,6 +281,7 @@ permissions = Table(
     Column("granted_by", Id, ForeignKey(users.c.id), nullable=False),
     UniqueConstraint("resource_type", "resource_id", "user_id", "permission_type", name="uq_permissions_grant"),
     Index("idx_permissions_lookup", "resource_type", "resource_id", "user_id"),
+    sqlite_autoincrement=True,
 )
 
 # What `permissions` and `protected_branches` name by id where they are about all datasets whose name starts so.

@@ -10,7 +10,7 @@ import dagster as dg
 from dataset_registry.dagster_io.resource import DatasetRegistryResource
 from dataset_registry.dataset import Dataset
 from dataset_registry.errors import AlreadyExists, InputError, NotFound, TagImmutable
-from dataset_registry.model.names import pointer_name
+from dataset_registry.model.names import pointer_name, several
 from dataset_registry.model.retention import Policy
 
 
@@ -24,7 +24,7 @@ def build_tag_schedule(
     *,
     name: str = "registry_tags",
     cron_schedule: str = "0 6 * * *",
-    datasets: Sequence[str] = ("*",),
+    datasets: str | Sequence[str] = ("*",),
     branch: str = "main",
     template: str = "nightly-{date}",
     execution_timezone: str | None = None,
@@ -33,10 +33,12 @@ def build_tag_schedule(
 ) -> dg.ScheduleDefinition:
     """A schedule whose job tags the heads of datasets on a branch.
 
-    `datasets` are patterns of names (`raw/*`). `template` may use `{date}`, `{time}`, `{branch}` and must give a
+    `datasets` is a pattern of names (`raw/*`), or several; one that matches nothing is a warning in the run. `template` may use
+    `{date}`, `{time}`, `{branch}` and must give a
     name. A tick that runs twice tags once, even when the branch moved in between. A name that an earlier tick, or
     somebody else, gave to another version gets the version's number behind it (`nightly-2026-11-24.v7`).
     """
+    patterns = several(datasets)
     _expand(
         template, branch, datetime.now(UTC)
     )  # a bad template is an error where it is written, not at 6 in the morning
@@ -46,7 +48,11 @@ def build_tag_schedule(
         resource: DatasetRegistryResource = getattr(context.resources, resource_key)
         tick = datetime.fromisoformat(config.tick) if config.tick else datetime.now(UTC)
         wanted = _expand(template, branch, tick)
-        chosen = [d for d in resource.registry.datasets() if any(fnmatchcase(d.name, pattern) for pattern in datasets)]
+        there = resource.registry.datasets()
+        for pattern in patterns:
+            if not any(fnmatchcase(dataset.name, pattern) for dataset in there):
+                context.log.warning(f"No dataset matches {pattern!r}: nothing is tagged for it")
+        chosen = [d for d in there if any(fnmatchcase(d.name, pattern) for pattern in patterns)]
         tagged = 0
         for dataset in chosen:
             made = _tag(dataset, branch, wanted, tick)
@@ -60,7 +66,7 @@ def build_tag_schedule(
             context.log.info(f"{dataset.name}@{tag} {'made' if is_new else 'was there already'}")
         context.add_output_metadata({"registry/tag": wanted, "registry/tagged": tagged})
 
-    @dg.job(name=f"{name}_job", description=f"Tags the heads of {', '.join(datasets)} on {branch}.")
+    @dg.job(name=f"{name}_job", description=f"Tags the heads of {', '.join(patterns)} on {branch}.")
     def tag_job() -> None:
         tag_heads()
 
@@ -70,7 +76,7 @@ def build_tag_schedule(
         cron_schedule=cron_schedule,
         execution_timezone=execution_timezone,
         default_status=default_status,
-        description=f"Tags the heads of {', '.join(datasets)} on {branch} as {template}.",
+        description=f"Tags the heads of {', '.join(patterns)} on {branch} as {template}.",
     )
     def tag_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
         tick = context.scheduled_execution_time

@@ -7,7 +7,7 @@ inside a ref (`raw/flights@main~2`) and free of characters that look like someth
 import difflib
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -238,6 +238,11 @@ def split_address(text: str) -> tuple[str, str | None]:
     """Split `raw/flights@main~2` into the name of the dataset and the ref (None when there is no `@`)."""
     name, at, ref = text.partition("@")
     return dataset_name(name), (ref if at else None)
+
+
+def several(given: str | Iterable[str]) -> tuple[str, ...]:
+    """The texts that a caller gave: one alone is itself, not its characters."""
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def suggestion(name: str, there: Sequence[str]) -> str:

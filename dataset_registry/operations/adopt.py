@@ -108,6 +108,8 @@ def adopt(
                 else:
                     failed[file.id] = _failure(access, file, error)
                 continue
+            if duplicate is None:
+                continue
             if other is not None:
                 differences[file.id] = f"{_users(access, file)} (file {file.id}): {other}"
         adopted += 1
@@ -180,8 +182,11 @@ def _give_up(access: Access, file: legacy.LegacyFile, reason: str, tx: Transacti
     audit.note(access, tx, "adopt.give-up", file=file.id, path=file.path, hash=content_hash, reason=reason)
 
 
-def _adopt_file(access: Access, spool: Spool, file: legacy.LegacyFile, spooled: Spooled, *, keep_inline: bool) -> bool:
-    """Store one legacy file under the write protocol; True when its content was known, and the row is gone."""
+def _adopt_file(
+    access: Access, spool: Spool, file: legacy.LegacyFile, spooled: Spooled, *, keep_inline: bool
+) -> bool | None:
+    """Store one legacy file under the write protocol; whether its content was known, and the row is gone. None when another
+    adoption was first."""
     from dataset_registry.tabular import capture
 
     format = _format(file, spool.start(spooled))
@@ -211,12 +216,12 @@ def _name(
     held: Held,
     keep_inline: bool,
     tx: Transaction,
-) -> bool:
+) -> bool | None:
     """The transaction that lets a legacy row name the stored bytes, or the file that has them already."""
     held.release(tx)
-    if not legacy.is_waiting(tx, file.id):  # somebody else adopted it meanwhile
+    if not legacy.is_waiting(tx, file.id):  # another adoption was first, and reports it
         held.discard(tx)
-        return True
+        return None
     known = files.find(tx, spooled.content_hash)
     if known is None and spooled.content_hash not in held.stored:
         raise BytesGone

@@ -56,7 +56,8 @@ class CommitOptions:
 
     `base` is the version the writer looked at (see `head`): a component that changed on the branch since then is a
     conflict, unless `overwrite`. `fallback` is the branch whose head a branch that does not
-    exist yet starts from. `parents` (refs, the branch's own head first) make a merge. A commit that may be sent twice has the
+    exist yet starts from. `parent` is the version that the branch must be at, or that a new branch starts from. `parents` (refs,
+    the branch's own head first) make a merge. A commit that may be sent twice has the
     key of its `request`: it is made once.
     """
 
@@ -65,6 +66,7 @@ class CommitOptions:
     base: Head | None = None
     overwrite: bool = False
     fallback: str | None = None
+    parent: Head | None = None
     parents: Sequence[str] = ()
     provenance: Provenance | None = None
     request: requests.RequestKey | None = None
@@ -86,13 +88,45 @@ def base_of(access: Access, dataset: DatasetRecord | NewDataset, version_id: int
     return Head(found.id, found.number, found.depth, found.digest)
 
 
-def head(access: Access, dataset: DatasetRecord | NewDataset, branch: str, fallback: str | None = None) -> Head | None:
+def parent_of(
+    access: Access, dataset: DatasetRecord | NewDataset, version_id: int, branch: str | None
+) -> tuple[str, Head]:
+    """The version that a commit is to start from, by its id, and the branch: the one that is given, else one that is there.
+
+    Raises `NotFound` for a version that the dataset does not have, `BranchMoved` when no branch is at it.
+    """
+    if isinstance(dataset, NewDataset):
+        raise NotFound(f"{dataset.name} has no version with the id {version_id}: it is created by this commit.")
+    with access.catalog.read() as tx:
+        authorize(access, tx, "read", dataset.id)
+        found = versions.by_id(tx, version_id)
+        if found is None or found.dataset_id != dataset.id:
+            raise NotFound(f"{dataset.name} has no version with the id {version_id}. List what there is with tree().")
+        there = [p.name for p in pointers.all_of(tx, dataset.id, tags=False) if p.version_id == version_id]
+    if branch is None and not there:
+        raise BranchMoved(
+            f"No branch of {dataset.name} is at v{found.number}. Give the name of a new branch with parent_version_id: it "
+            "starts there.",
+            dataset=dataset.name,
+            version=found.number,
+        )
+    chosen = branch or (find.MAIN if find.MAIN in there else there[0])
+    return chosen, Head(found.id, found.number, found.depth, found.digest)
+
+
+def head(
+    access: Access,
+    dataset: DatasetRecord | NewDataset,
+    branch: str,
+    fallback: str | None = None,
+    parent: Head | None = None,
+) -> Head | None:
     """The version that a commit to the branch would start from now: the base of a draft."""
     if isinstance(dataset, NewDataset):
         return None
     with access.catalog.read() as tx:
         authorize_commit(access, tx, dataset, branch)
-        return _start_of(tx, dataset, branch, fallback)[0]
+        return _start_of(tx, dataset, branch, fallback, parent)[0]
 
 
 def schemas_before(
@@ -243,7 +277,7 @@ def make(
     if isinstance(dataset, NewDataset):
         dataset = dataset_operations.make(access, tx, dataset)
         authorize_commit(access, tx, dataset, options.branch)  # somebody else may have made it meanwhile
-    start, pointer_exists = _start_of(tx, dataset, options.branch, options.fallback, lock=True)
+    start, pointer_exists = _start_of(tx, dataset, options.branch, options.fallback, options.parent, lock=True)
     if options.request is not None and (made := _answered(access, tx, options.request, change.put)) is not None:
         held.release(tx)
         return made
@@ -370,15 +404,21 @@ def _result(
 
 
 def _start_of(
-    tx: Transaction, dataset: DatasetRecord, branch: str, fallback: str | None, *, lock: bool = False
+    tx: Transaction,
+    dataset: DatasetRecord,
+    branch: str,
+    fallback: str | None,
+    parent: Head | None = None,
+    *,
+    lock: bool = False,
 ) -> tuple[Head | None, bool]:
     """The version a commit to the branch starts from, and whether the branch exists.
 
     With `lock` the branch stands still until the transaction ends, and the version and its pages cannot go. The first
-    commit of a dataset makes its branch; later a new branch is made on purpose, or starts from `fallback` (from nothing
-    when the dataset has neither).
+    commit of a dataset makes its branch; later a new branch is made on purpose, or starts from `parent` or `fallback` (from
+    nothing when the dataset has neither). Raises `BranchMoved` for a branch that is not at `parent`.
     """
-    for name in (branch, fallback):
+    for name in (branch, None if parent else fallback):
         if name is None:
             continue
         if lock:
@@ -390,7 +430,18 @@ def _start_of(
             raise InputError(
                 f"{name!r} is a tag of {dataset.name}, and tags do not move. Commit to a branch.", branch=name
             )
+        if parent is not None and found.id != parent.id:
+            raise BranchMoved(
+                f"{dataset.name}@{branch} is at v{found.number}, not at v{parent.number}, from which this commit is to start. "
+                f"Give the name of a new branch, which starts there, or commit to v{found.number}.",
+                branch=branch,
+                version=found.number,
+            )
         return found, name == branch
+    if parent is not None:
+        if lock and not versions.share(tx, [parent.id]):
+            raise NotFound(f"v{parent.number} of {dataset.name} was deleted meanwhile.", version=parent.number)
+        return parent, False
     if fallback is not None or datasets.version_count(tx, dataset.id) == 0:
         return None, False
     names = [p.name for p in pointers.all_of(tx, dataset.id, tags=False)]

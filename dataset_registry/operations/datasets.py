@@ -89,12 +89,15 @@ def list_all(access: Access, prefix: str) -> list[DatasetRecord]:
 
 
 def update(access: Access, dataset: DatasetRecord, *, name: str | None, description: str | None) -> DatasetRecord:
-    """Change a dataset's name or description, those that are given. Raises `InvalidName`, `AlreadyExists`."""
+    """Change a dataset's description (takes write) or its name (takes admin), those that are given.
+
+    Raises `InvalidName`, `AlreadyExists`.
+    """
     new_name = names.dataset_name(name) if name is not None else None
     description = _checked(description)
 
     def work(tx: Transaction) -> DatasetRecord:
-        authorize(access, tx, "admin", dataset.id)
+        authorize(access, tx, "write" if new_name is None else "admin", dataset.id)
         now = datasets.get(tx, dataset.id)
         if new_name is not None and new_name != now.name:
             authorize_creation(access, tx, new_name)

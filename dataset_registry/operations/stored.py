@@ -141,6 +141,12 @@ def list_all(access: Access, after: int = 0, limit: int | None = None) -> Iterat
         after, left = page[-1].id, None if left is None else left - len(found)
 
 
+def counts(access: Access, file_ids: Sequence[int]) -> dict[int, int]:
+    """How many versions reference each of these files, of those that the actor may read."""
+    with access.catalog.read() as tx:
+        return files.reference_counts(tx, file_ids, readable(access, tx))
+
+
 def _counted(access: Access, tx: Transaction, found: Sequence[FileRecord]) -> list[FileRecord]:
     """Files with their reference counts, as far as the actor may see: that others have the same content is theirs to tell."""
     counts = files.reference_counts(tx, [file.id for file in found], readable(access, tx))

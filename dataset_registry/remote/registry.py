@@ -10,7 +10,7 @@ from dataset_registry.dataset import Dataset
 from dataset_registry.errors import InputError
 from dataset_registry.model.actors import Grant, Kind, NewToken, Permission, Protection, Token, User
 from dataset_registry.model.audit import AuditCheck, AuditEntry
-from dataset_registry.model.names import dataset_name
+from dataset_registry.model.names import dataset_name, several
 from dataset_registry.model.records import FileRecord, Freeze, NewDataset, RegistryBranch
 from dataset_registry.model.retention import Policy, Rule
 from dataset_registry.operations import find
@@ -140,9 +140,9 @@ class RemoteRegistry(Registry):
     # --- who may what ----------------------------------------------------------------------------------------------
 
     def create_user(
-        self, name: str, *, role: str = "member", kind: Kind = "person", members: Sequence[str] = ()
+        self, name: str, *, role: str = "member", kind: Kind = "person", members: str | Sequence[str] = ()
     ) -> User:
-        body = {"name": name, "role": role, "kind": kind, "members": list(members)}
+        body = {"name": name, "role": role, "kind": kind, "members": list(several(members))}
         return self._client.post("users", UserShape, body).user()
 
     def update_user(
@@ -151,9 +151,9 @@ class RemoteRegistry(Registry):
         *,
         role: str | None = None,
         disabled: bool | None = None,
-        members: Sequence[str] | None = None,
+        members: str | Sequence[str] | None = None,
     ) -> User:
-        body = {"role": role, "disabled": disabled, "members": None if members is None else list(members)}
+        body = {"role": role, "disabled": disabled, "members": None if members is None else list(several(members))}
         return self._client.patch(f"users/{segment(name)}", UserShape, body).user()
 
     def users(self) -> list[User]:
@@ -194,8 +194,8 @@ class RemoteRegistry(Registry):
         found = self._client.listed("grants", GrantShape, name=name, file=file, user=user)
         return [shape.grant() for shape in found]
 
-    def protect(self, name: str, branch: str = find.MAIN, *, allow: Sequence[str] = ()) -> Protection:
-        body = {"name": name, "branch": branch, "allow": list(allow)}
+    def protect(self, name: str, branch: str = find.MAIN, *, allow: str | Sequence[str] = ()) -> Protection:
+        body = {"name": name, "branch": branch, "allow": list(several(allow))}
         return self._client.post("protections", ProtectionShape, body).protection()
 
     def unprotect(self, name: str, branch: str = find.MAIN) -> None:
@@ -316,8 +316,8 @@ class RemoteRegistry(Registry):
         self,
         other: Registry,
         *,
-        datasets: Sequence[str] = ("*",),
-        refs: Sequence[str] | None = None,
+        datasets: str | Sequence[str] = ("*",),
+        refs: str | Sequence[str] | None = None,
         progress: Progress = silent,
     ) -> Copied:
         raise InputError(

@@ -84,9 +84,12 @@ def _commit(
 ) -> CommitResult:
     access = sources.access
     used: dict[str, Upload] = {}
-    branch = pointer_name(request.branch)
+    branch, parent = pointer_name(request.branch), None
+    if request.parent_version_id is not None:
+        given = branch if "branch" in request.model_fields_set else None
+        branch, parent = commits.parent_of(access, dataset, request.parent_version_id, given)
     fallback = pointer_name(request.fallback) if request.fallback is not None else None
-    base = commits.head(access, dataset, branch, fallback)  # who may not commit is told before anything is read
+    base = commits.head(access, dataset, branch, fallback, parent)  # who may not commit is told before anything is read
     if "base_version_id" in request.model_fields_set and not request.overwrite:
         base = commits.base_of(access, dataset, request.base_version_id)
     options = commits.CommitOptions(
@@ -95,6 +98,7 @@ def _commit(
         base=base,
         overwrite=request.overwrite,
         fallback=fallback,
+        parent=parent,
         parents=request.parents,
         provenance=request.provenance.provenance() if request.provenance else None,
         request=key,

@@ -162,7 +162,9 @@ class CommitIn(Request):
     `replaced` names lose the indexes that are not set, `partitions` and (with `everything`) the whole version what is not
     set. `base_version_id` is the version that the client looked at (null: there was none; left out: the head as it is when
     the request comes): components that changed since are a conflict, unless `overwrite`. `fallback` is the branch that a
-    missing one starts from; `parents` are refs, the branch's head first.
+    missing one starts from; `parents` are refs, the branch's head first. `parent_version_id` is the version to start from: on a
+    branch that is at it (`branch`, else `main` or another one), or on a new one that `branch` names. A branch that has moved on
+    is a conflict (409).
     """
 
     branch: Name = "main"
@@ -176,6 +178,7 @@ class CommitIn(Request):
     base_version_id: int | None = Field(default=None, ge=1, le=MOST_IDS)
     overwrite: bool = False
     fallback: Name | None = None
+    parent_version_id: int | None = Field(default=None, ge=1, le=MOST_IDS)
     parents: list[Name] = Field(default_factory=list, max_length=100)
     provenance: ProvenanceShape | None = None
 

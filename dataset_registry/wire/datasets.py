@@ -92,6 +92,22 @@ class VersionShape(Shape):
         )
 
 
+class NestedVersionShape(VersionShape):
+    """A version with the versions made from it (by their first parent), oldest first."""
+
+    children: list["NestedVersionShape"] = Field(default_factory=list)
+
+    @classmethod
+    def forest(cls, found: Sequence[VersionShape]) -> list["NestedVersionShape"]:
+        """The roots of these versions, each with its children inside."""
+        nested = {version.id: cls(**version.model_dump()) for version in sorted(found, key=lambda v: v.version_number)}
+        roots: list[NestedVersionShape] = []
+        for version in nested.values():
+            parent = nested.get(version.parent_version_id) if version.parent_version_id is not None else None
+            (parent.children if parent is not None else roots).append(version)
+        return roots
+
+
 class ComponentShape(Shape):
     component_name: str
     component_index: int
@@ -201,6 +217,39 @@ class CapturedShape(Shape):
 class SchemaShape(Shape):
     dataset_version_id: int
     components: list[CapturedShape]
+
+
+class VersionFileShape(Shape):
+    """A file of a version: a row of `dataset_version_files`. `id` is the file's."""
+
+    id: int
+    component_type: str
+    component_name: str
+    component_index: int
+    content_hash: str | None
+    file_size: int
+    reference_count: int
+
+    @classmethod
+    def of(cls, record: ComponentRecord, reference_count: int) -> "VersionFileShape":
+        return cls(
+            id=record.file_id,
+            component_type=record.type,
+            component_name=record.name,
+            component_index=record.index,
+            content_hash=record.content_hash,
+            file_size=record.size,
+            reference_count=reference_count,
+        )
+
+
+class WholeVersionShape(VersionShape):
+    """A version with a page of its files, and what was captured of them: `schema_json` has the columns, component by component.
+    `next_cursor` leads to more files."""
+
+    files: list[VersionFileShape]
+    next_cursor: str | None
+    captured: list[dict[str, Any]] = Field(alias="schema_json")  # pydantic has a method of that name
 
 
 class KeyShape(Shape):

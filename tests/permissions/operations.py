@@ -183,7 +183,7 @@ OPERATIONS = (
     ),
     Operation(
         "describe",
-        On(ADMIN),
+        On(WRITE),
         lambda r, w: w.at(r).update(description="new"),
         put("PATCH", there(), json={"description": "new"}),
         cli("dataset", "describe", DATASET, "new"),
@@ -277,6 +277,8 @@ OPERATIONS = (
     ),
     # --- versions ---
     Operation("tree", On(READ), lambda r, w: w.at(r).tree(), get(there("/tree")), cli("log", DATASET, "--all")),
+    Operation("nested tree", On(READ), None, get(there("/tree/nested")), None),
+    Operation("a tag", On(READ), lambda r, w: w.at(r).branch("spare-tag"), get(there("/tags/spare-tag")), None),
     Operation("list versions", On(READ), None, get(there("/versions"))),
     Operation("log", On(READ), lambda r, w: w.at(r).log(), get(there("/log")), cli("log", DATASET)),
     Operation("find a version", On(READ), lambda r, w: w.at(r).version("main~1"), get(there("/resolve"), ref="main~1")),

@@ -46,6 +46,7 @@ _FORM = {
         "message": {"type": "string"},
         "branch": {"type": "string"},
         "component_type": {"type": "string", "enum": ["data", "metadata", "schema", "overlay"]},
+        "component_types": {"type": "string", "description": "The types of files by their fields' names, as JSON."},
         "read": {"type": "string", "description": "The read options of the files, as JSON."},
     },
     "additionalProperties": {"type": "string", "format": "binary"},
@@ -127,23 +128,37 @@ def _commit_of(form: FormData, files: dict[str, UploadFile]) -> bytes | dict[str
     texts = {name: value for name, value in form.multi_items() if isinstance(value, str)}
     if (given := texts.pop("commit", None)) is not None:
         return given.encode(errors="surrogatepass")
-    facts: dict[str, Any] = {"component_type": texts.pop("component_type", "data")}
+    if not files:
+        raise InputError(
+            "This form has no files. Add each as a field of its component's name, as in: -F data=@flights.csv; or describe the "
+            "commit in a field 'commit', as JSON."
+        )
+    facts: dict[str, Any] = {}
     if "read" in texts:
-        facts["read"] = _json(texts.pop("read"))
+        facts["read"] = _json("read", texts.pop("read"), '{"delimiter": ";"}')
+    one_type = texts.pop("component_type", "data")
+    types = _json("component_types", texts.pop("component_types", "{}"), '{"data": "data", "notes": "metadata"}')
+    if not isinstance(types, dict) or (unknown := sorted(map(str, types.keys() - files.keys()))):
+        named = f" It names {unknown[0]!r}, and no file of the form is called so." if isinstance(types, dict) else ""
+        raise InputError(f"The field 'component_types' gives files of the form their types.{named}")
     components = [
-        {"component_name": name, "content": {"part": name}, "file_name": file.filename or name, **facts}
+        {
+            "component_name": name,
+            "component_type": types.get(name, one_type),
+            "content": {"part": name},
+            "file_name": file.filename or name,
+            **facts,
+        }
         for name, file in files.items()
     ]
     return {**texts, "components": components, "replaced": list(files)}
 
 
-def _json(text: str) -> Any:
+def _json(field: str, text: str, example: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise InputError(
-            f'The field \'read\' of the form is not JSON ({error}). Write it like {{"delimiter": ";"}}.'
-        ) from error
+        raise InputError(f"The field {field!r} of the form is not JSON ({error}). Write it like {example}.") from error
 
 
 _MOST_VALUES = 2_000_000

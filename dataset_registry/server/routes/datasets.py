@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query
 
 from dataset_registry.dataset import Dataset
-from dataset_registry.operations import datasets, history
+from dataset_registry.operations import datasets, history, stored
 from dataset_registry.server import paging
 from dataset_registry.server.asking import Asking, Here, Idempotent
 from dataset_registry.server.paging import Cursor, Limit
@@ -18,9 +18,12 @@ from dataset_registry.wire.datasets import (
     DatasetIn,
     DatasetPatch,
     DatasetShape,
+    NestedVersionShape,
     ReadIn,
     SchemaShape,
+    VersionFileShape,
     VersionShape,
+    WholeVersionShape,
 )
 from dataset_registry.wire.shapes import MOST_IDS, CountShape, Page
 
@@ -115,6 +118,15 @@ def tree(there: There, access: Asking, cursor: Cursor = None, limit: Limit = 100
     return list_versions(there, access, cursor, limit)
 
 
+@router.get("/datasets/{dataset_id}/tree/nested", tags=["versions"])
+def nested_tree(
+    there: There, access: Asking, cursor: Cursor = None, limit: Annotated[int, Query(ge=1, le=200)] = 200
+) -> Page[NestedVersionShape]:
+    """The tree with each version's children inside it: of the newest 200 versions at most, for each is a level deeper."""
+    page = list_versions(there, access, cursor, limit)
+    return Page(items=NestedVersionShape.forest(page.items), next_cursor=page.next_cursor)
+
+
 @router.get("/datasets/{dataset_id}/resolve", tags=["versions"])
 def resolve(there: There, ref: Ref = "main") -> VersionShape:
     """The version that a ref names."""
@@ -143,9 +155,21 @@ def merge_bases(there: There, left: Ref, right: Ref) -> Page[VersionShape]:
 
 
 @router.get("/datasets/{dataset_id}/versions/{version_id}", tags=["versions"])
-def get_version(that: That) -> VersionShape:
-    """A version."""
-    return _shape(that)
+def get_version(
+    that: That, access: Asking, cursor: Cursor = None, limit: Annotated[int, Query(ge=1, le=10_000)] = 1000
+) -> WholeVersionShape:
+    """A version with its files and its schema."""
+    page = paging.slice_of(that.components, cursor, limit, lambda component: component)
+    counts = stored.counts(access, [component.file_id for component in page.items])
+    captured = that.captured(sorted({component.name for component in page.items})) if page.items else []
+    return WholeVersionShape(
+        **_shape(that).model_dump(),
+        files=[VersionFileShape.of(component, counts.get(component.file_id, 0)) for component in page.items],
+        next_cursor=page.next_cursor,
+        schema_json=[
+            {"component_name": name, "component_index": index, **schema.to_json()} for name, index, schema in captured
+        ],
+    )
 
 
 @router.delete("/datasets/{dataset_id}/versions/{version_id}", tags=["versions"])

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Response
 
-from dataset_registry.errors import BranchMoved, PreconditionFailed
+from dataset_registry.errors import BranchMoved, NotFound, PreconditionFailed
 from dataset_registry.model.records import PointerRecord
 from dataset_registry.server.asking import Here, Idempotent
 from dataset_registry.server.routes.datasets import There
@@ -91,6 +91,15 @@ def tags(there: There) -> Page[PointerShape]:
 def create_tag(there: There, body: PointerIn, response: Response) -> PointerShape:
     """Name a version for ever."""
     return _tagged(response, there.create_tag(body.pointer_name, body.ref))
+
+
+@router.get("/datasets/{dataset_id}/tags/{name:path}", tags=["branches and tags"])
+def get_tag(there: There, name: BranchName, response: Response) -> PointerShape:
+    """A tag."""
+    found = there.branch(name)
+    if not found.is_tag:
+        raise NotFound(f"{there.name} has no tag {name!r}, which is a branch. See /branches/{name}.", tag=name)
+    return _tagged(response, found)
 
 
 @router.delete("/datasets/{dataset_id}/tags/{name:path}", tags=["branches and tags"])
