@@ -162,8 +162,16 @@ class Registry:
 
     def version(self, address: str) -> Version:
         """The version at an address such as `raw/flights@main~2`; without `@`, the head of `main`."""
+        dataset, ref = self.at(address)
+        return dataset.version(find.MAIN if ref is None else ref)
+
+    def at(self, address: str) -> tuple[Dataset, str | None]:
+        """The dataset of an address such as `raw/flights@main~2`, and the ref, None where it has none.
+
+        Raises `InvalidRef` where a dataset of an existing catalog has the whole text as its name: quoted, either can be meant.
+        """
         name, ref = split_address(address)
-        return self.dataset(name).version(find.MAIN if ref is None else ref)
+        return Dataset(self._access, datasets.addressed(self._access, name, address)), ref
 
     # --- files -----------------------------------------------------------------------------------------------------
 

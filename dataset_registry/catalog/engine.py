@@ -12,6 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from datetime import datetime
 from functools import cache, cached_property, partial
 from pathlib import Path
 from random import random
@@ -41,6 +42,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import QueuePool
 
 from dataset_registry import modes
+from dataset_registry.catalog.types import EARLIEST, LATEST
 from dataset_registry.errors import (
     CatalogOutdated,
     CatalogRefused,
@@ -429,6 +431,7 @@ class Catalog:
                 )
             except ImportError as error:  # it is there, and lacks its own libraries
                 raise missing("psycopg", "postgres", "A catalog in PostgreSQL") from error
+            event.listen(engine, "connect", _read_any_moment)
             event.listen(engine, "checkin", lambda connection, record: record.info.update(used=monotonic()))
             event.listen(engine, "checkout", _look_at_idle)
         elif _is_read_only(self.path):
@@ -540,6 +543,22 @@ def _passing(error: exc.DBAPIError) -> bool:
 
 def _unusable(catalog: Catalog, error: exc.DBAPIError) -> str:
     return f"The catalog {catalog.address} cannot be used now: {catalog.hide(str(error.orig).strip())}. Try again."
+
+
+def _read_any_moment(connection: Any, record: object) -> None:
+    """Let psycopg read moments that Python has no value for, as `types.EARLIEST` and `LATEST`."""
+    from psycopg.errors import DataError
+    from psycopg.types.datetime import TimestampLoader
+
+    class Loader(TimestampLoader):
+        def load(self, data: Any) -> datetime:
+            try:
+                return super().load(data)
+            except DataError:
+                text = bytes(data)
+                return EARLIEST if text.startswith(b"-") or text.endswith(b"BC") else LATEST
+
+    connection.adapters.register_loader("timestamp", Loader)
 
 
 def _look_at_idle(connection: Any, record: Any, proxy: object) -> None:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import JSON, DateTime, Dialect, Integer, String, Text, literal
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
@@ -22,11 +22,33 @@ Bytewise = Text(collation="BINARY").with_variant(Text(collation="C"), "postgresq
 """Text ordered by its UTF-8 bytes."""
 
 
+EARLIEST, LATEST = datetime(1, 1, 2), datetime(9999, 12, 30)
+"""What moments are read as that Python has no value for, such as `infinity`, years before 1, and texts that are none: existing
+catalogs have such. The rows stay as they are. (A day from the ends, so that any time zone can show them.)"""
+
+
+class _SQLiteMoment(sqlite.DATETIME):
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        parse = super().result_processor(dialect, coltype)
+
+        def process(value: Any) -> datetime | None:
+            try:
+                return parse(value) if parse is not None else value
+            except (ValueError, TypeError):
+                return EARLIEST
+
+        return process
+
+
 class Timestamp(TypeDecorator[datetime]):
     """A moment, kept as UTC without a zone (the original columns are TIMESTAMP), given back with one."""
 
     impl = DateTime
     cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        moment: Any = _SQLiteMoment if dialect.name == "sqlite" else DateTime
+        return dialect.type_descriptor(moment())
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         return value.astimezone(UTC).replace(tzinfo=None) if value else None

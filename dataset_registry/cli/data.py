@@ -25,7 +25,6 @@ from dataset_registry.cli.output import (
 )
 from dataset_registry.cli.place import here
 from dataset_registry.errors import InputError, NotFound, UnreadableFile
-from dataset_registry.model.names import split_address
 
 if TYPE_CHECKING:
     from dataset_registry.dataset import Dataset
@@ -267,8 +266,7 @@ def log(
     """Draw the history of a ref: how it branched, and what was merged. Versions come before their parents."""
     from dataset_registry.wire.datasets import VersionShape
 
-    name, ref = split_address(address)
-    dataset = registry.dataset(name)
+    dataset, ref = registry.at(address)
     found = dataset.tree()[:limit] if everything else dataset.log(ref or "main", limit=limit)
     if as_json:
         print_json([VersionShape.of(version.record) for version in found])
@@ -471,8 +469,8 @@ def _say(dataset: "Dataset", what: str, as_json: bool) -> None:
 @here
 def children(registry: "Registry", address: Address, as_json: AsJson = False) -> None:
     """The versions made from one in its own dataset."""
-    name, ref = split_address(address)
-    _list(registry.dataset(name).children(ref or "main"), as_json)
+    dataset, ref = registry.at(address)
+    _list(dataset.children(ref or "main"), as_json)
 
 
 @version_app.command("merge-base")
@@ -504,10 +502,9 @@ def consumers(registry: "Registry", address: Address, as_json: AsJson = False) -
 @here
 def delete_version(registry: "Registry", address: Address, yes: Yes = False) -> None:
     """Delete a version that no branch, tag or child points at."""
-    name, ref = split_address(address)
+    dataset, ref = registry.at(address)
     if ref is None:
-        raise InputError(f"Say which version: {name}@v3, for example.")
-    dataset = registry.dataset(name)
+        raise InputError(f"Say which version: {dataset.name}@v3, for example.")
     version = dataset.version(ref)
     if confirmed(f"Delete {version}?", yes=yes):
         dataset.delete_version(f"v{version.number}")

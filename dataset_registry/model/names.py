@@ -8,6 +8,7 @@ import difflib
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -234,10 +235,24 @@ def parse_ref(text: str) -> Ref:
         ) from error
 
 
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"(?:@(.*))?', re.DOTALL)
+
+
 def split_address(text: str) -> tuple[str, str | None]:
-    """Split `raw/flights@main~2` into the name of the dataset and the ref (None when there is no `@`)."""
+    """Split `raw/flights@main~2` into the name of the dataset and the ref (None when there is no `@`).
+
+    Datasets of existing catalogs may have names that ours cannot be: in double quotes any name can be addressed, as in
+    `"my data@set"@v1` (with `\\` before `"` and `\\`). Raises `InvalidName` for a quotation that does not end.
+    """
+    if text.startswith('"'):
+        quoted = _QUOTED.fullmatch(text)
+        if quoted is None:
+            raise InvalidName(f'{text!r} is not an address: write a quoted name like "my data set"@main.', name=text)
+        return re.sub(r"\\(.)", r"\1", quoted[1], flags=re.DOTALL), quoted[2]
     name, at, ref = text.partition("@")
-    return dataset_name(name), (ref if at else None)
+    with suppress(InvalidName):  # who looks it up says so, if there is none
+        name = dataset_name(name)
+    return name, (ref if at else None)
 
 
 def several(given: str | Iterable[str]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Datasets as wholes: create, list, change, delete; and deleting a version."""
 
 from dataset_registry.catalog import Transaction, datasets, grants, manifests, pointers, versions
-from dataset_registry.errors import AlreadyExists, InUse, NotFound
+from dataset_registry.errors import AlreadyExists, InUse, InvalidRef, NotFound
 from dataset_registry.model import names
 from dataset_registry.model.actors import NOTHING
 from dataset_registry.model.records import DatasetRecord, NewDataset
@@ -69,6 +69,22 @@ def get(access: Access, name: str) -> DatasetRecord:
             # Only a name that may be read keeps to none of our rules, as those from legacy catalogs may.
             return find.dataset(access, tx, names.dataset_name(name))
         return found
+
+
+def addressed(access: Access, name: str, address: str) -> DatasetRecord:
+    """The dataset of this name, which was taken from an address. Raises `NotFound`; `InvalidRef` where another dataset is called
+    like the whole address."""
+    if not address.startswith('"') and "@" in address:
+        with access.catalog.read() as tx:
+            whole = datasets.find(tx, address)
+            if whole is not None and level_on(access, tx, whole.id) != NOTHING:
+                quoted = address.replace("\\", "\\\\").replace('"', '\\"')
+                raise InvalidRef(
+                    f'{address!r} is the name of a dataset, and could be a version of {name!r}. Write "{quoted}" for the '
+                    f'dataset, "{name}"@{address.partition("@")[2]} for the version.',
+                    ref=address,
+                )
+    return get(access, name)
 
 
 def by_id(access: Access, dataset_id: int) -> DatasetRecord:

@@ -1,5 +1,7 @@
 """Finding what a name or a ref means, inside a transaction."""
 
+import re
+
 from dataset_registry.catalog import Transaction, datasets, pointers, versions
 from dataset_registry.errors import InvalidRef, NotFound
 from dataset_registry.model import history
@@ -7,6 +9,9 @@ from dataset_registry.model.actors import NOTHING
 from dataset_registry.model.names import Ref, parse_ref
 from dataset_registry.model.records import DatasetRecord, VersionRecord
 from dataset_registry.operations.access import Access, level_on
+
+_ODD_NUMBER = re.compile(r"v-?[0-9]{1,9}")
+"""Numbers that only versions of existing catalogs have: 0, and those below. A branch may be called so, and comes first."""
 
 MAIN = "main"
 """The branch that is meant when none is named."""
@@ -85,6 +90,8 @@ def _start(tx: Transaction, dataset: DatasetRecord, ref: Ref) -> VersionRecord:
         )
     if candidates:
         return candidates[0]
+    if _ODD_NUMBER.fullmatch(ref.start) and (odd := versions.by_number(tx, dataset.id, int(ref.start[1:]))) is not None:
+        return odd
     raise NotFound(
         f"{dataset.name} has no branch, tag or digest {ref.start!r}. {what_there_is(tx, dataset)}",
         dataset=dataset.name,

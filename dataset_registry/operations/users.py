@@ -10,6 +10,7 @@ from dataset_registry.errors import (
     AlreadyExists,
     ConflictError,
     InputError,
+    InvalidName,
     NotAuthenticated,
     NotFound,
     PermissionDenied,
@@ -43,7 +44,12 @@ def create(access: Access, name: str, *, kind: Kind, role: str, members: Sequenc
 
     A name that signed something before becomes the user who did, and admin of the datasets it created.
     """
-    name = user_name(name)
+    try:
+        name = user_name(name)
+    except InvalidName:
+        with access.catalog.read() as tx:
+            if kind == "group" or users.find_id(tx, name) is None:  # a name of an existing catalog stays what it is
+                raise
     if kind not in KINDS:
         raise InputError(f"{kind!r} is no kind of user. Use one of: {', '.join(KINDS)}.", kind=kind)
     given: Role | None = None if kind == "group" else parse_role(role)

@@ -10,7 +10,7 @@ from dataset_registry.dataset import Dataset
 from dataset_registry.errors import InputError
 from dataset_registry.model.actors import Grant, Kind, NewToken, Permission, Protection, Token, User
 from dataset_registry.model.audit import AuditCheck, AuditEntry
-from dataset_registry.model.names import dataset_name, several
+from dataset_registry.model.names import dataset_name, several, split_address
 from dataset_registry.model.records import FileRecord, Freeze, NewDataset, RegistryBranch
 from dataset_registry.model.retention import Policy, Rule
 from dataset_registry.operations import find
@@ -106,6 +106,10 @@ class RemoteRegistry(Registry):
         return self._dataset(
             self._client.post("datasets", DatasetShape, {"name": dataset_name(name), "description": description})
         )
+
+    def at(self, address: str) -> tuple[Dataset, str | None]:
+        name, ref = split_address(address)
+        return self.dataset(name), ref
 
     def dataset(self, name: str | int) -> Dataset:
         if isinstance(name, int):
