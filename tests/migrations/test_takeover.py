@@ -2,6 +2,7 @@
 way, before anything is changed."""
 
 import hashlib
+import os
 import subprocess
 import sys
 from contextlib import suppress
@@ -278,3 +279,49 @@ def test_alembic_itself_works_on_a_catalog(catalog: Catalog) -> None:
 def test_alembic_itself_makes_no_second_baseline(made: Catalog) -> None:
     assert "Take it over with: dataset-registry db upgrade" in alembic(made, "upgrade", "head")
     assert made.revision() is None
+
+
+# --- the documentation -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("empty_url", ["postgresql"], indirect=True)
+def test_the_session_of_the_documentation_takes_over_a_baseline_in_public(catalog: Catalog, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    session = page.partition("## Taking over an existing catalog")[2].partition("```sh\n")[2].partition("```")[0]
+    url = catalog.url.render_as_string(hide_password=False)
+    public = Catalog(f"{url}?schema=public")
+    statements(public, _TABLES, tmp_path)
+    statements(public, _ROWS, tmp_path)
+    public.close()
+    (tmp_path / "x.csv").write_bytes(CONTENT["raw/b", 1])
+    done = subprocess.run(
+        ["sh", "-ec", session.replace("/srv/registry", str(tmp_path))],
+        env={**os.environ, "BASELINE": url, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=SAFETY,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "CREATE TABLE manifest_pages" in (tmp_path / "review.sql").read_text()
+    for words in ("no tables -> ", "as this package expects it", "2 files adopted", "raw/a", "raw/b"):
+        assert words in done.stdout
+    with Registry.open(catalog=f"{url}?schema=public", store=str(tmp_path / "store")) as registry:
+        assert contents(registry) == CONTENT
+
+
+@pytest.mark.parametrize("empty_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    "query",
+    [
+        "dataset_version_files WHERE version_id = 1",
+        "dataset_version_files WHERE file_id = 1",
+        "dataset_schema_versions WHERE dataset_version_id = 1",
+        "file_info WHERE id = 1",
+    ],
+)
+def test_the_views_answer_by_index(made: Catalog, query: str) -> None:
+    migrate.upgrade(made)
+    plan = [row[3] for row in support.query(made, f"EXPLAIN QUERY PLAN SELECT * FROM {query}")]
+    assert not [step for step in plan if step.startswith("SCAN") and step not in ("SCAN d", "SCAN (subquery-4)")]
