@@ -64,6 +64,15 @@ TAKEN = {
     "an uploader of none": "UPDATE dataset_versions SET uploaded_by = NULL",
     "a dataset without versions": "INSERT INTO datasets (name) VALUES ('empty')",
     "a file of no version": "INSERT INTO files (storage_type, file_data, file_size) VALUES ('database', {ab}, 2)",
+    "a storage type nobody knows": "UPDATE files SET storage_type = 'S3 (old)'",
+    "a storage type called as ours": "UPDATE files SET storage_type = 'store' WHERE id = 2",
+    "types in capitals": "UPDATE files SET file_type = 'CSV' WHERE id = 2",
+    "a type that is wrong": "UPDATE files SET file_type = 'parquet' WHERE id = 2",
+    "long texts": "UPDATE files SET mime_type = 'application/vnd.openxmlformats-officedocument.spreadsheetml.sheet, charset=utf-8, header=present'",
+    "descriptions of many lines": "UPDATE datasets SET description = 'one{newline}two'",
+    "numbers far apart": "UPDATE dataset_versions SET version_number = 2000000000 WHERE version_number = 4",
+    "a second user": "INSERT INTO users (username) VALUES ('Bob Smith (ext.)')",
+    "an email twice": "UPDATE users SET email = 'x'; INSERT INTO users (username, email) VALUES ('eve', 'x')",
 }
 TAKEN_SQLITE = {
     "a trigger": "CREATE TRIGGER mine AFTER INSERT ON dataset_versions BEGIN UPDATE users SET email = 'x'; END",
@@ -100,6 +109,7 @@ def statements(catalog: Catalog, script: str, folder: Path) -> None:
         "bytes": "BLOB" if catalog.is_sqlite else "BYTEA",
         "ab": "x'6162'" if catalog.is_sqlite else "'\\x6162'",
         "folder": folder,
+        "newline": "\n",
     }
     filled = script.format_map(words) if "{" in script else script
     with catalog.queued(), catalog.writer.begin() as connection:
@@ -148,6 +158,14 @@ def applies(kind: str, catalog: Catalog) -> str:
     return found
 
 
+class Stopped(BaseException):
+    """The end of an adoption in its middle."""
+
+
+def stop(what: str, done: int, total: int | None) -> None:
+    raise Stopped
+
+
 @pytest.mark.parametrize("kind", [*TAKEN, *TAKEN_SQLITE, *TAKEN_POSTGRESQL])
 def test_an_awkward_baseline_is_taken_over_with_every_byte(made: Catalog, kind: str, tmp_path: Path) -> None:
     statements(made, applies(kind, made), tmp_path)
@@ -155,19 +173,24 @@ def test_an_awkward_baseline_is_taken_over_with_every_byte(made: Catalog, kind: 
     for revision in support.REVISIONS:
         migrate.upgrade(made, revision)
     migrate.check(made)
+    far = 2_000_000_000 if kind == "numbers far apart" else 4
+    content = {(name, far if number == 4 else number): data for (name, number), data in CONTENT.items()}
     with opened(made, tmp_path) as registry:
-        assert contents(registry) == CONTENT
+        assert contents(registry) == content
     for revision in reversed(support.REVISIONS[:-1]):
         support.go_down(made, revision)
     migrate.upgrade(made)
     with opened(made, tmp_path) as registry:
+        with pytest.raises(Stopped):
+            registry.adopt(progress=stop)
+        assert contents(registry) == content
         assert registry.adopt().failed == {}
         assert registry.adopt().files == 0
-        assert contents(registry) == CONTENT
+        assert contents(registry) == content
         assert registry.verify(deep=True).findings == ()
         hashes = {c.content_hash for d in registry.datasets() for v in d.tree() for c in v.components}
         assert hashes == {hashlib.sha256(data).hexdigest() for data in CONTENT.values()}
-        registry.dataset("raw/a").commit({"data": b"new"})
+        assert registry.dataset("raw/b").commit({"data": b"new"}).number == 2
     kept = [found for found in before if "column that goes" not in kind or found[1] != "mine"]
     assert foreign(made) == kept
     migrate.check(made)
