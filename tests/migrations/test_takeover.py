@@ -68,7 +68,7 @@ TAKEN = {
     "a storage type called as ours": "UPDATE files SET storage_type = 'store' WHERE id = 2",
     "types in capitals": "UPDATE files SET file_type = 'CSV' WHERE id = 2",
     "a type that is wrong": "UPDATE files SET file_type = 'parquet' WHERE id = 2",
-    "long texts": "UPDATE files SET mime_type = 'application/vnd.openxmlformats-officedocument.spreadsheetml.sheet, charset=utf-8, header=present'",
+    "long texts": "UPDATE files SET mime_type = 'application/vnd.openxmlformats-officedocument.spreadsheetml.sheet'",
     "descriptions of many lines": "UPDATE datasets SET description = 'one{newline}two'",
     "numbers far apart": "UPDATE dataset_versions SET version_number = 2000000000 WHERE version_number = 4",
     "a second user": "INSERT INTO users (username) VALUES ('Bob Smith (ext.)')",
