@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dataset_registry.model.extras import require
-from dataset_registry.model.names import several
 from dataset_registry.model.records import ComponentRecord, Production, Provenance, VersionRecord
 from dataset_registry.model.schema import ComponentSchema, Schema
 from dataset_registry.operations import expire, history, read
@@ -136,7 +135,7 @@ class Version:
         self,
         component: Components = None,
         *,
-        columns: str | Sequence[str] | None = None,
+        columns: Sequence[str] | None = None,
         filter: "pyarrow.dataset.Expression | None" = None,
         sheet: str | None = None,
     ) -> "pyarrow.Table":
@@ -146,8 +145,7 @@ class Version:
         `columns` and `filter` (an expression of `pyarrow.dataset.field`) are pushed down into Parquet; `sheet` chooses
         one of a spreadsheet's. Raises `InputError` when several tables could be meant, `NotFound`.
         """
-        chosen = None if columns is None else several(columns)
-        return read.table(self._contents, self.record, _names(component), columns=chosen, filter=filter, sheet=sheet)
+        return read.table(self._contents, self.record, _names(component), columns=columns, filter=filter, sheet=sheet)
 
     def to_pandas(self, component: Components = None, **options: Any) -> "pandas.DataFrame":
         """Like `to_arrow`, as a pandas frame, with the categories and the index its writer had."""
