@@ -274,3 +274,16 @@ def test_reads_trust_the_store_unless_they_are_asked_to_verify(embedded: Registr
             with pytest.raises(CorruptionError):
                 read(verifying.version("flights"))
         assert verifying.version("flights").to_arrow("table").num_rows == 1000
+
+
+def test_a_lazy_frame_of_what_expired_and_was_collected_fails_loudly(embedded: Registry) -> None:
+    dataset = embedded.create_dataset("raw/flights")
+    dataset.commit({"data": TABLE})
+    lazy = dataset.version().lazy()
+    assert lazy.collect().height == 3
+    dataset.delete()
+    embedded.collect(older_than=datetime.timedelta(0))
+    with pytest.raises(FileNotFoundError):
+        lazy.collect()
+    with pytest.raises(NotFound):
+        embedded.version("raw/flights")
