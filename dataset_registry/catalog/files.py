@@ -165,7 +165,7 @@ def legacy_bytes(tx: Transaction, file_id: int) -> bytes:
     data = tx.execute(select(files.c.file_data).where(files.c.id == file_id)).scalar()
     if data is None:
         raise CorruptionError(f"The legacy file {file_id} has neither bytes in the catalog nor a path.", file=file_id)
-    return bytes(data)
+    return data.encode() if isinstance(data, str) else bytes(data)  # SQLite keeps a text in any column
 
 
 def with_prefix(tx: Transaction, prefix: str, limit: int = 2) -> list[FileRecord]:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sqlalchemy import delete, exists, func, select, update
+from sqlalchemy import Row, and_, delete, exists, func, inspect, select, text, update
 
 from dataset_registry.catalog import files as file_rows
 from dataset_registry.catalog import grants, manifests
@@ -16,6 +16,7 @@ from dataset_registry.catalog.tables import (
     manifest_entries,
     manifest_index_pages,
     manifest_pages,
+    metadata,
 )
 from dataset_registry.model.manifest import Entry, Manifest, canonical_json
 from dataset_registry.model.records import StoredBytes
@@ -25,7 +26,7 @@ from dataset_registry.model.schema import ComponentSchema
 @dataclass(frozen=True, slots=True)
 class LegacyFile:
     """A file that is not in the store: under a path, inline in the catalog, or both, as `storage_type` says. `size` is what the
-    catalog says of it, `inline_size` how many bytes the catalog has (None: it has none)."""
+    catalog says of it (below 0: it does not say), `inline_size` how many bytes the catalog has (None: it has none)."""
 
     id: int
     path: str | None
@@ -47,13 +48,20 @@ _FILES = select(
 
 def waiting(tx: Transaction) -> list[LegacyFile]:
     """The files that were not adopted yet, oldest first."""
-    return [LegacyFile(*row) for row in tx.execute(_FILES.order_by(files.c.id))]
+    return [_file(row) for row in tx.execute(_FILES.order_by(files.c.id))]
 
 
 def find(tx: Transaction, file_id: int) -> LegacyFile | None:
     """A file that was not adopted yet."""
     row = tx.execute(_FILES.where(files.c.id == file_id)).one_or_none()
-    return LegacyFile(*row) if row else None
+    return _file(row) if row else None
+
+
+def _file(row: Row) -> LegacyFile:  # type: ignore[type-arg]
+    """A row as it is: SQLite keeps a text in any column."""
+    file_id, path, format, size, storage_type, inline_size = row
+    known = size if isinstance(size, int) else -1
+    return LegacyFile(file_id, path, format, known, str(storage_type or ""), inline_size)
 
 
 def is_waiting(tx: Transaction, file_id: int) -> bool:
@@ -84,11 +92,28 @@ def adopt(
 
 def give_up(tx: Transaction, file_id: int, content_hash: str, reason: str) -> None:
     """Say that a file's bytes are lost: it gets a hash that no content has, and is damaged from now on."""
-    tx.execute(update(files).where(files.c.id == file_id).values(content_hash=content_hash, damage=reason))
+    waiting = and_(files.c.id == file_id, files.c.content_hash.is_(None))
+    tx.execute(update(files).where(waiting).values(content_hash=content_hash, damage=reason))
+
+
+def foreign_references(tx: Transaction) -> list[tuple[str, str]]:
+    """Tables of others that reference files, and by which column."""
+    found = inspect(tx)
+    others = [name for name in found.get_table_names() if name not in metadata.tables]
+    return [
+        (name, key["constrained_columns"][0])
+        for name in others
+        for key in found.get_foreign_keys(name)
+        if key["referred_table"] == "files" and len(key["constrained_columns"]) == 1
+    ]
 
 
 def collapse(tx: Transaction, duplicate: int, kept: int) -> None:
     """Let everything that names one file name another with the same content, and drop the first."""
+    quote = tx.dialect.identifier_preparer.quote
+    for table, column in foreign_references(tx):
+        statement = f"UPDATE {quote(table)} SET {quote(column)} = :kept WHERE {quote(column)} = :duplicate"
+        tx.execute(text(statement), {"kept": kept, "duplicate": duplicate})
     tx.execute(update(manifest_entries).where(manifest_entries.c.file_id == duplicate).values(file_id=kept))
     tx.execute(
         update(dataset_versions).where(dataset_versions.c.overlay_file_id == duplicate).values(overlay_file_id=kept)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import inspect, text
 
 from dataset_registry.errors import DowngradeRefused
 
@@ -52,7 +52,7 @@ class Losses:
         """Every lost row as a line of JSON, for the export."""
         for loss in self.found:
             for row in loss.rows:
-                yield json.dumps({"revision": loss.revision, "what": loss.what, **row}, default=_as_text)
+                yield json.dumps({"revision": loss.revision, "what": loss.what, "row": row}, default=_as_text)
 
 
 def lose(revision: str, what: str, query: str) -> int:
@@ -79,17 +79,45 @@ def _as_text(value: object) -> str:
 # --- versions that an older revision cannot hold ---------------------------------------------------------------------
 
 
-def discard_versions(connection: Connection, condition: str) -> None:
-    """Delete the versions for which a condition over `v` (a row of `dataset_versions`) holds, from whatever tables there are.
+def discard_versions(revision: str, condition: str) -> None:
+    """Delete the versions for which a condition over `v` (a row of `dataset_versions`) holds, from whatever tables there are, and
+    note all rows that go with them as lost.
 
     Their children get the nearest older version that stays as parent. Branches at a deleted version move to that one, too; tags
-    at it are deleted. `lose` was told of the versions before.
+    at it are deleted.
     """
-    tables = set(inspect(connection).get_table_names())
+    from alembic import op
+
+    connection = op.get_bind()
+    tables = {*inspect(connection).get_table_names(), *inspect(connection).get_view_names()}
     found = connection.execute(
         text(f"SELECT v.id, v.parent_version_id FROM dataset_versions v WHERE {condition}")
     ).all()
     parents = dict(tuple(row) for row in found)
+    if not parents:
+        return
+    gone = ", ".join(map(str, parents))
+    for table, column, what in _ROWS_OF_A_VERSION:
+        if table in tables:
+            named = "d.name || '@v' || v.version_number AS version"
+            joined = f"JOIN dataset_versions v ON v.id = t.{column} JOIN datasets d ON d.id = v.dataset_id"
+            lose(
+                revision,
+                f"{what} of versions that go",
+                f"SELECT {named}, t.* FROM {table} t {joined} WHERE v.id IN ({gone})",
+            )
+    if "productions" in tables:
+        of = f"t.production_id IN (SELECT id FROM productions WHERE version_id IN ({gone}))"
+        lose(
+            revision,
+            "inputs of productions of versions that go",
+            f"SELECT t.dataset_name, t.* FROM production_inputs t WHERE {of}",
+        )
+        lose(
+            revision,
+            "links from productions to versions that go",
+            f"SELECT t.dataset_name, t.* FROM production_inputs t WHERE t.version_id IN ({gone}) AND NOT {of}",
+        )
 
     def remaining(version: int | None) -> int | None:
         while version in parents:
@@ -110,27 +138,31 @@ def discard_versions(connection: Connection, condition: str) -> None:
                 move = "UPDATE dataset_pointers SET dataset_version_id = :kept WHERE dataset_version_id = :id AND NOT is_tag"
                 run(move, id=version, kept=kept)
             run("DELETE FROM dataset_pointers WHERE dataset_version_id = :id", id=version)
-        for table, column in _ROWS_OF_A_VERSION:
-            if table in tables:
-                run(f"DELETE FROM {table} WHERE {column} = :id", id=version)
         if "productions" in tables:
             run("UPDATE production_inputs SET version_id = NULL WHERE version_id = :id", id=version)
             run(f"DELETE FROM production_inputs WHERE production_id IN ({_PRODUCTIONS})", id=version)
             run("DELETE FROM productions WHERE version_id = :id", id=version)
-        run("DELETE FROM dataset_versions WHERE id = :id", id=version)
-    if "manifest_pages" in tables:
+    stored = set(inspect(connection).get_table_names())
+    for table, column, _ in _ROWS_OF_A_VERSION:
+        if table in stored and table not in ("productions", "dataset_pointers"):
+            run(f"DELETE FROM {table} WHERE {column} IN ({gone})")
+    run(f"DELETE FROM dataset_versions WHERE id IN ({gone})")
+    if "manifest_pages" in stored:
         for statement in _ORPHANED_PAGES:
             run(statement)
 
 
 _PRODUCTIONS = "SELECT id FROM productions WHERE version_id = :id"
 _ROWS_OF_A_VERSION = (
-    ("version_index_pages", "version_id"),
-    ("version_parents", "version_id"),
-    ("version_parents", "parent_id"),
-    ("version_reads", "version_id"),
-    ("dataset_version_files", "version_id"),
-    ("dataset_schema_versions", "dataset_version_id"),
+    ("dataset_pointers", "dataset_version_id", "branches and tags"),
+    ("dataset_pointers", "base_version_id", "branches with bases"),
+    ("productions", "version_id", "productions"),
+    ("dataset_version_files", "version_id", "components"),
+    ("dataset_schema_versions", "dataset_version_id", "schema snapshots"),
+    ("version_parents", "version_id", "second parents"),
+    ("version_parents", "parent_id", "second parents that are others"),
+    ("version_reads", "version_id", "notes of readers"),
+    ("version_index_pages", "version_id", "manifests"),
 )
 _ORPHANED_PAGES = (
     "DELETE FROM manifest_index_entries WHERE index_page_id NOT IN (SELECT index_page_id FROM version_index_pages)",

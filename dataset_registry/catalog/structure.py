@@ -105,7 +105,7 @@ def guards(tx: Transaction) -> dict[str, str]:
         return {name: _digest(sql) for name, table, sql in tx.execute(_SQLITE_TRIGGERS) if table in metadata.tables}
     schema = str(tx.exec_driver_sql("SELECT current_schema()").scalar())
     return {
-        name: _digest(sql.replace(f"{schema}.", "")) if enabled == "A" else DISABLED
+        name: _digest(sql.replace(f"{schema}.", "").replace(f'"{schema}".', "")) if enabled == "A" else DISABLED
         for name, table, sql, enabled in tx.execute(_POSTGRESQL_TRIGGERS)
         if table in metadata.tables
     }

@@ -5,6 +5,7 @@ Hand-made baselines differ in what does not matter (names of constraints, TEXT f
 does: keys and references that are missing, texts that are too short for what we write, moments with a time zone.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -62,6 +63,7 @@ def conform(connection: Connection) -> None:
             "database.",
             tables=missing,
         )
+    _refuse_taken_names(connection, there)
     for table, columns in _UNIQUE.items():
         _refuse_rows(connection, f"{table} with the same {', '.join(columns)}", _twice(table, columns))
     for table, references in _REFERENCES.items():
@@ -81,6 +83,59 @@ def _unique_keys(connection: Connection, table: str) -> set[tuple[str, ...]]:
     found = inspect(connection)
     keys = {tuple(key["column_names"]) for key in found.get_unique_constraints(table)}
     return keys | {tuple(map(str, index["column_names"])) for index in found.get_indexes(table) if index["unique"]}
+
+
+_OURS = {
+    "users": {"kind", "role", "disabled_at"},
+    "datasets": {"created_by", "last_version_number"},
+    "files": {
+        *(
+            "content_hash",
+            "reference_count",
+            "compression_type",
+            "metadata",
+            "facts",
+            "form",
+            "object_key",
+            "stored_size",
+        ),
+        "damage",
+    },
+    "dataset_versions": {
+        *("parent_version_id", "message", "overlay_file_id", "uuid", "depth", "digest", "component_count", "origin"),
+    },
+}
+"""Columns that revisions add to the baseline's tables."""
+_LOST = re.compile(r"\b(CHECK|COLLATE|GENERATED|WITHOUT\s+ROWID)\b", re.IGNORECASE)
+"""What SQLite's tables lose when they are rebuilt."""
+
+
+def _refuse_taken_names(connection: Connection, there: set[str]) -> None:
+    """Raise `MigrationRefused` for tables and columns that are called like those that revisions add, and for constraints that
+    tables lose when they are rebuilt."""
+    found = inspect(connection)
+    taken = sorted((there | set(found.get_view_names())) & ((set(metadata.tables) | _VIEWS) - set(BASELINE)))
+    for table in BASELINE:
+        names = {column["name"] for column in found.get_columns(table)}
+        taken += [f"{table}.{name}" for name in sorted(names & _OURS[table])]
+    if taken:
+        raise MigrationRefused(
+            f"The existing catalog has tables or columns with names that the registry needs: {', '.join(taken)}. Nothing was "
+            "changed. Rename them, then run the same command again.",
+            taken=taken,
+        )
+    if connection.dialect.name != "sqlite":
+        return
+    query = (
+        "SELECT name, sql FROM sqlite_master WHERE type = 'table' AND name IN ('datasets', 'files', 'dataset_versions')"
+    )
+    for table, sql in connection.execute(text(query)):
+        if lost := _LOST.search(sql):
+            raise MigrationRefused(
+                f"The table {table!r} has {lost[1].upper()} in its definition, which would be lost: SQLite's tables are rebuilt. "
+                "Nothing was changed. Define the table without it, then run the same command again.",
+                table=table,
+            )
 
 
 def _twice(table: str, columns: tuple[str, ...]) -> str:
@@ -173,11 +228,14 @@ def foreign_objects_kept(connection: Connection) -> Iterator[None]:
     query = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE type IN ('view', 'trigger', 'index') AND sql IS NOT NULL"
     foreign = [row for row in connection.execute(text(f"{query} ORDER BY rowid")) if _is_foreign(row, ours)]
     for kind, name, _, _ in reversed(foreign):
-        connection.exec_driver_sql(f'DROP {kind} IF EXISTS "{name}"')
+        connection.exec_driver_sql(f"DROP {kind} IF EXISTS {_quoted(name)}")
     yield
     for kind, name, table, sql in foreign:
         try:
-            connection.exec_driver_sql(sql.replace("%", "%%") if "%" in sql else sql)
+            _refuse_gone_columns(kind, name, table, sql)
+            connection.exec_driver_sql(sql)
+            if kind == "view":
+                connection.exec_driver_sql(f"SELECT 1 FROM {_quoted(name)} LIMIT 0")
         except exc.DBAPIError as error:
             if kind == "index" and "no such" in str(error.orig):
                 continue  # it goes with its column, as on PostgreSQL
@@ -192,7 +250,28 @@ def _is_foreign(row: Any, ours: frozenset[str]) -> bool:
     kind, name, table, _ = row
     if name in ours:
         return False
-    return kind == "view" or table in metadata.tables or table in BASELINE or table in _VIEWS
+    if kind != "index":  # a trigger on a table of others may touch ours
+        return True
+    return table.lower() in {*metadata.tables, *BASELINE, *_VIEWS}
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+_GONE = re.compile(
+    r"\b(?:NEW|OLD)\s*\.\s*\"?(file_id|reference_count)\b|\bOF\s+[^;]*?\b(file_id|reference_count)\b", re.IGNORECASE
+)
+
+
+def _refuse_gone_columns(kind: str, name: str, table: str, sql: str) -> None:
+    """Raise `MigrationRefused` for a trigger that reads a column that is gone: SQLite notices only when it fires."""
+    if kind == "trigger" and table.lower() in ("dataset_versions", "files") and (gone := _GONE.search(sql)):
+        raise MigrationRefused(
+            f"The trigger {name!r} on {table} cannot be kept: it reads {gone[1] or gone[2]}, which is gone. Nothing was changed. "
+            "Drop it, run the same command again, and create it anew for the new tables.",
+            name=name,
+        )
 
 
 def _our_indexes() -> frozenset[str]:

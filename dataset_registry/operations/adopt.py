@@ -56,10 +56,10 @@ def plan(access: Access) -> AdoptionPlan:
         waiting = legacy.waiting(tx)
     paths = [file for file in waiting if not sources.is_inline(file)]
     unreadable = {}
-    for file in paths:
+    for file in (file for file in paths if not sources.is_object(file)):
         try:
             found = sources.path_of(file).stat().st_size
-            if found != file.size:
+            if found != file.size >= 0:
                 raise _other_size(file, found)
         except RegistryError as error:
             unreadable[file.id] = _failure(access, file, error)
@@ -96,16 +96,15 @@ def adopt(
         with Spool(access.store.scratch) as spool:
             try:
                 spooled, other = _spool(access, spool, file)
-                if spooled.size != file.size and not any_size:
+                if spooled.size != file.size >= 0 and not any_size:
                     raise _other_size(file, spooled.size)
                 duplicate = _adopt_file(access, spool, file, spooled, keep_inline=other is not None)
             except (RetryLater, PermissionDenied):
                 raise
             except (OSError, RegistryError) as error:
                 if file.id in give_up:
-                    access.catalog.write(partial(_give_up, access, file, str(error)))
-                    lost += 1
-                else:
+                    lost += access.catalog.write(partial(_give_up, access, file, str(error)))
+                elif _is_waiting(access, file):  # another adoption may have been first
                     failed[file.id] = _failure(access, file, error)
                 continue
             if duplicate is None:
@@ -134,6 +133,9 @@ def _spool(access: Access, spool: Spool, file: legacy.LegacyFile) -> tuple[Spool
         with access.catalog.read() as tx:
             return spool.copy(BytesIO(files.legacy_bytes(tx, file.id)))
 
+    if sources.is_object(file):
+        with access.store.open(str(file.path)) as stream:
+            return spool.copy(stream), None
     if not sources.is_inline(file):
         spooled = spool.share(sources.path_of(file))
         if file.inline_size is None or inline().content_hash == spooled.content_hash:
@@ -149,6 +151,11 @@ def _spool(access: Access, spool: Spool, file: legacy.LegacyFile) -> tuple[Spool
     if spool.share(there).content_hash == spooled.content_hash:
         return spooled, None
     return spooled, f"adopted from the catalog; {Path(str(file.path)).absolute()} has other bytes, and was left alone"
+
+
+def _is_waiting(access: Access, file: legacy.LegacyFile) -> bool:
+    with access.catalog.read() as tx:
+        return legacy.find(tx, file.id) is not None
 
 
 def _other_size(file: legacy.LegacyFile, found: int) -> CorruptionError:
@@ -172,14 +179,17 @@ def _users(access: Access, file: legacy.LegacyFile) -> str:
         return ", ".join(files.users_of(tx, file.id)[:5]) or "no version"
 
 
-def _give_up(access: Access, file: legacy.LegacyFile, reason: str, tx: Transaction) -> None:
-    """Declare a file lost. Its hash is one that no content has (personalized, see docs/design/digests.md)."""
+def _give_up(access: Access, file: legacy.LegacyFile, reason: str, tx: Transaction) -> bool:
+    """Declare a file lost; whether it was still waiting. Its hash is one that no content has: see docs/design/digests.md."""
     administer(access, tx)
+    if not legacy.is_waiting(tx, file.id):  # another adoption could read it
+        return False
     facts = f"{file.id}\n{file.path}\n{file.size}".encode(errors="surrogatepass")
     content_hash = hashlib.blake2b(facts, digest_size=32, person=b"lost/1").hexdigest()
     said = f"given up by {access.actor.name} on {datetime.now(UTC):%Y-%m-%d}: {reason}"
     legacy.give_up(tx, file.id, content_hash, said)
     audit.note(access, tx, "adopt.give-up", file=file.id, path=file.path, hash=content_hash, reason=reason)
+    return True
 
 
 def _adopt_file(
@@ -230,7 +240,8 @@ def _name(
     kept = known.id if known else files.heal(tx, held.stored).get(spooled.content_hash)
     if kept is not None and keep_inline and file.inline_size is not None:
         raise CorruptionError(
-            "another file has the same content, and this row has other bytes beside it, which would go"
+            "another file has the same content, and this row has other bytes beside it, which would go. "
+            "Clear its file_data or its file_path, and adopt again"
         )
     if kept is None:
         stored = held.stored[spooled.content_hash]

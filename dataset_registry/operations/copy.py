@@ -350,6 +350,12 @@ def _place(
 ) -> StoredBytes:
     """Bring the content of one file under a key of the target, by the shortest way that checks it."""
     file = among[content_hash]
+    if file.object_key is None and not file.extents:
+        raise CorruptionError(
+            f"The file {content_hash[:12]} of the registry that is copied is lost: {file.damage}. Delete the versions that have "
+            "it, or copy other datasets.",
+            hash=content_hash,
+        )
     source_key = str(file.object_key)
     path = None
     if file.compression_type is None and not file.extents:

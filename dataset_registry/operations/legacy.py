@@ -14,6 +14,7 @@ from dataset_registry.catalog import files, legacy
 from dataset_registry.catalog.legacy import LegacyFile
 from dataset_registry.errors import CorruptionError, StorageError
 from dataset_registry.operations.access import Access
+from dataset_registry.store.protocol import KEY
 
 _INLINE = frozenset(
     (
@@ -61,6 +62,11 @@ def is_inline(file: LegacyFile) -> bool:
     return file.inline_size == file.size
 
 
+def is_object(file: LegacyFile) -> bool:
+    """Whether a path is the key of an object of the store: the catalog was taken back to the baseline after an adoption."""
+    return file.storage_type == "store" and KEY.fullmatch(file.path or "") is not None
+
+
 def path_of(file: LegacyFile) -> Path:
     """The path of a file that can be opened. Raises `StorageError` for one that is not there, or is no regular file."""
     path = Path(str(file.path))
@@ -85,6 +91,8 @@ def opened(access: Access, file_id: int) -> BinaryIO:
             raise CorruptionError(f"The legacy file {file_id} is gone from the catalog. Read it again.", file=file_id)
         if is_inline(file):
             return BytesIO(files.legacy_bytes(tx, file.id))
+    if is_object(file):
+        return access.store.open(str(file.path))
     path = path_of(file)
     try:
         return path.open("rb")

@@ -61,7 +61,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     lose(revision, "versions without a component", VERSIONS)
-    discard_versions(op.get_bind(), EMPTY)
+    discard_versions(revision, EMPTY)
     lose(revision, "components that are not a version's only one, 'data' without metadata", COMPONENTS)
     with op.batch_alter_table("dataset_versions", table_kwargs={"sqlite_autoincrement": True}) as batch:
         batch.add_column(sa.Column("file_id", sa.Integer))

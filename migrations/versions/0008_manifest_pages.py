@@ -77,7 +77,8 @@ def upgrade() -> None:
         batch.add_column(sa.Column("object_key", sa.String(97)))
         batch.create_unique_constraint("uq_files_object_key", ["object_key"])
     op.execute(
-        "UPDATE files SET object_key = file_path, file_path = NULL WHERE storage_type = 'store' AND content_hash IS NOT NULL"
+        "UPDATE files SET object_key = file_path, file_path = NULL WHERE storage_type = 'store' "
+        "AND length(file_path) = 97 AND file_path LIKE content_hash || '.%'"
     )
     restore_keys()
     write_manifests(versions, schemas)
@@ -92,7 +93,7 @@ OBJECT_KEY = "object_key"
 def keep_keys() -> None:
     """Note in the metadata of adopted files, which have their own path back, what their object is called in the store."""
     adopted = sa.text(
-        "SELECT id, object_key, metadata FROM files WHERE storage_type <> 'store' AND object_key IS NOT NULL"
+        "SELECT id, object_key, metadata FROM files WHERE file_path IS NOT NULL AND object_key IS NOT NULL"
     )
     for row in op.get_bind().execute(
         adopted.columns(sa.column("id"), sa.column("object_key"), sa.column("metadata", JSON))
@@ -103,7 +104,7 @@ def keep_keys() -> None:
 
 def restore_keys() -> None:
     """What `keep_keys` noted, after a downgrade."""
-    noted = sa.text("SELECT id, metadata FROM files WHERE storage_type <> 'store' AND metadata IS NOT NULL")
+    noted = sa.text("SELECT id, metadata FROM files WHERE content_hash IS NOT NULL AND metadata IS NOT NULL")
     for row in op.get_bind().execute(noted.columns(sa.column("id"), sa.column("metadata", JSON))):
         if isinstance(row.metadata, dict) and OBJECT_KEY in row.metadata:
             key = row.metadata.pop(OBJECT_KEY)
@@ -382,7 +383,7 @@ def downgrade() -> None:
     connection = op.get_bind()
     lose(revision, "versions with tables that are stored as lists of parts", VERSIONS)
     lose(revision, "lists of parts", PARTS)
-    discard_versions(connection, f"v.id IN ({TABLES})")
+    discard_versions(revision, f"v.id IN ({TABLES})")
     for what, query in LOST.items():
         lose(revision, what, query)
     components = connection.execute(
@@ -424,8 +425,8 @@ def downgrade() -> None:
     ):
         op.drop_table(table)
     op.execute("DELETE FROM files WHERE form <> 'whole'")  # tables that no version names; their parts stay
-    op.execute("UPDATE files SET file_path = object_key WHERE storage_type = 'store' AND file_path IS NULL")
     keep_keys()
+    op.execute("UPDATE files SET file_path = object_key WHERE storage_type = 'store' AND file_path IS NULL")
     with op.batch_alter_table("files", table_kwargs={"sqlite_autoincrement": True}) as batch:
         batch.drop_constraint("uq_files_object_key", type_="unique")
         batch.drop_column("object_key")

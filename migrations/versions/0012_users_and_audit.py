@@ -104,11 +104,12 @@ LOST = {
     "WHERE p.resource_type = 'prefix' OR u.kind = 'group' ORDER BY p.id",
     "tokens, which open nothing any longer": "SELECT u.username, t.* FROM tokens t "
     "JOIN users u ON u.id = t.user_id ORDER BY t.id",
-    "protected branches": "SELECT p.branch_name, p.* FROM protected_branches p ORDER BY p.id",
+    "protected branches": "SELECT p.branch_name, n.prefix, p.* FROM protected_branches p "
+    "LEFT JOIN name_prefixes n ON n.id = p.resource_id AND p.resource_type = 'prefix' ORDER BY p.id",
     "those who may move protected branches": "SELECT u.username, p.* FROM protected_branch_users p "
     "JOIN users u ON u.id = p.user_id ORDER BY p.protection_id, p.user_id",
-    "answers to requests that may be repeated": "SELECT request_key, user_id, status, created_at FROM answered_requests "
-    "ORDER BY created_at",
+    "answers to requests that may be repeated": "SELECT a.request_key, a.* FROM answered_requests a "
+    "ORDER BY a.created_at",
 }
 
 

@@ -64,13 +64,36 @@ LOST = {
 GONE = "SELECT id FROM files WHERE form IN ('ranges', 'pack')"
 
 
+GRANTS = """
+    SELECT u.username, f.content_hash, p.* FROM permissions p JOIN users u ON u.id = p.user_id
+    JOIN files f ON f.id = p.resource_id WHERE p.resource_type = 'file' AND p.resource_id
+"""
+OVERLAYS = """
+    SELECT d.name || '@v' || v.version_number AS version, v.overlay_file_id FROM dataset_versions v
+    JOIN datasets d ON d.id = v.dataset_id WHERE v.overlay_file_id
+"""
+
+
 def downgrade() -> None:
-    connection = op.get_bind()
     lose(revision, "versions with files that are stored as ranges of objects", VERSIONS)
     for what, query in LOST.items():
         lose(revision, what, query)
-    discard_versions(connection, f"v.id IN ({RECIPES_OF})")
+    lose(
+        revision,
+        "grants on files that go",
+        f"{GRANTS} IN (SELECT id FROM files WHERE form IN ('ranges', 'pack')) ORDER BY p.id",
+    )
+    lose(
+        revision,
+        "overlays that are files that go",
+        f"{OVERLAYS} IN (SELECT id FROM files WHERE form IN ('ranges', 'pack')) ORDER BY v.id",
+    )
+    discard_versions(revision, f"v.id IN ({RECIPES_OF})")
     op.execute(f"DELETE FROM file_parts WHERE file_id IN (SELECT file_id FROM file_parts WHERE part_id IN ({GONE}))")
+    op.execute(
+        "DELETE FROM file_captures WHERE file_id IN "
+        "(SELECT id FROM files WHERE form = 'parts' AND id NOT IN (SELECT file_id FROM file_parts))"
+    )
     op.execute("DELETE FROM files WHERE form = 'parts' AND id NOT IN (SELECT file_id FROM file_parts)")
     op.execute("DELETE FROM file_ranges")
     op.execute("DELETE FROM assembled_files")

@@ -56,7 +56,7 @@ def downgrade() -> None:
         ("two captures", TWICE),
     ):
         lose(revision, f"versions whose components have {what}", VERSIONS.format(condition=condition))
-        discard_versions(op.get_bind(), f"v.id IN (SELECT c.version_id FROM dataset_version_files c WHERE {condition})")
+        discard_versions(revision, f"v.id IN (SELECT c.version_id FROM dataset_version_files c WHERE {condition})")
     op.execute(
         "DELETE FROM file_captures WHERE schema_id > (SELECT min(x.schema_id) FROM file_captures x "
         "WHERE x.file_id = file_captures.file_id AND x.format = file_captures.format)"
