@@ -1,7 +1,7 @@
 """Rows that came from a baseline catalog and still wait for their bytes to be hashed and stored."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Row, and_, delete, exists, func, inspect, select, text, update
@@ -108,10 +108,11 @@ def foreign_references(tx: Transaction) -> list[tuple[str, str]]:
     ]
 
 
-def collapse(tx: Transaction, duplicate: int, kept: int) -> None:
-    """Let everything that names one file name another with the same content, and drop the first."""
+def collapse(tx: Transaction, duplicate: int, kept: int, foreign: Sequence[tuple[str, str]]) -> None:
+    """Let everything that references one file, also rows of `foreign` tables, reference another with the same content, and delete
+    the first."""
     quote = tx.dialect.identifier_preparer.quote
-    for table, column in foreign_references(tx):
+    for table, column in foreign:
         statement = f"UPDATE {quote(table)} SET {quote(column)} = :kept WHERE {quote(column)} = :duplicate"
         tx.execute(text(statement), {"kept": kept, "duplicate": duplicate})
     tx.execute(update(manifest_entries).where(manifest_entries.c.file_id == duplicate).values(file_id=kept))

@@ -5,7 +5,7 @@ can be stopped and repeated at any time, and everything stays readable meanwhile
 """
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -86,6 +86,7 @@ def adopt(
     with access.catalog.read() as tx:
         administer(access, tx)
         waiting = legacy.waiting(tx)
+        foreign = legacy.foreign_references(tx)
     if unknown := sorted(set(give_up) - {file.id for file in waiting}):
         raise NotFound(
             f"No legacy file {', '.join(map(str, unknown))} waits for adoption. List those that do with: dataset-registry adopt "
@@ -98,7 +99,7 @@ def adopt(
                 spooled, other = _spool(access, spool, file)
                 if spooled.size != file.size >= 0 and not any_size:
                     raise _other_size(file, spooled.size)
-                duplicate = _adopt_file(access, spool, file, spooled, keep_inline=other is not None)
+                duplicate = _adopt_file(access, spool, file, spooled, foreign, keep_inline=other is not None)
             except (RetryLater, PermissionDenied):
                 raise
             except (OSError, RegistryError) as error:
@@ -193,7 +194,13 @@ def _give_up(access: Access, file: legacy.LegacyFile, reason: str, tx: Transacti
 
 
 def _adopt_file(
-    access: Access, spool: Spool, file: legacy.LegacyFile, spooled: Spooled, *, keep_inline: bool
+    access: Access,
+    spool: Spool,
+    file: legacy.LegacyFile,
+    spooled: Spooled,
+    foreign: Sequence[tuple[str, str]],
+    *,
+    keep_inline: bool,
 ) -> bool | None:
     """Store one legacy file under the write protocol; whether its content was known, and the row is gone. None when another
     adoption was first."""
@@ -212,7 +219,7 @@ def _adopt_file(
             partial(administer, access),
         )
         try:
-            return access.catalog.write(partial(_name, file, spooled, format, schema, held, keep_inline))
+            return access.catalog.write(partial(_name, file, spooled, format, schema, held, keep_inline, foreign))
         except BytesGone:
             continue
     raise RetryLater("The bytes of a legacy file were collected again and again while it was adopted. Try again.")
@@ -225,6 +232,7 @@ def _name(
     schema: ComponentSchema | None,
     held: Held,
     keep_inline: bool,
+    foreign: Sequence[tuple[str, str]],
     tx: Transaction,
 ) -> bool | None:
     """The transaction that lets a legacy row name the stored bytes, or the file that has them already."""
@@ -250,7 +258,7 @@ def _name(
         legacy.describe(tx, file.id, format, schema, capture_of=file.id)
         return False
     legacy.describe(tx, file.id, format, schema, capture_of=kept)
-    legacy.collapse(tx, file.id, kept)
+    legacy.collapse(tx, file.id, kept, foreign)
     return True
 
 
