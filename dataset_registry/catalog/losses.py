@@ -1,8 +1,8 @@
 """What a downgrade would lose: each revision says it before it changes anything, and a downgrade that loses data is refused, or
 exports the rows first.
 
-A revision's `downgrade` calls `lose` for every kind of row or value that the revision before it has no place for, and goes on as
-if nobody minded: `migrate.downgrade` runs all steps in one transaction, and rolls it back where something was lost unasked.
+A revision's `downgrade` calls `lose` for every kind of row or value that the revision before it has no place for, and goes on:
+`migrate.downgrade` runs all steps in one transaction, and rolls it back where something was lost unasked.
 """
 
 import json
@@ -39,7 +39,7 @@ class Losses:
     found: list[Loss] = field(default_factory=list)
 
     def refusal(self, target: str) -> DowngradeRefused:
-        """The error for a downgrade that nobody said may lose this."""
+        """The error for a downgrade that was not told to lose this."""
         listed = "\n  ".join(map(str, self.found))
         return DowngradeRefused(
             f"A downgrade to {target} would lose data, and nothing was changed:\n  {listed}\nStay at this revision, or lose it: "
@@ -150,6 +150,36 @@ def discard_versions(revision: str, condition: str) -> None:
     if "manifest_pages" in stored:
         for statement in _ORPHANED_PAGES:
             run(statement)
+
+
+def discard_files(revision: str, gone: str) -> None:
+    """Delete the files of a query for ids, and the tables with parts among them, when `discard_versions` has deleted the versions
+    that have them. Grants on these files, and overlays that are such files, are noted as lost."""
+    from alembic import op
+
+    grants = "p.resource_type = 'file' AND p.resource_id"
+    lose(
+        revision,
+        "grants on files that go",
+        "SELECT u.username, f.content_hash, p.* FROM permissions p JOIN users u ON u.id = p.user_id "
+        f"JOIN files f ON f.id = p.resource_id WHERE {grants} IN ({gone}) ORDER BY p.id",
+    )
+    lose(
+        revision,
+        "overlays that are files that go",
+        "SELECT d.name || '@v' || v.version_number AS version, v.overlay_file_id FROM dataset_versions v "
+        f"JOIN datasets d ON d.id = v.dataset_id WHERE v.overlay_file_id IN ({gone}) ORDER BY v.id",
+    )
+    tables = "SELECT id FROM files WHERE form = 'parts' AND id NOT IN (SELECT file_id FROM file_parts)"
+    for statement in (
+        f"DELETE FROM file_parts WHERE file_id IN (SELECT file_id FROM file_parts WHERE part_id IN ({gone}))",
+        f"DELETE FROM file_captures WHERE file_id IN ({tables}) OR file_id IN ({gone})",
+        f"DELETE FROM files WHERE id IN ({tables})",
+        f"DELETE FROM permissions WHERE resource_type = 'file' AND resource_id IN ({gone})",
+        f"UPDATE dataset_versions SET overlay_file_id = NULL WHERE overlay_file_id IN ({gone})",
+        f"DELETE FROM files WHERE id IN ({gone})",
+    ):
+        op.execute(statement)
 
 
 _PRODUCTIONS = "SELECT id FROM productions WHERE version_id = :id"

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from dataset_registry.catalog.losses import discard_versions, lose
+from dataset_registry.catalog.losses import discard_files, discard_versions, lose
 
 revision = "0011"
 down_revision = "0010"
@@ -46,54 +46,16 @@ LOST = {
 }
 
 
-GRANTS = """
-    SELECT u.username, f.content_hash, p.* FROM permissions p JOIN users u ON u.id = p.user_id
-    JOIN files f ON f.id = p.resource_id WHERE p.resource_type = 'file' AND p.resource_id
-"""
-OVERLAYS = """
-    SELECT d.name || '@v' || v.version_number AS version, v.overlay_file_id FROM dataset_versions v
-    JOIN datasets d ON d.id = v.dataset_id WHERE v.overlay_file_id
-"""
-
-
 def downgrade() -> None:
     lose(
         revision,
         "versions with compressed files (a copy without compression keeps them: dataset-registry copy)",
         VERSIONS,
     )
-    lose(
-        revision,
-        "grants on files that go",
-        f"{GRANTS} IN (SELECT id FROM files WHERE stored_size IS NOT NULL) ORDER BY p.id",
-    )
-    lose(
-        revision,
-        "overlays that are files that go",
-        f"{OVERLAYS} IN (SELECT id FROM files WHERE stored_size IS NOT NULL) ORDER BY v.id",
-    )
     discard_versions(revision, f"v.id IN ({COMPRESSED})")
     for what, query in LOST.items():
         lose(revision, what, query)
-    op.execute(
-        "DELETE FROM file_parts WHERE file_id IN "
-        "(SELECT p.file_id FROM file_parts p JOIN files f ON f.id = p.part_id WHERE f.stored_size IS NOT NULL)"
-    )
-    op.execute(
-        "DELETE FROM file_captures WHERE file_id IN "
-        "(SELECT id FROM files WHERE form = 'parts' AND id NOT IN (SELECT file_id FROM file_parts))"
-    )
-    op.execute("DELETE FROM files WHERE form = 'parts' AND id NOT IN (SELECT file_id FROM file_parts)")
-    op.execute("DELETE FROM file_captures WHERE file_id IN (SELECT id FROM files WHERE stored_size IS NOT NULL)")
-    op.execute(
-        "DELETE FROM permissions WHERE resource_type = 'file' AND resource_id IN "
-        "(SELECT id FROM files WHERE stored_size IS NOT NULL)"
-    )
-    op.execute(
-        "UPDATE dataset_versions SET overlay_file_id = NULL WHERE overlay_file_id IN "
-        "(SELECT id FROM files WHERE stored_size IS NOT NULL)"
-    )
-    op.execute("DELETE FROM files WHERE stored_size IS NOT NULL")
+    discard_files(revision, "SELECT id FROM files WHERE stored_size IS NOT NULL")
     op.drop_table("version_reads")
     op.drop_column("dataset_versions", "origin")
     op.drop_column("trash", "keep_until")

@@ -6,7 +6,7 @@ The view `file_info` counts a recipe as a reference of each file whose object it
 import sqlalchemy as sa
 from alembic import op
 
-from dataset_registry.catalog.losses import discard_versions, lose
+from dataset_registry.catalog.losses import discard_files, discard_versions, lose
 
 revision = "0013"
 down_revision = "0012"
@@ -61,46 +61,16 @@ LOST = {
     "assembled objects, which stay in the store": "SELECT object_key, file_id, expires_at FROM assembled_files "
     "ORDER BY object_key",
 }
-GONE = "SELECT id FROM files WHERE form IN ('ranges', 'pack')"
-
-
-GRANTS = """
-    SELECT u.username, f.content_hash, p.* FROM permissions p JOIN users u ON u.id = p.user_id
-    JOIN files f ON f.id = p.resource_id WHERE p.resource_type = 'file' AND p.resource_id
-"""
-OVERLAYS = """
-    SELECT d.name || '@v' || v.version_number AS version, v.overlay_file_id FROM dataset_versions v
-    JOIN datasets d ON d.id = v.dataset_id WHERE v.overlay_file_id
-"""
 
 
 def downgrade() -> None:
     lose(revision, "versions with files that are stored as ranges of objects", VERSIONS)
     for what, query in LOST.items():
         lose(revision, what, query)
-    lose(
-        revision,
-        "grants on files that go",
-        f"{GRANTS} IN (SELECT id FROM files WHERE form IN ('ranges', 'pack')) ORDER BY p.id",
-    )
-    lose(
-        revision,
-        "overlays that are files that go",
-        f"{OVERLAYS} IN (SELECT id FROM files WHERE form IN ('ranges', 'pack')) ORDER BY v.id",
-    )
     discard_versions(revision, f"v.id IN ({RECIPES_OF})")
-    op.execute(f"DELETE FROM file_parts WHERE file_id IN (SELECT file_id FROM file_parts WHERE part_id IN ({GONE}))")
-    op.execute(
-        "DELETE FROM file_captures WHERE file_id IN "
-        "(SELECT id FROM files WHERE form = 'parts' AND id NOT IN (SELECT file_id FROM file_parts))"
-    )
-    op.execute("DELETE FROM files WHERE form = 'parts' AND id NOT IN (SELECT file_id FROM file_parts)")
     op.execute("DELETE FROM file_ranges")
     op.execute("DELETE FROM assembled_files")
-    op.execute(f"DELETE FROM file_captures WHERE file_id IN ({GONE})")
-    op.execute(f"DELETE FROM permissions WHERE resource_type = 'file' AND resource_id IN ({GONE})")
-    op.execute(f"UPDATE dataset_versions SET overlay_file_id = NULL WHERE overlay_file_id IN ({GONE})")
-    op.execute("DELETE FROM files WHERE form IN ('ranges', 'pack')")
+    discard_files(revision, "SELECT id FROM files WHERE form IN ('ranges', 'pack')")
     op.execute("DROP VIEW file_info")
     op.execute(f"CREATE VIEW file_info AS {BEFORE} AS reference_count FROM files f")
     op.drop_table("assembled_files")
