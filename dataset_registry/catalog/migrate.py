@@ -92,8 +92,13 @@ def downgrade(catalog: Catalog, revision: str, *, discard: str | None = None, ex
         if losses.found and discard != revision:
             raise losses.refusal(revision)
         if losses.found:
-            _export(losses, export or Path(f"dataset-registry-losses-{datetime.now(UTC):%Y%m%dT%H%M%S}.jsonl"))
+            _export(losses, export or export_path())
     return losses.found
+
+
+def export_path() -> Path:
+    """The file for lost rows where none is given: in the working directory, named after the time."""
+    return Path(f"dataset-registry-losses-{datetime.now(UTC):%Y%m%dT%H%M%S}.jsonl")
 
 
 def _export(losses: Losses, path: Path) -> None:

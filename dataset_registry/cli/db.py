@@ -1,7 +1,6 @@
 """Commands about the catalog's tables."""
 
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -64,7 +63,7 @@ def downgrade(
 
     if discard is not None and discard != revision:
         raise InputError(f"--discard takes the revision to go back to once more: {revision}, not {discard}.")
-    export = export or Path(f"dataset-registry-losses-{datetime.now(UTC):%Y%m%dT%H%M%S}.jsonl")
+    export = export or migrate.export_path()
     with closing(Catalog(catalog)) as opened:
         before = opened.revision()
         lost = migrate.downgrade(opened, revision, discard=discard, export=export)

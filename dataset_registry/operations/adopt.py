@@ -76,7 +76,7 @@ def adopt(
     """Adopt every legacy file, then give every version whose files are all adopted its digest.
 
     A file under a path is not copied where the store can do without: on its own file system, as a clone where that has
-    clones, as a link where nobody may write to the file. A file that has another size than the catalog says is not adopted,
+    clones, as a link where the file is read-only for everyone. A file that has another size than the catalog says is not adopted,
     unless `any_size`. Files that cannot be read stay as they are, but for those in `give_up` (their ids): these are declared
     lost, so that their datasets can be committed to and expire. Raises `NotFound` for an id that does not wait for adoption.
     """

@@ -30,7 +30,7 @@ def grant(access: Access, user: str, permission: str, name: str | None, file: st
     """Let a user or a group have a permission on a resource, instead of what it had there. Takes admin on the resource.
 
     Raises `NotFound` (no such user or resource), `PermissionDenied`, `InputError`; `InvalidName` for a prefix that looks like
-    another one that somebody was granted to write under.
+    another governed one.
     """
     given = parse_permission(permission)
 

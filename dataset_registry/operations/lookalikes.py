@@ -5,7 +5,6 @@ alone are told from one another: `raw/x1` and `raw/xl` are two names.
 """
 
 import unicodedata
-from collections.abc import Iterable
 from functools import cache
 
 from dataset_registry.catalog import Transaction, datasets, grants
@@ -59,7 +58,7 @@ def _lookalike(name: str, other: str) -> InvalidName:
     )
 
 
-def _skeleton(text: Iterable[str]) -> str:
+def _skeleton(text: str) -> str:
     return "".join(_prototype(part) for character in text for part in unicodedata.normalize("NFKC", character))
 
 

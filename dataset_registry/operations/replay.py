@@ -12,7 +12,7 @@ from uuid import UUID
 from dataset_registry.catalog import Transaction, datasets, files, grants, pointers, users, versions
 from dataset_registry.model.audit import AuditEntry
 from dataset_registry.model.manifest import canonical_json, schema_digest
-from dataset_registry.model.records import VersionRecord
+from dataset_registry.model.records import DatasetRecord, VersionRecord
 
 _Ref = tuple[int, str]
 
@@ -113,27 +113,27 @@ class Replay:
 
     def problems(self, tx: Transaction) -> Iterator[str]:
         """What is otherwise than the log says, a sentence each."""
-        names = {found.id: found.name for found in datasets.all_of(tx, "")}
+        records = list(datasets.all_of(tx, ""))
+        names = {found.id: found.name for found in records}
         for dataset_id, name in names.items():
             yield from self._of_pointers(tx, dataset_id, name)
             known = {v.number: v for v in versions.all_of(tx, dataset_id)}
             for number, version in known.items():
                 if (noted := self.versions.get((dataset_id, number))) is not None:
                     yield from _of_version(version, known.keys(), *noted)
-            yield from self._of_dataset(tx, dataset_id, name)
+        for record in records:
+            yield from self._of_dataset(record)
         yield from self._of_schemas(tx)
         yield from self._of_users(tx)
         yield from self._of_tokens(tx)
         yield from self._of_grants(tx, names)
         yield from self._of_protections(tx, names)
 
-    def _of_dataset(self, tx: Transaction, dataset_id: int, name: str) -> Iterator[str]:
-        if self.names.get(dataset_id, name) != name:
-            yield f"the dataset {name!r} was {self.names[dataset_id]!r} by its last entry: it was renamed"
-        if dataset_id in self.descriptions:
-            found = datasets.get(tx, dataset_id).description
-            if (found or "") != (self.descriptions[dataset_id] or ""):
-                yield f"the description of {name!r} is another one than its last entry says"
+    def _of_dataset(self, found: DatasetRecord) -> Iterator[str]:
+        if self.names.get(found.id, found.name) != found.name:
+            yield f"the dataset {found.name!r} was {self.names[found.id]!r} by its last entry: it was renamed"
+        if found.id in self.descriptions and (found.description or "") != (self.descriptions[found.id] or ""):
+            yield f"the description of {found.name!r} is another one than its last entry says"
 
     def _of_schemas(self, tx: Transaction) -> Iterator[str]:
         for found, (_, snapshot) in files.schemas_by_id(tx, sorted(self.schemas)).items():
@@ -155,7 +155,8 @@ class Replay:
                 yield f"{'the tag' if noted[1] else 'the branch'} {ref!r} of {name} is gone without an entry"
 
     def _of_users(self, tx: Transaction) -> Iterator[str]:
-        for user in users.all_of(tx):
+        found = users.all_of(tx)
+        for user in found:
             if user.name not in self.roles:
                 yield f"the user {user.name!r} exists without an entry that created it"
             elif self.roles[user.name] != user.role:
@@ -164,7 +165,7 @@ class Replay:
                 yield f"{user.name!r} was {'disabled' if user.disabled_at else 'enabled'} without an entry"
             if user.name in self.members and set(self.members[user.name]) != set(user.members):
                 yield f"the members of {user.name!r} are {', '.join(user.members)}, and its last entry says otherwise"
-        there = {user.name for user in users.all_of(tx)}
+        there = {user.name for user in found}
         yield from (f"the user {name!r} is gone without an entry" for name in self.roles if name not in there)
 
     def _of_tokens(self, tx: Transaction) -> Iterator[str]:
