@@ -86,30 +86,45 @@ def upgrade() -> None:
         op.execute(f"CREATE VIEW {name} AS {query}")
 
 
-FILES = sa.table("files", sa.column("id", sa.Integer), sa.column("object_key", sa.String), sa.column("metadata", JSON))
-OBJECT_KEY = "object_key"
+FILES = sa.table(
+    "files",
+    sa.column("id", sa.Integer),
+    sa.column("file_path", sa.Text),
+    sa.column("object_key", sa.String),
+    sa.column("metadata", JSON),
+)
 
 
 def keep_keys() -> None:
-    """Note in the metadata of adopted files, which have their own path back, what their object is called in the store."""
-    adopted = sa.text(
-        "SELECT id, object_key, metadata FROM files WHERE file_path IS NOT NULL AND object_key IS NOT NULL"
-    )
-    for row in op.get_bind().execute(
-        adopted.columns(sa.column("id"), sa.column("object_key"), sa.column("metadata", JSON))
-    ):
-        noted = {**(row.metadata or {}), OBJECT_KEY: row.object_key}
-        op.get_bind().execute(sa.update(FILES).where(FILES.c.id == row.id).values(metadata=noted))
+    """Note in the metadata of an adopted file what its path leaves out: its object in the store where the file has its own path
+    back, or that path where its object takes its place, because the bytes that stood in the catalog are nowhere else."""
+    query = sa.text(
+        "SELECT id, file_path, object_key, metadata, storage_type FROM files "
+        "WHERE file_path IS NOT NULL AND object_key IS NOT NULL"
+    ).columns(*FILES.c, sa.column("storage_type"))
+    for row in op.get_bind().execute(query):
+        is_in_store = row.storage_type == "store"
+        left_out = {"file_path": row.file_path} if is_in_store else {"object_key": row.object_key}
+        op.get_bind().execute(
+            sa.update(FILES)
+            .where(FILES.c.id == row.id)
+            .values(
+                metadata={**(row.metadata or {}), **left_out},
+                file_path=row.object_key if is_in_store else row.file_path,
+            )
+        )
+    op.execute("UPDATE files SET file_path = object_key WHERE storage_type = 'store' AND file_path IS NULL")
 
 
 def restore_keys() -> None:
     """What `keep_keys` noted, after a downgrade."""
     noted = sa.text("SELECT id, metadata FROM files WHERE content_hash IS NOT NULL AND metadata IS NOT NULL")
     for row in op.get_bind().execute(noted.columns(sa.column("id"), sa.column("metadata", JSON))):
-        if isinstance(row.metadata, dict) and OBJECT_KEY in row.metadata:
-            key = row.metadata.pop(OBJECT_KEY)
-            values = {"object_key": key, "metadata": row.metadata or sa.null()}
-            op.get_bind().execute(sa.update(FILES).where(FILES.c.id == row.id).values(values))
+        if isinstance(row.metadata, dict):
+            values = {name: row.metadata.pop(name) for name in ("object_key", "file_path") if name in row.metadata}
+            if values:
+                restored = {**values, "metadata": row.metadata or sa.null()}
+                op.get_bind().execute(sa.update(FILES).where(FILES.c.id == row.id).values(restored))
 
 
 def create_tables() -> None:
@@ -426,7 +441,6 @@ def downgrade() -> None:
         op.drop_table(table)
     op.execute("DELETE FROM files WHERE form <> 'whole'")  # tables that no version names; their parts stay
     keep_keys()
-    op.execute("UPDATE files SET file_path = object_key WHERE storage_type = 'store' AND file_path IS NULL")
     with op.batch_alter_table("files", table_kwargs={"sqlite_autoincrement": True}) as batch:
         batch.drop_constraint("uq_files_object_key", type_="unique")
         batch.drop_column("object_key")

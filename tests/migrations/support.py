@@ -244,6 +244,44 @@ def fill_baseline(catalog: Catalog, folder: Path, datasets: int = 20) -> Baselin
     return baseline
 
 
+# --- a baseline by hand ----------------------------------------------------------------------------------------------
+
+HAND_MADE_TABLES = """
+CREATE TABLE users (id {id}, username VARCHAR(100) UNIQUE NOT NULL, email TEXT, created_at TIMESTAMP DEFAULT {now});
+CREATE TABLE datasets (id {id}, name TEXT NOT NULL UNIQUE, description TEXT, created_at TIMESTAMP DEFAULT {now});
+CREATE TABLE files (id {id}, storage_type VARCHAR(20) NOT NULL, file_type VARCHAR(20), mime_type VARCHAR(100),
+    file_data {bytes}, file_path TEXT, file_size BIGINT, created_at TIMESTAMP NOT NULL DEFAULT {now});
+CREATE TABLE dataset_versions (id {id}, dataset_id INT NOT NULL REFERENCES datasets(id), version_number INT NOT NULL,
+    file_id INT NOT NULL REFERENCES files(id), ingestion_timestamp TIMESTAMP NOT NULL DEFAULT {now},
+    last_updated_timestamp TIMESTAMP NOT NULL DEFAULT {now}, uploaded_by INT REFERENCES users(id));
+"""
+
+
+def run_script(catalog: Catalog, script: str, folder: Path = Path()) -> None:
+    """Run the statements of a script, with the words of the database filled in."""
+    words = {
+        "id": "INTEGER PRIMARY KEY" if catalog.is_sqlite else "SERIAL PRIMARY KEY",
+        "now": "CURRENT_TIMESTAMP",
+        "bytes": "BLOB" if catalog.is_sqlite else "BYTEA",
+        "ab": "x'6162'" if catalog.is_sqlite else "'\\x6162'",
+        "folder": folder,
+        "newline": "\n",
+    }
+    filled = script.format_map(words) if "{" in script else script
+    with catalog.queued(), catalog.writer.begin() as connection:
+        parts = [filled] if "BEGIN" in filled else filled.split(";")
+        for statement in parts:
+            if statement.strip():
+                connection.execute(text(statement.replace(":00", r"\:00")))
+
+
+def create_hand_made_tables(catalog: Catalog) -> None:
+    """The baseline's tables as others declared them, in the schema of the catalog."""
+    if not catalog.is_sqlite:
+        execute(catalog, "CREATE SCHEMA dataset_registry")
+    run_script(catalog, HAND_MADE_TABLES)
+
+
 # --- rows of the later tables --------------------------------------------------------------------------------------
 
 

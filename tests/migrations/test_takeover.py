@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 
 from dataset_registry import Registry
 from dataset_registry.catalog import Catalog, migrate
@@ -19,15 +18,6 @@ from dataset_registry.errors import MigrationRefused, RegistryError
 from tests.migrations import support
 from tests.waiting import SAFETY
 
-_TABLES = """
-CREATE TABLE users (id {id}, username VARCHAR(100) UNIQUE NOT NULL, email TEXT, created_at TIMESTAMP DEFAULT {now});
-CREATE TABLE datasets (id {id}, name TEXT NOT NULL UNIQUE, description TEXT, created_at TIMESTAMP DEFAULT {now});
-CREATE TABLE files (id {id}, storage_type VARCHAR(20) NOT NULL, file_type VARCHAR(20), mime_type VARCHAR(100),
-    file_data {bytes}, file_path TEXT, file_size BIGINT, created_at TIMESTAMP NOT NULL DEFAULT {now});
-CREATE TABLE dataset_versions (id {id}, dataset_id INT NOT NULL REFERENCES datasets(id), version_number INT NOT NULL,
-    file_id INT NOT NULL REFERENCES files(id), ingestion_timestamp TIMESTAMP NOT NULL DEFAULT {now},
-    last_updated_timestamp TIMESTAMP NOT NULL DEFAULT {now}, uploaded_by INT REFERENCES users(id));
-"""
 _ROWS = """
 INSERT INTO users (username) VALUES ('ada');
 INSERT INTO datasets (name) VALUES ('raw/a');
@@ -102,30 +92,11 @@ REFUSED_POSTGRESQL = {
 }
 
 
-def statements(catalog: Catalog, script: str, folder: Path) -> None:
-    words = {
-        "id": "INTEGER PRIMARY KEY" if catalog.is_sqlite else "SERIAL PRIMARY KEY",
-        "now": "CURRENT_TIMESTAMP",
-        "bytes": "BLOB" if catalog.is_sqlite else "BYTEA",
-        "ab": "x'6162'" if catalog.is_sqlite else "'\\x6162'",
-        "folder": folder,
-        "newline": "\n",
-    }
-    filled = script.format_map(words) if "{" in script else script
-    with catalog.queued(), catalog.writer.begin() as connection:
-        parts = [filled] if "BEGIN" in filled else filled.split(";")
-        for statement in parts:
-            if statement.strip():
-                connection.execute(text(statement.replace(":00", r"\:00")))
-
-
 @pytest.fixture
 def made(catalog: Catalog, tmp_path: Path) -> Catalog:
     """A baseline made by hand, in the schema of the catalog, with rows."""
-    if not catalog.is_sqlite:
-        support.execute(catalog, "CREATE SCHEMA dataset_registry")
-    statements(catalog, _TABLES, tmp_path)
-    statements(catalog, _ROWS, tmp_path)
+    support.create_hand_made_tables(catalog)
+    support.run_script(catalog, _ROWS, tmp_path)
     (tmp_path / "x.csv").write_bytes(CONTENT["raw/b", 1])
     return catalog
 
@@ -168,7 +139,7 @@ def stop(what: str, done: int, total: int | None) -> None:
 
 @pytest.mark.parametrize("kind", [*TAKEN, *TAKEN_SQLITE, *TAKEN_POSTGRESQL])
 def test_an_awkward_baseline_is_taken_over_with_every_byte(made: Catalog, kind: str, tmp_path: Path) -> None:
-    statements(made, applies(kind, made), tmp_path)
+    support.run_script(made, applies(kind, made), tmp_path)
     before = foreign(made)
     for revision in support.REVISIONS:
         migrate.upgrade(made, revision)
@@ -203,7 +174,7 @@ def test_what_stands_in_the_way_is_named_and_nothing_is_changed(made: Catalog, k
     if kind == "a name twice" and not made.is_sqlite:
         pytest.skip("the old table keeps its references there")
     script, words = {**REFUSED, **REFUSED_POSTGRESQL}[kind]
-    statements(made, script, tmp_path)
+    support.run_script(made, script, tmp_path)
     before = support.snapshot(made)
     with pytest.raises(MigrationRefused) as refusal:
         migrate.upgrade(made)
@@ -229,8 +200,8 @@ def test_a_trigger_that_the_new_tables_cannot_have_is_named(made: Catalog, tmp_p
 def test_a_baseline_in_public_is_named_and_taken_over_where_it_is(catalog: Catalog, tmp_path: Path) -> None:
     url = catalog.url.render_as_string(hide_password=False)
     public = Catalog(f"{url}?schema=public")
-    statements(public, _TABLES, tmp_path)
-    statements(public, _ROWS, tmp_path)
+    support.run_script(public, support.HAND_MADE_TABLES, tmp_path)
+    support.run_script(public, _ROWS, tmp_path)
     (tmp_path / "x.csv").write_bytes(CONTENT["raw/b", 1])
     support.execute(public, "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
     with pytest.raises(MigrationRefused, match=r"'public'.*\?schema=public"):
@@ -313,8 +284,8 @@ def test_the_session_of_the_documentation_takes_over_a_baseline_in_public(catalo
     session = page.partition("## Taking over an existing catalog")[2].partition("```sh\n")[2].partition("```")[0]
     url = catalog.url.render_as_string(hide_password=False)
     public = Catalog(f"{url}?schema=public")
-    statements(public, _TABLES, tmp_path)
-    statements(public, _ROWS, tmp_path)
+    support.run_script(public, support.HAND_MADE_TABLES, tmp_path)
+    support.run_script(public, _ROWS, tmp_path)
     public.close()
     (tmp_path / "x.csv").write_bytes(CONTENT["raw/b", 1])
     done = subprocess.run(
