@@ -60,6 +60,15 @@ def test_the_same_content_is_stored_once_and_counted(http: httpx.Client, served:
     assert http.get(f"files/{first['id']}").json()["reference_count"] == 1
 
 
+def test_a_file_of_no_version_is_collected(http: httpx.Client) -> None:
+    files = http.get("files").json()["items"]
+    assert sorted(file["file_size"] for file in files) == [len(CSV), len(CSV) + 4]
+    assert http.delete("datasets/1").status_code == 200
+    plan = http.post("collect/plan", json={"older_than_seconds": 0}).json()
+    assert http.post("collect/apply", json=plan).status_code == 200
+    assert http.get("files").json()["items"] == []
+
+
 # --- versions: a parent and a message ------------------------------------------------------------------------------------
 
 
@@ -98,6 +107,26 @@ def commit_refused(http: httpx.Client, **fields: str) -> httpx.Response:
     return http.post("datasets/1/versions", files={"data": ("x.csv", b"id\n9\n")}, data=fields)
 
 
+def test_the_children_of_a_version_are_listed_and_the_log_ends_at_the_first(http: httpx.Client) -> None:
+    first, second = version(http, 1)["id"], version(http, 2)["id"]
+    assert [v["id"] for v in http.get(f"datasets/1/versions/{first}/children").json()["items"]] == [second]
+    assert http.get(f"datasets/1/versions/{second}/children").json()["items"] == []
+    log = http.get("datasets/1/log", params={"ref": "main"}).json()["items"]
+    assert [(v["version_number"], v["message"]) for v in log] == [(2, "load"), (1, "load")]
+
+
+def test_a_number_is_not_used_again(http: httpx.Client) -> None:
+    made = commit(http, {"data": ("x.csv", b"id\n1\n")}, parent_version_id=str(version(http, 1)["id"]), branch="fix")
+    assert http.delete("datasets/1/branches/fix").status_code == 200
+    assert http.delete(f"datasets/1/versions/{made['version']['id']}").status_code == 200
+    assert commit(http, {"data": ("x.csv", b"id\n2\n")})["version"]["version_number"] == 4
+
+
+def test_the_head_of_a_branch_is_not_deleted(http: httpx.Client) -> None:
+    problem(http.delete(f"datasets/1/versions/{version(http, 2)['id']}"), 409)
+    assert [v["version_number"] for v in http.get("datasets/1/versions").json()["items"]] == [2, 1]
+
+
 # --- a version's files and schema ------------------------------------------------------------------------------------------
 
 
@@ -114,6 +143,23 @@ def test_a_version_has_its_files_and_its_schema(http: httpx.Client) -> None:
     (schema,) = found["schema_json"]
     assert schema["component_name"] == "data"
     assert [column["name"] for column in schema["tables"][0]["columns"]] == ["id", "name"]
+
+
+def test_the_schema_of_a_version_has_columns_and_statistics(http: httpx.Client) -> None:
+    found = http.get(f"datasets/1/schema/{version(http, 2)['id']}").json()
+    assert found["dataset_version_id"] == version(http, 2)["id"]
+    (component,) = found["components"]
+    (table,) = component["schema_json"]["tables"]
+    assert [column["name"] for column in table["columns"]] == ["id", "name"]
+    assert component["statistics_json"][0]["rows"] == 3
+
+
+def test_versions_are_compared_by_component_and_column(http: httpx.Client) -> None:
+    commit(http, {"data": ("flights.csv", b"id,name,late\n1,a,3\n")})
+    found = http.get("datasets/1/compare", params={"before": "v2", "after": "v3"}).json()
+    text = json.dumps(found)
+    assert "late" in text
+    assert http.get("datasets/1/compare", params={"before": "v2", "after": "v2"}).json() != found
 
 
 def test_many_files_of_a_version_come_in_pages(http: httpx.Client) -> None:
@@ -196,6 +242,18 @@ def test_pointers_lists_branches_and_tags(http: httpx.Client) -> None:
     assert [(p["pointer_name"], p["is_tag"]) for p in found] == [("main", False), ("v1.0", True)]
 
 
+def test_a_tag_never_moves_and_a_branch_moves_where_it_is_told(http: httpx.Client) -> None:
+    assert http.post("datasets/1/tags", json={"pointer_name": "v1.0", "ref": "v1"}).status_code == 201
+    problem(http.post("datasets/1/tags", json={"pointer_name": "v1.0", "ref": "v2"}), 409, "tag_immutable")
+    assert http.post("datasets/1/branches", json={"pointer_name": "dev", "ref": "v1"}).status_code == 201
+    moved = http.patch("datasets/1/branches/dev", json={"ref": "v2"}, headers={"If-Match": '"v1"'})
+    assert moved.json()["version_number"] == 2
+    problem(http.patch("datasets/1/branches/dev", json={"ref": "v1"}, headers={"If-Match": '"v1"'}), 412)
+    assert http.get("datasets/1/tags/v1.0").json()["version_number"] == 1
+    assert http.delete("datasets/1/branches/dev").status_code == 200
+    problem(http.get("datasets/1/branches/dev"), 404, "not_found")
+
+
 # --- permissions ----------------------------------------------------------------------------------------------------------------
 
 
@@ -212,6 +270,24 @@ def test_a_description_takes_write_and_a_name_takes_admin(
         assert bob.patch("datasets/1", json={"name": "flights2"}).status_code == renames
         assert bob.patch("datasets/1", json={"name": "flights3", "description": "x"}).status_code == renames
         assert bob.delete("datasets/1").status_code == (200 if permission == "admin" else 403)
+
+
+@pytest.mark.parametrize(
+    ("permission", "reads", "commits", "grants"),
+    [(None, 404, 404, 404), ("read", 200, 403, 403), ("write", 200, 201, 403), ("admin", 200, 201, 201)],
+)
+def test_each_permission_contains_the_ones_below_it(
+    http: httpx.Client, served: serving.Served, permission: str | None, reads: int, commits: int, grants: int
+) -> None:
+    served.owner.create_user("bob")
+    served.owner.create_user("carol")
+    if permission is not None:
+        served.owner.grant("bob", permission, "flights")
+    with served.http("bob") as bob:
+        assert bob.get("datasets/1").status_code == reads
+        assert bob.post("datasets/1/versions", files={"data": b"id\n7\n"}).status_code == commits
+        grant = {"user": "carol", "permission": "read", "name": "flights"}
+        assert bob.post("grants", json=grant).status_code == grants
 
 
 def test_the_id_of_a_grant_is_not_given_again(registry: Registry) -> None:
