@@ -124,32 +124,30 @@ def discard_versions(revision: str, condition: str) -> None:
             version = parents[version]
         return version
 
-    def run(statement: str, **values: Any) -> None:
-        connection.execute(text(statement), values)
+    def run(statement: str, rows: Sequence[dict[str, Any]] = ()) -> None:
+        if rows:
+            connection.execute(text(statement), rows)
 
-    for version in parents:
-        kept = remaining(version)
-        run(
-            "UPDATE dataset_versions SET parent_version_id = :kept WHERE parent_version_id = :id", id=version, kept=kept
-        )
-        if "dataset_pointers" in tables:
-            run("UPDATE dataset_pointers SET base_version_id = NULL WHERE base_version_id = :id", id=version)
-            if kept is not None:
-                move = "UPDATE dataset_pointers SET dataset_version_id = :kept WHERE dataset_version_id = :id AND NOT is_tag"
-                run(move, id=version, kept=kept)
-            run("DELETE FROM dataset_pointers WHERE dataset_version_id = :id", id=version)
-        if "productions" in tables:
-            run("UPDATE production_inputs SET version_id = NULL WHERE version_id = :id", id=version)
-            run(f"DELETE FROM production_inputs WHERE production_id IN ({_PRODUCTIONS})", id=version)
-            run("DELETE FROM productions WHERE version_id = :id", id=version)
+    versions = [{"id": version, "kept": remaining(version)} for version in parents]
+    run("UPDATE dataset_versions SET parent_version_id = :kept WHERE parent_version_id = :id", versions)
+    if "dataset_pointers" in tables:
+        move = "UPDATE dataset_pointers SET dataset_version_id = :kept WHERE dataset_version_id = :id AND NOT is_tag"
+        op.execute(f"UPDATE dataset_pointers SET base_version_id = NULL WHERE base_version_id IN ({gone})")
+        run(move, [version for version in versions if version["kept"] is not None])
+        op.execute(f"DELETE FROM dataset_pointers WHERE dataset_version_id IN ({gone})")
+    if "productions" in tables:
+        productions = f"SELECT id FROM productions WHERE version_id IN ({gone})"
+        op.execute(f"UPDATE production_inputs SET version_id = NULL WHERE version_id IN ({gone})")
+        op.execute(f"DELETE FROM production_inputs WHERE production_id IN ({productions})")
+        op.execute(f"DELETE FROM productions WHERE version_id IN ({gone})")
     stored = set(inspect(connection).get_table_names())
     for table, column, _ in _ROWS_OF_A_VERSION:
         if table in stored and table not in ("productions", "dataset_pointers"):
-            run(f"DELETE FROM {table} WHERE {column} IN ({gone})")
-    run(f"DELETE FROM dataset_versions WHERE id IN ({gone})")
+            op.execute(f"DELETE FROM {table} WHERE {column} IN ({gone})")
+    op.execute(f"DELETE FROM dataset_versions WHERE id IN ({gone})")
     if "manifest_pages" in stored:
         for statement in _ORPHANED_PAGES:
-            run(statement)
+            op.execute(statement)
 
 
 def discard_files(revision: str, gone: str) -> None:
@@ -182,7 +180,6 @@ def discard_files(revision: str, gone: str) -> None:
         op.execute(statement)
 
 
-_PRODUCTIONS = "SELECT id FROM productions WHERE version_id = :id"
 _ROWS_OF_A_VERSION = (
     ("dataset_pointers", "dataset_version_id", "branches and tags"),
     ("dataset_pointers", "base_version_id", "branches with bases"),

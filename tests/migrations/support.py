@@ -195,6 +195,13 @@ def add_dataset(
     return dataset
 
 
+def add_file_row(catalog: Catalog, name: str, **values: Any) -> int:
+    """Insert a file with these columns, and a dataset of one version that has it; the file's id. No size given: unknown."""
+    number = insert(catalog, "files", **{"storage_type": "database", "file_size": -1, **values})
+    add_dataset(catalog, name, {1: File(b"", "binary", id=number)})
+    return number
+
+
 # (content, file_type, suffix of a path; None: inline, format after adoption)
 _KINDS = (
     (csv_bytes, "csv", None, "csv"),

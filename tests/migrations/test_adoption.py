@@ -8,15 +8,6 @@ import pytest
 from dataset_registry.errors import CorruptionError, NotFound, StorageError
 from tests.migrations import support
 from tests.migrations.conftest import Small
-from tests.migrations.support import File
-
-
-def row(small: Small, name: str, **values: object) -> int:
-    """A file with these columns, and a dataset of one version that has it; the file's id."""
-    number = support.insert(small.catalog, "files", **{"storage_type": "database", "file_size": 0, **values})
-    support.add_dataset(small.catalog, name, {1: File(b"", "binary", id=number)})
-    return number
-
 
 # --- inline bytes and a path -----------------------------------------------------------------------------------------
 
@@ -32,7 +23,9 @@ def test_of_inline_bytes_and_a_path_the_one_is_read_that_the_row_means(
     path.write_bytes(b"under the path")
     inline = b"inline"
     size = len(inline) if inline_wins else len(b"under the path")
-    number = row(small, "a", storage_type=storage_type, file_data=inline, file_path=str(path), file_size=size)
+    number = support.add_file_row(
+        small.catalog, "a", storage_type=storage_type, file_data=inline, file_path=str(path), file_size=size
+    )
     expected, other = (inline, b"under the path") if inline_wins else (b"under the path", inline)
     with small.upgrade() as registry:
         assert support.content(registry.version("a")) == expected
@@ -46,7 +39,7 @@ def test_of_inline_bytes_and_a_path_the_one_is_read_that_the_row_means(
 
 
 def test_the_name_that_an_upload_had_is_no_path(small: Small) -> None:
-    row(small, "a", file_data=b"inline", file_path="report.csv", file_size=6)
+    support.add_file_row(small.catalog, "a", file_data=b"inline", file_path="report.csv", file_size=6)
     with small.upgrade() as registry:
         assert support.content(registry.version("a")) == b"inline"
         done = registry.adopt()
@@ -58,8 +51,10 @@ def test_the_name_that_an_upload_had_is_no_path(small: Small) -> None:
 def test_bytes_beside_a_duplicate_do_not_go(small: Small) -> None:
     path = small.folder / "x.bin"
     path.write_bytes(b"same")
-    row(small, "a", file_data=b"same", file_size=4)
-    number = row(small, "b", storage_type="file", file_data=b"else", file_path=str(path), file_size=4)
+    support.add_file_row(small.catalog, "a", file_data=b"same", file_size=4)
+    number = support.add_file_row(
+        small.catalog, "b", storage_type="file", file_data=b"else", file_path=str(path), file_size=4
+    )
     with small.upgrade() as registry:
         done = registry.adopt()
         assert list(done.failed) == [number]
@@ -73,7 +68,7 @@ def test_bytes_beside_a_duplicate_do_not_go(small: Small) -> None:
 def test_a_file_of_another_size_is_reported_and_adopted_only_when_told(small: Small, content: bytes) -> None:
     path = small.folder / "x.bin"
     path.write_bytes(content)
-    number = row(small, "raw/a", storage_type="filesystem", file_path=str(path), file_size=5)
+    number = support.add_file_row(small.catalog, "raw/a", storage_type="filesystem", file_path=str(path), file_size=5)
     with small.upgrade() as registry:
         plan = registry.adopt(dry_run=True)
         done = registry.adopt()
@@ -108,8 +103,8 @@ def nothing(path: Path) -> None:
 def test_what_is_no_regular_file_is_named_and_opened_by_nobody(small: Small, make: object) -> None:
     path = small.folder / "x.bin"
     make(path)  # type: ignore[operator]
-    number = row(small, "raw/a", storage_type="filesystem", file_path=str(path), file_size=5)
-    row(small, "raw/b", file_data=b"fine", file_size=4)
+    number = support.add_file_row(small.catalog, "raw/a", storage_type="filesystem", file_path=str(path), file_size=5)
+    support.add_file_row(small.catalog, "raw/b", file_data=b"fine", file_size=4)
     with small.upgrade() as registry:
         with pytest.raises(StorageError, match=r"x\.bin"):
             support.content(registry.version("raw/a"))
@@ -126,7 +121,7 @@ def test_what_is_no_regular_file_is_named_and_opened_by_nobody(small: Small, mak
 def test_paths_that_are_none_fail_as_others_do(small: Small, path: str) -> None:
     if "\0" in path and not small.catalog.is_sqlite:
         pytest.skip("PostgreSQL has no such text")
-    row(small, "a", storage_type="filesystem", file_path=path, file_size=5)
+    support.add_file_row(small.catalog, "a", storage_type="filesystem", file_path=path, file_size=5)
     with small.upgrade() as registry:
         assert len(registry.adopt(dry_run=True).unreadable) == 1
         assert len(registry.adopt().failed) == 1
@@ -136,7 +131,9 @@ def test_paths_that_are_none_fail_as_others_do(small: Small, path: str) -> None:
 
 
 def test_a_lost_file_is_given_up_and_its_dataset_goes_on(small: Small) -> None:
-    gone = row(small, "raw/a", storage_type="filesystem", file_path=str(small.folder / "gone"), file_size=5)
+    gone = support.add_file_row(
+        small.catalog, "raw/a", storage_type="filesystem", file_path=str(small.folder / "gone"), file_size=5
+    )
     there = support.insert(small.catalog, "files", storage_type="database", file_data=b"there", file_size=5)
     dataset = support.query(small.catalog, "SELECT id FROM datasets")[0][0]
     support.insert(small.catalog, "dataset_versions", dataset_id=dataset, version_number=2, file_id=there)
@@ -157,7 +154,7 @@ def test_a_lost_file_is_given_up_and_its_dataset_goes_on(small: Small) -> None:
 
 
 def test_a_file_that_can_be_read_is_not_given_up(small: Small) -> None:
-    number = row(small, "a", file_data=b"fine", file_size=4)
+    number = support.add_file_row(small.catalog, "a", file_data=b"fine", file_size=4)
     with small.upgrade() as registry:
         assert registry.adopt(give_up=[number]).given_up == 0
         assert support.content(registry.version("a")) == b"fine"

@@ -1,7 +1,6 @@
 """Existing catalogs with what others built around them: nothing of theirs is lost or changed by a migration or an adoption."""
 
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -12,16 +11,8 @@ from dataset_registry.errors import CorruptionError, DowngradeRefused, Migration
 from dataset_registry.operations import adopt as adoption
 from tests.migrations import support
 from tests.migrations.conftest import Small
-from tests.migrations.support import File
 
 REBUILT = "DROP TABLE datasets; CREATE TABLE datasets (id INTEGER PRIMARY KEY, name TEXT {}, description TEXT, created_at TEXT)"
-
-
-def dataset(small: Small, name: str, **file: Any) -> int:
-    number = support.insert(small.catalog, "files", **{"storage_type": "database", "file_size": 4, **file})
-    support.add_dataset(small.catalog, name, {1: File(b"", "binary", id=number)})
-    return number
-
 
 # --- names that are taken --------------------------------------------------------------------------------------------
 
@@ -78,7 +69,7 @@ def test_views_triggers_and_indexes_of_others_stay_to_the_letter(small: Small, s
     listed = ", ".join("'" + statement.replace("'", "''") + "'" for statement in statements)
     before = support.query(small.catalog, query.format(listed))
     assert before
-    dataset(small, "a", file_data=b"data")
+    support.add_file_row(small.catalog, "a", file_data=b"data")
     with small.upgrade() as registry:
         assert support.query(small.catalog, query.format(listed)) == before
         registry.adopt()
@@ -111,8 +102,8 @@ def test_what_the_new_tables_cannot_have_is_named(small: Small, statement: str, 
 
 @pytest.mark.parametrize("action", ["", " ON DELETE CASCADE", " ON DELETE SET NULL"])
 def test_rows_of_others_follow_a_duplicate_to_the_file_that_stays(small: Small, action: str) -> None:
-    kept = dataset(small, "a", file_data=b"same")
-    gone = dataset(small, "b", file_data=b"same")
+    kept = support.add_file_row(small.catalog, "a", file_data=b"same")
+    gone = support.add_file_row(small.catalog, "b", file_data=b"same")
     support.execute(small.catalog, f"CREATE TABLE notes (id INT, file_id INT REFERENCES files(id){action})")
     support.execute(small.catalog, f"INSERT INTO notes VALUES (1, {gone})")
     with small.upgrade() as registry:
@@ -121,7 +112,9 @@ def test_rows_of_others_follow_a_duplicate_to_the_file_that_stays(small: Small, 
 
 
 def test_what_another_adoption_has_adopted_is_not_given_up(small: Small) -> None:
-    number = dataset(small, "a", storage_type="file", file_path=str(small.folder / "gone"), file_data=b"data")
+    number = support.add_file_row(
+        small.catalog, "a", storage_type="file", file_path=str(small.folder / "gone"), file_data=b"data"
+    )
     with small.upgrade() as registry:
         with registry._access.catalog.read() as tx:
             (waiting,) = legacy.waiting(tx)
@@ -136,9 +129,9 @@ def test_what_another_adoption_has_adopted_is_not_given_up(small: Small) -> None
 
 @pytest.mark.parametrize("empty_url", ["sqlite"], indirect=True)
 def test_rows_of_other_types_are_adopted_or_reported(small: Small) -> None:
-    dataset(small, "text", file_data="text")
-    dataset(small, "size", file_data=b"size", file_size="unknown")
-    dataset(small, "negative", file_data=b"negative", file_size=-1)
+    support.add_file_row(small.catalog, "text", file_data="text")
+    support.add_file_row(small.catalog, "size", file_data=b"size", file_size="unknown")
+    support.add_file_row(small.catalog, "negative", file_data=b"negative", file_size=-1)
     with small.upgrade() as registry:
         registry.adopt(dry_run=True)
         assert registry.adopt().failed == {}
@@ -151,8 +144,10 @@ def test_an_adopted_file_keeps_its_object_on_the_way_down_and_up(small: Small, s
     path = small.folder / "upload.bin"
     path.write_bytes(b"data")
     inline = {"file_data": b"data"} if storage_type == "database" else {}
-    dataset(small, "a", storage_type=storage_type, file_path="upload.bin" if inline else str(path), **inline)
-    dataset(small, "b", file_data=b"else")
+    support.add_file_row(
+        small.catalog, "a", storage_type=storage_type, file_path="upload.bin" if inline else str(path), **inline
+    )
+    support.add_file_row(small.catalog, "b", file_data=b"else")
     with small.upgrade() as registry:
         assert registry.adopt().failed == {}
         for revision in ("0007", "0005", "0002"):
@@ -189,7 +184,7 @@ def test_everything_that_goes_with_a_version_is_named_and_exported(registry: Reg
 
 
 def test_a_given_up_file_is_named_by_a_copy(small: Small, tmp_path: Path) -> None:
-    number = dataset(small, "a", storage_type="filesystem", file_path=str(small.folder / "gone"))
+    number = support.add_file_row(small.catalog, "a", storage_type="filesystem", file_path=str(small.folder / "gone"))
     with small.upgrade() as registry:
         registry.adopt(give_up=[number])
         with Registry.open(tmp_path / "copy") as copy, pytest.raises(CorruptionError, match="given up by"):
