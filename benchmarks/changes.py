@@ -20,7 +20,7 @@ from rich.table import Table
 from benchmarks import data
 from benchmarks.__main__ import _machine
 from dataset_registry import Registry
-from dataset_registry.operations import layout
+from dataset_registry.content import pack
 
 ROUNDS = 5
 TARGETS = {"scatter": 25.0, "block": 3.0, "insert": 4.5, "append": 3.0, "addcol": 18.0}
@@ -50,8 +50,8 @@ def _measured(table: data.Table) -> Iterator[dict[str, Any]]:
     for key in (list(table.keys), []):
         for recipes in (False, True):
             folder = Path(tempfile.mkdtemp(prefix="registry-changes-"))
-            real = layout.pays
-            layout.pays = real if recipes else lambda made, size: False
+            real = pack.pays
+            pack.pays = real if recipes else lambda made, size: False
             try:
                 yield {
                     "key": bool(key),
@@ -59,7 +59,7 @@ def _measured(table: data.Table) -> Iterator[dict[str, Any]]:
                     **_changes(folder, table, base, key),
                 }
             finally:
-                layout.pays = real
+                pack.pays = real
                 shutil.rmtree(folder, ignore_errors=True)
 
 

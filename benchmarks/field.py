@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
             for name in options.work or works.WORKS:
                 group = STEPS if name == "dagster" else PARTICIPANTS
                 chosen = {who: what for who, what in group.items() if group is STEPS or who in wanted}
-                works.enter(field, chosen, open_until_the_end)
+                works.register_files(field, chosen, open_until_the_end)
                 begun = monotonic()
                 works.WORKS[name](field)
                 print(f"{name}: {monotonic() - begun:.0f} s", file=sys.stderr, flush=True)

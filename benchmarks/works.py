@@ -44,7 +44,7 @@ class Field:
 # --- who takes part ------------------------------------------------------------------------------------------------
 
 
-def enter(field: Field, chosen: Mapping[str, Participant], until: ExitStack) -> None:
+def register_files(field: Field, chosen: Mapping[str, Participant], until: ExitStack) -> None:
     """Start those who are not running yet, and end those who are not among the chosen."""
     if field.participants == chosen:
         return

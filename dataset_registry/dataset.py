@@ -7,6 +7,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from dataset_registry.access import Access
+from dataset_registry.content.change import Change, staged_component
+from dataset_registry.content.stage import captured, stage, trusted
 from dataset_registry.errors import InputError
 from dataset_registry.model.manifest import component_label
 from dataset_registry.model.names import component_name, pointer_name, several
@@ -14,11 +17,8 @@ from dataset_registry.model.partitions import partition_key
 from dataset_registry.model.records import CommitResult, DatasetRecord, Head, NewDataset, PointerRecord, Provenance
 from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.operations import commit as commits
-from dataset_registry.operations import datasets, diff, find, history, refs
-from dataset_registry.operations.access import Access
-from dataset_registry.operations.bulk import undisturbed
-from dataset_registry.operations.change import Change, staged_component
-from dataset_registry.operations.stage import captured, stage, trusted
+from dataset_registry.operations import datasets, diff, history, refs, resolve
+from dataset_registry.operations.bulk import gc_paused
 from dataset_registry.store import Spool, Spooled
 from dataset_registry.tabular.formats import is_table
 from dataset_registry.version import Version
@@ -55,7 +55,7 @@ class Dataset:
         key: str | Sequence[str] = (),
         read: Mapping[str, Any] | None = None,
         message: str | None = None,
-        branch: str = find.MAIN,
+        branch: str = resolve.MAIN,
         parents: str | Sequence[str] = (),
         overwrite: bool = False,
         fallback: str | None = None,
@@ -100,7 +100,7 @@ class Dataset:
             raise InputError(
                 "A key is for tables, and none is committed: read the file into a table first.", key=list(key)
             )
-        with undisturbed(0 if tables else len(listed)), draft:
+        with gc_paused(0 if tables else len(listed)), draft:
             for name, values in listed.items():
                 is_table_here = name in tables
                 draft.replace(name, values, key=key if is_table_here else (), read=None if is_table_here else read)
@@ -108,7 +108,7 @@ class Dataset:
 
     def draft(
         self,
-        branch: str = find.MAIN,
+        branch: str = resolve.MAIN,
         *,
         message: str | None = None,
         parents: str | Sequence[str] = (),
@@ -132,14 +132,14 @@ class Dataset:
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
-    def version(self, ref: str = find.MAIN) -> Version:
+    def version(self, ref: str = resolve.MAIN) -> Version:
         """The version that a ref names: a branch, a tag, `v6`, a digest's beginning, any of them with `~2` or `^2`.
 
         Raises `InvalidRef`, `NotFound`.
         """
         return Version(self._access, history.version(self._access, self.record, ref))
 
-    def log(self, ref: str = find.MAIN, *, limit: int | None = None) -> list[Version]:
+    def log(self, ref: str = resolve.MAIN, *, limit: int | None = None) -> list[Version]:
         """The version a ref names and all it came from, newest first."""
         return [Version(self._access, record) for record in history.log(self._access, self.record, ref, limit)]
 
@@ -166,11 +166,11 @@ class Dataset:
 
     # --- branches and tags -----------------------------------------------------------------------------------------
 
-    def create_branch(self, name: str, ref: str = find.MAIN) -> PointerRecord:
+    def create_branch(self, name: str, ref: str = resolve.MAIN) -> PointerRecord:
         """Start a branch at the version that `ref` names. Raises `InvalidName`, `AlreadyExists`, `NotFound`."""
         return refs.create(self._access, self.record, name, ref, is_tag=False)
 
-    def create_tag(self, name: str, ref: str = find.MAIN) -> PointerRecord:
+    def create_tag(self, name: str, ref: str = resolve.MAIN) -> PointerRecord:
         """Name a version for ever. Raises `InvalidName`, `AlreadyExists`, `TagImmutable`, `NotFound`."""
         return refs.create(self._access, self.record, name, ref, is_tag=True)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Literal, overload
 
+from dataset_registry.access import Access
 from dataset_registry.catalog import Catalog, sqlite_url
 from dataset_registry.dataset import Dataset, Draft
 from dataset_registry.errors import InputError, NotFound
@@ -15,18 +16,17 @@ from dataset_registry.model.addresses import redacted
 from dataset_registry.model.audit import AuditCheck, AuditEntry
 from dataset_registry.model.extras import require
 from dataset_registry.model.names import several, split_address, user_name
+from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.records import FileRecord, Freeze, RegistryBranch
 from dataset_registry.model.retention import Policy
 from dataset_registry.operations import adopt as adoption
-from dataset_registry.operations import audit, binding, datasets, find, grants, refs, stored, users
+from dataset_registry.operations import audit, binding, datasets, files, grants, refs, resolve, users
 from dataset_registry.operations import collect as collection
 from dataset_registry.operations import copy as copying
 from dataset_registry.operations import expire as expiry
 from dataset_registry.operations import freeze as freezing
 from dataset_registry.operations import verify as verification
-from dataset_registry.operations.access import Access
-from dataset_registry.operations.progress import Progress, silent
-from dataset_registry.store import LocalCopies, Store, open_store, parse_compression
+from dataset_registry.store import Cache, Store, open_store, parse_compression
 from dataset_registry.version import Version
 
 
@@ -99,7 +99,7 @@ class Registry:
             opened.close()
             raise
         who = Actor(_user(), is_owner=True, door=door) if actor is None else Actor(user_name(actor), door=door)
-        access = Access(opened, kept, LocalCopies(kept), who, packing, verifies_reads=verify_reads)
+        access = Access(opened, kept, Cache(kept), who, packing, verifies_reads=verify_reads)
         try:
             binding.bind(access)
         except BaseException:
@@ -153,7 +153,7 @@ class Registry:
         """The datasets whose name starts with `prefix`, by name."""
         return [Dataset(self._access, record) for record in datasets.list_all(self._access, prefix)]
 
-    def draft(self, name: str, branch: str = find.MAIN, *, description: str | None = None, **options: Any) -> Draft:
+    def draft(self, name: str, branch: str = resolve.MAIN, *, description: str | None = None, **options: Any) -> Draft:
         """A draft of a dataset that is made with it when there is none of this name yet; `options` as in `Dataset.draft`.
 
         A commit that fails leaves no dataset behind. Raises `InvalidName`.
@@ -163,7 +163,7 @@ class Registry:
     def version(self, address: str) -> Version:
         """The version at an address such as `raw/flights@main~2`; without `@`, the head of `main`."""
         dataset, ref = self.at(address)
-        return dataset.version(find.MAIN if ref is None else ref)
+        return dataset.version(resolve.MAIN if ref is None else ref)
 
     def at(self, address: str) -> tuple[Dataset, str | None]:
         """The dataset of an address such as `raw/flights@main~2`, and the ref, None where it has none.
@@ -177,16 +177,16 @@ class Registry:
 
     def file(self, content_hash: str) -> FileRecord:
         """A stored file by the beginning of its SHA-256, with its size and reference count. Raises `NotFound`."""
-        return stored.file(self._access, content_hash)
+        return files.file(self._access, content_hash)
 
     def files(self) -> Iterator[FileRecord]:
         """Every stored file, oldest first."""
-        return stored.list_all(self._access)
+        return files.list_all(self._access)
 
     def open_file(self, content_hash: str) -> BinaryIO:
         """A stream over a stored file's content, by the beginning of its SHA-256. Raises `NotFound`, `InputError` (a table in
         several parts)."""
-        return stored.open_bytes(self._access, content_hash)
+        return files.open_bytes(self._access, content_hash)
 
     # --- who may what ----------------------------------------------------------------------------------------------
 
@@ -254,11 +254,11 @@ class Registry:
         """What was granted: on a dataset, prefix or file, to a user and its groups, or all that you may see."""
         return grants.list_all(self._access, name, file, user)
 
-    def protect(self, name: str, branch: str = find.MAIN, *, allow: str | Sequence[str] = ()) -> Protection:
+    def protect(self, name: str, branch: str = resolve.MAIN, *, allow: str | Sequence[str] = ()) -> Protection:
         """Let only admins and those in `allow` (users, groups) move a branch of a dataset, or of all under a prefix."""
         return grants.protect(self._access, name, branch, several(allow))
 
-    def unprotect(self, name: str, branch: str = find.MAIN) -> None:
+    def unprotect(self, name: str, branch: str = resolve.MAIN) -> None:
         """Protect a branch no more. Raises `NotFound`."""
         grants.unprotect(self._access, name, branch)
 
@@ -312,7 +312,7 @@ class Registry:
 
     # --- branches over all datasets --------------------------------------------------------------------------------
 
-    def create_branch(self, name: str, source: str = find.MAIN) -> int:
+    def create_branch(self, name: str, source: str = resolve.MAIN) -> int:
         """Branch every dataset that has the branch `source`, at once; how many those are."""
         return refs.create_everywhere(self._access, name, source)
 
@@ -512,7 +512,7 @@ def rebound(catalog: str, store: str) -> str:
     try:
         opened.ready()
         kept = open_store(store)
-        return binding.rebind(Access(opened, kept, LocalCopies(kept), Actor(_user(), is_owner=True, door="cli")))
+        return binding.rebind(Access(opened, kept, Cache(kept), Actor(_user(), is_owner=True, door="cli")))
     finally:
         opened.close()
 

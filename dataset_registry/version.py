@@ -5,12 +5,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from dataset_registry.access import Access
+from dataset_registry.content.source import CatalogContents, Contents
 from dataset_registry.model.extras import require
 from dataset_registry.model.records import ComponentRecord, Production, Provenance, VersionRecord
 from dataset_registry.model.schema import ComponentSchema, Schema
 from dataset_registry.operations import expire, history, read
-from dataset_registry.operations.access import Access
-from dataset_registry.operations.contents import CatalogContents, Contents
 
 if TYPE_CHECKING:
     import duckdb

@@ -7,11 +7,11 @@ import pyarrow as pa
 
 
 def every(rows: int) -> Callable[[Iterator[tuple[pa.Table, Any]], Any], Iterator[pa.Table]]:
-    """What takes the place of `cutting.borders` to cut a table after so many rows each."""
+    """What takes the place of `cutting.split` to cut a table after so many rows each."""
 
-    def borders(tables: Iterator[tuple[pa.Table, Any]], cut: Any) -> Iterator[pa.Table]:
+    def split(tables: Iterator[tuple[pa.Table, Any]], cut: Any) -> Iterator[pa.Table]:
         whole = pa.concat_tables([table for table, _ in tables]).combine_chunks()
         for start in range(0, whole.num_rows, rows):
             yield whole.slice(start, rows).combine_chunks()
 
-    return borders
+    return split

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from dataset_registry import Registry, cli
-from dataset_registry.cli import output, place, upkeep
+from dataset_registry.cli import maintenance, output, target
 from tests.serving import Served
 
 
@@ -25,7 +25,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 def test_the_catalog_is_upgraded_checked_and_taken_back(
     empty_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(place.CATALOG_VARIABLE, empty_url)
+    monkeypatch.setenv(target.CATALOG_VARIABLE, empty_url)
     for arguments, words in (
         (["db", "current"], "no tables yet"),
         (["db", "upgrade"], "no tables -> 0016"),
@@ -123,10 +123,10 @@ def test_a_registry_given_by_hand_wins_over_the_environment(
 ) -> None:
     Registry.open(tmp_path / "backup").close()
     if environment in ("folder", "both"):
-        monkeypatch.setenv(place.FOLDER_VARIABLE, folder)
+        monkeypatch.setenv(target.FOLDER_VARIABLE, folder)
     if environment in ("catalog", "both"):
-        monkeypatch.setenv(place.CATALOG_VARIABLE, f"sqlite:///{folder}/catalog.sqlite")
-        monkeypatch.setenv(place.STORE_VARIABLE, folder)
+        monkeypatch.setenv(target.CATALOG_VARIABLE, f"sqlite:///{folder}/catalog.sqlite")
+        monkeypatch.setenv(target.STORE_VARIABLE, folder)
     where = ["-r", str(tmp_path / "backup")]
     if named == "catalog":
         where = ["--catalog", f"sqlite:///{tmp_path}/backup/catalog.sqlite", "--store", str(tmp_path / "backup")]
@@ -140,8 +140,8 @@ def test_a_registry_given_by_hand_wins_over_the_environment(
 def test_half_a_registry_by_hand_is_not_completed_from_the_environment(
     folder: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(place.CATALOG_VARIABLE, f"sqlite:///{folder}/catalog.sqlite")
-    monkeypatch.setenv(place.STORE_VARIABLE, folder)
+    monkeypatch.setenv(target.CATALOG_VARIABLE, f"sqlite:///{folder}/catalog.sqlite")
+    monkeypatch.setenv(target.STORE_VARIABLE, folder)
     assert run(monkeypatch, "collect", "--sweep", "--yes", "--catalog", "sqlite:///other.sqlite") == 1
     assert "Say which registry" in capsys.readouterr().err
     assert run(monkeypatch, "db", "bind", "--yes", "--catalog", "sqlite:///other.sqlite") == 1
@@ -172,7 +172,7 @@ def test_errors_are_json_on_request_with_the_same_exit_codes(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv(place.FOLDER_VARIABLE, folder)
+    monkeypatch.setenv(target.FOLDER_VARIABLE, folder)
     assert run(monkeypatch, *arguments) == exit_code
     text = capsys.readouterr().err
     assert run(monkeypatch, *arguments, "--json") == exit_code
@@ -230,7 +230,7 @@ def test_a_no_at_the_prompt_removes_nothing_and_a_yes_does(
 def test_plans_and_results_are_json_on_request(
     folder: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(place.FOLDER_VARIABLE, folder)
+    monkeypatch.setenv(target.FOLDER_VARIABLE, folder)
 
     def printed(*arguments: str) -> dict[str, Any]:
         assert run(monkeypatch, *arguments, "--json") == 0
@@ -250,7 +250,7 @@ def test_damage_has_an_exit_code_of_its_own(
     folder: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     next(Path(folder).glob("objects/*/*")).unlink()
-    assert run(monkeypatch, "verify", "-r", folder) == upkeep.DAMAGED
+    assert run(monkeypatch, "verify", "-r", folder) == maintenance.DAMAGED
     printed = capsys.readouterr().out
     assert "missing: the file" in printed
     assert "what to do about missing" in printed
@@ -299,7 +299,7 @@ class Shell:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
         self.folder, self._monkeypatch, self._captured = folder, monkeypatch, capfd
-        monkeypatch.setenv(place.FOLDER_VARIABLE, str(folder / "registry"))
+        monkeypatch.setenv(target.FOLDER_VARIABLE, str(folder / "registry"))
         monkeypatch.chdir(folder)
 
     def __call__(self, *arguments: str, code: int = 0, given: bytes | None = None) -> str:
@@ -472,15 +472,15 @@ def test_users_act_with_their_permissions(shell: Shell, monkeypatch: pytest.Monk
     shell("put", "raw/flights", "july.csv")
     shell("user", "create", "bob")
     shell("user", "create", "crew", "--kind", "group", "--member", "bob")
-    monkeypatch.setenv(place.ACTOR_VARIABLE, "bob")
+    monkeypatch.setenv(target.ACTOR_VARIABLE, "bob")
     assert "There is no dataset" in shell("show", "raw/flights", code=4)
-    monkeypatch.delenv(place.ACTOR_VARIABLE)
+    monkeypatch.delenv(target.ACTOR_VARIABLE)
     assert "crew may read raw/" in shell("grant", "add", "crew", "read", "raw/")
-    monkeypatch.setenv(place.ACTOR_VARIABLE, "bob")
+    monkeypatch.setenv(target.ACTOR_VARIABLE, "bob")
     assert "bob" in shell("whoami")
     assert "raw/flights@v1" in shell("show", "raw/flights")
     assert "this takes write" in shell("put", "raw/flights", "codes.csv", code=6)
-    monkeypatch.delenv(place.ACTOR_VARIABLE)
+    monkeypatch.delenv(target.ACTOR_VARIABLE)
     shell("protect", "add", "raw/", "main", "--allow", "crew")
     assert shell.json("protect", "list", "raw/flights")[0]["allowed"] == ["crew"]
     shell("protect", "remove", "raw/", "main")
@@ -513,13 +513,13 @@ def test_who_did_what_is_listed_exported_and_checked(shell: Shell) -> None:
 
 def test_a_served_registry_is_used_like_a_folder(served: Served, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     served.owner.create_user("admin", role="administrator")
-    monkeypatch.setenv(place.FOLDER_VARIABLE, served.url)
-    monkeypatch.setenv(place.TOKEN_VARIABLE, served.token("admin"))
+    monkeypatch.setenv(target.FOLDER_VARIABLE, served.url)
+    monkeypatch.setenv(target.TOKEN_VARIABLE, served.token("admin"))
     assert "raw/flights@v1" in shell("put", "raw/flights", "july.csv")
     assert shell("get", "raw/flights") == "id,name\n1,a\n2,b\n"
     assert "admin" in shell("status")
     assert "all is well" in shell("verify", "--deep")
-    monkeypatch.setenv(place.TOKEN_VARIABLE, "dr_wrong")
+    monkeypatch.setenv(target.TOKEN_VARIABLE, "dr_wrong")
     assert "lets nobody in" in shell("status", code=6)
 
 
@@ -542,8 +542,8 @@ def test_names_and_refs_are_completed_in_the_shell(shell: Shell) -> None:
     shell("tag", "create", "raw/flights", "nightly")
     context = typer.Context(typer.main.get_command(cli.app))
     context.params = {"registry": str(shell.folder / "registry"), "dataset": "raw/flights"}
-    assert place.complete_dataset(context, "ra") == ["raw/flights"]
-    assert place.complete_address(context, "raw/flights@n") == ["raw/flights@nightly"]
-    assert place.complete_ref(context, "") == ["main", "nightly"]
+    assert target.complete_dataset(context, "ra") == ["raw/flights"]
+    assert target.complete_address(context, "raw/flights@n") == ["raw/flights@nightly"]
+    assert target.complete_ref(context, "") == ["main", "nightly"]
     context.params = {}
-    assert place.complete_address(context, "raw") == []
+    assert target.complete_address(context, "raw") == []

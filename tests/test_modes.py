@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dataset_registry import Registry
-from dataset_registry.store.private import abandoned
+from dataset_registry.store.process_dirs import abandoned
 from tests.serving import Served, in_thread
 
 BIG = os.urandom(1 << 17)

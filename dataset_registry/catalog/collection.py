@@ -7,8 +7,8 @@ from math import ceil
 
 from sqlalchemy import ColumnElement, and_, case, delete, exists, func, insert, or_, select, true, update
 
-from dataset_registry.catalog.engine import Transaction, chunks
-from dataset_registry.catalog.holding import discard
+from dataset_registry.catalog.engine import Transaction, batches
+from dataset_registry.catalog.holds import discard
 from dataset_registry.catalog.tables import (
     assembled_files,
     dataset_versions,
@@ -260,6 +260,6 @@ def unknown(tx: Transaction, keys: Sequence[str]) -> set[str]:
     left = set(keys)
     # In the order in which a key moves: each statement may see a newer state than the one before.
     for column in (uploads.c.object_key, files.c.object_key, assembled_files.c.object_key, trash.c.object_key):
-        for chunk in chunks(sorted(left)):
+        for chunk in batches(sorted(left)):
             left.difference_update(tx.execute(select(column).where(column.in_(chunk))).scalars())
     return left

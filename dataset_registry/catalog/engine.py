@@ -472,7 +472,7 @@ def id_rows(tx: Transaction, ids: Collection[int]) -> Select[tuple[int]]:
     return select(func.unnest(literal(sorted(ids), ARRAY(Integer))).label("id"))
 
 
-def chunks(values: Sequence[_Value], size: int = 500) -> Iterator[Sequence[_Value]]:
+def batches(values: Sequence[_Value], size: int = 500) -> Iterator[Sequence[_Value]]:
     """Values, as many at a time as one statement takes."""
     for start in range(0, len(values), size):
         yield values[start : start + size]

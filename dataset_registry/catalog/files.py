@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Row, and_, bindparam, delete, exists, func, insert, or_, select, union, update
 
-from dataset_registry.catalog import holding, recipes
-from dataset_registry.catalog.engine import Transaction, chunks, insert_row
+from dataset_registry.catalog import holds, recipes
+from dataset_registry.catalog.engine import Transaction, batches, insert_row
 from dataset_registry.catalog.grants import Readable
 from dataset_registry.catalog.tables import (
     dataset_version_files,
@@ -23,8 +23,8 @@ from dataset_registry.catalog.tables import (
     schemas,
 )
 from dataset_registry.errors import CorruptionError
+from dataset_registry.model.chunks import FileFacts
 from dataset_registry.model.parts import PartsDiff
-from dataset_registry.model.pieces import FileFacts
 from dataset_registry.model.records import FileForm, FileRecord, StoredBytes
 from dataset_registry.model.schema import ComponentSchema
 
@@ -61,7 +61,7 @@ _BY_HASHES = select(*_COLUMNS).where(_OF_HASHES, _LIVE)
 
 def find_many(tx: Transaction, hashes: Sequence[str]) -> dict[str, FileRecord]:
     """The files with these contents, by hash; those whose bytes are damaged are as good as absent."""
-    rows = (row for chunk in chunks(hashes) for row in tx.execute(_BY_HASHES, {"hashes": chunk}))
+    rows = (row for chunk in batches(hashes) for row in tx.execute(_BY_HASHES, {"hashes": chunk}))
     return {row.content_hash: _record(row) for row in rows}
 
 
@@ -83,7 +83,7 @@ def look_up(tx: Transaction, hashes: Iterable[str], tables: Collection[str] = ()
     """
     known: dict[str, Known] = {}
     damaged: set[str] = set()
-    for chunk in chunks([*hashes, *tables]):
+    for chunk in batches([*hashes, *tables]):
         for content_hash, is_table, live, file_id, plain in tx.execute(_KNOWN, {"hashes": chunk}):
             if is_table != (content_hash in tables):
                 stored, wanted = ("table", "file") if is_table else ("file", "table")
@@ -103,7 +103,7 @@ def get_many(tx: Transaction, ids: Iterable[int]) -> dict[int, FileRecord]:
     """Files by id, those that exist."""
     wanted = list(ids)
     found: dict[int, FileRecord] = {}
-    for chunk in chunks(wanted):
+    for chunk in batches(wanted):
         rows = tx.execute(_BY_IDS, {"ids": chunk})
         found.update((row.id, _record(row)) for row in rows)
     return dict(zip(found, recipes.with_extents(tx, list(found.values())), strict=True))
@@ -125,7 +125,7 @@ def parts_of(tx: Transaction, ids: Sequence[int]) -> dict[int, list[tuple[FileRe
     query = select(*_COLUMNS, file_parts.c.file_id, file_parts.c.row_count).join(
         file_parts, file_parts.c.part_id == files.c.id
     )
-    for chunk in chunks(ids):
+    for chunk in batches(ids):
         rows = query.where(file_parts.c.file_id.in_(chunk))
         for row in tx.execute(rows.order_by(file_parts.c.file_id, file_parts.c.position)):
             found.setdefault(row.file_id, []).append((_record(row), row.row_count))
@@ -154,7 +154,7 @@ def compare_parts(tx: Transaction, before: int, after: int) -> PartsDiff:
 def facts_of(tx: Transaction, ids: Sequence[int]) -> dict[int, FileFacts]:
     """What the catalog keeps of files beside their hashes, by id."""
     found: dict[int, FileFacts] = {}
-    for chunk in chunks(ids):
+    for chunk in batches(ids):
         query = select(files.c.id, files.c.facts).where(files.c.id.in_(chunk), files.c.facts.is_not(None))
         found.update((file_id, FileFacts.from_json(value)) for file_id, value in tx.execute(query))
     return found
@@ -188,13 +188,13 @@ def reference_counts(tx: Transaction, ids: Sequence[int], among: Readable = None
     only. Files that nothing names may be left out."""
     found: dict[int, int] = defaultdict(int)
     if among is None:
-        for chunk in chunks(ids):
+        for chunk in batches(ids):
             query = select(file_info.c.id, file_info.c.reference_count).where(file_info.c.id.in_(chunk))
             found.update((row[0], row[1]) for row in tx.execute(query))
         return found
     theirs = dataset_versions.c.dataset_id.in_(among)
     entry, overlay, part = dataset_version_files.c.file_id, dataset_versions.c.overlay_file_id, file_parts.c.part_id
-    for chunk in chunks(ids):
+    for chunk in batches(ids):
         for query in (
             select(entry, func.count())
             .join(dataset_versions, dataset_versions.c.id == dataset_version_files.c.version_id)
@@ -229,7 +229,7 @@ def captures_by_hash(
 ) -> dict[tuple[str, str], list[tuple[Mapping[str, Any], Any]]]:
     """The schema snapshots and the statistics that were captured of contents, by hash and format, the newest first."""
     found: dict[tuple[str, str], list[tuple[Mapping[str, Any], Any]]] = defaultdict(list)
-    for chunk in chunks(hashes):
+    for chunk in batches(hashes):
         for content_hash, format, schema, statistics in tx.execute(_CAPTURES, {"hashes": chunk}):
             found[content_hash, format].append((schema, statistics))
     return found
@@ -238,14 +238,14 @@ def captures_by_hash(
 def captures_of(tx: Transaction, file_ids: Sequence[int]) -> list[tuple[int, str, int, Any]]:
     """What was captured of files: file id, format, schema id, statistics."""
     query = select(file_captures).order_by(file_captures.c.file_id, file_captures.c.format, file_captures.c.schema_id)
-    rows = (row for chunk in chunks(file_ids) for row in tx.execute(query.where(file_captures.c.file_id.in_(chunk))))
+    rows = (row for chunk in batches(file_ids) for row in tx.execute(query.where(file_captures.c.file_id.in_(chunk))))
     return [(row.file_id, row.format, row.schema_id, row.statistics_json) for row in rows]
 
 
 def schemas_by_id(tx: Transaction, ids: Sequence[int]) -> dict[int, tuple[str, Mapping[str, Any]]]:
     """Digest and snapshot of schemas, by id."""
     found: dict[int, tuple[str, Mapping[str, Any]]] = {}
-    for chunk in chunks(ids):
+    for chunk in batches(ids):
         query = select(schemas.c.id, schemas.c.digest, schemas.c.schema_json)
         rows = tx.execute(query.where(schemas.c.id.in_(chunk)))
         found.update((row[0], (row[1], row[2])) for row in rows)
@@ -260,7 +260,7 @@ _CAPTURED = select(file_captures.c.file_id, file_captures.c.format, file_capture
 def record_captures(tx: Transaction, captures: Sequence[tuple[int, str, int, Any]]) -> None:
     """Keep what was captured of files (file id, format, schema id, statistics); the first capture of each stays."""
     known: set[tuple[int, str, int]] = set()
-    for chunk in chunks(captures):
+    for chunk in batches(captures):
         ids = [capture[0] for capture in chunk]
         known.update((row[0], row[1], row[2]) for row in tx.execute(_CAPTURED, {"ids": ids}))
     new = {(file_id, format, schema): statistics for file_id, format, schema, statistics in captures}
@@ -349,12 +349,12 @@ def heal(tx: Transaction, stored: Mapping[str, StoredBytes]) -> dict[str, int]:
     ranges of it is sound again."""
     healed: dict[str, int] = {}
     hashes = list(stored)
-    for chunk in chunks(hashes):
+    for chunk in batches(hashes):
         for file_id, content_hash, key, size in tx.execute(_DAMAGED, {"hashes": chunk}).all():
             tx.execute(delete(file_ranges).where(file_ranges.c.file_id == file_id))
             kept = _kept(stored[content_hash], size, "whole")
             tx.execute(update(files).where(files.c.id == file_id).values(damage=None, **kept))
-            holding.discard(tx, [key] if key else [])
+            holds.discard(tx, [key] if key else [])
             healed[content_hash] = file_id
     recipes.release(tx, list(healed.values()))
     return healed
@@ -409,7 +409,7 @@ _STORED = select(*_COLUMNS).where(files.c.object_key.is_not(None))
 def by_keys(tx: Transaction, keys: Sequence[str]) -> dict[str, FileRecord]:
     """The files whose objects have these keys, by key."""
     found: dict[str, FileRecord] = {}
-    for chunk in chunks(keys):
+    for chunk in batches(keys):
         rows = tx.execute(_STORED.where(files.c.object_key.in_(chunk)))
         found.update((row.object_key, _record(row)) for row in rows)
     return found

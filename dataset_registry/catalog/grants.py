@@ -21,7 +21,7 @@ from sqlalchemy import (
     update,
 )
 
-from dataset_registry.catalog.engine import Transaction, chunks, insert_row
+from dataset_registry.catalog.engine import Transaction, batches, insert_row
 from dataset_registry.catalog.tables import (
     dataset_version_files,
     dataset_versions,
@@ -181,7 +181,7 @@ def readable_files(
     """Those of these files that a user may read: by a grant of its own (with `user_id`), or through a version of a dataset
     that it may read, as a part of a table too."""
     found: set[int] = set()
-    for chunk in chunks(file_ids):
+    for chunk in batches(file_ids):
         owners = select(file_parts.c.file_id, file_parts.c.part_id).where(file_parts.c.part_id.in_(chunk))
         parts: dict[int, list[int]] = defaultdict(list)
         for owner, part in tx.execute(owners):

@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from dataset_registry.catalog.engine import Transaction, chunks, insert_row, insert_rows
+from dataset_registry.catalog.engine import Transaction, batches, insert_row, insert_rows
 from dataset_registry.catalog.tables import (
     dataset_version_files,
     file_captures,
@@ -209,7 +209,7 @@ def _drop_pages(tx: Transaction, index_ids: Sequence[int]) -> None:
     dead = _unnamed(tx, index_ids, version_index_pages.c.index_page_id)
     below = manifest_index_entries.c.index_page_id.in_(bindparam("ids", expanding=True))
     page_ids: list[int] = []
-    for ids in chunks(dead):
+    for ids in batches(dead):
         page_ids += _lock(tx, manifest_pages, select(manifest_index_entries.c.page_id).where(below), {"ids": ids})
         tx.execute(delete(manifest_index_entries).where(below), {"ids": ids})
         tx.execute(delete(manifest_index_pages).where(manifest_index_pages.c.id.in_(ids)))
@@ -218,7 +218,7 @@ def _drop_pages(tx: Transaction, index_ids: Sequence[int]) -> None:
 
 def _drop_entries(tx: Transaction, page_ids: Sequence[int]) -> None:
     """Drop those of these locked pages that nothing names, with their entries."""
-    for ids in chunks(_unnamed(tx, page_ids, manifest_index_entries.c.page_id)):
+    for ids in batches(_unnamed(tx, page_ids, manifest_index_entries.c.page_id)):
         tx.execute(delete(manifest_entries).where(manifest_entries.c.page_id.in_(ids)))
         tx.execute(delete(manifest_pages).where(manifest_pages.c.id.in_(ids)))
 
@@ -232,7 +232,7 @@ def _lock(
 
 def _unnamed(tx: Transaction, ids: Iterable[int], reference: ColumnElement[int]) -> list[int]:
     dead: list[int] = []
-    for chunk in chunks(sorted(set(ids))):
+    for chunk in batches(sorted(set(ids))):
         named = set(tx.execute(select(reference).where(reference.in_(chunk))).scalars())
         dead += [page_id for page_id in chunk if page_id not in named]
     return dead

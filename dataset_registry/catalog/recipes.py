@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from sqlalchemy import bindparam, exists, insert, select, update
 
-from dataset_registry.catalog import holding
-from dataset_registry.catalog.engine import Transaction, chunks, insert_rows
+from dataset_registry.catalog import holds
+from dataset_registry.catalog.engine import Transaction, batches, insert_rows
 from dataset_registry.catalog.tables import assembled_files, file_ranges, files
 from dataset_registry.catalog.types import utc_now
 from dataset_registry.model.records import Extent, FileRecord
@@ -32,7 +32,7 @@ def with_extents(tx: Transaction, records: Sequence[FileRecord]) -> list[FileRec
         .order_by(file_ranges.c.file_id, file_ranges.c.position)
     )
     found: dict[int, list[Extent]] = defaultdict(list)
-    for chunk in chunks(ids):
+    for chunk in batches(ids):
         for file_id, *extent in tx.execute(query.where(file_ranges.c.file_id.in_(chunk))):
             found[file_id].append(Extent(*extent))
     return [replace(r, extents=tuple(found[r.id])) if r.form == "ranges" else r for r in records]
@@ -81,11 +81,11 @@ def lease(tx: Transaction, file_id: int, key: str) -> str | None:
     """Note the object that a recipe was put together as; its key, or that of the one that somebody else made meanwhile. None
     when the file is gone."""
     if tx.execute(_LOCKED, {"file": file_id}).first() is None:
-        holding.discard(tx, [key])
+        holds.discard(tx, [key])
         return None
     there = renew_lease(tx, file_id)
     if there is not None:
-        holding.discard(tx, [key])
+        holds.discard(tx, [key])
         return there
     tx.execute(insert(assembled_files).values(file_id=file_id, object_key=key, expires_at=utc_now(LEASE_SECONDS)))
     return key

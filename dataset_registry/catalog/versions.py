@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, bindparam, delete, exists, insert, or_, select, update
 
-from dataset_registry.catalog.engine import Transaction, chunks
+from dataset_registry.catalog.engine import Transaction, batches
 from dataset_registry.catalog.tables import (
     dataset_pointers,
     dataset_versions,
@@ -142,7 +142,7 @@ def numbered(tx: Transaction, dataset_id: int, numbers: Sequence[int]) -> list[V
     """The versions with these numbers, newest first."""
     found: list[VersionRecord] = []
     query = _SELECT.where(_V.c.dataset_id == dataset_id, _V.c.version_number.in_(bindparam("numbers", expanding=True)))
-    for chunk in chunks(numbers):
+    for chunk in batches(numbers):
         found += _records(tx, tx.execute(query.order_by(_V.c.version_number.desc()), {"numbers": chunk}).all())
     return sorted(found, key=lambda version: -version.number)
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import typer
 
 from dataset_registry import errors
-from dataset_registry.cli import data, db, people, refs, serving, upkeep
+from dataset_registry.cli import data, db, maintenance, refs, server, users
 from dataset_registry.cli.output import say
 
 EXIT_CODES: dict[type[errors.RegistryError], int] = {
@@ -38,7 +38,7 @@ def root() -> None:
     """Keeps the group a group."""
 
 
-for _commands in (data.app, people.app, upkeep.app, serving.app):
+for _commands in (data.app, users.app, maintenance.app, server.app):
     app.registered_commands += _commands.registered_commands
 for _name, _group in (
     ("dataset", data.dataset_app),
@@ -47,11 +47,11 @@ for _name, _group in (
     ("tag", refs.tag_app),
     ("registry-branch", refs.everywhere_app),
     ("file", data.file_app),
-    ("user", people.user_app),
-    ("token", people.token_app),
-    ("grant", people.grant_app),
-    ("protect", people.protect_app),
-    ("audit", people.audit_app),
+    ("user", users.user_app),
+    ("token", users.token_app),
+    ("grant", users.grant_app),
+    ("protect", users.protect_app),
+    ("audit", users.audit_app),
     ("db", db.app),
 ):
     app.add_typer(_group, name=_name)

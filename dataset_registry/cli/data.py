@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
 
 import typer
 
-from dataset_registry.cli import graph, place, tree
+from dataset_registry.cli import graph, target, tree
 from dataset_registry.cli.output import (
     AsJson,
     Yes,
@@ -23,7 +23,7 @@ from dataset_registry.cli.output import (
     size,
     working,
 )
-from dataset_registry.cli.place import here
+from dataset_registry.cli.target import here
 from dataset_registry.errors import InputError, NotFound, UnreadableFile
 
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ Address = Annotated[
     str,
     typer.Argument(
         help="A version: raw/flights (the head of main), raw/flights@v3, raw/flights@main~2 …",
-        autocompletion=place.complete_address,
+        autocompletion=target.complete_address,
     ),
 ]
 DatasetName = Annotated[
-    str, typer.Argument(metavar="DATASET", help="The name of a dataset.", autocompletion=place.complete_dataset)
+    str, typer.Argument(metavar="DATASET", help="The name of a dataset.", autocompletion=target.complete_dataset)
 ]
 Message = Annotated[str | None, typer.Option("--message", "-m", help="What the version is.")]
 
@@ -56,18 +56,18 @@ def init(
     folder: Annotated[
         str | None, typer.Argument(help="A new or empty folder; or -r, or --catalog and --store.")
     ] = None,
-    registry: place.Folder = None,
-    catalog: place.AnyCatalog = None,
-    store: place.AnyStore = None,
+    registry: target.Folder = None,
+    catalog: target.AnyCatalog = None,
+    store: target.AnyStore = None,
 ) -> None:
     """Create a registry: in a folder, or from a catalog and a store. One that exists already stays as it is."""
     where: dict[str, Any] = {"registry": registry, "catalog": catalog, "store": store}
-    where = place.chosen(context, where) if folder is None else {"registry": folder, "catalog": None, "store": None}
+    where = target.chosen(context, where) if folder is None else {"registry": folder, "catalog": None, "store": None}
     try:
-        with place.opened(**where) as found:
+        with target.opened(**where) as found:
             say(f"{found.location} is a registry already")
     except NotFound:
-        with place.opened(**where, create=True) as found:
+        with target.opened(**where, create=True) as found:
             say(f"{found.location} is a registry now")
 
 
@@ -114,11 +114,11 @@ def datasets(
     as_json: AsJson = False,
 ) -> None:
     """List the datasets that you may read."""
-    from dataset_registry.wire.datasets import DatasetShape
+    from dataset_registry.wire.datasets import DatasetResponse
 
     found = registry.datasets(prefix=prefix)
     if as_json:
-        print_json([DatasetShape.of(dataset.record) for dataset in found])
+        print_json([DatasetResponse.of(dataset.record) for dataset in found])
         return
     rows = [[d.id, d.name, first_line(d.description), d.record.created_by, moment(d.record.created_at)] for d in found]
     print_table(["id", "name", "description", "by", "made"], rows)
@@ -161,7 +161,7 @@ def put(
             "--trust-stat", help="Do not read a file that has the size and times of the last time this was said."
         ),
     ] = False,
-    create: place.Create = False,
+    create: target.Create = False,
     as_json: AsJson = False,
 ) -> None:
     """Commit files: they become components of a new version, the others carry over. Creates the dataset if there is none.
@@ -169,7 +169,7 @@ def put(
     One file alone is the component `data`. Of several, and of folders, each component has the file's relative path for a name;
     `get` writes the same files and folders.
     """
-    from dataset_registry.wire.commits import CommitShape
+    from dataset_registry.wire.commits import CommitResponse
 
     named = tree.named_files(files)
     options = tree.read_options(read)
@@ -187,7 +187,7 @@ def put(
                 raise type(error)(f"{source}: {error}", **error.fields) from error
     result = draft.result
     if as_json:
-        print_json(CommitShape.of(result))
+        print_json(CommitResponse.of(result))
     elif result.unchanged:
         say(f"{draft.version} on {branch} has this already: nothing changed")
     else:
@@ -264,12 +264,12 @@ def log(
     as_json: AsJson = False,
 ) -> None:
     """Draw the history of a ref: how it branched, and what was merged. Versions come before their parents."""
-    from dataset_registry.wire.datasets import VersionShape
+    from dataset_registry.wire.datasets import VersionResponse
 
     dataset, ref = registry.at(address)
     found = dataset.tree()[:limit] if everything else dataset.log(ref or "main", limit=limit)
     if as_json:
-        print_json([VersionShape.of(version.record) for version in found])
+        print_json([VersionResponse.of(version.record) for version in found])
         return
     refs: dict[int, list[str]] = {}
     for pointer in [*dataset.branches(), *dataset.tags()]:
@@ -290,15 +290,15 @@ def _line(version: "Version", refs: list[str]) -> str:
 @here
 def show(registry: "Registry", address: Address, as_json: AsJson = False) -> None:
     """A version: who made it, from what, and what it holds."""
-    from dataset_registry.wire.commits import ProductionShape
-    from dataset_registry.wire.datasets import ComponentShape, VersionShape
+    from dataset_registry.wire.commits import ProductionResponse
+    from dataset_registry.wire.datasets import ComponentResponse, VersionResponse
 
     version = registry.version(address)
     productions = version.productions
     if as_json:
-        shapes = [ComponentShape.of(component) for component in version.components]
-        made = [ProductionShape.of(production) for production in productions]
-        print_json({"version": VersionShape.of(version.record), "components": shapes, "productions": made})
+        shapes = [ComponentResponse.of(component) for component in version.components]
+        made = [ProductionResponse.of(production) for production in productions]
+        print_json({"version": VersionResponse.of(version.record), "components": shapes, "productions": made})
         return
     print_facts(
         [
@@ -336,13 +336,13 @@ def schema(
     as_json: AsJson = False,
 ) -> None:
     """The columns of a version's tables, with what is known of their values."""
-    from dataset_registry.wire.datasets import CapturedShape, SchemaShape
+    from dataset_registry.wire.datasets import CapturedResponse, SchemaResponse
 
     version = registry.version(address)
     captured = version.captured(component)
     if as_json:
-        shapes = [CapturedShape.of(*found) for found in captured]
-        print_json(SchemaShape(dataset_version_id=version.id, components=shapes))
+        shapes = [CapturedResponse.of(*found) for found in captured]
+        print_json(SchemaResponse(dataset_version_id=version.id, components=shapes))
         return
     for name, index, found in captured:
         for table in found.tables:
@@ -365,16 +365,16 @@ def _text(value: object) -> str:
 def diff(
     registry: "Registry",
     dataset: DatasetName,
-    before: Annotated[str, typer.Argument(help="A ref.", autocompletion=place.complete_ref)],
-    after: Annotated[str, typer.Argument(help="Another one.", autocompletion=place.complete_ref)] = "main",
+    before: Annotated[str, typer.Argument(help="A ref.", autocompletion=target.complete_ref)],
+    after: Annotated[str, typer.Argument(help="Another one.", autocompletion=target.complete_ref)] = "main",
     as_json: AsJson = False,
 ) -> None:
     """What changed from one version to another: components, and the columns of their tables."""
-    from dataset_registry.wire.datasets import ComparisonShape
+    from dataset_registry.wire.datasets import ComparisonResponse
 
     found = registry.dataset(dataset).diff(before, after)
     if as_json:
-        print_json(ComparisonShape.of(found))
+        print_json(ComparisonResponse.of(found))
         return
     say(f"{dataset} v{found.before.number} -> v{found.after.number}")
     for sign, keys in (
@@ -454,10 +454,10 @@ def delete_dataset(registry: "Registry", dataset: DatasetName, yes: Yes = False)
 
 
 def _say(dataset: "Dataset", what: str, as_json: bool) -> None:
-    from dataset_registry.wire.datasets import DatasetShape
+    from dataset_registry.wire.datasets import DatasetResponse
 
     if as_json:
-        print_json(DatasetShape.of(dataset.record))
+        print_json(DatasetResponse.of(dataset.record))
     else:
         say(f"{dataset.name} {what}")
 
@@ -478,8 +478,8 @@ def children(registry: "Registry", address: Address, as_json: AsJson = False) ->
 def merge_base(
     registry: "Registry",
     dataset: DatasetName,
-    left: Annotated[str, typer.Argument(autocompletion=place.complete_ref)],
-    right: Annotated[str, typer.Argument(autocompletion=place.complete_ref)],
+    left: Annotated[str, typer.Argument(autocompletion=target.complete_ref)],
+    right: Annotated[str, typer.Argument(autocompletion=target.complete_ref)],
     as_json: AsJson = False,
 ) -> None:
     """The best common ancestors of two refs."""
@@ -512,10 +512,10 @@ def delete_version(registry: "Registry", address: Address, yes: Yes = False) -> 
 
 
 def _list(found: "list[Version]", as_json: bool) -> None:
-    from dataset_registry.wire.datasets import VersionShape
+    from dataset_registry.wire.datasets import VersionResponse
 
     if as_json:
-        print_json([VersionShape.of(version.record) for version in found])
+        print_json([VersionResponse.of(version.record) for version in found])
         return
     for version in found:
         say(_line(version, []))
@@ -530,11 +530,11 @@ Hash = Annotated[str, typer.Argument(help="The beginning of a SHA-256.")]
 @here
 def show_file(registry: "Registry", content_hash: Hash, as_json: AsJson = False) -> None:
     """A stored file: its hash, its size, and how many versions name it."""
-    from dataset_registry.wire.files import FileShape
+    from dataset_registry.wire.files import FileResponse
 
     found = registry.file(content_hash)
     if as_json:
-        print_json(FileShape.of(found))
+        print_json(FileResponse.of(found))
         return
     print_facts(
         [
@@ -568,11 +568,11 @@ def get_file(
 @here
 def list_files(registry: "Registry", as_json: AsJson = False) -> None:
     """The stored files that you may read, oldest first."""
-    from dataset_registry.wire.files import FileShape
+    from dataset_registry.wire.files import FileResponse
 
     found = list(registry.files())
     if as_json:
-        print_json([FileShape.of(file) for file in found])
+        print_json([FileResponse.of(file) for file in found])
         return
     rows = [[f.id, (f.content_hash or "")[:16], size(f.size), f.reference_count, f.format] for f in found]
     print_table(["id", "hash", "size", "named", "format"], rows)

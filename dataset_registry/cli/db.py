@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dataset_registry.cli.output import Yes, confirmed, progress, say
-from dataset_registry.cli.place import STORE_VARIABLE, CatalogOption, chosen
+from dataset_registry.cli.target import STORE_VARIABLE, CatalogOption, chosen
 from dataset_registry.errors import InputError
 
 app = typer.Typer(no_args_is_help=True, help="The catalog's tables: which revision they have, and how to change it.")

@@ -15,8 +15,8 @@ from typing import Annotated, Any
 import typer
 
 from dataset_registry.errors import InputError
+from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.texts import is_control, shown
-from dataset_registry.operations.progress import Progress, silent
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

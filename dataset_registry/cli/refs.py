@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dataset_registry.cli import place
+from dataset_registry.cli import target
 from dataset_registry.cli.data import DatasetName
 from dataset_registry.cli.output import AsJson, Yes, confirmed, count_of, moment, print_json, print_table, say
-from dataset_registry.cli.place import here
+from dataset_registry.cli.target import here
 from dataset_registry.model.history import only_reached_from
 from dataset_registry.model.records import PointerRecord
 
@@ -22,8 +22,8 @@ branch_app = typer.Typer(no_args_is_help=True, help="Branches: pointers that mov
 tag_app = typer.Typer(no_args_is_help=True, help="Tags: pointers that never move.")
 everywhere_app = typer.Typer(no_args_is_help=True, help="Branches over all datasets at once.")
 
-Ref = Annotated[str, typer.Argument(help="A branch, a tag, v3, a digest …", autocompletion=place.complete_ref)]
-Name = Annotated[str, typer.Argument(autocompletion=place.complete_ref)]
+Ref = Annotated[str, typer.Argument(help="A branch, a tag, v3, a digest …", autocompletion=target.complete_ref)]
+Name = Annotated[str, typer.Argument(autocompletion=target.complete_ref)]
 
 
 @branch_app.command("list")
@@ -121,11 +121,11 @@ def _say_deleted(dataset: str, name: str, alone: int) -> None:
 @here
 def list_everywhere(registry: "Registry", as_json: AsJson = False) -> None:
     """The branches over all datasets."""
-    from dataset_registry.wire.datasets import RegistryBranchShape
+    from dataset_registry.wire.datasets import RegistryBranchResponse
 
     found = registry.branches()
     if as_json:
-        print_json([RegistryBranchShape.of(branch) for branch in found])
+        print_json([RegistryBranchResponse.of(branch) for branch in found])
         return
     print_table(["branch", "from", "made"], [[b.name, b.source, moment(b.created_at)] for b in found])
 
@@ -150,20 +150,20 @@ def delete_everywhere(registry: "Registry", name: Name, yes: Yes = False) -> Non
 
 
 def _say(dataset: str, pointer: PointerRecord, as_json: bool) -> None:
-    from dataset_registry.wire.datasets import PointerShape
+    from dataset_registry.wire.datasets import PointerResponse
 
     if as_json:
-        print_json(PointerShape.of(pointer))
+        print_json(PointerResponse.of(pointer))
     else:
         kind = "tag" if pointer.is_tag else "branch"
         say(f"{kind} {dataset}@{pointer.name} is at v{pointer.version_number}")
 
 
 def _list(found: list[PointerRecord], as_json: bool) -> None:
-    from dataset_registry.wire.datasets import PointerShape
+    from dataset_registry.wire.datasets import PointerResponse
 
     if as_json:
-        print_json([PointerShape.of(pointer) for pointer in found])
+        print_json([PointerResponse.of(pointer) for pointer in found])
         return
     rows = [[p.name, f"v{p.version_number}", (p.digest or "")[:8], moment(p.updated_at)] for p in found]
     print_table(["name", "version", "digest", "since"], rows)

@@ -26,7 +26,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class ChunkingRule:
     """Where the parts of a table end (see `tabular.cutting`): the columns that are looked at, how many rows apart, a power
     of two, and how many parts that made. Columns and rows stay the same through the history of a table, so that what did not
     change stays the same parts."""
@@ -39,7 +39,7 @@ class Cut:
         return {"columns": list(self.columns), "rows": self.rows, "parts": self.parts}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Cut":
+    def from_json(cls, value: Mapping[str, Any]) -> "ChunkingRule":
         return cls(tuple(value["columns"]), value["rows"], value["parts"])
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from dataset_registry.model.parts import Cut
+from dataset_registry.model.parts import ChunkingRule
 from dataset_registry.model.reading import TEXTUAL, kind_of
 
 
@@ -64,7 +64,7 @@ class TableSchema:
     statistics: Mapping[str, ColumnStatistics] = field(default_factory=dict)
     user_types: str | None = None
     key: tuple[str, ...] = ()
-    cut: Cut | None = None
+    cut: ChunkingRule | None = None
     source: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
     library: str | None = None
@@ -103,7 +103,7 @@ class TableSchema:
             {name: ColumnStatistics(**value) for name, value in facts.get("columns", {}).items()},
             snapshot.get("user_types"),
             tuple(snapshot.get("key", ())),
-            Cut.from_json(facts["cut"]) if "cut" in facts else None,
+            ChunkingRule.from_json(facts["cut"]) if "cut" in facts else None,
             snapshot.get("source"),
             tuple(facts.get("notes", ())),
             facts.get("library"),

@@ -12,15 +12,15 @@ from functools import partial
 from io import BytesIO
 from pathlib import Path
 
+from dataset_registry.access import Access, administer
 from dataset_registry.catalog import Transaction, files, legacy
+from dataset_registry.content import legacy as sources
+from dataset_registry.content.upload import BytesGone, Upload, place, put
 from dataset_registry.errors import CorruptionError, NotFound, PermissionDenied, RegistryError, RetryLater
 from dataset_registry.model.manifest import build
+from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.operations import audit
-from dataset_registry.operations import legacy as sources
-from dataset_registry.operations.access import Access, administer
-from dataset_registry.operations.progress import Progress, silent
-from dataset_registry.operations.put import BytesGone, Held, place, put
 from dataset_registry.store import Spool, Spooled
 from dataset_registry.tabular import formats
 
@@ -230,7 +230,7 @@ def _name(
     spooled: Spooled,
     format: str,
     schema: ComponentSchema | None,
-    held: Held,
+    held: Upload,
     keep_inline: bool,
     foreign: Sequence[tuple[str, str]],
     tx: Transaction,

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from dataset_registry.access import Access, administer, level_on
 from dataset_registry.catalog import Transaction, audit, datasets
 from dataset_registry.errors import InputError
 from dataset_registry.model.actors import level
 from dataset_registry.model.audit import GENESIS, AuditCheck, AuditEntry, seal_digest
 from dataset_registry.model.names import single_line
 from dataset_registry.model.records import VersionRecord
-from dataset_registry.operations import find
-from dataset_registry.operations.access import Access, administer, level_on
+from dataset_registry.operations import resolve
 from dataset_registry.operations.replay import Replay, record_digest
 
 
@@ -78,7 +78,7 @@ def entries(
                 administer(access, tx)  # also for datasets that are gone
             dataset_id = found.id if found else None
             if found is None:
-                raise find.no_dataset(dataset)
+                raise resolve.no_dataset(dataset)
         else:
             administer(access, tx)
         return audit.entries(tx, dataset_id=dataset_id, actor=actor, action=action, before=before, limit=limit)

@@ -6,10 +6,10 @@ The store has the id in an object of its own beside the files (`Store.identity`)
 from functools import partial
 from uuid import uuid4
 
+from dataset_registry.access import Access, administer
 from dataset_registry.catalog import Transaction, files, settings
 from dataset_registry.errors import RegistryFrozen, RetryLater, StorageError, StoreMismatch
 from dataset_registry.operations import audit
-from dataset_registry.operations.access import Access, administer
 
 _PENDING = "pending:"
 """Before an id that the catalog has chosen and that the store may not have yet."""

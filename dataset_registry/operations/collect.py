@@ -12,13 +12,13 @@ from datetime import timedelta
 from functools import partial
 from time import time
 
+from dataset_registry.access import Access, administer
 from dataset_registry.catalog import Transaction, collection, files
 from dataset_registry.catalog.collection import CHUNK, Unreferenced
+from dataset_registry.content.repack import repack
 from dataset_registry.errors import RegistryError, RetryLater, StorageError, SweepRefused
+from dataset_registry.model.progress import Progress, silent
 from dataset_registry.operations import audit
-from dataset_registry.operations.access import Access, administer
-from dataset_registry.operations.progress import Progress, silent
-from dataset_registry.operations.repack import repack
 from dataset_registry.store import StoredObject
 
 GRACE = timedelta(days=1)

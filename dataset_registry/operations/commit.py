@@ -10,8 +10,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 from uuid import UUID, uuid4
 
+from dataset_registry.access import Access, authorize, authorize_commit, readable, readable_files
 from dataset_registry.catalog import Transaction, datasets, manifests, pointers, productions, versions
 from dataset_registry.catalog.productions import LinkedInput
+from dataset_registry.content.change import Change, edits_of, with_legacy_digests
+from dataset_registry.content.pack import plan_packs
+from dataset_registry.content.register import (
+    RegisteredFiles,
+    is_captured_anew,
+    overlay_of,
+    register_change,
+    with_files,
+    written_by,
+)
+from dataset_registry.content.upload import BytesGone, Upload, place, put
 from dataset_registry.errors import BranchMoved, CommitConflict, InputError, NotAdopted, NotFound, RetryLater
 from dataset_registry.model.manifest import (
     ComponentKey,
@@ -32,21 +44,9 @@ from dataset_registry.model.records import (
     VersionRecord,
 )
 from dataset_registry.model.schema import ComponentSchema
-from dataset_registry.operations import audit, find, refs, requests
+from dataset_registry.operations import audit, refs, requests, resolve
 from dataset_registry.operations import datasets as dataset_operations
-from dataset_registry.operations.access import Access, authorize, authorize_commit, readable, readable_files
-from dataset_registry.operations.bulk import undisturbed
-from dataset_registry.operations.change import Change, edits_of, with_legacy_digests
-from dataset_registry.operations.entering import (
-    Entered,
-    enter_change,
-    is_captured_anew,
-    overlay_of,
-    with_files,
-    written_by,
-)
-from dataset_registry.operations.layout import lay_out
-from dataset_registry.operations.put import BytesGone, Held, place, put
+from dataset_registry.operations.bulk import gc_paused
 from dataset_registry.store import Spool
 
 
@@ -61,7 +61,7 @@ class CommitOptions:
     key of its `request`: it is made once.
     """
 
-    branch: str = find.MAIN
+    branch: str = resolve.MAIN
     message: str | None = None
     base: Head | None = None
     overwrite: bool = False
@@ -110,7 +110,7 @@ def parent_of(
             dataset=dataset.name,
             version=found.number,
         )
-    chosen = branch or (find.MAIN if find.MAIN in there else there[0])
+    chosen = branch or (resolve.MAIN if resolve.MAIN in there else there[0])
     return chosen, Head(found.id, found.number, found.depth, found.digest)
 
 
@@ -154,7 +154,7 @@ def commit(
     uuid = uuid4()
     for attempt in range(4):
         try:
-            with undisturbed(len(change.put)):
+            with gc_paused(len(change.put)):
                 held = _put(access, spool, dataset, change, options, careful=attempt > 0)
                 return access.catalog.write(partial(make, access, dataset, change, options, uuid, held))
         except BytesGone:
@@ -244,7 +244,7 @@ def _put(
     options: CommitOptions,
     *,
     careful: bool,
-) -> Held:
+) -> Upload:
     """Steps 2 and 3: hold every content, put what is not stored yet."""
     staged = [component.staged for component in change.put.values()]
     spooled = {file.content_hash: file for s in staged for file in s.spooled}
@@ -257,7 +257,7 @@ def _put(
         partial(authorize_commit, access, dataset=dataset, branch=options.branch),
         tables={s.content_hash for s in staged if s.parts is not None},
         careful=careful,
-        arrange=lambda missing: lay_out(access, spool, change, base, missing),
+        arrange=lambda missing: plan_packs(access, spool, change, base, missing),
     )
 
 
@@ -267,7 +267,7 @@ def make(
     change: Change,
     options: CommitOptions,
     uuid: UUID,
-    held: Held,
+    held: Upload,
     tx: Transaction,
 ) -> CommitResult:
     """The transaction. The pointer row is locked first: everything after it sees a branch that stands still."""
@@ -307,7 +307,7 @@ def make(
     new_schemas: dict[int, str] = {}
     if start is not None and unchanged:
         if held.stored:  # it is there already, since just now or in a damaged file: that one heals
-            enter_change(tx, change, held)
+            register_change(tx, change, held)
         found = versions.by_id(tx, start.id)
         assert found is not None, "the head is locked"
         version, new_bytes = found, 0
@@ -315,7 +315,7 @@ def make(
         if not pointer_exists:
             pointers.create(tx, dataset.id, options.branch, start.id, is_tag=False, base=start.id)
     else:
-        entered, stored_bytes = enter_change(tx, change, held)
+        entered, stored_bytes = register_change(tx, change, held)
         new_schemas = entered.new_schemas
         new_bytes = _new_bytes(access, tx, change, entered, stored_bytes)
         version = versions.insert_version(
@@ -373,7 +373,7 @@ def make(
     return result
 
 
-def _new_bytes(access: Access, tx: Transaction, change: Change, entered: Entered, stored_bytes: int) -> int:
+def _new_bytes(access: Access, tx: Transaction, change: Change, entered: RegisteredFiles, stored_bytes: int) -> int:
     """What a commit says that it added: the bytes that it stored. Who may not read everything is told instead the size of the
     contents that it could not read before, whether others have them or not."""
     sizes = {entered.files[f.content_hash]: f.size for c in change.put.values() for f in c.staged.spooled}
@@ -446,7 +446,13 @@ def _start_of(
         return None, False
     names = [p.name for p in pointers.all_of(tx, dataset.id, tags=False)]
     newest = next(versions.below(tx, dataset.id, (1 << 31) - 1), None)
-    start = names[0] if names and find.MAIN not in names else f"v{newest.number}" if newest and not names else find.MAIN
+    start = (
+        names[0]
+        if names and resolve.MAIN not in names
+        else f"v{newest.number}"
+        if newest and not names
+        else resolve.MAIN
+    )
     raise NotFound(
         f"{dataset.name} has no branch {branch!r} (it has: {', '.join(names) or 'none'}). Create it first: "
         f"create_branch({branch!r}, {start!r}).",
@@ -458,7 +464,7 @@ def _start_of(
 def _parents(tx: Transaction, dataset: DatasetRecord, options: CommitOptions, start: Head | None) -> list[Head]:
     if not options.parents:
         return [start] if start else []
-    found = [find.version(tx, dataset, ref) for ref in options.parents]
+    found = [resolve.version(tx, dataset, ref) for ref in options.parents]
     parents = [Head(version.id, version.number, version.depth, version.digest) for version in found]
     if start is None or parents[0].id != start.id:
         at = f"v{start.number}" if start else "nothing yet"

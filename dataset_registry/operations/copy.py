@@ -12,11 +12,19 @@ from fnmatch import fnmatchcase
 from functools import partial
 from uuid import UUID
 
+from dataset_registry.access import (
+    Access,
+    authorize,
+    authorize_creation,
+    is_administrator,
+    readable,
+    refuse_hidden,
+)
 from dataset_registry.catalog import (
     Transaction,
     datasets,
     files,
-    holding,
+    holds,
     manifests,
     pointers,
     productions,
@@ -24,11 +32,16 @@ from dataset_registry.catalog import (
     versions,
 )
 from dataset_registry.catalog.productions import LinkedInput
+from dataset_registry.content.pack import ranges_of
+from dataset_registry.content.register import register_files
+from dataset_registry.content.source import opened
+from dataset_registry.content.upload import BytesGone, Upload, place, put
 from dataset_registry.errors import AlreadyExists, CorruptionError, InputError, InvalidName, NotFound, RetryLater
+from dataset_registry.model.chunks import FileFacts
 from dataset_registry.model.history import ancestors
 from dataset_registry.model.manifest import ComponentKey, Entry, build, rewrite
 from dataset_registry.model.names import new_pointer_name
-from dataset_registry.model.pieces import FileFacts
+from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.records import (
     DatasetRecord,
     FileForm,
@@ -43,20 +56,7 @@ from dataset_registry.model.records import (
 )
 from dataset_registry.operations import audit
 from dataset_registry.operations import datasets as dataset_operations
-from dataset_registry.operations.access import (
-    Access,
-    authorize,
-    authorize_creation,
-    is_administrator,
-    readable,
-    refuse_hidden,
-)
-from dataset_registry.operations.contents import opened
-from dataset_registry.operations.entering import enter
 from dataset_registry.operations.history import visible_productions
-from dataset_registry.operations.layout import ranges_of
-from dataset_registry.operations.progress import Progress, silent
-from dataset_registry.operations.put import BytesGone, Held, place, put
 from dataset_registry.operations.verify import content_digest
 from dataset_registry.store import Spool, Spooled
 
@@ -289,7 +289,7 @@ def _bring(source: Access, target: Access, dataset: DatasetRecord, shipment: _Sh
                 partial(_place, source, target, spool, {str(file.content_hash): file for file in objects}),
                 partial(authorize, target, permission="admin", dataset_id=dataset.id),
             )
-            kept += target.catalog.write(partial(_enter, shipment.facts, batch, objects, recipes, held))
+            kept += target.catalog.write(partial(_register, shipment.facts, batch, objects, recipes, held))
         done.files += len(held.stored)
         done.bytes += sum(stored.size for stored in held.stored.values())
     return kept
@@ -320,12 +320,12 @@ def _kinds(source: Access, target: Access, batch: Sequence[FileRecord]) -> tuple
     return [*objects, *(holders[i] for i in sorted(needed & holders.keys()))], recipes
 
 
-def _enter(
+def _register(
     facts: Mapping[str, FileFacts],
     batch: Sequence[FileRecord],
     objects: Sequence[FileRecord],
     recipes: Sequence[FileRecord],
-    held: Held,
+    held: Upload,
     tx: Transaction,
 ) -> list[UUID]:
     held.release(tx)
@@ -341,8 +341,8 @@ def _enter(
         return files.NewFile(content_hash, found.size, str(found.format), kept, known_of, form)
 
     missing = [(file(recipe), ranges_of(recipe)) for recipe in recipes if recipe.content_hash not in known]
-    enter(tx, [file(found, held.stored[h]) for h, found in sorted(new.items())], missing, known, damaged)
-    return list(holding.hold(tx, dict.fromkeys(str(file.content_hash) for file in batch)).values())
+    register_files(tx, [file(found, held.stored[h]) for h, found in sorted(new.items())], missing, known, damaged)
+    return list(holds.hold(tx, dict.fromkeys(str(file.content_hash) for file in batch)).values())
 
 
 def _place(
@@ -387,7 +387,7 @@ def _unpack(target: Access, dataset: DatasetRecord, shipment: _Shipment, holds: 
     version = shipment.version
     authorize(target, tx, "admin", dataset.id)
     datasets.take_number(tx, dataset.id, version.number)
-    Held(holds).release(tx)
+    Upload(holds).release(tx)
     there = versions.by_number(tx, dataset.id, version.number)
     if there is not None:
         _refuse_another(dataset, version, there)
@@ -396,7 +396,7 @@ def _unpack(target: Access, dataset: DatasetRecord, shipment: _Shipment, holds: 
     among = readable(target, tx)
     author = version.created_by if keeps_authors else target.actor.name
     parents = list(_parents(tx, dataset, version))
-    ids = _enter_tables(tx, shipment)
+    ids = _register_tables(tx, shipment)
     entered = {old: files.schema_id(tx, digest, snapshot) for old, (digest, snapshot) in shipment.schemas.items()}
     schema_ids = {old: schema for old, (schema, _) in entered.items()}
     files.record_captures(
@@ -471,7 +471,7 @@ def _parents(tx: Transaction, dataset: DatasetRecord, version: VersionRecord) ->
         yield Head(parent.id, parent.number, parent.depth, parent.digest)
 
 
-def _enter_tables(tx: Transaction, shipment: _Shipment) -> dict[str, int]:
+def _register_tables(tx: Transaction, shipment: _Shipment) -> dict[str, int]:
     """The ids of all files of a version by hash, its tables entered."""
     known, _ = files.look_up(tx, shipment.whole, shipment.tables)
     ids = {content_hash: file.id for content_hash, file in known.items()}

@@ -1,12 +1,6 @@
 """Datasets as wholes: create, list, change, delete; and deleting a version."""
 
-from dataset_registry.catalog import Transaction, datasets, grants, manifests, pointers, versions
-from dataset_registry.errors import AlreadyExists, InUse, InvalidRef, NotFound
-from dataset_registry.model import names
-from dataset_registry.model.actors import NOTHING
-from dataset_registry.model.records import DatasetRecord, NewDataset
-from dataset_registry.operations import audit, find
-from dataset_registry.operations.access import (
+from dataset_registry.access import (
     Access,
     absent,
     authorize,
@@ -15,6 +9,12 @@ from dataset_registry.operations.access import (
     readable,
     refuse_hidden,
 )
+from dataset_registry.catalog import Transaction, datasets, grants, manifests, pointers, versions
+from dataset_registry.errors import AlreadyExists, InUse, InvalidRef, NotFound
+from dataset_registry.model import names
+from dataset_registry.model.actors import NOTHING
+from dataset_registry.model.records import DatasetRecord, NewDataset
+from dataset_registry.operations import audit, resolve
 from dataset_registry.operations.lookalikes import refuse_lookalike
 
 
@@ -67,7 +67,7 @@ def get(access: Access, name: str) -> DatasetRecord:
         found = datasets.find(tx, name)
         if found is None or level_on(access, tx, found.id) == NOTHING:
             # Only a name that may be read keeps to none of our rules, as those from legacy catalogs may.
-            return find.dataset(access, tx, names.dataset_name(name))
+            return resolve.dataset(access, tx, names.dataset_name(name))
         return found
 
 
@@ -175,7 +175,7 @@ def delete_version(access: Access, dataset: DatasetRecord, ref: str) -> int:
 
     def work(tx: Transaction) -> int:
         authorize(access, tx, "admin", dataset.id)
-        version = find.version(tx, dataset, ref)
+        version = resolve.version(tx, dataset, ref)
         if not versions.lock(tx, version.id):
             raise NotFound(f"v{version.number} of {dataset.name} was deleted meanwhile.", version=version.number)
         if pointing := versions.references(tx, version.id):

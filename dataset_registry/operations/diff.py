@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from dataset_registry.access import Access, authorize
 from dataset_registry.catalog import Transaction, files, manifests
 from dataset_registry.model.manifest import ComponentKey, component_label
 from dataset_registry.model.parts import PartsDiff
 from dataset_registry.model.records import DatasetRecord, VersionRecord
 from dataset_registry.model.schema import SchemaDiff, TableSchema, compare
-from dataset_registry.operations import find
-from dataset_registry.operations.access import Access, authorize
+from dataset_registry.operations import resolve
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def diff(access: Access, dataset: DatasetRecord, before: str, after: str) -> Dif
     """What changed from one ref to another. Raises `InvalidRef`, `NotFound`."""
     with access.catalog.read() as tx:
         authorize(access, tx, "read", dataset.id)
-        old, new = find.version(tx, dataset, before), find.version(tx, dataset, after)
+        old, new = resolve.version(tx, dataset, before), resolve.version(tx, dataset, after)
         left, right = ({entry.key: entry for entry in side} for side in manifests.changed_entries(tx, old.id, new.id))
         found = ComponentDiff(
             added=tuple(key for key in right if key not in left),

@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 
+from dataset_registry.access import Access, administer, authorize, level_on
 from dataset_registry.catalog import Transaction, datasets, manifests, pointers, retention, versions
 from dataset_registry.catalog.retention import Dated
 from dataset_registry.errors import NotFound
 from dataset_registry.model.actors import level
 from dataset_registry.model.history import reached_from
 from dataset_registry.model.names import single_line
+from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.records import DatasetRecord, PointerRecord, VersionRecord
 from dataset_registry.model.retention import Moment, Policy, kept_in_each
 from dataset_registry.operations import audit
-from dataset_registry.operations.access import Access, administer, authorize, level_on
 from dataset_registry.operations.datasets import remove as remove_dataset
-from dataset_registry.operations.progress import Progress, silent
 
 IN_USE_SECONDS = 24 * 3600
 """How long a run counts as running when nobody says which are."""

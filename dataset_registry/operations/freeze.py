@@ -3,12 +3,12 @@
 import json
 from datetime import UTC, datetime
 
+from dataset_registry.access import Access, administer, admit
 from dataset_registry.catalog import Transaction, settings
 from dataset_registry.errors import InputError
 from dataset_registry.model.names import free_text
 from dataset_registry.model.records import Freeze
 from dataset_registry.operations import audit
-from dataset_registry.operations.access import Access, administer, admit
 
 _LONGEST = 1000
 

@@ -6,12 +6,7 @@ is named by its hash, apart.
 
 from collections.abc import Sequence
 
-from dataset_registry.catalog import Transaction, datasets, grants, users
-from dataset_registry.errors import InputError, NotFound, PermissionDenied
-from dataset_registry.model.actors import NOTHING, Grant, Protection, ResourceType, level, parse_permission
-from dataset_registry.model.names import name_prefix, pointer_name
-from dataset_registry.operations import audit, find, stored
-from dataset_registry.operations.access import (
+from dataset_registry.access import (
     Access,
     administer,
     admit,
@@ -20,6 +15,11 @@ from dataset_registry.operations.access import (
     level_on_file,
     level_on_prefix,
 )
+from dataset_registry.catalog import Transaction, datasets, grants, users
+from dataset_registry.errors import InputError, NotFound, PermissionDenied
+from dataset_registry.model.actors import NOTHING, Grant, Protection, ResourceType, level, parse_permission
+from dataset_registry.model.names import name_prefix, pointer_name
+from dataset_registry.operations import audit, files, resolve
 from dataset_registry.operations.lookalikes import refuse_lookalike_prefix
 from dataset_registry.operations.users import get as get_user
 
@@ -90,7 +90,7 @@ def _resource(access: Access, tx: Transaction, name: str | None, file: str | Non
     if (name is None) == (file is None):
         raise InputError("Name a dataset or a prefix that ends in '/', or a file by its hash: one of them.")
     if file is not None:
-        stored_file = stored.find(access, tx, file)
+        stored_file = files.find(access, tx, file)
         _check(access, level_on_file(access, tx, stored_file.id), file)
         return "file", stored_file.id
     assert name is not None, "one of the two is given"
@@ -99,10 +99,10 @@ def _resource(access: Access, tx: Transaction, name: str | None, file: str | Non
         _check(access, level_on_prefix(access, tx, prefix), prefix or "all datasets")
         found = grants.prefix_id(tx, prefix, make=make)
         return "prefix", found or 0
-    record = datasets.find(tx, name) or find.dataset(access, tx, name)
+    record = datasets.find(tx, name) or resolve.dataset(access, tx, name)
     found_level = level_on(access, tx, record.id)
     if found_level == NOTHING:
-        raise find.no_dataset(name)
+        raise resolve.no_dataset(name)
     _check(access, found_level, name)
     return "dataset", record.id
 
@@ -172,5 +172,5 @@ def protections(access: Access, name: str | None) -> list[Protection]:
         if name is None:
             administer(access, tx)
             return grants.protections(tx)
-        record = find.dataset(access, tx, name)
+        record = resolve.dataset(access, tx, name)
         return grants.protections_over(tx, record.id, record.name)

@@ -5,12 +5,12 @@ A walk reads the history in several statements: it needs one snapshot, or an exp
 
 from itertools import islice
 
+from dataset_registry.access import Access, authorize, readable
 from dataset_registry.catalog import Transaction, productions, versions
 from dataset_registry.errors import InputError, NotFound
 from dataset_registry.model import history
 from dataset_registry.model.records import DatasetRecord, Production, VersionRecord
-from dataset_registry.operations import find
-from dataset_registry.operations.access import Access, authorize, readable
+from dataset_registry.operations import resolve
 
 _PAGE = 1000
 """Versions that one query of a walk brings at most."""
@@ -21,7 +21,7 @@ def version(access: Access, dataset: DatasetRecord, ref: str) -> VersionRecord:
     walks = "~" in ref or "^" in ref
     with access.catalog.snapshot() if walks else access.catalog.read() as tx:
         authorize(access, tx, "read", dataset.id)
-        return find.version(tx, dataset, ref)
+        return resolve.version(tx, dataset, ref)
 
 
 def version_by_id(access: Access, dataset: DatasetRecord, version_id: int) -> VersionRecord:
@@ -42,7 +42,7 @@ def log(
         raise InputError(f"A limit is 0 or more, not {limit}.", limit=limit)
     with access.catalog.snapshot() as tx:
         authorize(access, tx, "read", dataset.id)
-        start = find.version(tx, dataset, ref)
+        start = resolve.version(tx, dataset, ref)
         page = min(limit or _PAGE, _PAGE)
         walk = history.ancestors(start.number, versions.down(tx, dataset.id, start.number, page))
         walk = (version for version in walk if before is None or version.number < before)
@@ -62,14 +62,14 @@ def children(access: Access, dataset: DatasetRecord, ref: str) -> list[VersionRe
     """The versions made from the one that `ref` names, oldest first."""
     with access.catalog.snapshot() as tx:
         authorize(access, tx, "read", dataset.id)
-        return versions.children(tx, find.version(tx, dataset, ref).id)
+        return versions.children(tx, resolve.version(tx, dataset, ref).id)
 
 
 def merge_bases(access: Access, dataset: DatasetRecord, left: str, right: str) -> list[VersionRecord]:
     """The best common ancestors of two refs, newest first: one, several after criss-cross merges, or none."""
     with access.catalog.snapshot() as tx:
         authorize(access, tx, "read", dataset.id)
-        a, b = find.version(tx, dataset, left).number, find.version(tx, dataset, right).number
+        a, b = resolve.version(tx, dataset, left).number, resolve.version(tx, dataset, right).number
         return versions.numbered(tx, dataset.id, history.merge_bases(a, b, versions.below(tx, dataset.id, max(a, b))))
 
 

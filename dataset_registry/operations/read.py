@@ -13,13 +13,13 @@ from shutil import copyfileobj
 from typing import TYPE_CHECKING, BinaryIO
 from uuid import uuid4
 
+from dataset_registry.content.source import Contents
 from dataset_registry.errors import InputError, NotFound, StorageError
 from dataset_registry.model.manifest import component_label
 from dataset_registry.model.names import component_name, suggestion
 from dataset_registry.model.reading import kind_of
 from dataset_registry.model.records import ComponentRecord, VersionRecord
 from dataset_registry.model.schema import Schema
-from dataset_registry.operations.contents import Contents
 from dataset_registry.tabular import formats
 
 if TYPE_CHECKING:

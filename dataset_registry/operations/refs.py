@@ -1,11 +1,11 @@
 """Branches and tags: of one dataset, and branches over all of them."""
 
+from dataset_registry.access import Access, administer, authorize, authorize_move
 from dataset_registry.catalog import Transaction, pointers, versions
 from dataset_registry.errors import AlreadyExists, BranchMoved, NotFound, TagImmutable
 from dataset_registry.model.names import new_pointer_name, pointer_name, single_line
 from dataset_registry.model.records import DatasetRecord, PointerRecord, RegistryBranch
-from dataset_registry.operations import audit, find
-from dataset_registry.operations.access import Access, administer, authorize, authorize_move
+from dataset_registry.operations import audit, resolve
 
 
 def create(access: Access, dataset: DatasetRecord, name: str, ref: str, *, is_tag: bool) -> PointerRecord:
@@ -18,7 +18,7 @@ def create(access: Access, dataset: DatasetRecord, name: str, ref: str, *, is_ta
 
     def work(tx: Transaction) -> PointerRecord:
         authorize_move(access, tx, dataset.id, name)
-        version = find.version(tx, dataset, ref)
+        version = resolve.version(tx, dataset, ref)
         if (taken := pointers.find(tx, dataset.id, name)) is not None:
             raise (TagImmutable if taken.is_tag and is_tag else AlreadyExists)(
                 f"{dataset.name} has a {'tag' if taken.is_tag else 'branch'} {name!r} already, at v{taken.version_number}. "
@@ -63,7 +63,7 @@ def move(access: Access, dataset: DatasetRecord, name: str, ref: str, *, expect:
         pointer = _get(tx, dataset, name, lock=True)
         if pointer.is_tag:
             raise TagImmutable(f"{name!r} is a tag of {dataset.name}; tags never move. Create another tag.", name=name)
-        if expect is not None and (expected := find.version(tx, dataset, expect)).id != pointer.version_id:
+        if expect is not None and (expected := resolve.version(tx, dataset, expect)).id != pointer.version_id:
             raise BranchMoved(
                 f"{dataset.name}@{name} is at v{pointer.version_number}, not at v{expected.number} as expected. Look at "
                 f"what happened with log({name!r}), then try again with expect='v{pointer.version_number}'.",
@@ -71,7 +71,7 @@ def move(access: Access, dataset: DatasetRecord, name: str, ref: str, *, expect:
                 expected=expected.number,
                 found=pointer.version_number,
             )
-        version = find.version(tx, dataset, ref)
+        version = resolve.version(tx, dataset, ref)
         if not versions.share(tx, [version.id]):
             raise NotFound(f"v{version.number} of {dataset.name} was deleted meanwhile.", version=version.number)
         pointers.move(tx, dataset.id, name, version.id)
@@ -127,7 +127,7 @@ def _get(tx: Transaction, dataset: DatasetRecord, name: str, *, lock: bool = Fal
         pointers.lock(tx, dataset.id, name)
     found = pointers.find(tx, dataset.id, name)
     if found is None:
-        raise NotFound(f"{dataset.name} has no branch or tag {name!r}. {find.what_there_is(tx, dataset)}", name=name)
+        raise NotFound(f"{dataset.name} has no branch or tag {name!r}. {resolve.what_there_is(tx, dataset)}", name=name)
     return found
 
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from dataset_registry.access import Access
 from dataset_registry.catalog import Transaction, requests
 from dataset_registry.errors import ConflictError
-from dataset_registry.operations.access import Access
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 
+from dataset_registry.access import Access, administer, admit, is_administrator
 from dataset_registry.catalog import Catalog, Transaction, grants, users
 from dataset_registry.errors import (
     AlreadyExists,
@@ -33,7 +34,6 @@ from dataset_registry.model.actors import (
 )
 from dataset_registry.model.names import name_prefix, single_line, token_name, user_name
 from dataset_registry.operations import audit, requests
-from dataset_registry.operations.access import Access, administer, admit, is_administrator
 from dataset_registry.operations.requests import RequestKey
 
 _LONGEST = timedelta(days=36500)

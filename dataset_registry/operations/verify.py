@@ -13,16 +13,16 @@ from datetime import timedelta
 from functools import partial
 from typing import BinaryIO
 
+from dataset_registry.access import Access, administer
 from dataset_registry.catalog import Transaction, checks, collection, files
 from dataset_registry.catalog.checks import Problem
+from dataset_registry.content.source import local_file, opened
 from dataset_registry.errors import CorruptionError, InputError, RegistryError
 from dataset_registry.model.parts import TABLE
+from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.records import FileRecord
 from dataset_registry.model.schema import ComponentSchema, is_current
-from dataset_registry.operations import audit, collect, rescue
-from dataset_registry.operations.access import Access, administer
-from dataset_registry.operations.contents import local_file, opened
-from dataset_registry.operations.progress import Progress, silent
+from dataset_registry.operations import audit, collect, lost_found
 from dataset_registry.store import StoredObject
 from dataset_registry.tabular import formats
 
@@ -286,7 +286,7 @@ def _capture_again(access: Access, share: tuple[int, int], store: _Store, progre
 
 def _is_as_captured(access: Access, file: FileRecord, known: ComponentSchema) -> bool:
     """Whether a file has the columns and statistics that were captured of it, as far as it can be read."""
-    from dataset_registry.tabular import apart, capture, parquet
+    from dataset_registry.tabular import capture, isolated, parquet
 
     try:
         with access.catalog.read() as tx:
@@ -295,10 +295,10 @@ def _is_as_captured(access: Access, file: FileRecord, known: ComponentSchema) ->
         if not paths:
             return True
         if file.form == "parts":
-            read_table = apart.capture_table if access.is_guarded else parquet.capture_table
+            read_table = isolated.capture_table if access.is_guarded else parquet.capture_table
             found: ComponentSchema | None = read_table(paths, known.tables[0].user_types)[0]
         else:
-            read = apart.capture if access.is_guarded else capture.capture
+            read = isolated.capture if access.is_guarded else capture.capture
             found = read(paths[0], known.format)
     except (RegistryError, OSError):
         return True  # what is wrong with its bytes was found when they were hashed
@@ -384,7 +384,7 @@ def _repair(access: Access, found: Sequence[Finding]) -> list[Finding]:
     damaged = [finding for finding in found if finding.file is not None]
     others = [finding for finding in found if finding.file is None]
     damaged = [_mend(access, finding) for finding in damaged]
-    rescue.heal(access, [o for finding in others for o in finding.objects])
+    lost_found.heal(access, [o for finding in others for o in finding.objects])
     healed = [
         f if f.mended or f.file is None or f.kind == "unreadable" else replace(f, mended=_is_sound(access, f.file))
         for f in damaged
@@ -413,7 +413,7 @@ def _mend(access: Access, finding: Finding) -> Finding:
         case "expired-hold" | "trash":
             collect.apply(access, collect.CollectPlan((), 0, 0))
         case "unknown-objects":
-            return replace(finding, mended=rescue.rescue(access, finding.objects))
+            return replace(finding, mended=lost_found.rescue(access, finding.objects))
         case "missing" | "size" | "content" if finding.file is not None:
             _quarantine(access, finding.file, finding.kind)
             return finding  # safe now, and not mended

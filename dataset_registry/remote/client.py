@@ -22,7 +22,7 @@ from dataset_registry.errors import (
     RetryLater,
 )
 from dataset_registry.model.addresses import has_user, redacted
-from dataset_registry.wire.shapes import Page, Problem, errors_by_code
+from dataset_registry.wire.base import Page, Problem, errors_by_code
 
 _Shape = TypeVar("_Shape", bound=BaseModel)
 

@@ -10,15 +10,15 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
+from dataset_registry.content.source import checked
 from dataset_registry.errors import CorruptionError, InputError, RetryLater, StorageError
-from dataset_registry.model.pieces import FileFacts
+from dataset_registry.model.chunks import FileFacts
 from dataset_registry.model.records import ComponentRecord, FileRecord, VersionRecord
 from dataset_registry.model.schema import ComponentSchema
-from dataset_registry.operations.contents import checked
 from dataset_registry.remote.client import Client
-from dataset_registry.store import LocalCopies, Store, StoredObject, cache_folder
-from dataset_registry.wire.datasets import ComponentShape, SchemaShape
-from dataset_registry.wire.files import ObjectsShape
+from dataset_registry.store import Cache, Store, StoredObject, cache_folder
+from dataset_registry.wire.datasets import ComponentResponse, SchemaResponse
+from dataset_registry.wire.files import DataFilesResponse
 
 _FEW = 50
 """Names that go into one query."""
@@ -37,7 +37,7 @@ class ServedContents:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._store = _ServedFiles(client)
-        self.copies = LocalCopies(self._store)
+        self.copies = Cache(self._store)
 
     @property
     def scratch(self) -> Path:
@@ -45,7 +45,7 @@ class ServedContents:
         return self._store.scratch
 
     def components(self, version: VersionRecord, names: Sequence[str] | None = None) -> list[ComponentRecord]:
-        found = self._client.pages(f"{_path(version)}/components", ComponentShape, name=_few(names))
+        found = self._client.pages(f"{_path(version)}/components", ComponentResponse, name=_few(names))
         records = (shape.record() for shape in found)
         return [record for record in records if names is None or record.name in names]
 
@@ -53,7 +53,7 @@ class ServedContents:
         self, version: VersionRecord, names: Sequence[str] | None = None
     ) -> list[tuple[str, int, ComponentSchema]]:
         path = f"datasets/{version.dataset_id}/schema/{version.id}"
-        found = self._client.get(path, SchemaShape, component=_few(names))
+        found = self._client.get(path, SchemaResponse, component=_few(names))
         return [c.captured() for c in found.components if names is None or c.component_name in names]
 
     def schema_count(self, version: VersionRecord, names: Sequence[str]) -> int:
@@ -61,7 +61,7 @@ class ServedContents:
 
     def objects(self, version: VersionRecord, found: Sequence[ComponentRecord]) -> list[list[FileRecord]]:
         names = sorted({component.name for component in found})
-        listed = self._client.pages(f"{_path(version)}/objects", ObjectsShape, name=_few(names))
+        listed = self._client.pages(f"{_path(version)}/objects", DataFilesResponse, name=_few(names))
         known = {shape.file_id: [file.record() for file in shape.objects] for shape in listed}
         for files in known.values():
             self._store.ids.update((str(file.content_hash), file.id) for file in files)
@@ -168,7 +168,7 @@ class _ServedFile(RawIOBase):
         self._at = 0
         self._broken = 0
         self._context: Any = None
-        self._pieces: Iterator[bytes] | None = None
+        self._chunks: Iterator[bytes] | None = None
         self._rest = b""
 
     def readable(self) -> bool:
@@ -194,7 +194,7 @@ class _ServedFile(RawIOBase):
                 return 0
             try:
                 self._begin()
-                piece = next(cast(Iterator[bytes], self._pieces), None)
+                piece = next(cast(Iterator[bytes], self._chunks), None)
             except (RetryLater, httpx.TransportError) as error:
                 self._stop()
                 self._broken += 1
@@ -225,19 +225,19 @@ class _ServedFile(RawIOBase):
         return count
 
     def _begin(self) -> None:
-        if self._pieces is not None:
+        if self._chunks is not None:
             return
         context = self._client.stream(f"files/{self._file_id}/content", self._at)
         response: httpx.Response = context.__enter__()
-        self._context, self._pieces = context, response.iter_bytes(1 << 20)
+        self._context, self._chunks = context, response.iter_bytes(1 << 20)
         if self._size is None:
             self._size = self._at + int(response.headers["Content-Length"])
 
     def _stop(self) -> None:
         if self._context is not None:
-            cast(Any, self._pieces).close()
+            cast(Any, self._chunks).close()
             self._context.__exit__(None, None, None)
-        self._context, self._pieces, self._rest = None, None, b""
+        self._context, self._chunks, self._rest = None, None, b""
 
     def close(self) -> None:
         self._stop()

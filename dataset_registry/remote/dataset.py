@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 from pydantic import ValidationError
 
+from dataset_registry.content.change import StagedComponent
 from dataset_registry.dataset import Dataset, Draft
 from dataset_registry.errors import ConflictError, InputError, NotFound, RetryLater
 from dataset_registry.model.names import parse_ref
@@ -23,36 +24,35 @@ from dataset_registry.model.records import (
     VersionRecord,
 )
 from dataset_registry.model.schema import ComponentSchema
-from dataset_registry.operations import find
-from dataset_registry.operations.change import StagedComponent
+from dataset_registry.operations import resolve
 from dataset_registry.operations.commit import CommitOptions
 from dataset_registry.operations.diff import Diff
 from dataset_registry.remote.client import Client, segment
 from dataset_registry.remote.contents import ServedContents
 from dataset_registry.store import Spool, Spooled
 from dataset_registry.version import Version
+from dataset_registry.wire.base import CountResponse
 from dataset_registry.wire.commits import (
-    CommitIn,
-    CommitShape,
-    ComponentIn,
-    ContentIn,
-    CutIn,
-    HeadShape,
-    NamedCommitIn,
-    ProductionShape,
-    ProvenanceShape,
-    RemovalIn,
+    CommitRequest,
+    CommitResponse,
+    ComponentRequest,
+    ContentRequest,
+    CutRequest,
+    HeadResponse,
+    NamedCommitRequest,
+    ProductionResponse,
+    ProvenanceBody,
+    RemovalRequest,
 )
 from dataset_registry.wire.datasets import (
-    ComparisonShape,
-    ConsumerShape,
-    DatasetShape,
-    PointerShape,
-    SchemaShape,
-    VersionShape,
+    ComparisonResponse,
+    ConsumerResponse,
+    DatasetResponse,
+    PointerResponse,
+    SchemaResponse,
+    VersionResponse,
 )
-from dataset_registry.wire.files import HashesShape, UploadShape
-from dataset_registry.wire.shapes import CountShape
+from dataset_registry.wire.files import HashesResponse, UploadResponse
 
 _IN_FORM = 1 << 20
 """Files up to this many bytes travel with the commit."""
@@ -76,15 +76,15 @@ class RemoteVersion(Version):
 
     @property
     def productions(self) -> list[Production]:
-        return [shape.production() for shape in self._client.listed(f"{self._path}/productions", ProductionShape)]
+        return [shape.production() for shape in self._client.listed(f"{self._path}/productions", ProductionResponse)]
 
     @property
     def consumers(self) -> list[tuple[str, int]]:
-        found = self._client.listed(f"{self._path}/consumers", ConsumerShape)
+        found = self._client.listed(f"{self._path}/consumers", ConsumerResponse)
         return [(shape.dataset_name, shape.version_number) for shape in found]
 
     def note_read(self, run_id: str) -> None:
-        self._client.post(f"{self._path}/reads", CountShape, {"run_id": run_id}, once=False)
+        self._client.post(f"{self._path}/reads", CountResponse, {"run_id": run_id}, once=False)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RemoteVersion) and (other._client, other.id) == (self._client, self.id)
@@ -102,82 +102,82 @@ class RemoteDataset(Dataset):
         self.record = record
         self._path = f"datasets/{record.id}"
 
-    def draft(self, branch: str = find.MAIN, **options: Any) -> "RemoteDraft":
+    def draft(self, branch: str = resolve.MAIN, **options: Any) -> "RemoteDraft":
         return RemoteDraft(self._client, self._contents, self.record, branch, **options)
 
-    def _version(self, shape: VersionShape) -> RemoteVersion:
+    def _version(self, shape: VersionResponse) -> RemoteVersion:
         return RemoteVersion(self._client, self._contents, shape.record())
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
-    def version(self, ref: str = find.MAIN) -> RemoteVersion:
+    def version(self, ref: str = resolve.MAIN) -> RemoteVersion:
         parse_ref(ref)
-        return self._version(self._client.get(f"{self._path}/resolve", VersionShape, ref=ref))
+        return self._version(self._client.get(f"{self._path}/resolve", VersionResponse, ref=ref))
 
-    def log(self, ref: str = find.MAIN, *, limit: int | None = None) -> list[Version]:
+    def log(self, ref: str = resolve.MAIN, *, limit: int | None = None) -> list[Version]:
         if limit is not None and limit < 0:
             raise InputError(f"A limit is 0 or more, not {limit}.", limit=limit)
         if limit == 0:
             self.version(ref)  # which has to be there all the same
-        found = self._client.pages(f"{self._path}/log", VersionShape, ref=ref, limit=limit)
+        found = self._client.pages(f"{self._path}/log", VersionResponse, ref=ref, limit=limit)
         return [self._version(shape) for shape in found]
 
     def tree(self) -> list[Version]:
-        return [self._version(shape) for shape in self._client.pages(f"{self._path}/versions", VersionShape)]
+        return [self._version(shape) for shape in self._client.pages(f"{self._path}/versions", VersionResponse)]
 
     def children(self, ref: str) -> list[Version]:
         parent = self.version(ref)
-        return [self._version(shape) for shape in self._client.listed(f"{parent._path}/children", VersionShape)]
+        return [self._version(shape) for shape in self._client.listed(f"{parent._path}/children", VersionResponse)]
 
     def merge_bases(self, left: str, right: str) -> list[Version]:
-        found = self._client.listed(f"{self._path}/merge-bases", VersionShape, left=left, right=right)
+        found = self._client.listed(f"{self._path}/merge-bases", VersionResponse, left=left, right=right)
         return [self._version(shape) for shape in found]
 
     def diff(self, before: str, after: str) -> Diff:
-        return self._client.get(f"{self._path}/compare", ComparisonShape, before=before, after=after).diff()
+        return self._client.get(f"{self._path}/compare", ComparisonResponse, before=before, after=after).diff()
 
     # --- branches and tags -----------------------------------------------------------------------------------------
 
-    def create_branch(self, name: str, ref: str = find.MAIN) -> PointerRecord:
+    def create_branch(self, name: str, ref: str = resolve.MAIN) -> PointerRecord:
         body = {"pointer_name": name, "ref": ref}
-        return self._client.post(f"{self._path}/branches", PointerShape, body).record()
+        return self._client.post(f"{self._path}/branches", PointerResponse, body).record()
 
-    def create_tag(self, name: str, ref: str = find.MAIN) -> PointerRecord:
+    def create_tag(self, name: str, ref: str = resolve.MAIN) -> PointerRecord:
         body = {"pointer_name": name, "ref": ref}
-        return self._client.post(f"{self._path}/tags", PointerShape, body).record()
+        return self._client.post(f"{self._path}/tags", PointerResponse, body).record()
 
     def move_branch(self, name: str, ref: str, *, expect: str | None = None) -> PointerRecord:
         body = {"ref": ref, "expect": expect}
-        return self._client.patch(f"{self._path}/branches/{segment(name)}", PointerShape, body).record()
+        return self._client.patch(f"{self._path}/branches/{segment(name)}", PointerResponse, body).record()
 
     def delete_branch(self, name: str) -> None:
-        self._client.delete(f"{self._path}/branches/{segment(name)}", CountShape)
+        self._client.delete(f"{self._path}/branches/{segment(name)}", CountResponse)
 
     def delete_tag(self, name: str) -> None:
-        self._client.delete(f"{self._path}/tags/{segment(name)}", CountShape)
+        self._client.delete(f"{self._path}/tags/{segment(name)}", CountResponse)
 
     def branch(self, name: str) -> PointerRecord:
-        return self._client.get(f"{self._path}/branches/{segment(name)}", PointerShape).record()
+        return self._client.get(f"{self._path}/branches/{segment(name)}", PointerResponse).record()
 
     def branches(self) -> list[PointerRecord]:
-        return [shape.record() for shape in self._client.listed(f"{self._path}/branches", PointerShape)]
+        return [shape.record() for shape in self._client.listed(f"{self._path}/branches", PointerResponse)]
 
     def tags(self) -> list[PointerRecord]:
-        return [shape.record() for shape in self._client.listed(f"{self._path}/tags", PointerShape)]
+        return [shape.record() for shape in self._client.listed(f"{self._path}/tags", PointerResponse)]
 
     # --- the dataset itself ----------------------------------------------------------------------------------------
 
     def update(self, *, description: str) -> None:
-        self.record = self._client.patch(self._path, DatasetShape, {"description": description}).record()
+        self.record = self._client.patch(self._path, DatasetResponse, {"description": description}).record()
 
     def rename(self, name: str) -> None:
-        self.record = self._client.patch(self._path, DatasetShape, {"name": name}).record()
+        self.record = self._client.patch(self._path, DatasetResponse, {"name": name}).record()
 
     def delete_version(self, ref: str) -> None:
-        self._client.delete(self.version(ref)._path, CountShape)
+        self._client.delete(self.version(ref)._path, CountResponse)
 
     def delete(self) -> int:
-        return self._client.delete(self._path, CountShape).count
+        return self._client.delete(self._path, CountResponse).count
 
 
 class RemoteDraft(Draft):
@@ -207,7 +207,7 @@ class RemoteDraft(Draft):
     def _head(self, branch: str, fallback: str | None) -> Head | None:
         dataset = self._dataset
         which = {"dataset_name": dataset.name} if isinstance(dataset, NewDataset) else {"dataset_id": dataset.id}
-        found = self._client.get("head", HeadShape, branch=branch, fallback=fallback, **which)
+        found = self._client.get("head", HeadResponse, branch=branch, fallback=fallback, **which)
         if found.dataset is not None:
             self._dataset = found.dataset.record()
         if found.version_id is None or found.version_number is None:
@@ -219,7 +219,7 @@ class RemoteDraft(Draft):
         if base is None or isinstance(self._dataset, NewDataset):
             return None
         path = f"datasets/{self._dataset.id}/schema/{base.id}"
-        found = [c.captured() for c in self._client.get(path, SchemaShape, component=[name]).components]
+        found = [c.captured() for c in self._client.get(path, SchemaResponse, component=[name]).components]
         return next((schema for was, at, schema in found if (was, at) == (name, index)), None)
 
     def _known(self, path: Path) -> Spooled | None:
@@ -247,17 +247,17 @@ class RemoteDraft(Draft):
             raise InputError(f"This commit cannot be sent: {where}: {found['msg']}.", where=where) from error
         path = "commits" if isinstance(self._dataset, NewDataset) else f"datasets/{self._dataset.id}/versions"
         if not form:
-            return self._client.post(path, CommitShape, body).result()
+            return self._client.post(path, CommitResponse, body).result()
         with ExitStack() as opened:
             files = {part: (part, opened.enter_context(_opened(contents[h]))) for h, part in form.items()}
             data = {"commit": body.model_dump_json(by_alias=True)}
             query = {"dataset_name": self._dataset.name} if isinstance(self._dataset, NewDataset) else {}
-            return self._client.post_form(path, CommitShape, data, files, **query).result()
+            return self._client.post_form(path, CommitResponse, data, files, **query).result()
 
-    def _request(self, options: CommitOptions, places: dict[str, ContentIn]) -> CommitIn:
+    def _request(self, options: CommitOptions, places: dict[str, ContentRequest]) -> CommitRequest:
         change = self._change
         removed = [
-            RemovalIn(component_name=name, component_index=index)
+            RemovalRequest(component_name=name, component_index=index)
             for name, indexes in change.removed.items()
             for index in ([None] if indexes is None else sorted(indexes))
         ]
@@ -267,28 +267,30 @@ class RemoteDraft(Draft):
             "components": [_component(key, component, places) for key, component in change.put.items()],
             "replaced": sorted(change.replaced),
             "removed": removed,
-            "cleared": [RemovalIn(component_name=name, component_index=index) for name, index in change.cleared],
+            "cleared": [RemovalRequest(component_name=name, component_index=index) for name, index in change.cleared],
             "partitions": sorted(change.partitions),
             "everything": change.everything,
             "base_version_id": options.base.id if options.base else None,
             "overwrite": options.overwrite,
             "fallback": options.fallback,
             "parents": list(options.parents),
-            "provenance": ProvenanceShape.of(options.provenance) if options.provenance else None,
+            "provenance": ProvenanceBody.of(options.provenance) if options.provenance else None,
         }
         if isinstance(self._dataset, NewDataset):
-            return NamedCommitIn(dataset_name=self._dataset.name, description=self._dataset.description, **fields)
-        return CommitIn(**fields)
+            return NamedCommitRequest(dataset_name=self._dataset.name, description=self._dataset.description, **fields)
+        return CommitRequest(**fields)
 
-    def _send(self, contents: dict[str, Spooled], *, everything: bool) -> tuple[dict[str, ContentIn], dict[str, str]]:
+    def _send(
+        self, contents: dict[str, Spooled], *, everything: bool
+    ) -> tuple[dict[str, ContentRequest], dict[str, str]]:
         """Bring what the server lacks: large files now, small ones with the commit. Where each content is to be found, and
         the parts of the form by hash."""
         hashes = sorted(contents)
         known: set[str] = set()
         for start in range(0, 0 if everything else len(hashes), 10_000):
             batch = {"hashes": hashes[start : start + 10_000]}
-            known.update(self._client.post("contents/known", HashesShape, batch, once=False).known)
-        places = {h: ContentIn(content_hash=h) for h in known}
+            known.update(self._client.post("contents/known", HashesResponse, batch, once=False).known)
+        places = {h: ContentRequest(content_hash=h) for h in known}
         form: dict[str, str] = {}
         size = 0
         for content_hash in hashes:
@@ -298,39 +300,39 @@ class RemoteDraft(Draft):
             if content.size <= _IN_FORM and size + content.size <= _FORM_BYTES and len(form) < _FORM_FILES:
                 form[content_hash] = f"content-{len(form)}"
                 size += content.size
-                places[content_hash] = ContentIn(content_hash=content_hash, part=form[content_hash])
+                places[content_hash] = ContentRequest(content_hash=content_hash, part=form[content_hash])
             else:
                 upload_id = self._upload(content)
-                places[content_hash] = ContentIn(content_hash=content_hash, upload_id=upload_id)
+                places[content_hash] = ContentRequest(content_hash=content_hash, upload_id=upload_id)
         return places, form
 
     def _upload(self, content: Spooled) -> str:
         """Upload a file, going on where it stopped after a broken connection; the id of the upload."""
         body = {"file_size": content.size, "content_hash": content.content_hash}
-        upload = self._client.post("uploads", UploadShape, {**body, "direct": content.size >= _DIRECT})
+        upload = self._client.post("uploads", UploadResponse, {**body, "direct": content.size >= _DIRECT})
         if upload.upload_url is not None:
             if self._client.put(upload.upload_url, _blocks(content, 0), content.size):
                 return upload.upload_id
-            upload = self._client.post("uploads", UploadShape, body)  # the store is out of our reach
+            upload = self._client.post("uploads", UploadResponse, body)  # the store is out of our reach
         path = f"uploads/{upload.upload_id}"
         for attempt in range(_RESUMED):
             if upload.offset == content.size:
                 break
             try:
-                upload = self._client.send(path, UploadShape, upload.offset, _blocks(content, upload.offset))
+                upload = self._client.send(path, UploadResponse, upload.offset, _blocks(content, upload.offset))
             except (RetryLater, ConflictError):  # the connection broke, or the server has not noticed yet that it did
                 if attempt == _RESUMED - 1:
                     raise
                 sleep(min(0.1 * 2**attempt, 5.0))
-                upload = self._client.get(path, UploadShape)
+                upload = self._client.get(path, UploadResponse)
         return upload.upload_id
 
 
-def _component(key: tuple[str, int], component: StagedComponent, places: dict[str, ContentIn]) -> ComponentIn:
+def _component(key: tuple[str, int], component: StagedComponent, places: dict[str, ContentRequest]) -> ComponentRequest:
     staged = component.staged
     table = staged.schema.tables[0] if staged.parts is not None and staged.schema else None
     parts = [places[part.content_hash] for part in staged.parts] if staged.parts is not None else None
-    return ComponentIn(
+    return ComponentRequest(
         component_name=key[0],
         component_index=key[1],
         component_type=component.type,  # type: ignore[arg-type]  # checked when it was staged
@@ -339,7 +341,7 @@ def _component(key: tuple[str, int], component: StagedComponent, places: dict[st
         user_types=table.user_types if table else None,
         library=table.library if table else None,
         key=list(table.key) if table else [],
-        cut=CutIn(columns=list(table.cut.columns), rows=table.cut.rows) if table and table.cut else None,
+        cut=CutRequest(columns=list(table.cut.columns), rows=table.cut.rows) if table and table.cut else None,
         format=None if parts is not None else kind_of(staged.format),
         read=None if parts is not None else options_of(staged.format).to_json(),
         metadata=dict(component.metadata),

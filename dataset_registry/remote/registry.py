@@ -11,43 +11,43 @@ from dataset_registry.errors import InputError
 from dataset_registry.model.actors import Grant, Kind, NewToken, Permission, Protection, Token, User
 from dataset_registry.model.audit import AuditCheck, AuditEntry
 from dataset_registry.model.names import dataset_name, several, split_address
+from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.records import FileRecord, Freeze, NewDataset, RegistryBranch
 from dataset_registry.model.retention import Policy, Rule
-from dataset_registry.operations import find
+from dataset_registry.operations import resolve
 from dataset_registry.operations.adopt import Adoption, AdoptionPlan
 from dataset_registry.operations.collect import GRACE, SHARE, Collected, CollectPlan, SweepPlan
 from dataset_registry.operations.copy import Copied
 from dataset_registry.operations.expire import Expired, ExpirePlan
-from dataset_registry.operations.progress import Progress, silent
 from dataset_registry.operations.verify import Finding, Verification
 from dataset_registry.registry import Registry
 from dataset_registry.remote.client import Client, segment
 from dataset_registry.remote.contents import ServedContents
 from dataset_registry.remote.dataset import RemoteDataset, RemoteDraft
-from dataset_registry.wire.datasets import DatasetShape, RegistryBranchShape
-from dataset_registry.wire.files import FileShape, ObjectsShape
-from dataset_registry.wire.people import (
-    FreezeShape,
-    GrantShape,
-    NewTokenShape,
-    ProtectionShape,
-    TokenShape,
-    UserShape,
-    WhoShape,
+from dataset_registry.wire.base import CountResponse
+from dataset_registry.wire.datasets import DatasetResponse, RegistryBranchResponse
+from dataset_registry.wire.files import DataFilesResponse, FileResponse
+from dataset_registry.wire.maintenance import (
+    AdoptionPlanResponse,
+    AdoptionResponse,
+    AuditCheckResponse,
+    AuditResponse,
+    CollectedResponse,
+    CollectPlanResponse,
+    ExpireApplyRequest,
+    ExpiredResponse,
+    ExpirePlanResponse,
+    SweepPlanResponse,
+    VerificationResponse,
 )
-from dataset_registry.wire.shapes import CountShape
-from dataset_registry.wire.upkeep import (
-    AdoptionPlanShape,
-    AdoptionShape,
-    AuditCheckShape,
-    AuditShape,
-    CollectedShape,
-    CollectPlanShape,
-    ExpireApplyIn,
-    ExpiredShape,
-    ExpirePlanShape,
-    SweepPlanShape,
-    VerificationShape,
+from dataset_registry.wire.users import (
+    FreezeResponse,
+    GrantResponse,
+    NewTokenResponse,
+    ProtectionResponse,
+    TokenResponse,
+    UserResponse,
+    WhoResponse,
 )
 
 
@@ -55,7 +55,7 @@ def open_remote(url: str, token: str | None) -> Registry:
     """The registry of the server at a URL, as the user of a token sees it. Raises `NotAuthenticated`, `RetryLater`."""
     client = Client(url, token)
     try:
-        who = client.get("whoami", WhoShape)
+        who = client.get("whoami", WhoResponse)
     except BaseException:
         client.close()
         raise
@@ -83,28 +83,28 @@ class RemoteRegistry(Registry):
         return self._client.url
 
     def freeze(self, reason: str) -> Freeze:
-        return self._client.post("freeze", FreezeShape, {"reason": reason}).freeze()
+        return self._client.post("freeze", FreezeResponse, {"reason": reason}).freeze()
 
     def unfreeze(self) -> None:
-        self._client.delete("freeze", CountShape)
+        self._client.delete("freeze", CountResponse)
 
     @property
     def frozen(self) -> Freeze | None:
-        found = self._client.get("whoami", WhoShape).frozen
+        found = self._client.get("whoami", WhoResponse).frozen
         return found.freeze() if found is not None else None
 
     def close(self) -> None:
         self._client.close()
         self._contents.copies.close()
 
-    def _dataset(self, shape: DatasetShape) -> RemoteDataset:
+    def _dataset(self, shape: DatasetResponse) -> RemoteDataset:
         return RemoteDataset(self._client, self._contents, shape.record())
 
     # --- datasets --------------------------------------------------------------------------------------------------
 
     def create_dataset(self, name: str, *, description: str | None = None) -> Dataset:
         return self._dataset(
-            self._client.post("datasets", DatasetShape, {"name": dataset_name(name), "description": description})
+            self._client.post("datasets", DatasetResponse, {"name": dataset_name(name), "description": description})
         )
 
     def at(self, address: str) -> tuple[Dataset, str | None]:
@@ -113,15 +113,15 @@ class RemoteRegistry(Registry):
 
     def dataset(self, name: str | int) -> Dataset:
         if isinstance(name, int):
-            return self._dataset(self._client.get(f"datasets/{name}", DatasetShape))
-        (found,) = self._client.listed("datasets", DatasetShape, name=name)
+            return self._dataset(self._client.get(f"datasets/{name}", DatasetResponse))
+        (found,) = self._client.listed("datasets", DatasetResponse, name=name)
         return self._dataset(found)
 
     def datasets(self, *, prefix: str = "") -> list[Dataset]:
-        return [self._dataset(shape) for shape in self._client.pages("datasets", DatasetShape, prefix=prefix)]
+        return [self._dataset(shape) for shape in self._client.pages("datasets", DatasetResponse, prefix=prefix)]
 
     def draft(
-        self, name: str, branch: str = find.MAIN, *, description: str | None = None, **options: Any
+        self, name: str, branch: str = resolve.MAIN, *, description: str | None = None, **options: Any
     ) -> RemoteDraft:
         wanted = NewDataset(dataset_name(name), description)
         return RemoteDraft(self._client, self._contents, wanted, branch, **options)
@@ -129,14 +129,14 @@ class RemoteRegistry(Registry):
     # --- files -----------------------------------------------------------------------------------------------------
 
     def file(self, content_hash: str) -> FileRecord:
-        (found,) = self._client.listed("files", FileShape, content_hash=content_hash)
+        (found,) = self._client.listed("files", FileResponse, content_hash=content_hash)
         return found.record()
 
     def files(self) -> Iterator[FileRecord]:
-        return (shape.record() for shape in self._client.pages("files", FileShape))
+        return (shape.record() for shape in self._client.pages("files", FileResponse))
 
     def open_file(self, content_hash: str) -> BinaryIO:
-        found = self._client.get(f"files/{self.file(content_hash).id}/objects", ObjectsShape).objects
+        found = self._client.get(f"files/{self.file(content_hash).id}/objects", DataFilesResponse).objects
         if len(found) != 1:
             raise InputError(f"{content_hash!r} is a table in {len(found)} Parquet files: read each by its own hash.")
         return self._contents.open(None, found[0].record())
@@ -147,7 +147,7 @@ class RemoteRegistry(Registry):
         self, name: str, *, role: str = "member", kind: Kind = "person", members: str | Sequence[str] = ()
     ) -> User:
         body = {"name": name, "role": role, "kind": kind, "members": list(several(members))}
-        return self._client.post("users", UserShape, body).user()
+        return self._client.post("users", UserResponse, body).user()
 
     def update_user(
         self,
@@ -158,10 +158,10 @@ class RemoteRegistry(Registry):
         members: str | Sequence[str] | None = None,
     ) -> User:
         body = {"role": role, "disabled": disabled, "members": None if members is None else list(several(members))}
-        return self._client.patch(f"users/{segment(name)}", UserShape, body).user()
+        return self._client.patch(f"users/{segment(name)}", UserResponse, body).user()
 
     def users(self) -> list[User]:
-        return [shape.user() for shape in self._client.listed("users", UserShape)]
+        return [shape.user() for shape in self._client.listed("users", UserResponse)]
 
     def create_token(
         self,
@@ -179,34 +179,34 @@ class RemoteRegistry(Registry):
             "prefix": prefix,
             "lasts_seconds": int(lasts.total_seconds()) if lasts is not None else None,
         }
-        return self._client.post("tokens", NewTokenShape, body).new_token()
+        return self._client.post("tokens", NewTokenResponse, body).new_token()
 
     def tokens(self, user: str | None = None) -> list[Token]:
-        return [shape.token() for shape in self._client.listed("tokens", TokenShape, user=user)]
+        return [shape.token() for shape in self._client.listed("tokens", TokenResponse, user=user)]
 
     def revoke_token(self, token_id: int) -> Token:
-        return self._client.delete(f"tokens/{token_id}", TokenShape).token()
+        return self._client.delete(f"tokens/{token_id}", TokenResponse).token()
 
     def grant(self, user: str, permission: Permission, name: str | None = None, *, file: str | None = None) -> Grant:
         body = {"user": user, "permission": permission, "name": name, "file": file}
-        return self._client.post("grants", GrantShape, body).grant()
+        return self._client.post("grants", GrantResponse, body).grant()
 
     def revoke(self, user: str, name: str | None = None, *, file: str | None = None) -> None:
-        self._client.delete("grants", CountShape, user=user, name=name, file=file)
+        self._client.delete("grants", CountResponse, user=user, name=name, file=file)
 
     def grants(self, name: str | None = None, *, file: str | None = None, user: str | None = None) -> list[Grant]:
-        found = self._client.listed("grants", GrantShape, name=name, file=file, user=user)
+        found = self._client.listed("grants", GrantResponse, name=name, file=file, user=user)
         return [shape.grant() for shape in found]
 
-    def protect(self, name: str, branch: str = find.MAIN, *, allow: str | Sequence[str] = ()) -> Protection:
+    def protect(self, name: str, branch: str = resolve.MAIN, *, allow: str | Sequence[str] = ()) -> Protection:
         body = {"name": name, "branch": branch, "allow": list(several(allow))}
-        return self._client.post("protections", ProtectionShape, body).protection()
+        return self._client.post("protections", ProtectionResponse, body).protection()
 
-    def unprotect(self, name: str, branch: str = find.MAIN) -> None:
-        self._client.delete("protections", CountShape, name=name, branch=branch)
+    def unprotect(self, name: str, branch: str = resolve.MAIN) -> None:
+        self._client.delete("protections", CountResponse, name=name, branch=branch)
 
     def protections(self, name: str | None = None) -> list[Protection]:
-        return [shape.protection() for shape in self._client.listed("protections", ProtectionShape, name=name)]
+        return [shape.protection() for shape in self._client.listed("protections", ProtectionResponse, name=name)]
 
     # --- who did what ----------------------------------------------------------------------------------------------
 
@@ -222,30 +222,30 @@ class RemoteRegistry(Registry):
         if limit is not None and limit < 0:
             raise InputError(f"A limit is 0 or more, not {limit}.", limit=limit)
         asked = {"dataset": dataset, "actor": actor, "action": action, "before": before}
-        return [shape.entry() for shape in self._client.pages("audit", AuditShape, limit=limit, **asked)]
+        return [shape.entry() for shape in self._client.pages("audit", AuditResponse, limit=limit, **asked)]
 
     def export_audit(self) -> Iterator[tuple[AuditEntry, str]]:
         for line in self._client.lines("audit/export"):
-            shape = AuditShape.model_validate(json.loads(line))
+            shape = AuditResponse.model_validate(json.loads(line))
             yield shape.entry(), shape.entry_hash
 
     def seal_audit(self) -> int:
-        return self._client.post("audit/seal", CountShape, {}).count
+        return self._client.post("audit/seal", CountResponse, {}).count
 
     def check_audit(self) -> AuditCheck:
-        found = self._client.get("audit/check", AuditCheckShape)
+        found = self._client.get("audit/check", AuditCheckResponse)
         return AuditCheck(found.entries, found.sealed, found.digest, tuple(found.problems))
 
     # --- branches over all datasets --------------------------------------------------------------------------------
 
-    def create_branch(self, name: str, source: str = find.MAIN) -> int:
-        return self._client.post("branches", CountShape, {"name": name, "source": source}).count
+    def create_branch(self, name: str, source: str = resolve.MAIN) -> int:
+        return self._client.post("branches", CountResponse, {"name": name, "source": source}).count
 
     def delete_branch(self, name: str) -> int:
-        return self._client.delete(f"branches/{segment(name)}", CountShape).count
+        return self._client.delete(f"branches/{segment(name)}", CountResponse).count
 
     def branches(self) -> list[RegistryBranch]:
-        return [shape.record() for shape in self._client.listed("branches", RegistryBranchShape)]
+        return [shape.record() for shape in self._client.listed("branches", RegistryBranchResponse)]
 
     # --- keeping house ---------------------------------------------------------------------------------------------
 
@@ -262,14 +262,14 @@ class RemoteRegistry(Registry):
             "keep_inputs": policy.keep_inputs,
             "live_runs": None if live_runs is None else list(live_runs),
         }
-        plan = self._client.post("expire/plan", ExpirePlanShape, body, once=False).plan()
+        plan = self._client.post("expire/plan", ExpirePlanResponse, body, once=False).plan()
         return plan if dry_run else cast(Expired, self.apply(plan, live_runs=live_runs))
 
     def collect(  # type: ignore[override]
         self, *, older_than: timedelta = GRACE, dry_run: bool = False, progress: Progress = silent
     ) -> CollectPlan | Collected:
         body = {"older_than_seconds": ceil(older_than.total_seconds())}
-        plan = self._client.post("collect/plan", CollectPlanShape, body, once=False).plan()
+        plan = self._client.post("collect/plan", CollectPlanResponse, body, once=False).plan()
         return plan if dry_run else cast(Collected, self.apply(plan))
 
     def sweep(  # type: ignore[override]
@@ -281,7 +281,7 @@ class RemoteRegistry(Registry):
         progress: Progress = silent,
     ) -> SweepPlan | Collected:
         body = {"older_than_seconds": ceil(older_than.total_seconds()), "max_share": max_share}
-        plan = self._client.post("sweep/plan", SweepPlanShape, body, once=False).plan()
+        plan = self._client.post("sweep/plan", SweepPlanResponse, body, once=False).plan()
         return plan if dry_run else cast(Collected, self.apply(plan))
 
     def apply(  # type: ignore[override]
@@ -293,13 +293,13 @@ class RemoteRegistry(Registry):
     ) -> Expired | Collected:
         if isinstance(plan, ExpirePlan):
             runs = None if live_runs is None else list(live_runs)
-            body = ExpireApplyIn(plan=ExpirePlanShape.of(plan), live_runs=runs)
-            done = self._client.post("expire/apply", ExpiredShape, body, patience=None)
+            body = ExpireApplyRequest(plan=ExpirePlanResponse.of(plan), live_runs=runs)
+            done = self._client.post("expire/apply", ExpiredResponse, body, patience=None)
             return Expired(done.versions, done.kept)
         if isinstance(plan, CollectPlan):
-            found = self._client.post("collect/apply", CollectedShape, CollectPlanShape.of(plan), patience=None)
+            found = self._client.post("collect/apply", CollectedResponse, CollectPlanResponse.of(plan), patience=None)
         else:
-            found = self._client.post("sweep/apply", CollectedShape, SweepPlanShape.of(plan), patience=None)
+            found = self._client.post("sweep/apply", CollectedResponse, SweepPlanResponse.of(plan), patience=None)
         return Collected(found.files, found.kept, found.objects, found.bytes)
 
     def verify(
@@ -312,7 +312,7 @@ class RemoteRegistry(Registry):
     ) -> Verification:
         share = (1, 1) if deep is True else deep or None
         body = {"share": share, "repair": repair, "older_than_seconds": ceil(older_than.total_seconds())}
-        found = self._client.post("verify", VerificationShape, body, patience=None)
+        found = self._client.post("verify", VerificationResponse, body, patience=None)
         findings = tuple(Finding(f.kind, f.what, f.mended) for f in found.findings)
         return Verification(findings, found.files, found.bytes_read, found.waiting)
 
@@ -333,10 +333,10 @@ class RemoteRegistry(Registry):
         self, *, dry_run: bool = False, any_size: bool = False, give_up: Sequence[int] = (), progress: Progress = silent
     ) -> AdoptionPlan | Adoption:
         if dry_run:
-            plan = self._client.post("adopt/plan", AdoptionPlanShape, {}, once=False)
+            plan = self._client.post("adopt/plan", AdoptionPlanResponse, {}, once=False)
             return AdoptionPlan(plan.inline, plan.paths, plan.bytes, plan.unreadable)
         body = {"any_size": any_size, "give_up": list(give_up)}
-        done = self._client.post("adopt/apply", AdoptionShape, body, patience=None)
+        done = self._client.post("adopt/apply", AdoptionResponse, body, patience=None)
         return Adoption(**done.model_dump())
 
 

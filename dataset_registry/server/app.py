@@ -13,18 +13,18 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 from starlette.concurrency import run_in_threadpool
 
+from dataset_registry.access import Access
 from dataset_registry.catalog.engine import HEAD
 from dataset_registry.errors import RegistryError
 from dataset_registry.operations import audit, freeze
-from dataset_registry.operations.access import Access
 from dataset_registry.registry import Registry
-from dataset_registry.server import observing, pages, problems
-from dataset_registry.server.asking import Asked, UnderWay
-from dataset_registry.server.limits import Limited
-from dataset_registry.server.observing import Metrics, Observed, log
-from dataset_registry.server.protocol import impatient
-from dataset_registry.server.routes import commits, datasets, files, people, refs, upkeep, uploads
+from dataset_registry.server import pages, problems, telemetry
+from dataset_registry.server.auth import AuthMiddleware, UnderWay
+from dataset_registry.server.http_protocol import header_timeout_protocol
+from dataset_registry.server.limits import LimitMiddleware
+from dataset_registry.server.routes import commits, datasets, files, maintenance, refs, uploads, users
 from dataset_registry.server.settings import Settings
+from dataset_registry.server.telemetry import Metrics, RequestMetrics, log
 from dataset_registry.server.uploads import Quota, Uploads
 
 _TIDY_SECONDS = 60.0
@@ -44,7 +44,7 @@ def create_app(settings: Settings) -> FastAPI:
         door="rest",
         create=False,
     )
-    observing.configure()
+    telemetry.configure()
     metrics = Metrics()
     app = FastAPI(
         title="dataset_registry",
@@ -66,17 +66,17 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.under_way = UnderWay()
     problems.install(app)
     v1 = APIRouter(prefix="/v1", responses=problems.RESPONSES)
-    for module in (datasets, files, uploads, commits, refs, people, upkeep):
+    for module in (datasets, files, uploads, commits, refs, users, maintenance):
         v1.include_router(module.router)
-    v1.include_router(people.secrets)
+    v1.include_router(users.secrets)
     v1.include_router(uploads.appending)
-    v1.include_router(upkeep.audited)
+    v1.include_router(maintenance.audited)
     app.include_router(v1)
     app.include_router(_watching(metrics))
     app.include_router(pages.router)
-    app.add_middleware(Asked, access=app.state.access, settings=settings)
-    app.add_middleware(Limited, settings=settings)
-    app.add_middleware(Observed, metrics=metrics, unforeseen=problems.unforeseen)
+    app.add_middleware(AuthMiddleware, access=app.state.access, settings=settings)
+    app.add_middleware(LimitMiddleware, settings=settings)
+    app.add_middleware(RequestMetrics, metrics=metrics, unforeseen=problems.unforeseen)
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]
     return app
 
@@ -113,7 +113,7 @@ def _watching(metrics: Metrics) -> APIRouter:
 async def _life(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     anyio.to_thread.current_default_thread_limiter().total_tokens = settings.concurrency + _MORE_THREADS
-    upkeep_task = asyncio.create_task(_keep_house(app, settings))
+    upkeep_task = asyncio.create_task(_maintenance_loop(app, settings))
     log.info("ready", registry=app.state.registry.location)
     try:
         yield
@@ -125,7 +125,7 @@ async def _life(app: FastAPI) -> AsyncIterator[None]:
         log.info("stopped")
 
 
-async def _keep_house(app: FastAPI, settings: Settings) -> None:
+async def _maintenance_loop(app: FastAPI, settings: Settings) -> None:
     """Seal the audit log, delete abandoned uploads; as long as the server lives."""
     seals = settings.seal_seconds > 0
     while True:
@@ -182,7 +182,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
         server_header=False,
         timeout_graceful_shutdown=30,
         timeout_keep_alive=30,
-        http=impatient(settings.body_seconds),  # h11: httptools takes headers of any size
+        http=header_timeout_protocol(settings.body_seconds),  # h11: httptools takes headers of any size
         h11_max_incomplete_event_size=64 << 10,
     )
     for number in (signal.SIGTERM, signal.SIGINT):  # what uvicorn hands on when it is done: then we are, too

@@ -8,22 +8,22 @@ from typing import Any
 
 from starlette.datastructures import UploadFile
 
+from dataset_registry.access import Access
+from dataset_registry.content import stored
+from dataset_registry.content.change import Change, staged_component
+from dataset_registry.content.stage import Captures, Staged, captured, captures_of, stage_file, stage_parts
 from dataset_registry.errors import InputError, RegistryError
 from dataset_registry.model.manifest import ComponentKey
 from dataset_registry.model.names import component_name, pointer_name
 from dataset_registry.model.partitions import partition_key
-from dataset_registry.model.parts import Cut
+from dataset_registry.model.parts import ChunkingRule
 from dataset_registry.model.records import CommitResult, DatasetRecord, Head, NewDataset
 from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.operations import commit as commits
-from dataset_registry.operations import stored
-from dataset_registry.operations.access import Access
-from dataset_registry.operations.change import Change, staged_component
 from dataset_registry.operations.requests import RequestKey
-from dataset_registry.operations.stage import Captures, Staged, captured, captures_of, stage_file, stage_parts
-from dataset_registry.server.uploads import Upload, Uploads
+from dataset_registry.server.uploads import Uploads, UploadSession
 from dataset_registry.store import Spool, Spooled
-from dataset_registry.wire.commits import CommitIn, ComponentIn, ContentIn
+from dataset_registry.wire.commits import CommitRequest, ComponentRequest, ContentRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Sources:
 
 
 def commit(
-    sources: Sources, dataset: DatasetRecord | NewDataset, request: CommitIn, key: RequestKey | None = None
+    sources: Sources, dataset: DatasetRecord | NewDataset, request: CommitRequest, key: RequestKey | None = None
 ) -> CommitResult:
     """Make a version of a request. Uploads that it names are gone afterwards, if it succeeds.
 
@@ -56,7 +56,7 @@ def commit(
         return made  # the same request, sent while the first one was at work: an upload may have ended meanwhile
 
 
-def described(sources: Sources, request: CommitIn) -> Any:
+def described(sources: Sources, request: CommitRequest) -> Any:
     """What a request asks for as JSON that is the same each time it is sent, which the multipart form of its contents is not.
 
     Contents that came with the request are described by their hash, uploads by their id: the bytes under an id are the same
@@ -66,7 +66,7 @@ def described(sources: Sources, request: CommitIn) -> Any:
     return [request.model_dump(mode="json"), parts]
 
 
-def _parts(request: CommitIn) -> set[str]:
+def _parts(request: CommitRequest) -> set[str]:
     contents = (content for c in request.components for content in (*(c.parts or ()), c.content) if content)
     return {content.part for content in contents if content.part is not None}
 
@@ -80,10 +80,10 @@ def _hash(part: UploadFile) -> str:
 
 
 def _commit(
-    sources: Sources, dataset: DatasetRecord | NewDataset, request: CommitIn, key: RequestKey | None
+    sources: Sources, dataset: DatasetRecord | NewDataset, request: CommitRequest, key: RequestKey | None
 ) -> CommitResult:
     access = sources.access
-    used: dict[str, Upload] = {}
+    used: dict[str, UploadSession] = {}
     branch, parent = pointer_name(request.branch), None
     if request.parent_version_id is not None:
         given = branch if "branch" in request.model_fields_set else None
@@ -120,7 +120,7 @@ class _Stored:
     """What is stored already of the contents of a commit, each thing looked up for all of its components at once."""
 
     def __init__(
-        self, access: Access, dataset: DatasetRecord | NewDataset, base: Head | None, request: CommitIn
+        self, access: Access, dataset: DatasetRecord | NewDataset, base: Head | None, request: CommitRequest
     ) -> None:
         self._access, self._dataset, self._base = access, dataset, base
         self._names = sorted({component_name(c.component_name) for c in request.components})
@@ -149,7 +149,7 @@ class _Stored:
         return captured(self._access, spool, spooled, format, known)
 
 
-def _change(request: CommitIn) -> Change:
+def _change(request: CommitRequest) -> Change:
     removed: dict[str, set[int] | None] = {}
     for gone in request.removed:
         name = component_name(gone.component_name)
@@ -170,8 +170,8 @@ def _change(request: CommitIn) -> Change:
 def _stage(
     sources: Sources,
     spool: Spool,
-    component: ComponentIn,
-    used: dict[str, Upload],
+    component: ComponentRequest,
+    used: dict[str, UploadSession],
     known: _Stored,
 ) -> Staged:
     if (component.content is None) == (component.parts is None):
@@ -181,7 +181,7 @@ def _stage(
         )
     if component.parts is not None:
         parts = [_spooled(sources, spool, part, used, known)[0] for part in component.parts]
-        cut = Cut(tuple(component.cut.columns), component.cut.rows) if component.cut else None
+        cut = ChunkingRule(tuple(component.cut.columns), component.cut.rows) if component.cut else None
         return stage_parts(
             sources.access, spool, parts, component.user_types, component.key, cut, library=component.library
         )
@@ -199,12 +199,12 @@ def _stage(
     )
 
 
-def _read(component: ComponentIn) -> dict[str, Any] | None:
+def _read(component: ComponentRequest) -> dict[str, Any] | None:
     return component.read if component.encoding is None else {**(component.read or {}), "encoding": component.encoding}
 
 
 def _spooled(
-    sources: Sources, spool: Spool, content: ContentIn, used: dict[str, Upload], known: _Stored
+    sources: Sources, spool: Spool, content: ContentRequest, used: dict[str, UploadSession], known: _Stored
 ) -> tuple[Spooled, str | None]:
     """The content, and what its sender called its file. Raises `InputError`, `NotFound`."""
     name = None

@@ -11,8 +11,8 @@ from typing import TypeVar
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dataset_registry.access import Access, is_administrator
 from dataset_registry.errors import BodyTimeout, InputError, PayloadTooLarge, RegistryError, TooManyRequests
-from dataset_registry.operations.access import Access, is_administrator
 from dataset_registry.server import problems
 from dataset_registry.server.settings import Settings
 
@@ -23,7 +23,7 @@ _COMMIT = re.compile(r"/v1/(commits|datasets/\d+/versions)")
 _PLAN = re.compile(r"/v1/(expire/plan|(expire|collect|sweep)/apply)")
 
 
-class Limited:
+class LimitMiddleware:
     """Middleware that refuses a body that is too large or too slow, and gives up a receiver that does not take its answer."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 from fastapi import Query
 
 from dataset_registry.errors import InputError
-from dataset_registry.wire.shapes import Page
+from dataset_registry.wire.base import Page
 
 _Record = TypeVar("_Record")
 _Item = TypeVar("_Item")

@@ -11,9 +11,9 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from dataset_registry import errors
-from dataset_registry.server.observing import log, redact
+from dataset_registry.server.telemetry import log, redact
 from dataset_registry.store.spool import storage_error
-from dataset_registry.wire.shapes import Problem
+from dataset_registry.wire.base import Problem
 
 STATUS: Mapping[type[errors.RegistryError], int] = {
     errors.RegistryError: 500,

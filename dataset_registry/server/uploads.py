@@ -31,7 +31,7 @@ _NEWBORN = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Upload:
+class UploadSession:
     """An upload: whose it is, and what was said of it. With a `key`, its content goes straight into the store, under that."""
 
     id: str
@@ -66,9 +66,11 @@ class Uploads:
         self._counted: dict[str, tuple[str, int]] = self._under_way()
         self._forms: dict[str, tuple[str, int]] = {}
 
-    def begin(self, user: str, file_size: int | None, content_hash: str | None, key: str | None = None) -> Upload:
+    def begin(
+        self, user: str, file_size: int | None, content_hash: str | None, key: str | None = None
+    ) -> UploadSession:
         """Begin an upload of a user. Raises `PayloadTooLarge`, `StorageError`."""
-        upload = Upload(secrets.token_hex(16), user, file_size, content_hash, key)
+        upload = UploadSession(secrets.token_hex(16), user, file_size, content_hash, key)
         with self._lock:
             self.check_quota(user, file_size or 0)
             self._counted[upload.id] = (user, file_size or 0)
@@ -113,7 +115,7 @@ class Uploads:
         finally:
             del self._forms[form]
 
-    def _grow(self, upload: Upload, there: int) -> None:
+    def _grow(self, upload: UploadSession, there: int) -> None:
         """Count what came of an upload that announced no size. Raises `PayloadTooLarge`."""
         with self._lock:
             counted = self._counted.get(upload.id, (upload.user, 0))[1]
@@ -121,24 +123,24 @@ class Uploads:
                 self.check_quota(upload.user, there - counted)
                 self._counted[upload.id] = (upload.user, there)
 
-    def get(self, user: str, upload_id: str) -> Upload:
+    def get(self, user: str, upload_id: str) -> UploadSession:
         """A user's upload. Raises `NotFound`, also for those of others."""
         found = None
         if upload_id.isalnum() and upload_id.isascii():
             with suppress(OSError, ValueError):
-                found = Upload(**json.loads(self._facts(upload_id).read_text()))
+                found = UploadSession(**json.loads(self._facts(upload_id).read_text()))
         if found is None or found.user != user or not self._data(upload_id).exists():
             raise _gone(upload_id)
         return found
 
-    def offset(self, upload: Upload) -> int:
+    def offset(self, upload: UploadSession) -> int:
         """How many bytes are there. Raises `NotFound` for an upload that was committed or deleted meanwhile."""
         try:
             return self._data(upload.id).stat().st_size
         except FileNotFoundError:
             raise _gone(upload.id) from None
 
-    def expires_at(self, upload: Upload) -> datetime:
+    def expires_at(self, upload: UploadSession) -> datetime:
         """When it goes, if nobody goes on with it."""
         try:
             modified = self._data(upload.id).stat().st_mtime
@@ -146,7 +148,7 @@ class Uploads:
             raise _gone(upload.id) from None
         return datetime.fromtimestamp(modified, UTC) + timedelta(seconds=self._seconds)
 
-    async def append(self, upload: Upload, offset: int, body: AsyncIterator[bytes]) -> int:
+    async def append(self, upload: UploadSession, offset: int, body: AsyncIterator[bytes]) -> int:
         """Append a body at `offset`, which must be where the upload stands; where it stands now.
 
         What came before a connection broke stays. Raises `ConflictError`, `PayloadTooLarge`, `StorageError`.
@@ -179,7 +181,7 @@ class Uploads:
                     await run_in_threadpool(_write, file, pending)
             return self.offset(upload)
 
-    def _opened(self, upload: Upload) -> FileIO:
+    def _opened(self, upload: UploadSession) -> FileIO:
         """The file of an upload, to append to. Raises `NotFound`, `ConflictError` for one that a commit has taken."""
         try:
             return self._data(upload.id).open("ab", buffering=0)
@@ -188,7 +190,7 @@ class Uploads:
         except PermissionError:
             raise ConflictError("The upload is complete, and a commit has taken it: nothing can be added.") from None
 
-    def path(self, upload: Upload) -> Path:
+    def path(self, upload: UploadSession) -> Path:
         """The whole content. Raises `InputError` while some of it is missing."""
         there = self.offset(upload)
         if upload.file_size is not None and there != upload.file_size:
@@ -202,7 +204,7 @@ class Uploads:
             data.chmod(modes.read_only(modes.shared_bits(self._folder.parent)))
         return data
 
-    def end(self, upload: Upload) -> None:
+    def end(self, upload: UploadSession) -> None:
         """Forget an upload: it was committed, or is not wanted."""
         self._counted.pop(upload.id, None)
         self._data(upload.id).unlink(missing_ok=True)
@@ -227,12 +229,12 @@ class Uploads:
         found: dict[str, tuple[str, int]] = {}
         for facts in self._folder.glob("*.json"):
             with suppress(OSError, ValueError):
-                upload = Upload(**json.loads(facts.read_text()))
+                upload = UploadSession(**json.loads(facts.read_text()))
                 found[upload.id] = (upload.user, max(upload.file_size or 0, self.offset(upload)))
         return found
 
     @contextmanager
-    def _exclusively(self, upload: Upload) -> Iterator[None]:
+    def _exclusively(self, upload: UploadSession) -> Iterator[None]:
         if upload.id in self._writing:
             raise ConflictError("Another request is writing to this upload. Ask where it stands, then go on.")
         self._writing.add(upload.id)

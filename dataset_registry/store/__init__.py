@@ -5,33 +5,33 @@ from urllib.parse import unquote
 
 from dataset_registry.errors import InputError
 from dataset_registry.model.addresses import redacted
-from dataset_registry.store.chunks import chunks
+from dataset_registry.store.cache import Cache, cache_folder
+from dataset_registry.store.chunks import fastcdc_chunks
 from dataset_registry.store.compression import Compression, compress, parse_compression
 from dataset_registry.store.folder import FolderStore
-from dataset_registry.store.local import LocalCopies, cache_folder
 from dataset_registry.store.memory import MemoryStore
 from dataset_registry.store.objects import SCHEMES, ObjectStore
 from dataset_registry.store.protocol import Store, StoredObject, new_key
 from dataset_registry.store.ranges import Ranges
-from dataset_registry.store.seen import SeenFiles
-from dataset_registry.store.spool import Elsewhere, Spool, Spooled
+from dataset_registry.store.spool import RemoteBytes, Spool, Spooled
+from dataset_registry.store.stat_cache import StatCache
 
 __all__ = [
+    "Cache",
     "Compression",
-    "Elsewhere",
     "FolderStore",
-    "LocalCopies",
     "MemoryStore",
     "ObjectStore",
     "Ranges",
-    "SeenFiles",
+    "RemoteBytes",
     "Spool",
     "Spooled",
+    "StatCache",
     "Store",
     "StoredObject",
     "cache_folder",
-    "chunks",
     "compress",
+    "fastcdc_chunks",
     "new_key",
     "open_store",
     "parse_compression",

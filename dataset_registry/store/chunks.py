@@ -6,7 +6,7 @@ from typing import Any, BinaryIO, cast
 _LARGE = 64 << 20
 
 
-def chunks(stream: BinaryIO, size: int) -> Iterator[memoryview]:
+def fastcdc_chunks(stream: BinaryIO, size: int) -> Iterator[memoryview]:
     """The bytes of a stream in chunks that their content makes, of 80 KB or (from 64 MB on) 320 KB on average; each is valid
     until the next is asked for."""
     from pyfastcdc import FastCDC

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 from dataset_registry.errors import CorruptionError, InputError, RetryLater, StorageError
 from dataset_registry.model.addresses import has_secrets, has_user, hide, is_harmless, redacted
 from dataset_registry.model.extras import require
-from dataset_registry.store.local import CACHE_BYTES, cache_folder
+from dataset_registry.store.cache import CACHE_BYTES, cache_folder
 from dataset_registry.store.protocol import IDENTITY, KEY, Store, StoredObject, checked_key, cut_short, missing
 from dataset_registry.store.signing import Credentials, signed_url
 from dataset_registry.store.spool import tidy
@@ -176,8 +176,8 @@ class ObjectStore:
         checked_key(key)
 
     def open(self, key: str) -> BinaryIO:
-        size, pieces = self.stream(key)
-        return BufferedReader(_Reader(self, key, size, pieces), _READ)
+        size, chunks = self.stream(key)
+        return BufferedReader(_Reader(self, key, size, chunks), _READ)
 
     def read(self, key: str, offset: int, length: int) -> bytes:
         import obstore
@@ -281,9 +281,9 @@ class ObjectStore:
         with self._errors(key):
             options = {"range": {"offset": start}} if start else None
             found = obstore.get(self._client, self._path(key), options=cast(Any, options))
-            return int(found.meta["size"]), self._pieces(key, found)
+            return int(found.meta["size"]), self._chunks(key, found)
 
-    def _pieces(self, key: str, found: "GetResult") -> Iterator[bytes]:
+    def _chunks(self, key: str, found: "GetResult") -> Iterator[bytes]:
         with self._errors(key):
             yield from found.stream(min_chunk_size=_READ)
 
@@ -339,10 +339,10 @@ def _again(request: Callable[[], object]) -> None:
 class _Reader(RawIOBase):
     """An object as a file: one request streams from where it stands, another one starts when it is moved."""
 
-    def __init__(self, store: ObjectStore, key: str, size: int, pieces: Iterator[bytes]) -> None:
+    def __init__(self, store: ObjectStore, key: str, size: int, chunks: Iterator[bytes]) -> None:
         self._store, self._key, self._size = store, key, size
         self._at = 0
-        self._pieces: Iterator[bytes] | None = pieces
+        self._chunks: Iterator[bytes] | None = chunks
         self._piece = memoryview(b"")
 
     def readable(self) -> bool:
@@ -357,16 +357,16 @@ class _Reader(RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         target = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
         if target != self._at:
-            self._at, self._pieces, self._piece = max(0, target), None, memoryview(b"")
+            self._at, self._chunks, self._piece = max(0, target), None, memoryview(b"")
         return self._at
 
     def readinto(self, buffer: Any) -> int:
         if self._at >= self._size:
             return 0
         if not self._piece:
-            if self._pieces is None:
-                _, self._pieces = self._store.stream(self._key, self._at)
-            piece = next(self._pieces, None)
+            if self._chunks is None:
+                _, self._chunks = self._store.stream(self._key, self._at)
+            piece = next(self._chunks, None)
             if piece is None:
                 raise RetryLater(
                     f"{self._store.location} ended the object {self._key} after {self._at} of {self._size} bytes. Try again.",

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from dataset_registry import modes
 from dataset_registry.errors import StorageError
-from dataset_registry.store.private import PrivateFolder, abandoned
+from dataset_registry.store.process_dirs import ProcessDir, abandoned
 
 SPOOL = "spool"
 """The folder of spools in a store's scratch."""
@@ -34,7 +34,7 @@ _HELD = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Elsewhere:
+class RemoteBytes:
     """Bytes that a store has already: all of them as a file, or the last ones, fetched when somebody needs them."""
 
     fetch: Callable[[], Path]
@@ -50,13 +50,13 @@ class Spooled:
 
     content_hash: str
     size: int
-    place: Path | bytes | Elsewhere
+    place: Path | bytes | RemoteBytes
     borrowed: bool = False
 
     @property
     def source(self) -> Path | bytes:
         """The bytes, or a file with them: fetched now, when they are stored elsewhere."""
-        return self.place.fetch() if isinstance(self.place, Elsewhere) else self.place
+        return self.place.fetch() if isinstance(self.place, RemoteBytes) else self.place
 
 
 class Spool:
@@ -64,7 +64,7 @@ class Spool:
 
     def __init__(self, scratch: Path) -> None:
         self._parent = scratch / SPOOL
-        self._folder: PrivateFolder | None = None
+        self._folder: ProcessDir | None = None
         self._count = 0
         self._held = 0
         self._lock = threading.Lock()
@@ -157,7 +157,7 @@ class Spool:
     def _fresh(self) -> Path:
         with self._lock:
             if self._folder is None:
-                self._folder = PrivateFolder(self._parent, _PREFIX)
+                self._folder = ProcessDir(self._parent, _PREFIX)
             self._count += 1
             return self._folder.path / str(self._count)
 

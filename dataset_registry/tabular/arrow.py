@@ -177,7 +177,7 @@ def plain_batches(
     `categories` gathers the values of dictionaries, in their order, which plain types have no place for.
     """
     try:
-        for batch in (piece for whole in reader for piece in _pieces(whole)):
+        for batch in (piece for whole in reader for piece in _chunks(whole)):
             batch.validate(full=True)
             if categories is not None:
                 categories.gather(batch)
@@ -244,7 +244,7 @@ def _refuse_equal_keys(values: pa.Array, name: str) -> None:
         raise UnsupportedType(f"Column {name!r}: a map has a key twice. Store it as a list of structs.")
 
 
-def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+def _chunks(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """A batch in pieces: polars hands over whole columns, and plain texts hold 2 GB each."""
     for start in range(0, max(batch.num_rows, 1), _PIECE_ROWS):
         yield batch.slice(start, _PIECE_ROWS)

@@ -22,10 +22,10 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from dataset_registry.errors import CorruptionError, InputError, UnreadableFile, UnsupportedType
-from dataset_registry.model.parts import Cut
-from dataset_registry.model.pieces import PartFacts
+from dataset_registry.model.chunks import PartFacts
+from dataset_registry.model.parts import ChunkingRule
 from dataset_registry.model.schema import ColumnStatistics, ComponentSchema, TableSchema
-from dataset_registry.tabular import cutting, writer
+from dataset_registry.tabular import chunking, writer
 from dataset_registry.tabular.arrow import columns_of, counted, plain_batches, plain_schema, scalar
 
 _In = TypeVar("_In")
@@ -50,7 +50,7 @@ def write_parts(
     keep: Callable[[memoryview, PartFacts], _Kept],
     *,
     key: Sequence[str] = (),
-    previous: Cut | None = None,
+    previous: ChunkingRule | None = None,
 ) -> tuple[list[tuple[_Kept, PartFacts]], TableSchema]:
     """Write a stream as parts cut by content: what `keep` made of the bytes of each, in order, and the table's schema.
 
@@ -70,8 +70,8 @@ def write_parts(
     cut, tables = _cut(tables, schema, tuple(key), previous)
     write = partial(_write_part, schema, keep)
     with ThreadPoolExecutor(_WRITERS, "dataset-registry-parts") as pool:
-        hit = _ahead(pool, lambda table: (table, cutting.hits(table, cut)), tables)
-        written = list(_ahead(pool, write, cutting.borders(hit, cut))) or [write(schema.empty_table())]
+        hit = _ahead(pool, lambda table: (table, chunking.cut_points(table, cut)), tables)
+        written = list(_ahead(pool, write, chunking.split(hit, cut))) or [write(schema.empty_table())]
     rows = sum(part.rows for _, part, _ in written)
     statistics = _Known.of([known for _, _, known in written]).statistics()
     types = writer.kept(writer_schema, schema, categories)
@@ -108,21 +108,21 @@ def _is_writable(column: pa.Table, field: pa.Field) -> bool:
 
 
 def _cut(
-    tables: Iterator[pa.Table], schema: pa.Schema, key: Sequence[str], previous: Cut | None
-) -> tuple[Cut, Iterator[pa.Table]]:
+    tables: Iterator[pa.Table], schema: pa.Schema, key: Sequence[str], previous: ChunkingRule | None
+) -> tuple[ChunkingRule, Iterator[pa.Table]]:
     """How to cut a table, and its rows: those that had to be looked at for that, and the others."""
-    kept = cutting.kept(previous, schema.names) if previous else None
-    if kept is not None and kept.parts <= cutting.MANY:
+    kept = chunking.kept(previous, schema.names) if previous else None
+    if kept is not None and kept.parts <= chunking.MANY:
         return kept, tables
     seen = [schema.empty_table()]
     is_whole = True
     for table in tables:
         seen.append(table)
-        if cutting.enough(pa.concat_tables(seen)):
+        if chunking.enough(pa.concat_tables(seen)):
             is_whole = False
             break
     columns = kept.columns if kept else key or schema.names
-    fresh = cutting.rule(pa.concat_tables(seen), is_whole=is_whole, columns=columns)
+    fresh = chunking.rule(pa.concat_tables(seen), is_whole=is_whole, columns=columns)
     return kept if kept and fresh.rows <= 2 * kept.rows else fresh, chain(_drained(seen), tables)
 
 
@@ -166,10 +166,10 @@ def _facts(footer: pq.FileMetaData, size: int) -> tuple[PartFacts, "_Known"]:
     """The facts of a Parquet file of `size` bytes with this footer, and what is known of its columns."""
     known = _Known()
     known.add(footer)
-    return PartFacts(footer.num_rows, known.statistics(), tuple(_pieces(footer, size))), known
+    return PartFacts(footer.num_rows, known.statistics(), tuple(_chunks(footer, size))), known
 
 
-def _pieces(footer: pq.FileMetaData, size: int) -> Iterator[int]:
+def _chunks(footer: pq.FileMetaData, size: int) -> Iterator[int]:
     """The lengths of a file's pieces: column chunks, small ones together, then what is behind them."""
     start = 0
     for group in range(footer.num_row_groups):

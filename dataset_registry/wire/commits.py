@@ -7,11 +7,11 @@ from uuid import UUID
 from pydantic import Field
 
 from dataset_registry.model.records import CommitResult, InputVersion, Production, Provenance
-from dataset_registry.wire.datasets import CapturedShape, ComponentShape, DatasetShape, VersionShape
-from dataset_registry.wire.shapes import MOST_IDS, Hash, Name, Request, Shape, Text, Word
+from dataset_registry.wire.base import MOST_IDS, Hash, Name, RequestModel, ResponseModel, Text, Word
+from dataset_registry.wire.datasets import CapturedResponse, ComponentResponse, DatasetResponse, VersionResponse
 
 
-class ContentIn(Request):
+class ContentRequest(RequestModel):
     """Where content comes from: an upload, a part of this request, or (by its hash alone) a file that the client may read.
     With a `content_hash`, it must have that."""
 
@@ -24,14 +24,14 @@ MOST_COMPONENTS = 100_000
 """Components that one commit may set."""
 
 
-class CutIn(Request):
+class CutRequest(RequestModel):
     """How the parts of a table were cut: the columns that were looked at, and how many rows apart."""
 
     columns: list[Text] = Field(min_length=1, max_length=20_000)
     rows: int = Field(ge=1, le=1 << 20)
 
 
-class ComponentIn(Request):
+class ComponentRequest(RequestModel):
     """A component to set. A table comes as several Parquet `parts` with the same columns, any other content as one; `key`
     are the columns that tell its rows apart. `read` are the read options of a file: `types`, `delimiter`, `header`, `skip_rows`,
     `comment`, `quote`, `encoding`, `decimal`, `null_values`, `date_format`, `sheet`, `format`; left out, those of the version
@@ -40,12 +40,12 @@ class ComponentIn(Request):
     component_name: Name
     component_index: int = Field(default=0, ge=0, le=MOST_IDS)
     component_type: Literal["data", "metadata", "schema", "overlay"] = "data"
-    content: ContentIn | None = None
-    parts: list[ContentIn] | None = Field(default=None, min_length=1, max_length=100_000)
+    content: ContentRequest | None = None
+    parts: list[ContentRequest] | None = Field(default=None, min_length=1, max_length=100_000)
     user_types: Annotated[str, Field(max_length=32 << 20, pattern=r"^[^\x00]*$")] | None = None
     library: Word | None = None
     key: list[Text] = Field(default_factory=list, max_length=20_000)
-    cut: CutIn | None = None
+    cut: CutRequest | None = None
     format: Word | None = None
     read: dict[str, Any] | None = None
     encoding: Word | None = None
@@ -53,7 +53,7 @@ class ComponentIn(Request):
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
-class InputShape(Request):
+class InputVersionRequest(RequestModel):
     """A version that was read to produce another: the ref asked for, and what it named."""
 
     dataset: Name
@@ -66,17 +66,17 @@ class InputShape(Request):
     version_uuid: UUID | None = None
 
 
-class ProvenanceShape(Request):
+class ProvenanceBody(RequestModel):
     run_id: Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*$")] | None = None
     step: Text | None = None
     asset_key: Text | None = None
     partition: Text | None = None
     code_version: Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*$")] | None = None
-    inputs: list[InputShape] = Field(default_factory=list, max_length=100_000)
+    inputs: list[InputVersionRequest] = Field(default_factory=list, max_length=100_000)
     metadata: dict[str, Any] = Field(default_factory=dict)
 
     @classmethod
-    def of(cls, found: Provenance) -> "ProvenanceShape":
+    def of(cls, found: Provenance) -> "ProvenanceBody":
         return cls(
             run_id=found.run_id,
             step=found.step,
@@ -84,7 +84,7 @@ class ProvenanceShape(Request):
             partition=found.partition,
             code_version=found.code_version,
             inputs=[
-                InputShape(
+                InputVersionRequest(
                     dataset=i.dataset,
                     version=i.version,
                     digest=i.digest,
@@ -116,17 +116,17 @@ class ProvenanceShape(Request):
         )
 
 
-class ProductionShape(Shape):
+class ProductionResponse(ResponseModel):
     id: int
     version_number: int
     branch: str | None
     unchanged: bool
     created_at: datetime
     created_by: str | None
-    provenance: ProvenanceShape
+    provenance: ProvenanceBody
 
     @classmethod
-    def of(cls, found: Production) -> "ProductionShape":
+    def of(cls, found: Production) -> "ProductionResponse":
         return cls(
             id=found.id,
             version_number=found.version,
@@ -134,7 +134,7 @@ class ProductionShape(Shape):
             unchanged=found.unchanged,
             created_at=found.created_at,
             created_by=found.created_by,
-            provenance=ProvenanceShape.of(found.provenance),
+            provenance=ProvenanceBody.of(found.provenance),
         )
 
     def production(self) -> Production:
@@ -149,14 +149,14 @@ class ProductionShape(Shape):
         )
 
 
-class RemovalIn(Request):
+class RemovalRequest(RequestModel):
     """A component to remove: all of its indexes, or one."""
 
     component_name: Name
     component_index: int | None = Field(default=None, ge=0, le=MOST_IDS)
 
 
-class CommitIn(Request):
+class CommitRequest(RequestModel):
     """What a commit does to the components of the version before it; what it does not name carries over.
 
     `replaced` names lose the indexes that are not set, `partitions` and (with `everything`) the whole version what is not
@@ -169,10 +169,10 @@ class CommitIn(Request):
 
     branch: Name = "main"
     message: Text | None = None
-    components: list[ComponentIn] = Field(default_factory=list, max_length=MOST_COMPONENTS)
+    components: list[ComponentRequest] = Field(default_factory=list, max_length=MOST_COMPONENTS)
     replaced: list[Name] = Field(default_factory=list, max_length=100_000)
-    removed: list[RemovalIn] = Field(default_factory=list, max_length=100_000)
-    cleared: list[RemovalIn] = Field(default_factory=list, max_length=100_000)
+    removed: list[RemovalRequest] = Field(default_factory=list, max_length=100_000)
+    cleared: list[RemovalRequest] = Field(default_factory=list, max_length=100_000)
     partitions: list[Name] = Field(default_factory=list, max_length=100_000)
     everything: bool = False
     base_version_id: int | None = Field(default=None, ge=1, le=MOST_IDS)
@@ -180,44 +180,44 @@ class CommitIn(Request):
     fallback: Name | None = None
     parent_version_id: int | None = Field(default=None, ge=1, le=MOST_IDS)
     parents: list[Name] = Field(default_factory=list, max_length=100)
-    provenance: ProvenanceShape | None = None
+    provenance: ProvenanceBody | None = None
 
 
-class NamedCommitIn(CommitIn):
+class NamedCommitRequest(CommitRequest):
     """A commit to a dataset by its name, which it makes when there is none."""
 
     dataset_name: Name
     description: Text | None = None
 
 
-class HeadShape(Shape):
+class HeadResponse(ResponseModel):
     """Where a commit would start from now: the dataset (null: the commit makes it), and the version (null: from nothing)."""
 
-    dataset: DatasetShape | None
+    dataset: DatasetResponse | None
     version_id: int | None
     version_number: int | None
     digest: str | None
 
 
-class CommitShape(Shape):
+class CommitResponse(ResponseModel):
     """What a commit did. `unchanged`: the content equals the head of the branch, and there is no new version."""
 
-    version: VersionShape
+    version: VersionResponse
     unchanged: bool
     new_bytes: int
     total_bytes: int
-    written: list[ComponentShape]
-    captured: list[CapturedShape]
+    written: list[ComponentResponse]
+    captured: list[CapturedResponse]
 
     @classmethod
-    def of(cls, result: CommitResult) -> "CommitShape":
+    def of(cls, result: CommitResult) -> "CommitResponse":
         return cls(
-            version=VersionShape.of(result.version),
+            version=VersionResponse.of(result.version),
             unchanged=result.unchanged,
             new_bytes=result.new_bytes,
             total_bytes=result.total_bytes,
-            written=[ComponentShape.of(component) for component in result.written],
-            captured=[CapturedShape.of(*key, schema) for key, schema in result.schemas.items()],
+            written=[ComponentResponse.of(component) for component in result.written],
+            captured=[CapturedResponse.of(*key, schema) for key, schema in result.schemas.items()],
         )
 
     def result(self) -> CommitResult:

@@ -12,10 +12,10 @@ from dataset_registry.model.parts import PartsDiff
 from dataset_registry.model.records import ComponentRecord, DatasetRecord, PointerRecord, RegistryBranch, VersionRecord
 from dataset_registry.model.schema import ChangeKind, ColumnChange, ComponentSchema, SchemaDiff
 from dataset_registry.operations.diff import ComponentDiff, Diff
-from dataset_registry.wire.shapes import Name, Request, Shape, Text
+from dataset_registry.wire.base import Name, RequestModel, ResponseModel, Text
 
 
-class DatasetShape(Shape):
+class DatasetResponse(ResponseModel):
     id: int
     name: str
     description: str | None
@@ -23,7 +23,7 @@ class DatasetShape(Shape):
     created_by: str | None
 
     @classmethod
-    def of(cls, record: DatasetRecord) -> "DatasetShape":
+    def of(cls, record: DatasetRecord) -> "DatasetResponse":
         return cls(
             id=record.id,
             name=record.name,
@@ -36,7 +36,7 @@ class DatasetShape(Shape):
         return DatasetRecord(self.id, self.name, self.description, self.created_at, self.created_by)
 
 
-class VersionShape(Shape):
+class VersionResponse(ResponseModel):
     """A version. `parents` are version numbers, the first parent leading; `digest` is the Merkle root of its components."""
 
     id: int
@@ -55,7 +55,7 @@ class VersionShape(Shape):
     overlay_file_id: int | None
 
     @classmethod
-    def of(cls, record: VersionRecord) -> "VersionShape":
+    def of(cls, record: VersionRecord) -> "VersionResponse":
         return cls(
             id=record.id,
             uuid=record.uuid,
@@ -92,23 +92,23 @@ class VersionShape(Shape):
         )
 
 
-class NestedVersionShape(VersionShape):
+class NestedVersionResponse(VersionResponse):
     """A version with the versions made from it (by their first parent), oldest first."""
 
-    children: list["NestedVersionShape"] = Field(default_factory=list)
+    children: list["NestedVersionResponse"] = Field(default_factory=list)
 
     @classmethod
-    def forest(cls, found: Sequence[VersionShape]) -> list["NestedVersionShape"]:
+    def forest(cls, found: Sequence[VersionResponse]) -> list["NestedVersionResponse"]:
         """The roots of these versions, each with its children inside."""
         nested = {version.id: cls(**version.model_dump()) for version in sorted(found, key=lambda v: v.version_number)}
-        roots: list[NestedVersionShape] = []
+        roots: list[NestedVersionResponse] = []
         for version in nested.values():
             parent = nested.get(version.parent_version_id) if version.parent_version_id is not None else None
             (parent.children if parent is not None else roots).append(version)
         return roots
 
 
-class ComponentShape(Shape):
+class ComponentResponse(ResponseModel):
     component_name: str
     component_index: int
     component_type: str
@@ -119,7 +119,7 @@ class ComponentShape(Shape):
     metadata: dict[str, Any]
 
     @classmethod
-    def of(cls, record: ComponentRecord) -> "ComponentShape":
+    def of(cls, record: ComponentRecord) -> "ComponentResponse":
         return cls(
             component_name=record.name,
             component_index=record.index,
@@ -144,7 +144,7 @@ class ComponentShape(Shape):
         )
 
 
-class PointerShape(Shape):
+class PointerResponse(ResponseModel):
     """A branch, or a tag. `base_version_number` is where a registry-wide branch started in this dataset."""
 
     pointer_name: str
@@ -156,7 +156,7 @@ class PointerShape(Shape):
     base_version_number: int | None = None
 
     @classmethod
-    def of(cls, record: PointerRecord) -> "PointerShape":
+    def of(cls, record: PointerRecord) -> "PointerResponse":
         return cls(
             pointer_name=record.name,
             is_tag=record.is_tag,
@@ -179,20 +179,20 @@ class PointerShape(Shape):
         )
 
 
-class RegistryBranchShape(Shape):
+class RegistryBranchResponse(ResponseModel):
     name: str
     source: str
     created_at: datetime
 
     @classmethod
-    def of(cls, record: RegistryBranch) -> "RegistryBranchShape":
+    def of(cls, record: RegistryBranch) -> "RegistryBranchResponse":
         return cls(name=record.name, source=record.source, created_at=record.created_at)
 
     def record(self) -> RegistryBranch:
         return RegistryBranch(self.name, self.source, self.created_at)
 
 
-class CapturedShape(Shape):
+class CapturedResponse(ResponseModel):
     """The schema of a component: `schema_json` are its tables' columns, `statistics_json` facts of its rows, table by table."""
 
     component_name: str
@@ -201,7 +201,7 @@ class CapturedShape(Shape):
     statistics_json: list[dict[str, Any]]
 
     @classmethod
-    def of(cls, name: str, index: int, captured: ComponentSchema) -> "CapturedShape":
+    def of(cls, name: str, index: int, captured: ComponentSchema) -> "CapturedResponse":
         return cls(
             component_name=name,
             component_index=index,
@@ -214,12 +214,12 @@ class CapturedShape(Shape):
         return self.component_name, self.component_index, schema
 
 
-class SchemaShape(Shape):
+class SchemaResponse(ResponseModel):
     dataset_version_id: int
-    components: list[CapturedShape]
+    components: list[CapturedResponse]
 
 
-class VersionFileShape(Shape):
+class VersionFileResponse(ResponseModel):
     """A file of a version: a row of `dataset_version_files`. `id` is the file's."""
 
     id: int
@@ -231,7 +231,7 @@ class VersionFileShape(Shape):
     reference_count: int
 
     @classmethod
-    def of(cls, record: ComponentRecord, reference_count: int) -> "VersionFileShape":
+    def of(cls, record: ComponentRecord, reference_count: int) -> "VersionFileResponse":
         return cls(
             id=record.file_id,
             component_type=record.type,
@@ -243,36 +243,36 @@ class VersionFileShape(Shape):
         )
 
 
-class WholeVersionShape(VersionShape):
+class WholeVersionResponse(VersionResponse):
     """A version with a page of its files, and what was captured of them: `schema_json` has the columns, component by component.
     `next_cursor` leads to more files."""
 
-    files: list[VersionFileShape]
+    files: list[VersionFileResponse]
     next_cursor: str | None
     captured: list[dict[str, Any]] = Field(alias="schema_json")  # pydantic has a method of that name
 
 
-class KeyShape(Shape):
+class KeyResponse(ResponseModel):
     component_name: str
     component_index: int
 
 
-class ColumnChangeShape(Shape):
+class ColumnChangeResponse(ResponseModel):
     kind: ChangeKind
     column: str
     before: str | None
     after: str | None
 
 
-class SchemaDiffShape(Shape):
+class SchemaDiffResponse(ResponseModel):
     """What changed in a table. `backward`: a reader of the new columns can read the old data; `forward`: the reverse."""
 
-    changes: list[ColumnChangeShape]
+    changes: list[ColumnChangeResponse]
     backward: bool
     forward: bool
 
 
-class PartsDiffShape(Shape):
+class PartsDiffResponse(ResponseModel):
     """What two versions of a table have in common, in parts and in rows."""
 
     shared: int
@@ -283,30 +283,30 @@ class PartsDiffShape(Shape):
     added_rows: int
 
 
-class ComparisonShape(Shape):
-    before: VersionShape
-    after: VersionShape
-    added: list[KeyShape]
-    removed: list[KeyShape]
-    changed: list[KeyShape]
-    schema_changes: dict[str, SchemaDiffShape]
-    parts: dict[str, PartsDiffShape]
+class ComparisonResponse(ResponseModel):
+    before: VersionResponse
+    after: VersionResponse
+    added: list[KeyResponse]
+    removed: list[KeyResponse]
+    changed: list[KeyResponse]
+    schema_changes: dict[str, SchemaDiffResponse]
+    parts: dict[str, PartsDiffResponse]
 
     @classmethod
-    def of(cls, diff: Diff) -> "ComparisonShape":
-        def keys(found: Sequence[tuple[str, int]]) -> list[KeyShape]:
-            return [KeyShape(component_name=name, component_index=index) for name, index in found]
+    def of(cls, diff: Diff) -> "ComparisonResponse":
+        def keys(found: Sequence[tuple[str, int]]) -> list[KeyResponse]:
+            return [KeyResponse(component_name=name, component_index=index) for name, index in found]
 
         return cls(
-            before=VersionShape.of(diff.before),
-            after=VersionShape.of(diff.after),
+            before=VersionResponse.of(diff.before),
+            after=VersionResponse.of(diff.after),
             added=keys(diff.components.added),
             removed=keys(diff.components.removed),
             changed=keys(diff.components.changed),
             schema_changes={
-                label: SchemaDiffShape(
+                label: SchemaDiffResponse(
                     changes=[
-                        ColumnChangeShape(kind=c.kind, column=c.column, before=c.before, after=c.after)
+                        ColumnChangeResponse(kind=c.kind, column=c.column, before=c.before, after=c.after)
                         for c in found.changes
                     ],
                     backward=found.backward,
@@ -314,11 +314,11 @@ class ComparisonShape(Shape):
                 )
                 for label, found in diff.schema.items()
             },
-            parts={label: PartsDiffShape(**asdict(found)) for label, found in diff.parts.items()},
+            parts={label: PartsDiffResponse(**asdict(found)) for label, found in diff.parts.items()},
         )
 
     def diff(self) -> Diff:
-        def keys(found: Sequence[KeyShape]) -> tuple[tuple[str, int], ...]:
+        def keys(found: Sequence[KeyResponse]) -> tuple[tuple[str, int], ...]:
             return tuple((key.component_name, key.component_index) for key in found)
 
         return Diff(
@@ -337,37 +337,37 @@ class ComparisonShape(Shape):
         )
 
 
-class DatasetIn(Request):
+class DatasetRequest(RequestModel):
     name: Name
     description: Text | None = None
 
 
-class DatasetPatch(Request):
+class UpdateDatasetRequest(RequestModel):
     name: Name | None = None
     description: Text | None = None
 
 
-class PointerIn(Request):
+class PointerRequest(RequestModel):
     pointer_name: Name
     ref: Name = "main"
 
 
-class MoveIn(Request):
+class MoveRequest(RequestModel):
     """Where a branch goes; with `expect`, only if it is there now (as `If-Match`, by ref instead of by ETag)."""
 
     ref: Name
     expect: Name | None = None
 
 
-class RegistryBranchIn(Request):
+class RegistryBranchRequest(RequestModel):
     name: Name
     source: Name = "main"
 
 
-class ReadIn(Request):
+class ReadRequest(RequestModel):
     run_id: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
 
 
-class ConsumerShape(Shape):
+class ConsumerResponse(ResponseModel):
     dataset_name: str
     version_number: int

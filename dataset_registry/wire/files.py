@@ -5,10 +5,10 @@ from datetime import datetime
 from pydantic import Field
 
 from dataset_registry.model.records import FileForm, FileRecord
-from dataset_registry.wire.shapes import Hash, Request, Shape
+from dataset_registry.wire.base import Hash, RequestModel, ResponseModel
 
 
-class FileShape(Shape):
+class FileResponse(ResponseModel):
     """A stored file. `form` is `whole`, or `parts` for a table in several Parquet files; `reference_count` counts the versions
     that name it, of those that the reader may see."""
 
@@ -24,7 +24,7 @@ class FileShape(Shape):
     damage: str | None = None
 
     @classmethod
-    def of(cls, record: FileRecord) -> "FileShape":
+    def of(cls, record: FileRecord) -> "FileResponse":
         return cls(
             id=record.id,
             content_hash=record.content_hash,
@@ -54,14 +54,14 @@ class FileShape(Shape):
         )
 
 
-class ObjectsShape(Shape):
+class DataFilesResponse(ResponseModel):
     """The files to read for a file: itself, or the parts of a table in order."""
 
     file_id: int
-    objects: list[FileShape]
+    objects: list[FileResponse]
 
 
-class UploadIn(Request):
+class UploadRequest(RequestModel):
     """What is about to be uploaded. With `direct`, straight into the object store, where there is one."""
 
     file_size: int | None = Field(default=None, ge=0, le=2**46)
@@ -69,7 +69,7 @@ class UploadIn(Request):
     direct: bool = False
 
 
-class UploadShape(Shape):
+class UploadResponse(ResponseModel):
     """An upload under way: `offset` bytes are there. `upload_url` takes the content with one PUT of the browser or client."""
 
     upload_id: str
@@ -80,9 +80,9 @@ class UploadShape(Shape):
     upload_url: str | None = None
 
 
-class HashesIn(Request):
+class HashesRequest(RequestModel):
     hashes: list[Hash] = Field(max_length=10_000)
 
 
-class HashesShape(Shape):
+class HashesResponse(ResponseModel):
     known: list[str]

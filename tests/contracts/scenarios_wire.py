@@ -15,7 +15,7 @@ _BLOCK = 1 << 16
 
 
 @dataclass
-class Cut:
+class ChunkingRule:
     """Break the connection after so many bytes `up` to the server or `down` from it. With `half`, the server is not told."""
 
     way: str
@@ -28,7 +28,7 @@ class Wire:
 
     def __init__(self, url: str) -> None:
         self.lead_to(url)
-        self.cuts: list[Cut] = []
+        self.cuts: list[ChunkingRule] = []
         self.broken = 0
         self._sockets: list[socket.socket] = []
         self._lock = threading.Lock()
@@ -74,7 +74,7 @@ class Wire:
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
 
-    def _cut(self, way: str, count: int) -> Cut | None:
+    def _cut(self, way: str, count: int) -> ChunkingRule | None:
         with self._lock:
             if self.cuts and self.cuts[0].way == way and count >= self.cuts[0].after:
                 self.broken += 1

@@ -11,8 +11,8 @@ from time import time
 import pytest
 
 from dataset_registry.errors import CorruptionError, InputError
-from dataset_registry.store import FolderStore, LocalCopies, MemoryStore, ObjectStore, Store, new_key
-from dataset_registry.store.private import PrivateFolder, abandoned
+from dataset_registry.store import Cache, FolderStore, MemoryStore, ObjectStore, Store, new_key
+from dataset_registry.store.process_dirs import ProcessDir, abandoned
 from tests.waiting import SAFETY
 
 
@@ -30,12 +30,12 @@ def cached(store: Store) -> set[str]:
 def test_an_object_travels_once(monkeypatch: pytest.MonkeyPatch) -> None:
     store = MemoryStore()
     key = put(store)
-    copies = LocalCopies(store)
+    copies = Cache(store)
     path = copies.fetch(key)
     monkeypatch.setattr(store, "open", None)
     assert copies.fetch(key) == path
     copies.close()
-    again = LocalCopies(store)
+    again = Cache(store)
     assert hashlib.sha256(again.fetch(key).read_bytes()).hexdigest() == key[:64]
     again.close()
 
@@ -43,13 +43,13 @@ def test_an_object_travels_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_folder_is_read_where_it_is(tmp_path: Path) -> None:
     store = FolderStore(tmp_path)
     key = put(store)
-    assert LocalCopies(store).fetch(key) == store.path(key)
+    assert Cache(store).fetch(key) == store.path(key)
     assert not (tmp_path / "cache").exists()
 
 
 def test_the_cache_keeps_to_its_limit_and_lets_the_longest_unused_go() -> None:
     store = MemoryStore()
-    copies = LocalCopies(store, limit=10_000)
+    copies = Cache(store, limit=10_000)
     keys = [put(store) for _ in range(25)]
     for key in keys:
         copies.fetch(key)
@@ -61,7 +61,7 @@ def test_the_cache_keeps_to_its_limit_and_lets_the_longest_unused_go() -> None:
 
 def test_what_somebody_reads_stays() -> None:
     store = MemoryStore()
-    reader, other = LocalCopies(store, limit=10_000), LocalCopies(store, limit=10_000)
+    reader, other = Cache(store, limit=10_000), Cache(store, limit=10_000)
     path = reader.fetch(put(store))
     for _ in range(30):
         other.fetch(put(store))
@@ -76,7 +76,7 @@ def test_a_flipped_bit_never_gets_into_the_cache() -> None:
     store = MemoryStore()
     key = new_key(hashlib.sha256(b"content").hexdigest())
     store.put(key, b"kontent")
-    copies = LocalCopies(store)
+    copies = Cache(store)
     with pytest.raises(CorruptionError, match="does not have the content"):
         copies.fetch(key)
     assert cached(store) == set()
@@ -85,7 +85,7 @@ def test_a_flipped_bit_never_gets_into_the_cache() -> None:
 
 
 def _fetch_all(location: str, keys: list[str], pipe: Connection) -> None:
-    copies = LocalCopies(ObjectStore(location))
+    copies = Cache(ObjectStore(location))
     pipe.send([hashlib.sha256(copies.fetch(key).read_bytes()).hexdigest() == key[:64] for key in keys])
     pipe.recv()  # never comes: killed with its copies in use
 
@@ -111,7 +111,7 @@ def test_processes_share_a_cache_and_one_that_is_killed_leaves_nothing_for_ever(
     assert len(in_use) == 3
     for folder in in_use:
         os.utime(folder, (time() - 100, time() - 100))
-    copies = LocalCopies(store)
+    copies = Cache(store)
     for _ in range(60):
         copies.fetch(put(store))
         copies.close()
@@ -139,7 +139,7 @@ def test_a_forked_child_says_that_it_cannot_use_an_object_store(s3_url: str) -> 
 
 
 def test_a_private_folder_is_abandoned_only_when_its_owner_is_gone(tmp_path: Path) -> None:
-    folder = PrivateFolder(tmp_path, "mine-")
+    folder = ProcessDir(tmp_path, "mine-")
     os.utime(folder.path, (time() - 100, time() - 100))
     assert list(abandoned(tmp_path, "mine-")) == []
     unlocked = tmp_path / "mine-unlocked"

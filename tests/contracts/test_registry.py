@@ -57,10 +57,10 @@ from dataset_registry.model.partitions import component_of
 from dataset_registry.remote import client as remote_client
 from dataset_registry.remote import contents as remote_contents
 from dataset_registry.remote.registry import _rule as sent_rule
-from dataset_registry.server.routes.upkeep import _rule as received_rule
+from dataset_registry.server.routes.maintenance import _rule as received_rule
 from dataset_registry.store import new_key
-from dataset_registry.wire.datasets import DatasetShape
-from dataset_registry.wire.upkeep import RuleIn
+from dataset_registry.wire.datasets import DatasetResponse
+from dataset_registry.wire.maintenance import RuleRequest
 from tests import serving
 from tests.conftest import _catalog, _database
 from tests.contracts.scenarios import (
@@ -79,7 +79,7 @@ from tests.contracts.scenarios import (
     s3_store,
     sha256,
 )
-from tests.contracts.scenarios_wire import Between, Cut, Wire, busy, full, once, wire
+from tests.contracts.scenarios_wire import Between, ChunkingRule, Wire, busy, full, once, wire
 from tests.migrations import support
 from tests.migrations.conftest import Legacy
 from tests.operations.support import age, object_of, rewrite
@@ -1611,7 +1611,7 @@ def test_a_download_goes_on_after_a_broken_connection(
     data = os.urandom(3 << 20)
     (tmp_path / "large").write_bytes(data)
     version = registry.create_dataset(f"{prefix}large").commit({"data": tmp_path / "large"})
-    between.cuts += [Cut("down", 1 << 20), Cut("down", 1 << 20)]
+    between.cuts += [ChunkingRule("down", 1 << 20), ChunkingRule("down", 1 << 20)]
     assert (read(version) if how == "open" else version.paths()[0].read_bytes()) == data
     assert between.broken == 2
 
@@ -1623,7 +1623,7 @@ def test_a_download_that_never_arrives_whole_fails_as_an_error_of_ours(
 ) -> None:
     registry, between = wired
     version = registry.create_dataset(f"{prefix}large").commit({"data": os.urandom(3 << 20)})
-    between.cuts += [Cut("down", 10_000)] * 100
+    between.cuts += [ChunkingRule("down", 10_000)] * 100
     assert type(error_of(lambda: read(version))) in (RetryLater, CorruptionError)
     assert type(error_of(lambda: version.checkout(tmp_path / "out"))) in (RetryLater, CorruptionError)
     assert list((tmp_path / "out").iterdir()) == []
@@ -1658,7 +1658,7 @@ def test_an_upload_goes_on_where_it_stopped(wired: tuple[Registry, Wire], rest: 
     registry, between = wired
     dataset = registry.create_dataset(f"{prefix}large")
     data = os.urandom(8 << 20)
-    between.cuts += [Cut("up", 2 << 20)] * cuts
+    between.cuts += [ChunkingRule("up", 2 << 20)] * cuts
 
     def settled(request: httpx.Request) -> None:
         """Let the server finish what it has received before it is asked where the upload stands."""
@@ -1685,7 +1685,7 @@ def test_an_upload_goes_on_while_the_server_still_waits_for_the_broken_connectio
     registry, between = wired
     dataset = registry.create_dataset(f"{prefix}large")
     data = os.urandom(4 << 20)
-    between.cuts.append(Cut("up", 2 << 20, half=True))
+    between.cuts.append(ChunkingRule("up", 2 << 20, half=True))
     released = threading.Timer(1.0, between.drop)
     released.start()
     try:
@@ -1833,7 +1833,7 @@ def test_an_answer_that_is_no_registrys_is_an_error_of_ours(sent: Dataset, rest:
 
 def test_a_newer_server_may_say_more(sent: Dataset, rest: Way) -> None:
     def newer(request: httpx.Request) -> httpx.Response:
-        shown = DatasetShape.of(sent.record).model_dump(mode="json") | {"stars": 5}
+        shown = DatasetResponse.of(sent.record).model_dump(mode="json") | {"stars": 5}
         return httpx.Response(200, json=shown if request.url.path.endswith(str(sent.id)) else {"items": [shown]})
 
     with Between(rest.registry, newer):
@@ -1981,7 +1981,7 @@ def test_durations_are_never_shortened_on_their_way(rest: Way) -> None:
 
 def test_every_setting_of_a_retention_rule_reaches_the_server() -> None:
     rule = Rule("raw/*", "main", 1, timedelta(hours=2), hourly=3, daily=4, weekly=5, monthly=6, yearly=7, heads=True)
-    assert received_rule(RuleIn.model_validate(sent_rule(rule))) == rule
+    assert received_rule(RuleRequest.model_validate(sent_rule(rule))) == rule
 
 
 def test_a_file_says_what_is_wrong_with_it(alone: Way) -> None:

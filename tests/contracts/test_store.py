@@ -10,8 +10,8 @@ import pytest
 
 from dataset_registry.errors import CorruptionError, InputError, StorageError
 from dataset_registry.store import (
+    Cache,
     FolderStore,
-    LocalCopies,
     MemoryStore,
     ObjectStore,
     Spool,
@@ -56,7 +56,7 @@ KEY = new_key(hashlib.sha256(b"content").hexdigest())
 def test_what_was_put_is_there_whole_in_every_way_to_read_it(store: Store, source: Path | bytes) -> None:
     store.put(KEY, source)
     assert content(store, KEY) == b"content"
-    copies = LocalCopies(store)
+    copies = Cache(store)
     assert copies.fetch(KEY).read_bytes() == b"content"
     copies.close()
     assert store.size(KEY) == 7
@@ -73,7 +73,7 @@ def test_a_key_is_never_put_twice(looking_store: Store, source: Path | bytes) ->
 
 def test_an_absent_key_says_that_the_object_is_missing(store: Store) -> None:
     assert store.size(KEY) is None
-    copies = LocalCopies(store)
+    copies = Cache(store)
     for read in (store.open, copies.fetch, copies.open):
         with pytest.raises(CorruptionError, match="missing"):
             read(KEY)
@@ -126,7 +126,7 @@ def test_what_is_no_key_is_refused(store: Store, key: str) -> None:
 
 def test_stored_files_cannot_be_written_to(store: Store) -> None:
     store.put(KEY, b"content")
-    copies = LocalCopies(store)
+    copies = Cache(store)
     assert copies.fetch(KEY).stat().st_mode & 0o222 == 0
     copies.close()
 
@@ -247,7 +247,7 @@ def test_small_contents_stay_in_memory_while_there_is_room(tmp_path: Path, monke
 @pytest.mark.parametrize("size", [5_000, 3_000_000])
 def test_compressed_content_reads_as_it_was_everywhere(store: Store, tmp_path: Path, size: int) -> None:
     text = b"".join(f"{i},carrier {i % 7},{i * i}\n".encode() for i in range(size // 15))
-    copies = LocalCopies(store)
+    copies = Cache(store)
     with Spool(tmp_path / "scratch") as spool:
         spooled = spool.copy(BytesIO(text))
         packed = compress(spool, spooled)
@@ -277,7 +277,7 @@ def test_a_broken_frame_and_an_unknown_compression_are_damage(store: Store, tmp_
         assert packed is not None
         assert isinstance(packed.source, bytes)
         store.put(KEY, packed.source[:-9])
-    copies = LocalCopies(store)
+    copies = Cache(store)
     with pytest.raises(CorruptionError, match="damaged"), copies.open(KEY, "zstd") as stream:
         stream.read()
     with pytest.raises(CorruptionError):

@@ -51,7 +51,6 @@ def main(address: str) -> None:
     """Wait for commands, and fork for each."""
     from dataset_registry import cli, registry  # noqa: F401
     from dataset_registry.tabular import capture, parquet  # noqa: F401
-    from dataset_registry.wire import commits, datasets, files, people, upkeep  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listener:

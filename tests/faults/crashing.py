@@ -24,9 +24,10 @@ from typing import Any
 from sqlalchemy import bindparam, insert, update
 
 from dataset_registry import Dataset, Registry, Version
-from dataset_registry.catalog import collection, holding
+from dataset_registry.catalog import collection, holds
 from dataset_registry.catalog.tables import uploads
 from dataset_registry.catalog.types import utc_now
+from dataset_registry.content import pack
 from dataset_registry.errors import (
     AlreadyExists,
     ConflictError,
@@ -38,7 +39,7 @@ from dataset_registry.errors import (
     TagImmutable,
 )
 from dataset_registry.model.retention import Policy, Rule
-from dataset_registry.operations import commit, layout
+from dataset_registry.operations import commit
 from tests.faults import mutants
 
 KEPT = "kept"
@@ -98,13 +99,11 @@ def entries(folder: Path) -> Iterator[dict[str, Any]]:
 def work(job: Job) -> None:
     """Do the job until it is over, whatever comes; what must not come is journalled."""
     random.seed()  # a fork inherits the dice
-    holding.HOLD_SECONDS = job.hold_seconds
-    holding._HOLD = insert(uploads).values(expires_at=utc_now(job.hold_seconds))
-    holding._RENEW = (
-        update(uploads).where(uploads.c.id == bindparam("hold")).values(expires_at=utc_now(job.hold_seconds))
-    )
+    holds.HOLD_SECONDS = job.hold_seconds
+    holds._HOLD = insert(uploads).values(expires_at=utc_now(job.hold_seconds))
+    holds._RENEW = update(uploads).where(uploads.c.id == bindparam("hold")).values(expires_at=utc_now(job.hold_seconds))
     # Everything that can be a recipe or in a pack is one, and what can be packed anew is.
-    layout.MANY, layout._LEAST, collection._WORTHWHILE = 2, 1 << 12, 1
+    pack.MANY, pack._LEAST, collection._WORTHWHILE = 2, 1 << 12, 1
     if job.mutant:
         mutants.apply(job.mutant)
     journal = Journal(job)

@@ -25,7 +25,7 @@ from sqlalchemy.engine.default import DefaultDialect
 from dataset_registry import Registry
 from dataset_registry.catalog import engine
 from dataset_registry.errors import CorruptionError
-from dataset_registry.tabular import cutting
+from dataset_registry.tabular import chunking
 from dataset_registry.version import Version
 from tests import servers
 from tests.cutting import every
@@ -154,7 +154,7 @@ def _be_child(write: int, work: Callable[[int], Any]) -> None:
     sys.settrace(None)  # coverage would slow it down, and never hear of what it saw
     threading.settrace(None)  # type: ignore[arg-type]
     try:
-        cutting.borders = every(200)  # a table of a few hundred rows has several parts
+        chunking.split = every(200)  # a table of a few hundred rows has several parts
         told, code = pickle.dumps(work(write)), 0
     except BaseException:
         told, code = traceback.format_exc().encode(), 1

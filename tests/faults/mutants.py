@@ -9,11 +9,12 @@ from typing import Any
 
 from sqlalchemy import delete, exists, select, text, true
 
-from dataset_registry.catalog import Catalog, Transaction, collection, engine, files, holding, manifests, pointers
+from dataset_registry.catalog import Catalog, Transaction, collection, engine, files, holds, manifests, pointers
 from dataset_registry.catalog.tables import file_parts, manifest_pages
 from dataset_registry.catalog.tables import files as file_rows
+from dataset_registry.content import upload
 from dataset_registry.errors import StorageError
-from dataset_registry.operations import commit, put
+from dataset_registry.operations import commit
 from dataset_registry.store import FolderStore
 
 Patch = Callable[[Any, str, Any], object]
@@ -36,7 +37,7 @@ def hash_as_key(patch: Patch) -> None:
                 raise
             return size
 
-    patch(put, "new_key", lambda content_hash: f"{content_hash}.{'0' * 32}")
+    patch(upload, "new_key", lambda content_hash: f"{content_hash}.{'0' * 32}")
     patch(FolderStore, "put", tolerant_put)
 
 
@@ -64,7 +65,7 @@ def collection_without_a_second_look(patch: Patch) -> None:
 def _delete(tx: Transaction, condition: Any) -> list[int]:
     """Files of plain bytes only: nothing was captured of them."""
     rows = tx.execute(delete(file_rows).where(condition).returning(file_rows.c.id, file_rows.c.object_key)).all()
-    holding.discard(tx, [key for _, key in rows])
+    holds.discard(tx, [key for _, key in rows])
     return [file_id for file_id, _ in rows]
 
 
@@ -75,15 +76,15 @@ def pointers_not_locked(patch: Patch) -> None:
 
 def hits_without_holds(patch: Patch) -> None:
     """Content that is stored already is named as it was found: without a hold before, without a look in the commit."""
-    real_put, real_look = put.put, files.look_up
+    real_put, real_look = upload.put, files.look_up
     seen: dict[str, Any] = {}
 
-    def careless_put(access: Any, wanted: Mapping[str, Any], *how: Any, **options: Any) -> put.Held:
+    def careless_put(access: Any, wanted: Mapping[str, Any], *how: Any, **options: Any) -> upload.Upload:
         seen.clear()
         with access.catalog.read() as tx:
             seen.update(real_look(tx, list(wanted))[0])
         new = {content_hash: what for content_hash, what in wanted.items() if content_hash not in seen}
-        return real_put(access, new, *how, **options) if new else put.Held()
+        return real_put(access, new, *how, **options) if new else upload.Upload()
 
     def remembered(
         tx: Transaction, hashes: Sequence[str], tables: Sequence[str] = ()

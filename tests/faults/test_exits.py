@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import text
 
 from dataset_registry import Registry
-from dataset_registry.catalog import Catalog, holding, migrate
+from dataset_registry.catalog import Catalog, holds, migrate
 from dataset_registry.errors import NotFound
 from dataset_registry.model.retention import Policy, Rule
 from dataset_registry.store import new_key
@@ -71,8 +71,8 @@ def _litter(registry: Registry, unknown: int) -> None:
     keys = [new_key(content_hash) for content_hash in hashes]
     for key in (keys[0], *keys[2:]):
         store.put(key, b"left")
-    catalog.write(lambda tx: holding.hold(tx, {hashes[0]: keys[0], hashes[1]: keys[1]}))
-    catalog.write(lambda tx: holding.discard(tx, [keys[2]]))
+    catalog.write(lambda tx: holds.hold(tx, {hashes[0]: keys[0], hashes[1]: keys[1]}))
+    catalog.write(lambda tx: holds.discard(tx, [keys[2]]))
     _let_holds_expire(registry)
 
 

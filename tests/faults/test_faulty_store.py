@@ -444,7 +444,7 @@ def test_what_happens_on_the_way_to_the_object_store_is_tried_again(
 def test_a_connection_that_breaks_while_objects_are_deleted_is_tried_again(
     sqlite_url: str, s3_url: str, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dataset_registry.operations.layout.MANY", 1 << 30)  # an object each
+    monkeypatch.setattr("dataset_registry.content.pack.MANY", 1 << 30)  # an object each
     with (
         proxy(s3_url, tmp_path, seed, cut_posts=True) as (url, _),
         Registry.open(catalog=sqlite_url, store=url) as registry,

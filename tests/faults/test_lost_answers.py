@@ -240,14 +240,14 @@ def test_a_repeated_token_request_does_not_bring_a_revoked_token_back(served: se
 
 def test_a_request_that_is_still_at_work_is_waited_for(served: serving.Served, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, go = Event(), Event()
-    work = dataset_routes.DatasetShape.of
+    work = dataset_routes.DatasetResponse.of
 
     def slowly(record: Any) -> Any:
         begun.set()
         go.wait(10)
         return work(record)
 
-    monkeypatch.setattr(dataset_routes.DatasetShape, "of", slowly)
+    monkeypatch.setattr(dataset_routes.DatasetResponse, "of", slowly)
     with served.http() as http, ThreadPoolExecutor(2) as pool:
         first = pool.submit(http.post, "datasets", json={"name": "a"}, headers=KEY)
         assert begun.wait(10)

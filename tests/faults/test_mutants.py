@@ -19,7 +19,7 @@ import pytest
 from sqlalchemy import event
 
 from dataset_registry import Dataset, Registry
-from dataset_registry.catalog import engine, holding, manifests
+from dataset_registry.catalog import engine, holds, manifests
 from dataset_registry.catalog.tables import manifest_index_pages
 from dataset_registry.errors import CorruptionError, RetryLater
 from dataset_registry.operations import commit
@@ -152,7 +152,7 @@ def test_a_collection_that_looks_and_deletes_in_one_statement_takes_what_was_nam
 
     def content_is_held() -> int:
         content_hash = hashlib.sha256(_forgotten(dataset)).hexdigest()
-        hold = lambda: concurrent._access.catalog.write(lambda tx: holding.hold(tx, {content_hash: None}))  # noqa: E731
+        hold = lambda: concurrent._access.catalog.write(lambda tx: holds.hold(tx, {content_hash: None}))  # noqa: E731
         return int(collector_stops_after_its_snapshot(hold).kept)
 
     def content_is_committed() -> str | None:

@@ -13,7 +13,7 @@ from dataset_registry import Registry
 from dataset_registry.catalog import Catalog, migrate
 from dataset_registry.catalog.engine import HEAD, REVISION_TABLE
 from dataset_registry.cli import exit_code, main
-from dataset_registry.cli.place import CATALOG_VARIABLE
+from dataset_registry.cli.target import CATALOG_VARIABLE
 from dataset_registry.errors import DowngradeRefused, InputError
 from tests.migrations import support
 from tests.migrations.conftest import Legacy, Small

@@ -9,7 +9,7 @@ import pytest
 from dataset_registry import Registry
 from dataset_registry.catalog import Catalog, migrate
 from dataset_registry.cli import main
-from dataset_registry.cli.place import CATALOG_VARIABLE, STORE_VARIABLE
+from dataset_registry.cli.target import CATALOG_VARIABLE, STORE_VARIABLE
 from dataset_registry.errors import InvalidName, InvalidRef
 from tests import serving
 from tests.migrations import support

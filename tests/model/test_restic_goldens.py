@@ -77,7 +77,7 @@ GOLDENS = {
 """By number of the golden: the rule, and the ranks of what restic keeps, from 0, the newest snapshot."""
 
 _OLDEST = (
-    "restic also keeps the oldest snapshot of all while a period has counts left. Here a rule keeps the newest version of "
+    "restic also keeps the oldest snapshot of all while a period has counts left. RegistryDep a rule keeps the newest version of "
     "each period and no other: what it keeps is what it says."
 )
 DIFFERENT = {16: _OLDEST, 17: _OLDEST, 39: _OLDEST}

@@ -8,4 +8,4 @@ COUNTED = ("test_collection", "test_restore", "test_retention", "test_verify")
 @pytest.fixture(autouse=True)
 def _unpacked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.module.__name__.rpartition(".")[2] in COUNTED:
-        monkeypatch.setattr("dataset_registry.operations.layout.MANY", 1 << 30)
+        monkeypatch.setattr("dataset_registry.content.pack.MANY", 1 << 30)

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pytest
 
 from dataset_registry import Dataset, Registry
-from dataset_registry.catalog import holding
+from dataset_registry.catalog import holds
+from dataset_registry.content import stored
 from dataset_registry.errors import CorruptionError, NotFound, StorageError, SweepRefused
-from dataset_registry.operations import stored
-from dataset_registry.store import Elsewhere, FolderStore, StoredObject, new_key
+from dataset_registry.store import FolderStore, RemoteBytes, StoredObject, new_key
 from tests.cutting import every
 from tests.operations.support import NOW, age, age_objects, ago, ask, assert_exact, digest_of, object_of, objects, write
 from tests.waiting import SAFETY
@@ -76,7 +76,7 @@ def test_a_held_file_stays_until_its_hold_runs_out(flights: Dataset, registry: R
     flights.commit({"a": b"held"})
     digest = digest_of(flights, "a")
     drop(flights)
-    registry._access.catalog.write(lambda tx: holding.hold(tx, {digest: None}))
+    registry._access.catalog.write(lambda tx: holds.hold(tx, {digest: None}))
     assert registry.collect(older_than=NOW).files == 0
     age(registry, 1, "uploads.expires_at")
     plan = registry.collect(older_than=NOW, dry_run=True)
@@ -91,7 +91,7 @@ def test_a_file_that_is_held_after_the_plan_stays(flights: Dataset, registry: Re
     digest = digest_of(flights, "a")
     drop(flights)
     plan = registry.collect(older_than=NOW, dry_run=True)
-    registry._access.catalog.write(lambda tx: holding.hold(tx, {digest: None}))
+    registry._access.catalog.write(lambda tx: holds.hold(tx, {digest: None}))
     assert (registry.apply(plan).files, registry.apply(plan).kept) == (0, 1)
     assert registry.file(digest).reference_count == 0
 
@@ -113,7 +113,7 @@ def test_the_object_of_a_dead_writer_s_hold_goes_whether_it_came_or_not(flights:
     flights.commit({"a": b"1"})
     (came, size), *_ = left_behind(registry, b"came").items()
     never = new_key("0" * 64)
-    registry._access.catalog.write(lambda tx: holding.hold(tx, {came[:64]: came, never[:64]: never}))
+    registry._access.catalog.write(lambda tx: holds.hold(tx, {came[:64]: came, never[:64]: never}))
     assert registry.collect(older_than=NOW).objects == 0
     assert came in objects(registry)
     age(registry, 1, "uploads.expires_at")
@@ -127,7 +127,7 @@ def test_what_a_writer_puts_after_its_hold_ran_out_is_collected_for_a_week(
 ) -> None:
     flights.commit({"a": b"1"})
     late = new_key(hashlib.sha256(b"late").hexdigest())
-    registry._access.catalog.write(lambda tx: holding.hold(tx, {late[:64]: late}))
+    registry._access.catalog.write(lambda tx: holds.hold(tx, {late[:64]: late}))
     age(registry, 1, "uploads.expires_at")
     registry.collect(older_than=NOW)
     registry._access.store.put(late, b"late")  # the writer wakes up
@@ -143,7 +143,7 @@ def test_what_a_writer_puts_after_its_hold_ran_out_is_collected_for_a_week(
 def test_tables_go_with_their_parts_in_one_collection(
     flights: Dataset, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dataset_registry.tabular.cutting.borders", every(10))
+    monkeypatch.setattr("dataset_registry.tabular.chunking.split", every(10))
     flights.commit({"t": pa.table({"x": range(35)}), "u": pa.table({"x": range(20)})})
     parts = [digest_of_path(path) for path in flights.version().paths("t")]
     flights.commit({"alone": flights.version().paths("t")[3]})
@@ -343,7 +343,7 @@ def full(flights: Dataset) -> Dataset:
 def test_a_sweep_takes_unknown_objects_and_nothing_that_is_known(full: Dataset, registry: Registry) -> None:
     unknown, held, trashed = (left_behind(registry, data) for data in (b"unk", b"hel", b"tra"))
     write(registry, "INSERT INTO trash (object_key) VALUES (:key)", key=next(iter(trashed)))
-    registry._access.catalog.write(lambda tx: holding.hold(tx, {key[:64]: key for key in held}))
+    registry._access.catalog.write(lambda tx: holds.hold(tx, {key[:64]: key for key in held}))
     plan = registry.sweep(older_than=NOW, max_share=0.01, dry_run=True)
     assert [found.key for found in plan.objects] == list(unknown)
     assert (plan.listed, plan.listed_bytes, plan.bytes, plan.suspicion) == (203, 609, 3, None)
@@ -394,7 +394,7 @@ def test_a_single_unknown_object_is_not_swept_unless_somebody_says_so(full: Data
 def test_a_plan_of_a_sweep_is_looked_at_again_when_it_is_applied(full: Dataset, registry: Registry) -> None:
     one, two = left_behind(registry, b"one", b"two")
     plan = registry.sweep(older_than=NOW, max_share=1, dry_run=True)
-    registry._access.catalog.write(lambda tx: holding.hold(tx, {one[:64]: one}))
+    registry._access.catalog.write(lambda tx: holds.hold(tx, {one[:64]: one}))
     done = registry.apply(plan)
     assert (done.objects, done.kept) == (1, 1)
     assert one in objects(registry)
@@ -470,7 +470,7 @@ def test_content_that_is_gone_when_a_commit_needs_it_is_as_good_as_unknown(
 ) -> None:
     version = flights.commit({"a": b"content"})
     spooled = stored.spooled(registry._access, version.components[0].content_hash)
-    assert isinstance(spooled.place, Elsewhere)
+    assert isinstance(spooled.place, RemoteBytes)
     assert spooled.place.tail(3) == b"ent"
     flights.delete()
     registry.collect(older_than=NOW)

@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import event
 
 from dataset_registry import Dataset, Policy, Registry, Rule
-from dataset_registry.tabular import cutting
+from dataset_registry.tabular import chunking
 
 
 @pytest.fixture
@@ -194,8 +194,8 @@ def test_one_component_of_many_is_found_without_the_others(embedded: Registry) -
 def test_comparing_tables_looks_at_their_lists_and_opens_nothing(
     embedded: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cutting, "LEAST_ROWS", 64)
-    monkeypatch.setattr(cutting, "PART_BYTES", 16 << 10)
+    monkeypatch.setattr(chunking, "LEAST_ROWS", 64)
+    monkeypatch.setattr(chunking, "PART_BYTES", 16 << 10)
     table = pa.table({"id": np.arange(20_000), "x": np.random.default_rng(0).random(20_000)})
     dataset = embedded.create_dataset("t")
     dataset.commit({"data": table}, key=["id"])

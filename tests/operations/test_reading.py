@@ -105,7 +105,7 @@ def test_nested_and_exact_types_survive(dataset: Dataset) -> None:
 def test_tables_larger_than_a_part_are_several_files_and_one_component(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dataset_registry.tabular.cutting.borders", every(200))
+    monkeypatch.setattr("dataset_registry.tabular.chunking.split", every(200))
     table = pa.table({"n": range(1050)})
     version = dataset.commit({"data": pa.RecordBatchReader.from_batches(table.schema, table.to_batches(33))})
     assert [pq.read_metadata(path).num_rows for path in version.paths()] == [200] * 5 + [50]

@@ -13,23 +13,23 @@ import pyarrow.parquet as pq
 import pytest
 
 from dataset_registry import Dataset, Registry, Version
+from dataset_registry.content import pack
 from dataset_registry.errors import CorruptionError
-from dataset_registry.model.pieces import Library, Piece, Range, cut, joined, pays, recipe, worth_trying
-from dataset_registry.operations import layout
+from dataset_registry.model.chunks import Chunk, ChunkIndex, Range, cut, joined, pays, recipe, worth_trying
 from dataset_registry.store import Ranges
-from dataset_registry.tabular import cutting
+from dataset_registry.tabular import chunking
 from tests.operations.support import NOW, age, ask, content, flip, objects
 
 ROWS = 40_000
-HEAD = len(layout.pack_head())
+HEAD = len(pack.pack_head())
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts of a few thousand rows, pieces of one small column each."""
-    monkeypatch.setattr(cutting, "PART_BYTES", 1 << 18)
+    monkeypatch.setattr(chunking, "PART_BYTES", 1 << 18)
     monkeypatch.setattr("dataset_registry.tabular.parquet._PIECE", 1 << 10)
-    monkeypatch.setattr(layout, "_LEAST", 1 << 16)
+    monkeypatch.setattr(pack, "_LEAST", 1 << 16)
 
 
 def table_of(rows: int = ROWS, seed: int = 0) -> pa.Table:
@@ -70,13 +70,13 @@ def flights(registry: Registry) -> Dataset:
 
 
 def test_a_file_is_what_a_library_has_of_it_and_its_own_bytes() -> None:
-    library = Library()
-    library.add([Piece(10, "a"), Piece(20, "b"), Piece(5, "c")], [Range("x", 100, 25), Range("y", 0, 10)])
-    made = recipe([Piece(7, "new"), Piece(20, "b"), Piece(5, "c"), Piece(1, "end")], library)
+    library = ChunkIndex()
+    library.add([Chunk(10, "a"), Chunk(20, "b"), Chunk(5, "c")], [Range("x", 100, 25), Range("y", 0, 10)])
+    made = recipe([Chunk(7, "new"), Chunk(20, "b"), Chunk(5, "c"), Chunk(1, "end")], library)
     assert made.ranges == (Range("", 0, 7), Range("x", 110, 15), Range("y", 0, 10), Range("", 32, 1))
     assert made.known == 25
     assert pays(made, 33)
-    assert not pays(recipe([Piece(300, "new"), Piece(20, "b")], library), 320)
+    assert not pays(recipe([Chunk(300, "new"), Chunk(20, "b")], library), 320)
 
 
 def test_ranges_of_ranges_are_ranges_of_objects() -> None:
@@ -179,7 +179,7 @@ def test_files_that_share_nothing_stay_objects(registry: Registry, flights: Data
         version = flights.commit({"noise": random.randbytes(100_000)})
         assert forms(registry, version) == {"whole"}
         (file,) = version._contents.objects(version.record, version.components)[0]
-        compared.append(bool(version._contents.facts(version.record, [file]).get(file.id, layout.FileFacts()).pieces))
+        compared.append(bool(version._contents.facts(version.record, [file]).get(file.id, pack.FileFacts()).chunks))
     assert compared == [False, True, True, True, False, True]
 
 
@@ -358,7 +358,7 @@ def test_a_reader_does_not_notice_that_what_it_reads_was_packed_anew(registry: R
 
 
 def test_an_object_that_somebody_is_about_to_name_is_not_packed_anew(registry: Registry, flights: Dataset) -> None:
-    from dataset_registry.catalog import holding
+    from dataset_registry.catalog import holds
 
     random = Random(0)
     files = {f"f{i}": random.randbytes(200_000) for i in range(20)}
@@ -367,10 +367,10 @@ def test_an_object_that_somebody_is_about_to_name_is_not_packed_anew(registry: R
     flights.delete()
     registry.collect(older_than=NOW, dry_run=True)
     (pack,) = ask(registry, "SELECT content_hash FROM files WHERE form = 'pack'")
-    holds = list(registry._access.catalog.write(lambda tx: holding.hold(tx, {pack: None})).values())
+    held = list(registry._access.catalog.write(lambda tx: holds.hold(tx, {pack: None})).values())
     registry.collect(older_than=NOW)
     assert ask(registry, "SELECT count(*) FROM files WHERE form = 'pack'") == [1]
-    registry._access.catalog.write(lambda tx: holding.release(tx, holds))
+    registry._access.catalog.write(lambda tx: holds.release(tx, held))
     registry.collect(older_than=NOW)
     registry.collect(older_than=NOW)
     assert stored(registry) == 200_000 + HEAD

@@ -12,7 +12,7 @@ import pytest
 
 from dataset_registry import Registry
 from dataset_registry.errors import SweepRefused
-from dataset_registry.operations.rescue import LOST_AND_FOUND
+from dataset_registry.operations.lost_found import LOST_AND_FOUND
 from tests import servers
 from tests.cutting import every
 from tests.operations.support import (
@@ -76,7 +76,7 @@ def _copy_of(url: str, tmp_path: Path) -> str:
 def test_the_way_out_of_an_older_catalog_loses_nothing(
     catalog_url: str, tmp_path: Path, backed_up: Callable[[Registry], Restore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dataset_registry.tabular.cutting.borders", every(100))
+    monkeypatch.setattr("dataset_registry.tabular.chunking.split", every(100))
     registry = Registry.open(catalog=catalog_url, store=str(tmp_path / "store"), actor="alice", compression="zstd")
     table = pa.table({"x": range(250)})
     flights = registry.create_dataset("raw/flights")

@@ -454,7 +454,7 @@ def test_pages_that_versions_share_keep_their_files(flights: Dataset, registry: 
 
 def _parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables in parts of 100 rows."""
-    monkeypatch.setattr("dataset_registry.tabular.cutting.borders", every(100))
+    monkeypatch.setattr("dataset_registry.tabular.chunking.split", every(100))
 
 
 def test_parts_that_tables_share_stay_as_long_as_one_of_them(

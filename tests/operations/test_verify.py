@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from dataset_registry import Dataset, Registry
-from dataset_registry.catalog import holding
+from dataset_registry.catalog import holds
 from dataset_registry.errors import CorruptionError, InputError, RetryLater
 from dataset_registry.operations.verify import LITTER, REPAIRS, Verification, content_digest, parse_share
 from dataset_registry.store import FolderStore, new_key
@@ -323,7 +323,7 @@ def test_an_index_page_that_nothing_names_is_dropped_with_the_pages_that_only_it
 
 
 def test_holds_that_ran_out_and_trash_are_litter(full: Dataset, registry: Registry) -> None:
-    registry._access.catalog.write(lambda tx: holding.hold(tx, {"0" * 64: None, HASH: None}))
+    registry._access.catalog.write(lambda tx: holds.hold(tx, {"0" * 64: None, HASH: None}))
     assert registry.verify().clean
     age(registry, 1, "uploads.expires_at")
     assert only(registry, "expired-hold") == "2 holds of writers that died"

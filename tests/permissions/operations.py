@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from dataset_registry import Registry
-from dataset_registry.wire.upkeep import CollectPlanShape, ExpirePlanShape, SweepPlanShape
+from dataset_registry.wire.maintenance import CollectPlanResponse, ExpirePlanResponse, SweepPlanResponse
 from tests.permissions.subjects import (
     ADMIN,
     DATASET,
@@ -758,7 +758,7 @@ OPERATIONS = (
         lambda r, w: r.apply(w.expiry, live_runs=()),
         post(
             at("expire/apply"),
-            lambda w: {"plan": ExpirePlanShape.of(w.expiry).model_dump(mode="json"), "live_runs": []},
+            lambda w: {"plan": ExpirePlanResponse.of(w.expiry).model_dump(mode="json"), "live_runs": []},
         ),
         cli("expire", "--keep-last", "1", "--datasets", "raw/*", "--yes"),
         changes=True,
@@ -774,7 +774,7 @@ OPERATIONS = (
         "apply a collection",
         Administrator(),
         lambda r, w: r.apply(w.collection),
-        post(at("collect/apply"), lambda w: CollectPlanShape.of(w.collection).model_dump(mode="json")),
+        post(at("collect/apply"), lambda w: CollectPlanResponse.of(w.collection).model_dump(mode="json")),
         cli("collect", "--yes"),
         changes=True,
     ),
@@ -789,7 +789,7 @@ OPERATIONS = (
         "apply a sweep",
         Administrator(),
         lambda r, w: r.apply(w.sweep),
-        post(at("sweep/apply"), lambda w: SweepPlanShape.of(w.sweep).model_dump(mode="json")),
+        post(at("sweep/apply"), lambda w: SweepPlanResponse.of(w.sweep).model_dump(mode="json")),
         cli("collect", "--sweep", "--max-share", "1", "--older-than", "30d", "--yes"),
         changes=True,
     ),

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from dataset_registry import Registry
 from dataset_registry.errors import CorruptionError, InputError, NotFound
 from dataset_registry.model.parts import Part, legacy_parts_digest, parts_digest
-from dataset_registry.operations.stored import spooled
+from dataset_registry.operations.files import spooled
 from tests.permissions.support import acting
 
 SECRET = pa.table({"salary": [100, 200, 300]})
@@ -24,8 +24,8 @@ PACK = b"dataset_registry pack/1 00000000000000000000000000000000\n"
 def legacy() -> Iterator[None]:
     """A registry of release 0.1: tables are named by the SHA-256 of their list, and files are not looked at."""
     with (
-        patch("dataset_registry.operations.stage.parts_digest", legacy_parts_digest),
-        patch("dataset_registry.operations.stage.has_internal_heading", return_value=False),
+        patch("dataset_registry.content.stage.parts_digest", legacy_parts_digest),
+        patch("dataset_registry.content.stage.has_internal_heading", return_value=False),
     ):
         yield
 
@@ -90,7 +90,7 @@ def test_a_list_that_is_committed_first_does_not_become_the_table(owned: Registr
     text_of_it = listing(owned)
     owned.dataset("secret").delete()
     owned.collect(older_than=timedelta(0))
-    with patch("dataset_registry.operations.stage.has_internal_heading", return_value=False):
+    with patch("dataset_registry.content.stage.has_internal_heading", return_value=False):
         owned.create_dataset("forged").commit({"data": text_of_it})
     owned.create_dataset("secret").commit({"data": SECRET})
     assert owned.dataset("secret").version("main").to_arrow() == SECRET
@@ -122,7 +122,7 @@ def test_an_older_table_is_not_put_over_a_list(owned: Registry, legacy: None) ->
 
 def test_an_older_table_that_did_not_change_is_not_committed_again(owned: Registry) -> None:
     dataset = owned.create_dataset("secret")
-    with patch("dataset_registry.operations.stage.parts_digest", legacy_parts_digest):
+    with patch("dataset_registry.content.stage.parts_digest", legacy_parts_digest):
         first = dataset.commit({"data": SECRET, "note": b"one"})
     assert dataset.commit({"data": SECRET}).number == first.number
     second = dataset.commit({"data": SECRET, "note": b"two"})

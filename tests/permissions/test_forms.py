@@ -10,7 +10,7 @@ import pytest
 
 from dataset_registry import Registry
 from dataset_registry.model.records import FileRecord
-from dataset_registry.tabular import cutting
+from dataset_registry.tabular import chunking
 from tests.serving import Served
 
 FORMS = ("whole file", "recipe", "pack", "table", "part", "part as a recipe")
@@ -86,9 +86,9 @@ def fill(owner: Registry) -> dict[str, FileRecord]:
 
 
 def _parts(owner: Registry, table: FileRecord) -> list[FileRecord]:
-    from dataset_registry.operations import stored
+    from dataset_registry.operations import files
 
-    return stored.objects(owner._access, table.id)
+    return files.objects(owner._access, table.id)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def shelf(request: pytest.FixtureRequest, sqlite_template, tmp_path_factory: pyt
     catalog = folder / "catalog.sqlite"
     catalog.write_bytes(sqlite_template.read_bytes())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cutting, "PART_BYTES", 1 << 20)
+        patch.setattr(chunking, "PART_BYTES", 1 << 20)
         with serving.in_thread(catalog=f"sqlite:///{catalog}", store=str(folder / "store"), seal_seconds=0) as served:
             owner = served.owner
             found = Shelf(served, fill(owner))

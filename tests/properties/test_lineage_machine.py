@@ -22,12 +22,12 @@ from hypothesis.stateful import (
 )
 
 from dataset_registry import Registry, Version
+from dataset_registry.content.change import Change, staged_component
+from dataset_registry.content.stage import stage
 from dataset_registry.model.records import InputVersion, Provenance
 from dataset_registry.model.retention import Policy, Rule
 from dataset_registry.operations import commit as commits
-from dataset_registry.operations.change import Change, staged_component
 from dataset_registry.operations.requests import RequestKey
-from dataset_registry.operations.stage import stage
 from dataset_registry.registry import rebound
 from dataset_registry.store import Spool
 from tests.operations.support import age_runs

@@ -137,7 +137,7 @@ def test_who_asks_is_not_told_either_why_that_cannot_be_found_out(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with served.http() as http:
-        monkeypatch.setattr("dataset_registry.server.asking.authenticate", _raising(RetryLater(SECRET)))
+        monkeypatch.setattr("dataset_registry.server.auth.authenticate", _raising(RetryLater(SECRET)))
         answer = http.get("datasets")
     assert answer.status_code == 503
     assert "secret" not in answer.text

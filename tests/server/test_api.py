@@ -17,7 +17,7 @@ from sqlalchemy import create_engine, text
 
 from dataset_registry.catalog.engine import REVISION_TABLE
 from dataset_registry.operations import commit as commits
-from dataset_registry.server.routes import people
+from dataset_registry.server.routes import users
 from tests import serving
 from tests.server.conftest import Client
 from tests.server.store_openapi import STORED, broken, described
@@ -55,10 +55,19 @@ def test_the_api_has_the_paths_of_the_original_design() -> None:
         (lambda d: d["paths"].pop("/v1/whoami"), "GET /v1/whoami is gone"),
         (lambda d: d["paths"]["/v1/datasets"].pop("post"), "POST /v1/datasets is gone"),
         (lambda d: d["paths"]["/v1/datasets"]["get"]["parameters"].pop(), "the parameter"),
-        (lambda d: d["components"]["schemas"]["DatasetIn"]["required"].append("description"), "is required now"),
-        (lambda d: d["components"]["schemas"]["VersionShape"]["properties"].pop("uuid"), "the property uuid is gone"),
-        (lambda d: d["components"]["schemas"]["CountShape"]["properties"]["count"].update(type="string"), "the type"),
-        (lambda d: d["components"]["schemas"]["PointerIn"]["properties"]["ref"].update(maxLength=9), "maxLength is 9"),
+        (lambda d: d["components"]["schemas"]["DatasetRequest"]["required"].append("description"), "is required now"),
+        (
+            lambda d: d["components"]["schemas"]["VersionResponse"]["properties"].pop("uuid"),
+            "the property uuid is gone",
+        ),
+        (
+            lambda d: d["components"]["schemas"]["CountResponse"]["properties"]["count"].update(type="string"),
+            "the type",
+        ),
+        (
+            lambda d: d["components"]["schemas"]["PointerRequest"]["properties"]["ref"].update(maxLength=9),
+            "maxLength is 9",
+        ),
         (lambda d: d["paths"]["/v1/datasets"]["post"]["responses"].pop("201"), "the answer 201 is gone"),
     ],
 )
@@ -73,9 +82,9 @@ def test_what_is_added_breaks_nobody() -> None:
     before = json.loads(STORED.read_text())
     after = copy.deepcopy(before)
     after["paths"]["/v1/more"] = after["paths"]["/v1/whoami"]
-    after["components"]["schemas"]["DatasetIn"]["properties"]["more"] = {"type": "string"}
-    after["components"]["schemas"]["TokenShape"]["properties"]["more"] = {"type": "string"}
-    after["components"]["schemas"]["TokenShape"]["required"].append("more")
+    after["components"]["schemas"]["DatasetRequest"]["properties"]["more"] = {"type": "string"}
+    after["components"]["schemas"]["TokenResponse"]["properties"]["more"] = {"type": "string"}
+    after["components"]["schemas"]["TokenResponse"]["required"].append("more")
     assert broken(before, after) == []
 
 
@@ -238,14 +247,14 @@ def test_silence_is_a_408(sqlite_url: str, tmp_path: Path, clients: Client, path
 def test_whoever_watches_is_answered_while_all_requests_there_may_be_are_busy(
     sqlite_url: str, tmp_path: Path, clients: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free, work, busy = Event(), people.WhoShape, Semaphore(0)
+    free, work, busy = Event(), users.WhoResponse, Semaphore(0)
 
     def wait(**values: Any) -> Any:
         busy.release()
         assert free.wait(SAFETY)
         return work(**values)
 
-    monkeypatch.setattr(people, "WhoShape", wait)
+    monkeypatch.setattr(users, "WhoResponse", wait)
     with (
         serving.in_thread(catalog=sqlite_url, store=str(tmp_path / "store"), concurrency=20) as served,
         ThreadPoolExecutor(20) as pool,
@@ -273,7 +282,7 @@ def test_a_mistake_of_the_server_is_a_problem_too_and_tells_nothing_of_its_insid
     def fail(*_: object) -> None:
         raise RuntimeError("an inner secret")
 
-    monkeypatch.setattr("dataset_registry.server.routes.people.WhoShape", fail)
+    monkeypatch.setattr("dataset_registry.server.routes.users.WhoResponse", fail)
     answer = http.get("whoami")
     assert "inner secret" not in answer.text
     problem(answer, 500)

@@ -10,7 +10,7 @@ import pytest
 from dataset_registry.errors import RetryLater, TooManyRequests
 from dataset_registry.remote import client as remote_client
 from dataset_registry.remote.client import Client
-from dataset_registry.wire.people import WhoShape
+from dataset_registry.wire.users import WhoResponse
 
 PROBLEM = {"title": "t", "status": 503, "detail": "Retry shortly.", "fields": {}}
 
@@ -52,7 +52,7 @@ def test_the_client_waits_for_as_long_as_the_server_asks_and_a_little_more(
     client: Client, waits: list[float], status: int, seconds: int
 ) -> None:
     answers(client, *(refusal(status, str(seconds)) for _ in range(4)))
-    assert client.get("whoami", WhoShape).user == "alice"
+    assert client.get("whoami", WhoResponse).user == "alice"
     assert len(waits) == 4
     assert all(seconds <= wait <= seconds * 1.25 + 1 for wait in waits), waits
     assert len(set(waits)) == 4, "clients that were refused together do not come back together"
@@ -61,7 +61,7 @@ def test_the_client_waits_for_as_long_as_the_server_asks_and_a_little_more(
 def test_a_date_says_how_long_to_wait_too(client: Client, waits: list[float]) -> None:
     until = datetime.now(UTC) + timedelta(seconds=20)
     answers(client, refusal(503, format_datetime(until, usegmt=True)))
-    client.get("whoami", WhoShape)
+    client.get("whoami", WhoResponse)
     assert 18 <= waits[0] <= 26
 
 
@@ -76,7 +76,7 @@ def test_what_is_no_time_to_wait_is_no_reason_to_wait_long(
     if text is not None:
         response.headers.raw.append((b"Retry-After", text.encode()))
     answers(client, response)
-    client.get("whoami", WhoShape)
+    client.get("whoami", WhoResponse)
     assert waits[0] < 1
 
 
@@ -87,6 +87,6 @@ def test_a_server_that_asks_for_more_patience_than_a_minute_is_not_asked_again(
 ) -> None:
     answers(client, refusal(status, text))
     with pytest.raises(error, match="asks to wait for") as found:
-        client.get("whoami", WhoShape)
+        client.get("whoami", WhoResponse)
     assert type(found.value) is error
     assert waits == []

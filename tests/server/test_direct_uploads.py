@@ -12,9 +12,9 @@ import pytest
 
 from dataset_registry.errors import InputError
 from dataset_registry.remote import dataset as remote
-from dataset_registry.store import LocalCopies
+from dataset_registry.store import Cache
 from dataset_registry.store.objects import ObjectStore
-from dataset_registry.tabular import cutting
+from dataset_registry.tabular import chunking
 from tests import serving
 from tests.operations.support import NOW, age, objects
 
@@ -50,7 +50,7 @@ def test_a_large_file_goes_straight_into_the_store(
 def test_of_what_is_stored_already_no_more_is_read_than_footers(
     on_s3: serving.Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cutting, "PART_BYTES", 1 << 18)
+    monkeypatch.setattr(chunking, "PART_BYTES", 1 << 18)
     random = np.random.default_rng(1)
     table = pa.table({"id": np.arange(60_000), "value": random.integers(0, 1 << 40, 60_000)})
     lines = tmp_path / "lines.csv"
@@ -59,10 +59,10 @@ def test_of_what_is_stored_already_no_more_is_read_than_footers(
     datasets[0].commit({"data": table, "lines": lines}, key=["id"])
     fetched: list[object] = []
     read: list[int] = []
-    fetch, ranged = LocalCopies.fetch, ObjectStore.read
-    monkeypatch.setattr(LocalCopies, "fetch", lambda self, *given: (fetched.append(given), fetch(self, *given))[1])
+    fetch, ranged = Cache.fetch, ObjectStore.read
+    monkeypatch.setattr(Cache, "fetch", lambda self, *given: (fetched.append(given), fetch(self, *given))[1])
     monkeypatch.setattr(ObjectStore, "read", lambda self, *given: (read.append(given[-1]), ranged(self, *given))[1])
-    monkeypatch.setattr("dataset_registry.operations.stage._FOOTER", 100)  # less than any has
+    monkeypatch.setattr("dataset_registry.content.stage._FOOTER", 100)  # less than any has
     grown = pa.concat_tables([table, table.slice(0, 1000)])
     again = datasets[1].commit({"data": grown, "lines": lines}, key=["id"])
     assert fetched == []

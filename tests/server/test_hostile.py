@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy import func, select
 
 from dataset_registry.catalog.tables import metadata
-from dataset_registry.tabular import apart
+from dataset_registry.tabular import isolated
 from tests import serving
 from tests.server import bombs
 from tests.server.support import PROBLEM, commit_file, high_water, problem, processor_seconds, watched
@@ -66,7 +66,7 @@ def unharmed(victim: serving.Served, admin: httpx.Client) -> Iterator[None]:
     assert answer.status_code == 201, answer.text
     assert seconds < SECONDS
     assert memory["server"] < SERVER, f"{memory['server'] >> 20} MB"
-    assert memory["worker"] < apart.MEMORY + 200 * MB, f"{memory['worker'] >> 20} MB"
+    assert memory["worker"] < isolated.MEMORY + 200 * MB, f"{memory['worker'] >> 20} MB"
     print(f"{seconds:.1f} s, server {memory['server'] >> 20} MB, worker {memory['worker'] >> 20} MB")
 
 
@@ -237,7 +237,7 @@ def test_heavier_bombs_are_borne(
         assert _stored(victim) == before
     assert seconds < SECONDS
     assert memory["server"] < SERVER
-    assert memory["worker"] < apart.MEMORY + 200 * MB
+    assert memory["worker"] < isolated.MEMORY + 200 * MB
     assert admin.get(victim.url + "/health", timeout=SAFETY).status_code == 200
 
 

@@ -16,7 +16,7 @@ import pytest
 from dataset_registry import Registry
 from dataset_registry.errors import RetryLater
 from dataset_registry.operations import commit as commits
-from dataset_registry.operations import stored
+from dataset_registry.operations import files
 from dataset_registry.server.uploads import Uploads
 from tests import serving
 from tests.server.conftest import Client
@@ -341,7 +341,7 @@ def statements(served: serving.Served, monkeypatch: pytest.MonkeyPatch) -> list[
         found.append(statement)
 
     event.listen(Engine, "before_cursor_execute", note)
-    monkeypatch.setattr(stored, "_PAGE", 5)
+    monkeypatch.setattr(files, "_PAGE", 5)
     return found
 
 

@@ -200,18 +200,18 @@ def test_two_requests_do_not_write_to_one_upload_at_once(http: httpx.Client) -> 
 def test_of_eight_writers_at_once_one_wins_and_nothing_is_mixed(http: httpx.Client) -> None:
     for _ in range(3):
         upload, together = _begin(http), Barrier(8)
-        pieces = [bytes([n]) * (3 * MB) for n in range(8)]
+        chunks = [bytes([n]) * (3 * MB) for n in range(8)]
 
         def send(piece: bytes, upload: str = upload, together: Barrier = together) -> int:
             together.wait()
             return _append(http, upload, 0, piece).status_code
 
         with ThreadPoolExecutor(8) as pool:
-            answers = sorted(pool.map(send, pieces))
+            answers = sorted(pool.map(send, chunks))
         assert answers == [200] + [409] * 7
         version = _commit(http, upload).json()["version"]["id"]
         content = http.get(f"datasets/1/versions/{version}/content").content
-        assert content in pieces
+        assert content in chunks
 
 
 def test_the_same_content_of_two_clients_at_once_is_stored_once(

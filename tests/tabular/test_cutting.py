@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from dataset_registry import Dataset, Registry
 from dataset_registry.errors import InputError
-from dataset_registry.model.parts import Cut
-from dataset_registry.tabular import cutting, parquet
+from dataset_registry.model.parts import ChunkingRule
+from dataset_registry.tabular import chunking, parquet
 
 # --- the format cut/1 ----------------------------------------------------------------------------------------------
 
@@ -67,7 +67,7 @@ VECTORS: list[tuple[pa.Array, list[int]]] = [
 
 
 def hashes(values: pa.Array) -> list[int]:
-    return [int(found) for found in cutting.row_hashes(pa.table({"x": values}), ["x"])]
+    return [int(found) for found in chunking.row_hashes(pa.table({"x": values}), ["x"])]
 
 
 @pytest.mark.parametrize(("values", "expected"), VECTORS, ids=[str(values.type) for values, _ in VECTORS])
@@ -78,8 +78,8 @@ def test_the_hash_of_each_type_is_the_one_it_was(values: pa.Array, expected: lis
 
 def test_the_hash_of_a_row_is_over_its_columns_in_order() -> None:
     table = pa.table({"x": [1, 2], "y": [2, 1]})
-    assert [int(h) for h in cutting.row_hashes(table, ["x", "y"])] == [122451777613484041, 2040907284762374833]
-    assert list(cutting.row_hashes(table, ["x", "y"])) != list(cutting.row_hashes(table, ["y", "x"]))
+    assert [int(h) for h in chunking.row_hashes(table, ["x", "y"])] == [122451777613484041, 2040907284762374833]
+    assert list(chunking.row_hashes(table, ["x", "y"])) != list(chunking.row_hashes(table, ["y", "x"]))
 
 
 @pytest.mark.parametrize(
@@ -114,11 +114,11 @@ COLUMNS = {
     "name": st.text(max_size=12) | st.none(),
     "price": st.floats(allow_nan=False),
 }
-CUT = Cut(("id", "name", "price"), 8)
+CUT = ChunkingRule(("id", "name", "price"), 8)
 
 
-def parts_of(tables: list[pa.Table], cut: Cut) -> list[pa.Table]:
-    return list(cutting.borders(((table, cutting.hits(table, cut)) for table in tables), cut))
+def parts_of(tables: list[pa.Table], cut: ChunkingRule) -> list[pa.Table]:
+    return list(chunking.split(((table, chunking.cut_points(table, cut)) for table in tables), cut))
 
 
 @settings(max_examples=60, deadline=None)
@@ -127,17 +127,17 @@ def test_rows_are_cut_alike_in_whatever_batches_they_come(rows: list[dict[str, A
     schema = pa.schema([("id", pa.int64()), ("name", pa.string()), ("price", pa.float64())])
     table = pa.Table.from_pylist(rows, schema)
     edges = sorted({0, *[min(i, len(rows)) for i in at], len(rows)})
-    pieces = [table.slice(a, b - a) for a, b in pairwise(edges)]
+    chunks = [table.slice(a, b - a) for a, b in pairwise(edges)]
     whole = parts_of([table], CUT)
-    assert parts_of(pieces, CUT) == whole
+    assert parts_of(chunks, CUT) == whole
     assert pa.concat_tables(whole) == table
     assert all(1 <= part.num_rows <= 32 for part in whole)
 
 
 def test_wide_rows_make_short_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cutting, "_WIDEST", 1000)
+    monkeypatch.setattr(chunking, "_WIDEST", 1000)
     table = pa.table({"id": range(40), "text": ["x" * 300] * 20 + ["y"] * 10 + ["z" * 3000] * 10})
-    cut = Cut(("id",), 1 << 20)
+    cut = ChunkingRule(("id",), 1 << 20)
     expected = [part.num_rows for part in parts_of([table], cut)]
     assert expected[:3] == [3, 3, 3]
     assert expected[-3:] == [1, 1, 1]
@@ -146,11 +146,11 @@ def test_wide_rows_make_short_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_small_tables_are_cut_finer_and_large_ones_by_what_their_rows_take() -> None:
     narrow = pa.table({"x": np.arange(1 << 21)})
-    assert cutting.rule(narrow.slice(0, 1000), is_whole=True, columns=["x"]).rows == 1 << 17
-    assert cutting.rule(narrow, is_whole=False, columns=["x"]).rows == 1 << 20
+    assert chunking.rule(narrow.slice(0, 1000), is_whole=True, columns=["x"]).rows == 1 << 17
+    assert chunking.rule(narrow, is_whole=False, columns=["x"]).rows == 1 << 20
     wide = pa.table({"x": ["w" * 120_000] * 50})
-    assert cutting.rule(wide, is_whole=True, columns=["x"]).rows == 1 << 10
-    assert not cutting.enough(narrow)
+    assert chunking.rule(wide, is_whole=True, columns=["x"]).rows == 1 << 10
+    assert not chunking.enough(narrow)
 
 
 # --- through the registry ------------------------------------------------------------------------------------------
@@ -164,8 +164,8 @@ def dataset(embedded: Registry) -> Dataset:
 @pytest.fixture
 def _fine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts of a few dozen rows."""
-    monkeypatch.setattr(cutting, "LEAST_ROWS", 64)
-    monkeypatch.setattr(cutting, "PART_BYTES", 16 << 10)
+    monkeypatch.setattr(chunking, "LEAST_ROWS", 64)
+    monkeypatch.setattr(chunking, "PART_BYTES", 16 << 10)
 
 
 def table_of(rows: int, seed: int = 0) -> pa.Table:
@@ -231,7 +231,7 @@ def test_without_a_key_the_columns_of_the_first_version_cut(dataset: Dataset) ->
 
 @pytest.mark.usefixtures("_fine")
 def test_a_small_table_that_grew_large_is_cut_anew_once(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cutting, "MANY", 8)
+    monkeypatch.setattr(chunking, "MANY", 8)
     dataset.commit({"data": table_of(100)}, key=["id"])
     rows = []
     large = table_of(20_000)
@@ -272,8 +272,8 @@ def _generator(table: pa.Table) -> pa.RecordBatchReader:
 def test_the_same_data_is_the_same_version_whoever_brings_it(
     embedded: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cutting, "LEAST_ROWS", 64)
-    monkeypatch.setattr(cutting, "PART_BYTES", 16 << 10)
+    monkeypatch.setattr(chunking, "LEAST_ROWS", 64)
+    monkeypatch.setattr(chunking, "PART_BYTES", 16 << 10)
     table = table_of(3_000)
     ways: dict[str, Callable[[pa.Table], Any]] = {
         "arrow": lambda t: t,
@@ -306,6 +306,6 @@ def test_one_row_group_a_part_and_the_same_bytes_each_time() -> None:
             table.to_reader(), table.schema, lambda data, facts: kept.append(bytes(data))
         )
         assert [facts.rows for _, facts in written] == [1_000]
-        assert sum(written[0][1].pieces) == len(kept[-1])
+        assert sum(written[0][1].chunks) == len(kept[-1])
         assert schema.rows == 1_000
     assert kept[0] == kept[1]

@@ -29,7 +29,7 @@ import pytest
 from dataset_registry import Dataset, Registry, Version
 from dataset_registry.errors import InputError, RegistryError
 from dataset_registry.model.schema import ColumnStatistics
-from dataset_registry.tabular import cutting
+from dataset_registry.tabular import chunking
 from tests.waiting import SAFETY
 
 # --- values of every library -----------------------------------------------------------------------------------------
@@ -727,7 +727,7 @@ def _in_map(values: pa.Array) -> pa.Array:
     )
 
 
-def _chunked(values: pa.Array) -> list[pa.Array]:
+def _chunk_stream(values: pa.Array) -> list[pa.Array]:
     """Several chunks, the middle one empty; of dictionaries, each with another one."""
     chunks = [values.slice(0, 2), values.slice(2, 0), values.slice(2)]
     if pa.types.is_dictionary(values.type) and not pa.types.is_nested(values.type.value_type):
@@ -745,7 +745,7 @@ FORMS: dict[str, Callable[[pa.Array], pa.Array | list[pa.Array]]] = {
     "without chunks": lambda values: [],
     "all null": lambda values: pa.nulls(ROWS, values.type),
     "sliced": lambda values: values.slice(1, 4),
-    "chunked": _chunked,
+    "chunked": _chunk_stream,
     "required": lambda values: values.filter(pc.is_valid(values)).slice(0, 2),
     "with metadata": lambda values: values,
     "in a list": _in_list,
@@ -760,7 +760,7 @@ FORMS: dict[str, Callable[[pa.Array], pa.Array | list[pa.Array]]] = {
     "in a fixed list, sliced": lambda values: _in_fixed(values).slice(1, 2),
     "in a struct, sliced": lambda values: _in_struct(values).slice(1, 4),
     "in a map, sliced": lambda values: _in_map(values).slice(1, 3),
-    "in a list, chunked": lambda values: [_in_list(chunk) for chunk in _chunked(values) if len(chunk) > 2] * 2,
+    "in a list, chunked": lambda values: [_in_list(chunk) for chunk in _chunk_stream(values) if len(chunk) > 2] * 2,
 }
 _REQUIRED = {"required"}
 
@@ -796,8 +796,8 @@ def test_an_arrow_table_is_read_as_it_was_given(keeper: Keeper, form: str, capsy
 def test_an_arrow_table_of_several_parts_is_read_as_it_was_given(
     keeper: Keeper, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cutting, "LEAST_ROWS", 16)
-    monkeypatch.setattr(cutting, "PART_BYTES", 1 << 10)
+    monkeypatch.setattr(chunking, "LEAST_ROWS", 16)
+    monkeypatch.setattr(chunking, "PART_BYTES", 1 << 10)
     columns = {name: pa.chunked_array([values] * 30) for name, values in animals().items()}
     keeper.arrow(pa.table({**columns, "row": pa.array(range(30 * ROWS))}))
     keeper.close(capsys)

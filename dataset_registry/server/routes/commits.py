@@ -11,27 +11,27 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
+from dataset_registry.access import Access, authorize, authorize_some_write
 from dataset_registry.errors import InputError, PayloadTooLarge
 from dataset_registry.model.names import dataset_name as checked_name
 from dataset_registry.model.names import pointer_name
 from dataset_registry.model.records import DatasetRecord, NewDataset
 from dataset_registry.operations import commit as commit_operations
 from dataset_registry.operations import datasets
-from dataset_registry.operations.access import Access, authorize, authorize_some_write
 from dataset_registry.server import commits
-from dataset_registry.server.asking import Asking, Keyed, request_key
-from dataset_registry.server.routes.datasets import DatasetId, There
+from dataset_registry.server.auth import AccessDep, Keyed, request_key
+from dataset_registry.server.routes.datasets import DatasetDep, DatasetId
+from dataset_registry.wire.base import MOST_IDS
 from dataset_registry.wire.commits import (
     MOST_COMPONENTS,
-    CommitIn,
-    CommitShape,
-    ComponentIn,
-    ContentIn,
-    HeadShape,
-    NamedCommitIn,
+    CommitRequest,
+    CommitResponse,
+    ComponentRequest,
+    ContentRequest,
+    HeadResponse,
+    NamedCommitRequest,
 )
-from dataset_registry.wire.datasets import DatasetShape
-from dataset_registry.wire.shapes import MOST_IDS
+from dataset_registry.wire.datasets import DatasetResponse
 
 router = APIRouter(route_class=Keyed)
 
@@ -71,7 +71,7 @@ DatasetName = Annotated[
 ]
 
 
-def writer(request: Request, access: Asking, dataset_name: DatasetName = None) -> Access:
+def writer(request: Request, access: AccessDep, dataset_name: DatasetName = None) -> Access:
     """The access of a caller who may write to the dataset that the URL names, or to some dataset for a body without files.
     Checked before the body is received."""
     if dataset_name is None and _is_form(request):
@@ -88,7 +88,7 @@ def writer(request: Request, access: Asking, dataset_name: DatasetName = None) -
     return access
 
 
-def writer_of(dataset_id: DatasetId, access: Asking) -> Access:
+def writer_of(dataset_id: DatasetId, access: AccessDep) -> Access:
     """The access of a caller who may write to the dataset of the path. It is asked before the body is received."""
     with access.catalog.read() as tx:
         authorize(access, tx, "write", dataset_id)
@@ -101,8 +101,8 @@ def _is_form(request: Request) -> bool:
 
 @asynccontextmanager
 async def _received(
-    request: Request, access: Access, kind: type[CommitIn], name: str | None = None
-) -> AsyncIterator[tuple[CommitIn, dict[str, UploadFile]]]:
+    request: Request, access: Access, kind: type[CommitRequest], name: str | None = None
+) -> AsyncIterator[tuple[CommitRequest, dict[str, UploadFile]]]:
     """The commit of a request, and the files that came with it, which are deleted afterwards. `name` is that of the dataset,
     where the URL says it."""
     if not _is_form(request):
@@ -165,10 +165,10 @@ _MOST_VALUES = 2_000_000
 """Values that the JSON of a commit may have: what 100,000 components have, and some metadata of each."""
 _TOGETHER = 500
 """Components that are validated in one go. Validation lets no other thread run: in parts, other requests are answered."""
-_COMPONENTS = TypeAdapter(list[ComponentIn])
+_COMPONENTS = TypeAdapter(list[ComponentRequest])
 
 
-def _parsed(kind: type[CommitIn], given: bytes | dict[str, Any], name: str | None) -> CommitIn:
+def _parsed(kind: type[CommitRequest], given: bytes | dict[str, Any], name: str | None) -> CommitRequest:
     value = _loaded(given) if isinstance(given, bytes) else given
     if name is not None and isinstance(value, dict) and value.setdefault("dataset_name", name) != name:
         raise InputError(
@@ -212,35 +212,41 @@ def _with_components(value: Any) -> Any:
 
 
 async def _commit(
-    request: Request, access: Access, dataset: DatasetRecord | NewDataset, body: CommitIn, files: dict[str, UploadFile]
-) -> CommitShape:
+    request: Request,
+    access: Access,
+    dataset: DatasetRecord | NewDataset,
+    body: CommitRequest,
+    files: dict[str, UploadFile],
+) -> CommitResponse:
     sources = commits.Sources(access, request.app.state.uploads, files)
 
-    def work() -> CommitShape:
+    def work() -> CommitResponse:
         key = request_key(request, lambda: commits.described(sources, body))
-        return CommitShape.of(commits.commit(sources, dataset, body, key))
+        return CommitResponse.of(commits.commit(sources, dataset, body, key))
 
     return await run_in_threadpool(work)
 
 
-@router.post("/datasets/{dataset_id}/versions", status_code=201, tags=["versions"], openapi_extra=_bodies("CommitIn"))
-async def commit(request: Request, there: There, access: Annotated[Access, Depends(writer_of)]) -> CommitShape:
+@router.post(
+    "/datasets/{dataset_id}/versions", status_code=201, tags=["versions"], openapi_extra=_bodies("CommitRequest")
+)
+async def commit(request: Request, there: DatasetDep, access: Annotated[Access, Depends(writer_of)]) -> CommitResponse:
     """Make a version of a dataset: JSON whose contents were uploaded before, or a form with the files themselves.
 
     In a form without `commit`, every file is the component of its field's name: `curl -F data=@flights.csv -F message=July`.
     """
-    async with _received(request, access, CommitIn) as (body, files):
+    async with _received(request, access, CommitRequest) as (body, files):
         return await _commit(request, access, there.record, body, files)
 
 
 @router.get("/head", tags=["versions"])
 def head(
-    access: Asking,
+    access: AccessDep,
     dataset_id: Annotated[int | None, Query(ge=-MOST_IDS, le=MOST_IDS)] = None,
     dataset_name: Annotated[str | None, Query(max_length=10_000)] = None,
     branch: Annotated[str, Query(max_length=10_000)] = "main",
     fallback: Annotated[str | None, Query(max_length=10_000)] = None,
-) -> HeadShape:
+) -> HeadResponse:
     """What a commit to a branch would start from, for who may make one: its `base_version_id`."""
     if (dataset_id is None) == (dataset_name is None):
         raise InputError("Say which dataset: its dataset_id or its dataset_name, one of them.")
@@ -252,28 +258,28 @@ def head(
     start = commit_operations.head(
         access, found, pointer_name(branch), pointer_name(fallback) if fallback is not None else None
     )
-    return HeadShape(
-        dataset=DatasetShape.of(found) if isinstance(found, DatasetRecord) else None,
+    return HeadResponse(
+        dataset=DatasetResponse.of(found) if isinstance(found, DatasetRecord) else None,
         version_id=start.id if start else None,
         version_number=start.number if start else None,
         digest=start.digest if start else None,
     )
 
 
-@router.post("/commits", status_code=201, tags=["versions"], openapi_extra=_bodies("NamedCommitIn"))
+@router.post("/commits", status_code=201, tags=["versions"], openapi_extra=_bodies("NamedCommitRequest"))
 async def commit_by_name(
     request: Request, access: Annotated[Access, Depends(writer)], dataset_name: DatasetName = None
-) -> CommitShape:
+) -> CommitResponse:
     """The same by the dataset's name; a dataset that is not there is created with its first version.
 
     A form names its dataset in the URL: `curl -F data=@flights.csv '…/v1/commits?dataset_name=raw/flights'`.
     """
-    async with _received(request, access, NamedCommitIn, dataset_name) as (body, files):
-        assert isinstance(body, NamedCommitIn), "parsed as one"
+    async with _received(request, access, NamedCommitRequest, dataset_name) as (body, files):
+        assert isinstance(body, NamedCommitRequest), "parsed as one"
         name = checked_name(body.dataset_name)
         dataset = await run_in_threadpool(datasets.find_or_new, access, name, body.description)
         return await _commit(request, access, dataset, body, files)
 
 
-SHAPES = (CommitIn, NamedCommitIn, ComponentIn, ContentIn)
+SHAPES = (CommitRequest, NamedCommitRequest, ComponentRequest, ContentRequest)
 """Shapes that only the two forms of a commit name: the description of the API has to be told of them."""

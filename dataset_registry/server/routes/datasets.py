@@ -5,27 +5,27 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query
 
 from dataset_registry.dataset import Dataset
-from dataset_registry.operations import datasets, history, stored
+from dataset_registry.operations import datasets, files, history
 from dataset_registry.server import paging
-from dataset_registry.server.asking import Asking, Here, Idempotent
+from dataset_registry.server.auth import AccessDep, Idempotent, RegistryDep
 from dataset_registry.server.paging import Cursor, Limit
 from dataset_registry.version import Version
-from dataset_registry.wire.commits import ProductionShape
+from dataset_registry.wire.base import MOST_IDS, CountResponse, Page
+from dataset_registry.wire.commits import ProductionResponse
 from dataset_registry.wire.datasets import (
-    CapturedShape,
-    ComparisonShape,
-    ConsumerShape,
-    DatasetIn,
-    DatasetPatch,
-    DatasetShape,
-    NestedVersionShape,
-    ReadIn,
-    SchemaShape,
-    VersionFileShape,
-    VersionShape,
-    WholeVersionShape,
+    CapturedResponse,
+    ComparisonResponse,
+    ConsumerResponse,
+    DatasetRequest,
+    DatasetResponse,
+    NestedVersionResponse,
+    ReadRequest,
+    SchemaResponse,
+    UpdateDatasetRequest,
+    VersionFileResponse,
+    VersionResponse,
+    WholeVersionResponse,
 )
-from dataset_registry.wire.shapes import MOST_IDS, CountShape, Page
 
 router = APIRouter(route_class=Idempotent)
 
@@ -43,128 +43,130 @@ Ref = Annotated[
 ]
 
 
-def dataset_of(dataset_id: DatasetId, access: Asking) -> Dataset:
+def dataset_of(dataset_id: DatasetId, access: AccessDep) -> Dataset:
     """The dataset of a path."""
     return Dataset(access, datasets.by_id(access, dataset_id))
 
 
-def version_of(dataset_id: DatasetId, version_id: VersionId, access: Asking) -> Version:
+def version_of(dataset_id: DatasetId, version_id: VersionId, access: AccessDep) -> Version:
     """The version of a path."""
     found = datasets.by_id(access, dataset_id)
     return Version(access, history.version_by_id(access, found, version_id))
 
 
-There = Annotated[Dataset, Depends(dataset_of)]
-That = Annotated[Version, Depends(version_of)]
+DatasetDep = Annotated[Dataset, Depends(dataset_of)]
+VersionDep = Annotated[Version, Depends(version_of)]
 
 
-def _shape(version: Version) -> VersionShape:
-    return VersionShape.of(version.record)
+def _shape(version: Version) -> VersionResponse:
+    return VersionResponse.of(version.record)
 
 
 @router.get("/datasets", tags=["datasets"])
 def list_datasets(
-    here: Here,
+    here: RegistryDep,
     prefix: Annotated[str, Query(max_length=10_000, description="Only names that start so.")] = "",
     name: Annotated[str | None, Query(max_length=10_000, description="The dataset of this name alone.")] = None,
     cursor: Cursor = None,
     limit: Limit = 100,
-) -> Page[DatasetShape]:
+) -> Page[DatasetResponse]:
     """The datasets that you may read, by name. One that is looked up by `name` and is not there is a 404."""
     if name is not None:
-        return Page(items=[DatasetShape.of(here.dataset(name).record)])
+        return Page(items=[DatasetResponse.of(here.dataset(name).record)])
     after = paging.decode(cursor)
     found = [dataset.record for dataset in here.datasets(prefix=prefix) if after is None or dataset.name > after]
-    return paging.page(found, limit, DatasetShape.of, lambda record: record.name)
+    return paging.page(found, limit, DatasetResponse.of, lambda record: record.name)
 
 
 @router.post("/datasets", status_code=201, tags=["datasets"])
-def create_dataset(here: Here, body: DatasetIn) -> DatasetShape:
+def create_dataset(here: RegistryDep, body: DatasetRequest) -> DatasetResponse:
     """Make a dataset, of which you become the admin."""
-    return DatasetShape.of(here.create_dataset(body.name, description=body.description).record)
+    return DatasetResponse.of(here.create_dataset(body.name, description=body.description).record)
 
 
 @router.get("/datasets/{dataset_id}", tags=["datasets"])
-def get_dataset(there: There) -> DatasetShape:
+def get_dataset(there: DatasetDep) -> DatasetResponse:
     """A dataset."""
-    return DatasetShape.of(there.record)
+    return DatasetResponse.of(there.record)
 
 
 @router.patch("/datasets/{dataset_id}", tags=["datasets"])
-def update_dataset(there: There, body: DatasetPatch, access: Asking) -> DatasetShape:
+def update_dataset(there: DatasetDep, body: UpdateDatasetRequest, access: AccessDep) -> DatasetResponse:
     """Change the name or the description, those that are given."""
-    return DatasetShape.of(datasets.update(access, there.record, name=body.name, description=body.description))
+    return DatasetResponse.of(datasets.update(access, there.record, name=body.name, description=body.description))
 
 
 @router.delete("/datasets/{dataset_id}", tags=["datasets"])
-def delete_dataset(there: There) -> CountShape:
+def delete_dataset(there: DatasetDep) -> CountResponse:
     """Delete a dataset with its versions, branches and tags; how many versions those were."""
-    return CountShape(count=there.delete())
+    return CountResponse(count=there.delete())
 
 
 # --- versions ------------------------------------------------------------------------------------------------------
 
 
 @router.get("/datasets/{dataset_id}/versions", tags=["versions"])
-def list_versions(there: There, access: Asking, cursor: Cursor = None, limit: Limit = 100) -> Page[VersionShape]:
+def list_versions(
+    there: DatasetDep, access: AccessDep, cursor: Cursor = None, limit: Limit = 100
+) -> Page[VersionResponse]:
     """Every version, newest first, each with its parents."""
     found = history.tree(access, there.record, before=paging.number(cursor), limit=limit + 1)
-    return paging.page(found, limit, VersionShape.of, lambda record: record.number)
+    return paging.page(found, limit, VersionResponse.of, lambda record: record.number)
 
 
 @router.get("/datasets/{dataset_id}/tree", tags=["versions"])
-def tree(there: There, access: Asking, cursor: Cursor = None, limit: Limit = 1000) -> Page[VersionShape]:
+def tree(there: DatasetDep, access: AccessDep, cursor: Cursor = None, limit: Limit = 1000) -> Page[VersionResponse]:
     """The same as the list of versions: the tree is in their parents."""
     return list_versions(there, access, cursor, limit)
 
 
 @router.get("/datasets/{dataset_id}/tree/nested", tags=["versions"])
 def nested_tree(
-    there: There, access: Asking, cursor: Cursor = None, limit: Annotated[int, Query(ge=1, le=200)] = 200
-) -> Page[NestedVersionShape]:
+    there: DatasetDep, access: AccessDep, cursor: Cursor = None, limit: Annotated[int, Query(ge=1, le=200)] = 200
+) -> Page[NestedVersionResponse]:
     """The tree with each version's children inside it: of the newest 200 versions at most, for each is a level deeper."""
     page = list_versions(there, access, cursor, limit)
-    return Page(items=NestedVersionShape.forest(page.items), next_cursor=page.next_cursor)
+    return Page(items=NestedVersionResponse.forest(page.items), next_cursor=page.next_cursor)
 
 
 @router.get("/datasets/{dataset_id}/resolve", tags=["versions"])
-def resolve(there: There, ref: Ref = "main") -> VersionShape:
+def resolve(there: DatasetDep, ref: Ref = "main") -> VersionResponse:
     """The version that a ref names."""
     return _shape(there.version(ref))
 
 
 @router.get("/datasets/{dataset_id}/log", tags=["versions"])
 def log(
-    there: There, access: Asking, ref: Ref = "main", cursor: Cursor = None, limit: Limit = 100
-) -> Page[VersionShape]:
+    there: DatasetDep, access: AccessDep, ref: Ref = "main", cursor: Cursor = None, limit: Limit = 100
+) -> Page[VersionResponse]:
     """The version that a ref names and all it came from, newest first."""
     found = history.log(access, there.record, ref, limit + 1, before=paging.number(cursor))
-    return paging.page(found, limit, VersionShape.of, lambda record: record.number)
+    return paging.page(found, limit, VersionResponse.of, lambda record: record.number)
 
 
 @router.get("/datasets/{dataset_id}/compare", tags=["versions"])
-def compare(there: There, before: Ref, after: Ref) -> ComparisonShape:
+def compare(there: DatasetDep, before: Ref, after: Ref) -> ComparisonResponse:
     """What changed from one ref to another: components, and the columns of each table."""
-    return ComparisonShape.of(there.diff(before, after))
+    return ComparisonResponse.of(there.diff(before, after))
 
 
 @router.get("/datasets/{dataset_id}/merge-bases", tags=["versions"])
-def merge_bases(there: There, left: Ref, right: Ref) -> Page[VersionShape]:
+def merge_bases(there: DatasetDep, left: Ref, right: Ref) -> Page[VersionResponse]:
     """The best common ancestors of two refs, newest first."""
     return Page(items=[_shape(version) for version in there.merge_bases(left, right)])
 
 
 @router.get("/datasets/{dataset_id}/versions/{version_id}", tags=["versions"])
 def get_version(
-    that: That, access: Asking, cursor: Cursor = None, limit: Annotated[int, Query(ge=1, le=10_000)] = 1000
-) -> WholeVersionShape:
+    that: VersionDep, access: AccessDep, cursor: Cursor = None, limit: Annotated[int, Query(ge=1, le=10_000)] = 1000
+) -> WholeVersionResponse:
     """A version with its files and its schema."""
     page = paging.slice_of(that.components, cursor, limit, lambda component: component)
-    counts = stored.counts(access, [component.file_id for component in page.items])
+    counts = files.counts(access, [component.file_id for component in page.items])
     captured = that.captured(sorted({component.name for component in page.items})) if page.items else []
-    return WholeVersionShape(
+    return WholeVersionResponse(
         **_shape(that).model_dump(),
-        files=[VersionFileShape.of(component, counts.get(component.file_id, 0)) for component in page.items],
+        files=[VersionFileResponse.of(component, counts.get(component.file_id, 0)) for component in page.items],
         next_cursor=page.next_cursor,
         schema_json=[
             {"component_name": name, "component_index": index, **schema.to_json()} for name, index, schema in captured
@@ -173,41 +175,42 @@ def get_version(
 
 
 @router.delete("/datasets/{dataset_id}/versions/{version_id}", tags=["versions"])
-def delete_version(there: There, that: That) -> CountShape:
+def delete_version(there: DatasetDep, that: VersionDep) -> CountResponse:
     """Delete a version that no branch, tag or child points at."""
     there.delete_version(f"v{that.number}")
-    return CountShape(count=1)
+    return CountResponse(count=1)
 
 
 @router.get("/datasets/{dataset_id}/versions/{version_id}/children", tags=["versions"])
-def children(there: There, that: That) -> Page[VersionShape]:
+def children(there: DatasetDep, that: VersionDep) -> Page[VersionResponse]:
     """The versions made from this one, oldest first."""
     return Page(items=[_shape(child) for child in there.children(f"v{that.number}")])
 
 
 @router.get("/datasets/{dataset_id}/schema/{version_id}", tags=["versions"])
 def schema(
-    that: That, component: Annotated[list[str] | None, Query(max_length=10_000, description="Only of these.")] = None
-) -> SchemaShape:
+    that: VersionDep,
+    component: Annotated[list[str] | None, Query(max_length=10_000, description="Only of these.")] = None,
+) -> SchemaResponse:
     """The columns and statistics captured of a version's components."""
-    found = [CapturedShape.of(*captured) for captured in that.captured(component)]
-    return SchemaShape(dataset_version_id=that.id, components=found)
+    found = [CapturedResponse.of(*captured) for captured in that.captured(component)]
+    return SchemaResponse(dataset_version_id=that.id, components=found)
 
 
 @router.get("/datasets/{dataset_id}/versions/{version_id}/productions", tags=["lineage"])
-def productions(that: That) -> Page[ProductionShape]:
+def productions(that: VersionDep) -> Page[ProductionResponse]:
     """Every production of a version on record: which run made it from exactly which others."""
-    return Page(items=[ProductionShape.of(production) for production in that.productions])
+    return Page(items=[ProductionResponse.of(production) for production in that.productions])
 
 
 @router.get("/datasets/{dataset_id}/versions/{version_id}/consumers", tags=["lineage"])
-def consumers(that: That) -> Page[ConsumerShape]:
+def consumers(that: VersionDep) -> Page[ConsumerResponse]:
     """The versions that were made from this one, of datasets that you may read."""
-    return Page(items=[ConsumerShape(dataset_name=name, version_number=number) for name, number in that.consumers])
+    return Page(items=[ConsumerResponse(dataset_name=name, version_number=number) for name, number in that.consumers])
 
 
 @router.post("/datasets/{dataset_id}/versions/{version_id}/reads", status_code=201, tags=["lineage"])
-def note_read(that: That, body: ReadIn) -> CountShape:
+def note_read(that: VersionDep, body: ReadRequest) -> CountResponse:
     """Note that a pipeline run reads a version: no expiry takes it meanwhile."""
     that.note_read(body.run_id)
-    return CountShape(count=1)
+    return CountResponse(count=1)

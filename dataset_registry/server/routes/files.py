@@ -7,18 +7,18 @@ from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from dataset_registry.access import Access
+from dataset_registry.content.source import CatalogContents
 from dataset_registry.errors import InputError, RangeNotSatisfiable
 from dataset_registry.model.records import FileRecord
-from dataset_registry.operations import read, stored
-from dataset_registry.operations.access import Access
-from dataset_registry.operations.contents import CatalogContents
+from dataset_registry.operations import files, read
 from dataset_registry.server import paging
-from dataset_registry.server.asking import Asking, Here, Idempotent
+from dataset_registry.server.auth import AccessDep, Idempotent, RegistryDep
 from dataset_registry.server.paging import Cursor, Limit
-from dataset_registry.server.routes.datasets import That
-from dataset_registry.wire.datasets import ComponentShape
-from dataset_registry.wire.files import FileShape, ObjectsShape
-from dataset_registry.wire.shapes import MOST_IDS, Page
+from dataset_registry.server.routes.datasets import VersionDep
+from dataset_registry.wire.base import MOST_IDS, Page
+from dataset_registry.wire.datasets import ComponentResponse
+from dataset_registry.wire.files import DataFilesResponse, FileResponse
 
 router = APIRouter(route_class=Idempotent)
 
@@ -28,29 +28,31 @@ _BLOCK = 1 << 20
 
 @router.get("/files", tags=["files"])
 def list_files(
-    here: Here,
-    access: Asking,
+    here: RegistryDep,
+    access: AccessDep,
     content_hash: Annotated[str | None, Query(max_length=10_000, description="The beginning of a SHA-256.")] = None,
     cursor: Cursor = None,
     limit: Limit = 100,
-) -> Page[FileShape]:
+) -> Page[FileResponse]:
     """The files that you may read, oldest first; or the one with a hash (one you may not read is a 404, as an unknown one)."""
     if content_hash is not None:
-        return Page(items=[FileShape.of(here.file(content_hash))])
-    found = list(stored.list_all(access, paging.number(cursor) or 0, limit + 1))
-    return paging.page(found, limit, FileShape.of, lambda record: record.id)
+        return Page(items=[FileResponse.of(here.file(content_hash))])
+    found = list(files.list_all(access, paging.number(cursor) or 0, limit + 1))
+    return paging.page(found, limit, FileResponse.of, lambda record: record.id)
 
 
 @router.get("/files/{file_id}", tags=["files"])
-def get_file(file_id: FileId, access: Asking) -> FileShape:
+def get_file(file_id: FileId, access: AccessDep) -> FileResponse:
     """A file, with its hash and how many versions name it."""
-    return FileShape.of(stored.by_id(access, file_id))
+    return FileResponse.of(files.by_id(access, file_id))
 
 
 @router.get("/files/{file_id}/objects", tags=["files"])
-def objects(file_id: FileId, access: Asking) -> ObjectsShape:
+def objects(file_id: FileId, access: AccessDep) -> DataFilesResponse:
     """The files to read for a file: itself, or the parts of a table in order."""
-    return ObjectsShape(file_id=file_id, objects=[FileShape.of(found) for found in stored.objects(access, file_id)])
+    return DataFilesResponse(
+        file_id=file_id, objects=[FileResponse.of(found) for found in files.objects(access, file_id)]
+    )
 
 
 _DOWNLOAD: dict[int | str, dict[str, Any]] = {
@@ -70,39 +72,39 @@ _IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match", max_length=10
 
 @router.get("/files/{file_id}/content", tags=["files"], response_class=StreamingResponse, responses=_DOWNLOAD)
 def download_file(
-    file_id: FileId, access: Asking, wanted: _Range = None, if_none_match: _IfNoneMatch = None
+    file_id: FileId, access: AccessDep, wanted: _Range = None, if_none_match: _IfNoneMatch = None
 ) -> Response:
     """The bytes of a file. Its ETag is its hash."""
-    return _download(access, stored.objects(access, file_id), wanted, if_none_match)
+    return _download(access, files.objects(access, file_id), wanted, if_none_match)
 
 
 @router.get("/datasets/{dataset_id}/versions/{version_id}/components", tags=["versions"])
 def components(
-    that: That,
+    that: VersionDep,
     name: Annotated[list[str] | None, Query(max_length=1000, description="Only these.")] = None,
     cursor: Cursor = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
-) -> Page[ComponentShape]:
+) -> Page[ComponentResponse]:
     """The components of a version, in order of name and index."""
     found = that.components if name is None else that.components_named(name)
-    return paging.slice_of(found, cursor, limit, ComponentShape.of)
+    return paging.slice_of(found, cursor, limit, ComponentResponse.of)
 
 
 @router.get("/datasets/{dataset_id}/versions/{version_id}/objects", tags=["versions"])
 def component_objects(
-    that: That,
-    access: Asking,
+    that: VersionDep,
+    access: AccessDep,
     name: Annotated[list[str] | None, Query(max_length=1000, description="Only of these components.")] = None,
     cursor: Cursor = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
-) -> Page[ObjectsShape]:
+) -> Page[DataFilesResponse]:
     """For each component the files to read, by the id of its file."""
     found = that.components if name is None else that.components_named(name)
     start = paging.number(cursor) or 0
     wanted = found[start : start + limit]
     listed = CatalogContents(access).objects(that.record, wanted)
     items = [
-        ObjectsShape(file_id=component.file_id, objects=[FileShape.of(file) for file in files])
+        DataFilesResponse(file_id=component.file_id, objects=[FileResponse.of(file) for file in files])
         for component, files in zip(wanted, listed, strict=True)
     ]
     return Page(items=items, next_cursor=paging.encode(start + limit) if start + limit < len(found) else None)
@@ -115,8 +117,8 @@ def component_objects(
     responses=_DOWNLOAD,
 )
 def download_component(
-    that: That,
-    access: Asking,
+    that: VersionDep,
+    access: AccessDep,
     component: Annotated[str | None, Query(max_length=1000, description="Its name, where there are several.")] = None,
     index: Annotated[int, Query(ge=0, le=MOST_IDS)] = 0,
     wanted: _Range = None,

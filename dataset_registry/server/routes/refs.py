@@ -6,10 +6,16 @@ from fastapi import APIRouter, Header, Path, Response
 
 from dataset_registry.errors import BranchMoved, NotFound, PreconditionFailed
 from dataset_registry.model.records import PointerRecord
-from dataset_registry.server.asking import Here, Idempotent
-from dataset_registry.server.routes.datasets import There
-from dataset_registry.wire.datasets import MoveIn, PointerIn, PointerShape, RegistryBranchIn, RegistryBranchShape
-from dataset_registry.wire.shapes import CountShape, Page
+from dataset_registry.server.auth import Idempotent, RegistryDep
+from dataset_registry.server.routes.datasets import DatasetDep
+from dataset_registry.wire.base import CountResponse, Page
+from dataset_registry.wire.datasets import (
+    MoveRequest,
+    PointerRequest,
+    PointerResponse,
+    RegistryBranchRequest,
+    RegistryBranchResponse,
+)
 
 router = APIRouter(route_class=Idempotent)
 
@@ -23,39 +29,39 @@ def _etag(pointer: PointerRecord) -> str:
     return f'"v{pointer.version_number}"'
 
 
-def _tagged(response: Response, pointer: PointerRecord) -> PointerShape:
+def _tagged(response: Response, pointer: PointerRecord) -> PointerResponse:
     response.headers["ETag"] = _etag(pointer)
-    return PointerShape.of(pointer)
+    return PointerResponse.of(pointer)
 
 
 @router.get("/datasets/{dataset_id}/pointers", tags=["branches and tags"])
-def pointers(there: There) -> Page[PointerShape]:
+def pointers(there: DatasetDep) -> Page[PointerResponse]:
     """The branches and tags of a dataset."""
-    return Page(items=[PointerShape.of(pointer) for pointer in [*there.branches(), *there.tags()]])
+    return Page(items=[PointerResponse.of(pointer) for pointer in [*there.branches(), *there.tags()]])
 
 
 @router.get("/datasets/{dataset_id}/branches", tags=["branches and tags"])
-def branches(there: There) -> Page[PointerShape]:
+def branches(there: DatasetDep) -> Page[PointerResponse]:
     """The branches of a dataset, by name."""
-    return Page(items=[PointerShape.of(pointer) for pointer in there.branches()])
+    return Page(items=[PointerResponse.of(pointer) for pointer in there.branches()])
 
 
 @router.post("/datasets/{dataset_id}/branches", status_code=201, tags=["branches and tags"])
-def create_branch(there: There, body: PointerIn, response: Response) -> PointerShape:
+def create_branch(there: DatasetDep, body: PointerRequest, response: Response) -> PointerResponse:
     """Start a branch at the version that a ref names."""
     return _tagged(response, there.create_branch(body.pointer_name, body.ref))
 
 
 @router.get("/datasets/{dataset_id}/branches/{name:path}", tags=["branches and tags"])
-def get_branch(there: There, name: BranchName, response: Response) -> PointerShape:
+def get_branch(there: DatasetDep, name: BranchName, response: Response) -> PointerResponse:
     """A branch; its ETag is what `If-Match` takes."""
     return _tagged(response, there.branch(name))
 
 
 @router.patch("/datasets/{dataset_id}/branches/{name:path}", tags=["branches and tags"])
 def move_branch(
-    there: There, name: BranchName, body: MoveIn, response: Response, if_match: IfMatch = None
-) -> PointerShape:
+    there: DatasetDep, name: BranchName, body: MoveRequest, response: Response, if_match: IfMatch = None
+) -> PointerResponse:
     """Let a branch name another version; with `If-Match` or `expect`, only if it names that one now."""
     expect = body.expect
     if if_match is not None and if_match != "*":
@@ -75,26 +81,26 @@ def move_branch(
 
 
 @router.delete("/datasets/{dataset_id}/branches/{name:path}", tags=["branches and tags"])
-def delete_branch(there: There, name: BranchName) -> CountShape:
+def delete_branch(there: DatasetDep, name: BranchName) -> CountResponse:
     """Delete a branch; its versions stay."""
     there.delete_branch(name)
-    return CountShape(count=1)
+    return CountResponse(count=1)
 
 
 @router.get("/datasets/{dataset_id}/tags", tags=["branches and tags"])
-def tags(there: There) -> Page[PointerShape]:
+def tags(there: DatasetDep) -> Page[PointerResponse]:
     """The tags of a dataset, by name."""
-    return Page(items=[PointerShape.of(pointer) for pointer in there.tags()])
+    return Page(items=[PointerResponse.of(pointer) for pointer in there.tags()])
 
 
 @router.post("/datasets/{dataset_id}/tags", status_code=201, tags=["branches and tags"])
-def create_tag(there: There, body: PointerIn, response: Response) -> PointerShape:
+def create_tag(there: DatasetDep, body: PointerRequest, response: Response) -> PointerResponse:
     """Name a version for ever."""
     return _tagged(response, there.create_tag(body.pointer_name, body.ref))
 
 
 @router.get("/datasets/{dataset_id}/tags/{name:path}", tags=["branches and tags"])
-def get_tag(there: There, name: BranchName, response: Response) -> PointerShape:
+def get_tag(there: DatasetDep, name: BranchName, response: Response) -> PointerResponse:
     """A tag."""
     found = there.branch(name)
     if not found.is_tag:
@@ -103,25 +109,25 @@ def get_tag(there: There, name: BranchName, response: Response) -> PointerShape:
 
 
 @router.delete("/datasets/{dataset_id}/tags/{name:path}", tags=["branches and tags"])
-def delete_tag(there: There, name: BranchName) -> CountShape:
+def delete_tag(there: DatasetDep, name: BranchName) -> CountResponse:
     """Delete a tag; its name cannot be reused."""
     there.delete_tag(name)
-    return CountShape(count=1)
+    return CountResponse(count=1)
 
 
 @router.get("/branches", tags=["registry"])
-def registry_branches(here: Here) -> Page[RegistryBranchShape]:
+def registry_branches(here: RegistryDep) -> Page[RegistryBranchResponse]:
     """The branches over all datasets, for administrators."""
-    return Page(items=[RegistryBranchShape.of(branch) for branch in here.branches()])
+    return Page(items=[RegistryBranchResponse.of(branch) for branch in here.branches()])
 
 
 @router.post("/branches", status_code=201, tags=["registry"])
-def create_registry_branch(here: Here, body: RegistryBranchIn) -> CountShape:
+def create_registry_branch(here: RegistryDep, body: RegistryBranchRequest) -> CountResponse:
     """Branch every dataset that has the branch `source`, at once; how many those are."""
-    return CountShape(count=here.create_branch(body.name, body.source))
+    return CountResponse(count=here.create_branch(body.name, body.source))
 
 
 @router.delete("/branches/{name:path}", tags=["registry"])
-def delete_registry_branch(here: Here, name: BranchName) -> CountShape:
+def delete_registry_branch(here: RegistryDep, name: BranchName) -> CountResponse:
     """Delete a branch over all datasets; how many those were."""
-    return CountShape(count=here.delete_branch(name))
+    return CountResponse(count=here.delete_branch(name))

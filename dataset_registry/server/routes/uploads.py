@@ -5,13 +5,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path, Request, Response
 
-from dataset_registry.operations import stored
-from dataset_registry.operations.access import authorize_some_write
-from dataset_registry.operations.put import hold_for_upload
-from dataset_registry.server.asking import Asking, Idempotent
-from dataset_registry.server.uploads import Upload, Uploads
-from dataset_registry.wire.files import HashesIn, HashesShape, UploadIn, UploadShape
-from dataset_registry.wire.shapes import CountShape
+from dataset_registry.access import authorize_some_write
+from dataset_registry.content import stored
+from dataset_registry.content.upload import hold_for_upload
+from dataset_registry.server.auth import AccessDep, Idempotent
+from dataset_registry.server.uploads import Uploads, UploadSession
+from dataset_registry.wire.base import CountResponse
+from dataset_registry.wire.files import HashesRequest, HashesResponse, UploadRequest, UploadResponse
 
 router = APIRouter(route_class=Idempotent)
 appending = APIRouter()
@@ -29,17 +29,17 @@ def uploads_of(request: Request) -> Uploads:
     return found
 
 
-Growing = Annotated[Uploads, Depends(uploads_of)]
+UploadsDep = Annotated[Uploads, Depends(uploads_of)]
 
 
 @router.post("/contents/known", tags=["uploads"])
-def known(access: Asking, body: HashesIn) -> HashesShape:
+def known(access: AccessDep, body: HashesRequest) -> HashesResponse:
     """Which of these contents need no upload, because they are stored and you may read them."""
-    return HashesShape(known=sorted(stored.known(access, body.hashes)))
+    return HashesResponse(known=sorted(stored.known(access, body.hashes)))
 
 
-def _upload(uploads: Uploads, upload: Upload) -> UploadShape:
-    return UploadShape(
+def _upload(uploads: Uploads, upload: UploadSession) -> UploadResponse:
+    return UploadResponse(
         upload_id=upload.id,
         offset=uploads.offset(upload),
         file_size=upload.file_size,
@@ -49,7 +49,9 @@ def _upload(uploads: Uploads, upload: Upload) -> UploadShape:
 
 
 @router.post("/uploads", status_code=201, tags=["uploads"])
-def begin_upload(request: Request, response: Response, access: Asking, uploads: Growing, body: UploadIn) -> UploadShape:
+def begin_upload(
+    request: Request, response: Response, access: AccessDep, uploads: UploadsDep, body: UploadRequest
+) -> UploadResponse:
     """Begin an upload that can be gone on with after a broken connection: PATCH its bytes, then commit it.
 
     With `direct`, `file_size` and `content_hash`, a server whose store can do it answers with an `upload_url`: PUT the content
@@ -73,7 +75,7 @@ def begin_upload(request: Request, response: Response, access: Asking, uploads: 
 
 
 @router.get("/uploads/{upload_id}", tags=["uploads"])
-def get_upload(upload_id: UploadId, access: Asking, uploads: Growing) -> UploadShape:
+def get_upload(upload_id: UploadId, access: AccessDep, uploads: UploadsDep) -> UploadResponse:
     """Where an upload stands."""
     return _upload(uploads, uploads.get(access.actor.name, upload_id))
 
@@ -91,10 +93,10 @@ def get_upload(upload_id: UploadId, access: Asking, uploads: Growing) -> UploadS
 async def append_upload(
     request: Request,
     upload_id: UploadId,
-    access: Asking,
-    uploads: Growing,
+    access: AccessDep,
+    uploads: UploadsDep,
     offset: Annotated[int, Header(alias="Upload-Offset", ge=0, le=2**46, description="Where the body belongs.")],
-) -> UploadShape:
+) -> UploadResponse:
     """Append bytes to an upload, at the offset where it stands. What arrived before a connection broke stays."""
     upload = uploads.get(access.actor.name, upload_id)
     await uploads.append(upload, offset, request.stream())
@@ -102,7 +104,7 @@ async def append_upload(
 
 
 @router.delete("/uploads/{upload_id}", tags=["uploads"])
-def end_upload(upload_id: UploadId, access: Asking, uploads: Growing) -> CountShape:
+def end_upload(upload_id: UploadId, access: AccessDep, uploads: UploadsDep) -> CountResponse:
     """Forget an upload."""
     uploads.end(uploads.get(access.actor.name, upload_id))
-    return CountShape(count=1)
+    return CountResponse(count=1)

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from dataset_registry.catalog.manifests import StoredManifest
+from dataset_registry.content.stage import Staged
 from dataset_registry.errors import InputError, NotFound
 from dataset_registry.model.manifest import MOST_LEVELS, ComponentKey, Entry, canonical_json, is_nested_deeper
 from dataset_registry.model.partitions import belongs, prefix
 from dataset_registry.model.parts import legacy_parts_digest
-from dataset_registry.operations.stage import Staged
 
 OVERLAY = "overlay"
 COMPONENT_TYPES = ("data", "metadata", "schema", OVERLAY)

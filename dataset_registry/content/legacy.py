@@ -10,10 +10,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
+from dataset_registry.access import Access
 from dataset_registry.catalog import files, legacy
 from dataset_registry.catalog.legacy import LegacyFile
 from dataset_registry.errors import CorruptionError, StorageError
-from dataset_registry.operations.access import Access
 from dataset_registry.store.protocol import KEY
 
 _INLINE = frozenset(

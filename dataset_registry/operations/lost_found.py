@@ -8,15 +8,15 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from uuid import UUID, uuid4
 
-from dataset_registry.catalog import Transaction, files, grants, holding
+from dataset_registry.access import Access
+from dataset_registry.catalog import Transaction, files, grants, holds
+from dataset_registry.content.change import Change, staged_component
+from dataset_registry.content.stage import Staged
+from dataset_registry.content.upload import Upload
 from dataset_registry.errors import CorruptionError
 from dataset_registry.model.names import LOST_AND_FOUND
 from dataset_registry.model.records import DatasetRecord, StoredBytes
 from dataset_registry.operations import audit, commit, datasets
-from dataset_registry.operations.access import Access
-from dataset_registry.operations.change import Change, staged_component
-from dataset_registry.operations.put import Held
-from dataset_registry.operations.stage import Staged
 from dataset_registry.store import Spool, Spooled, StoredObject, new_key
 from dataset_registry.tabular import formats
 
@@ -43,10 +43,10 @@ def rescue(access: Access, objects: Sequence[StoredObject]) -> bool:
     change_to = datasets.find_or_new(access, LOST_AND_FOUND, None)
     with access.catalog.read() as tx:
         known, _ = files.look_up(tx, list(found))
-    holds, own = _copies(access, {h: stored for h, (stored, _, _) in found.items() if h not in known})
+    hold_ids, own = _copies(access, {h: stored for h, (stored, _, _) in found.items() if h not in known})
 
     def take(tx: Transaction) -> None:
-        held = Held(holds, own)
+        held = Upload(hold_ids, own)
         held.release(tx)
         known, damaged = files.look_up(tx, list(own))
         held.discard(tx, known.keys())
@@ -68,7 +68,7 @@ def rescue(access: Access, objects: Sequence[StoredObject]) -> bool:
                 audit.note(access, tx, "revoke", where, before=before)
             grants.forget_grants(tx, "dataset", [change_to.id])
         options = commit.CommitOptions(message=f"{len(new)} objects that the catalog did not know", overwrite=True)
-        commit.make(access, change_to, change, options, uuid4(), Held(), tx)
+        commit.make(access, change_to, change, options, uuid4(), Upload(), tx)
 
     access.catalog.write(take)
     return True
@@ -82,10 +82,10 @@ def heal(access: Access, objects: Sequence[StoredObject]) -> int:
 
     if not found:
         return 0
-    holds, own = _copies(access, found)
+    hold_ids, own = _copies(access, found)
 
     def work(tx: Transaction) -> int:
-        held = Held(holds, own)
+        held = Upload(hold_ids, own)
         held.release(tx)
         healed = files.heal(tx, own)
         held.discard(tx, own.keys() - healed.keys())
@@ -99,12 +99,12 @@ def _copies(access: Access, wanted: Mapping[str, StoredBytes]) -> tuple[list[UUI
     keys = {content_hash: new_key(content_hash) for content_hash in wanted}
     if not keys:
         return [], {}
-    holds = access.catalog.write(lambda tx: list(holding.hold(tx, keys).values()))
+    held = access.catalog.write(lambda tx: list(holds.hold(tx, keys).values()))
     for content_hash, stored in wanted.items():
         if not access.store.take(keys[content_hash], access.store, stored.key):
             with Spool(access.store.scratch) as spool, access.store.open(stored.key) as stream:
                 access.store.put(keys[content_hash], spool.copy(stream).source)
-    return holds, {h: StoredBytes(keys[h], stored.size, stored.compression) for h, stored in wanted.items()}
+    return held, {h: StoredBytes(keys[h], stored.size, stored.compression) for h, stored in wanted.items()}
 
 
 def _content(access: Access, candidate: StoredObject) -> tuple[StoredBytes, int, str] | None:

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataset_registry.model.parts import Cut
+from dataset_registry.model.parts import ChunkingRule
 
 _Hashes = Any  # numpy.ndarray of uint64: the library's own types say less than they cost
 
@@ -42,12 +42,12 @@ _WIDEST = 16 * PART_BYTES
 """No part takes more than this in memory, unless a single row does."""
 
 
-def rule(head: pa.Table, *, is_whole: bool, columns: Sequence[str]) -> Cut:
+def rule(head: pa.Table, *, is_whole: bool, columns: Sequence[str]) -> ChunkingRule:
     """How to cut a table that begins with the rows of `head` (which are all of it, or `enough` of them)."""
     rows = _rows_of(head)
     if is_whole and head.num_rows < rows * _FEW:
         rows = max(LEAST_ROWS, rows // _FINER)
-    return Cut(tuple(columns), rows)
+    return ChunkingRule(tuple(columns), rows)
 
 
 def enough(head: pa.Table) -> bool:
@@ -55,7 +55,7 @@ def enough(head: pa.Table) -> bool:
     return bool(head.num_rows >= _rows_of(head) * _FEW)
 
 
-def kept(cut: Cut, columns: Sequence[str]) -> Cut | None:
+def kept(cut: ChunkingRule, columns: Sequence[str]) -> ChunkingRule | None:
     """The rule of the version before, as far as it goes for a table of these columns; None where nothing of it does."""
     there = tuple(name for name in cut.columns if name in columns)
     return replace(cut, columns=there) if there else None
@@ -91,8 +91,8 @@ def _width(column: pa.ChunkedArray | pa.Array) -> int:
     return 0 if pa.types.is_null(kind) else rows * max(1, kind.bit_width // 8)
 
 
-def borders(tables: Iterable[tuple[pa.Table, Positions]], cut: Cut) -> Iterator[pa.Table]:
-    """The rows of a stream (tables, each with its `hits`) in tables that are the parts to write, each of one combined chunk.
+def split(tables: Iterable[tuple[pa.Table, Positions]], cut: ChunkingRule) -> Iterator[pa.Table]:
+    """The rows of a stream (tables, each with its `cut_points`) in tables that are the parts to write, each of one combined chunk.
 
     A row whose hash is 0 modulo `cut.rows` ends a part, of between an eighth of that and four times it, or of less where the
     rows turn out to be wide. (FastCDC's normalised chunking was tried: parts of more equal sizes, and more of them new.)
@@ -114,7 +114,7 @@ def borders(tables: Iterable[tuple[pa.Table, Positions]], cut: Cut) -> Iterator[
         yield pa.concat_tables(pending).combine_chunks()
 
 
-def _end(hits: Positions, start: int, count: int, target: int, fitting: int | None) -> int:
+def _end(cut_points: Positions, start: int, count: int, target: int, fitting: int | None) -> int:
     """Where the part ends that has `count` rows from before a table and goes on at its row `start`; behind the table, that
     it goes on there.
 
@@ -124,8 +124,8 @@ def _end(hits: Positions, start: int, count: int, target: int, fitting: int | No
     latest = begin + target * 4
     if fitting is not None:
         latest = min(latest, start + max(fitting, 0 if count else 1))
-    at = int(np.searchsorted(hits, max(start + 1, begin + target // 8)))
-    return min(int(hits[at]), latest) if at < len(hits) else latest
+    at = int(np.searchsorted(cut_points, max(start + 1, begin + target // 8)))
+    return min(int(cut_points[at]), latest) if at < len(cut_points) else latest
 
 
 def _rows_that_fit(table: pa.Table, size: int) -> int | None:
@@ -142,7 +142,7 @@ def _rows_that_fit(table: pa.Table, size: int) -> int | None:
     return low
 
 
-def hits(table: pa.Table, cut: Cut) -> Positions:
+def cut_points(table: pa.Table, cut: ChunkingRule) -> Positions:
     """The positions behind the rows that may end a part, ascending."""
     found = []
     mask = np.uint64(cut.rows - 1)

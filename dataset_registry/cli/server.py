@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from dataset_registry.cli import place
-from dataset_registry.cli.place import AnyCatalog, AnyStore, Folder
+from dataset_registry.cli import target
+from dataset_registry.cli.target import AnyCatalog, AnyStore, Folder
 from dataset_registry.errors import InputError
 from dataset_registry.model.extras import missing
 
@@ -32,7 +32,7 @@ def serve(
         from dataset_registry.server.settings import Settings
     except ImportError as error:
         raise missing(error.name or "libraries", "server", "A server") from error
-    where = place.chosen(context, {"registry": registry, "catalog": catalog, "store": store})
+    where = target.chosen(context, {"registry": registry, "catalog": catalog, "store": store})
     if where["registry"] is None and (where["catalog"] is None or where["store"] is None):
         raise InputError("Say which registry to serve: --registry FOLDER, or --catalog and --store.")
     settings = Settings(

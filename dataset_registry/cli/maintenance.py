@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dataset_registry.cli.output import AsJson, DryRun, Yes, confirmed, print_json, print_table, progress, say, size
-from dataset_registry.cli.place import here, opened
+from dataset_registry.cli.target import here, opened
 from dataset_registry.errors import InputError
 from dataset_registry.model.retention import Policy, Rule, parse_duration
 

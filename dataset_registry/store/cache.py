@@ -19,7 +19,7 @@ from uuid import uuid4
 from dataset_registry import modes
 from dataset_registry.errors import CorruptionError
 from dataset_registry.store.compression import decompressed
-from dataset_registry.store.private import PrivateFolder, abandoned, try_lock
+from dataset_registry.store.process_dirs import ProcessDir, abandoned, try_lock
 from dataset_registry.store.protocol import Store, checked_key
 from dataset_registry.store.spool import storage_error
 
@@ -37,14 +37,14 @@ def cache_folder() -> Path:
     return Path("~/.cache/dataset-registry").expanduser()
 
 
-class LocalCopies:
+class Cache:
     """The cache of one store, as one process uses it. What `fetch` gave stays until `close`."""
 
     def __init__(self, store: Store, limit: int | None = None) -> None:
         self._store = store
         self._limit = limit if limit is not None else getattr(store, "cache_bytes", CACHE_BYTES)
         self._folder = store.scratch / "cache"
-        self._mine: PrivateFolder | None = None
+        self._mine: ProcessDir | None = None
         self._owner = 0
         self._unseen = self._limit  # bytes added since the cache was last looked over: at first nobody knows
         self._lock = threading.Lock()
@@ -91,7 +91,7 @@ class LocalCopies:
     def _private(self) -> Path:
         with self._lock:
             if self._mine is None or self._owner != os.getpid() or not self._mine.path.exists():
-                self._mine, self._owner = PrivateFolder(self._folder, "in-use-"), os.getpid()
+                self._mine, self._owner = ProcessDir(self._folder, "in-use-"), os.getpid()
             return self._mine.path
 
     @contextmanager

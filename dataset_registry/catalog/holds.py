@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import bindparam, delete, insert, update
 
-from dataset_registry.catalog.engine import Transaction, chunks
+from dataset_registry.catalog.engine import Transaction, batches
 from dataset_registry.catalog.tables import trash, uploads
 from dataset_registry.catalog.types import utc_now
 
@@ -33,7 +33,7 @@ _RELEASE = delete(uploads).where(uploads.c.id.in_(bindparam("ids", expanding=Tru
 
 def release(tx: Transaction, holds: Sequence[UUID]) -> bool:
     """Drop holds; False when one was gone already, and so the bytes it held may be."""
-    gone = (tx.execute(_RELEASE, {"ids": chunk}).rowcount for chunk in chunks(holds))
+    gone = (tx.execute(_RELEASE, {"ids": chunk}).rowcount for chunk in batches(holds))
     return sum(gone) == len(holds)
 
 

@@ -33,7 +33,7 @@ def has_internal_heading(start: bytes) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Chunk:
     """A run of bytes of a file: how many, and the first half of their SHA-256."""
 
     length: int
@@ -47,15 +47,15 @@ class PartFacts:
 
     rows: int
     statistics: Mapping[str, ColumnStatistics]
-    pieces: tuple[int, ...]
+    chunks: tuple[int, ...]
 
     def to_json(self) -> list[Any]:
-        return [self.rows, {name: known.to_json() for name, known in self.statistics.items()}, self.pieces]
+        return [self.rows, {name: known.to_json() for name, known in self.statistics.items()}, self.chunks]
 
     @classmethod
     def from_json(cls, value: Sequence[Any]) -> "PartFacts":
-        rows, statistics, pieces = value
-        return cls(rows, {name: ColumnStatistics(**known) for name, known in statistics.items()}, tuple(pieces))
+        rows, statistics, chunks = value
+        return cls(rows, {name: ColumnStatistics(**known) for name, known in statistics.items()}, tuple(chunks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +65,14 @@ class FileFacts:
     `alone` counts the versions of it in a row that shared nothing with the one before.
     """
 
-    pieces: tuple[Piece, ...] = ()
+    chunks: tuple[Chunk, ...] = ()
     statistics: Mapping[str, ColumnStatistics] = field(default_factory=dict)
     alone: int = 0
 
     def to_json(self) -> dict[str, Any]:
         value: dict[str, Any] = {}
-        if self.pieces:
-            value["pieces"] = [[piece.length, piece.digest] for piece in self.pieces]
+        if self.chunks:
+            value["pieces"] = [[piece.length, piece.digest] for piece in self.chunks]
         if self.statistics:
             shown = list(self.statistics.items())[:_COLUMNS]
             value["columns"] = {name: [known.null_count, known.min, known.max] for name, known in shown}
@@ -84,7 +84,7 @@ class FileFacts:
     def from_json(cls, value: Mapping[str, Any] | None) -> "FileFacts":
         value = value or {}
         return cls(
-            tuple(Piece(*piece) for piece in value.get("pieces", ())),
+            tuple(Chunk(*piece) for piece in value.get("pieces", ())),
             {name: ColumnStatistics(*known) for name, known in value.get("columns", {}).items()},
             value.get("alone", 0),
         )
@@ -129,20 +129,20 @@ def joined(ranges: Iterable[Range]) -> list[Range]:
     return found
 
 
-class Library:
+class ChunkIndex:
     """Where the pieces of files that are stored lie: the parents of what is about to be stored."""
 
     def __init__(self) -> None:
-        self._places: dict[Piece, tuple[Sequence[Range], int]] = {}
+        self._places: dict[Chunk, tuple[Sequence[Range], int]] = {}
 
-    def add(self, pieces: Sequence[Piece], ranges: Sequence[Range]) -> None:
+    def add(self, chunks: Sequence[Chunk], ranges: Sequence[Range]) -> None:
         """Add a file by its pieces and the ranges that it is kept as."""
         offset = 0
-        for piece in pieces:
+        for piece in chunks:
             self._places.setdefault(piece, (ranges, offset))
             offset += piece.length
 
-    def find(self, piece: Piece) -> list[Range] | None:
+    def find(self, piece: Chunk) -> list[Range] | None:
         """The ranges that hold a piece, None where it is new."""
         if piece not in self._places:
             return None
@@ -163,11 +163,11 @@ NEW = ""
 """The object of ranges that are the file's own bytes."""
 
 
-def recipe(pieces: Sequence[Piece], library: Library) -> Recipe:
+def recipe(chunks: Sequence[Chunk], library: ChunkIndex) -> Recipe:
     """A file in terms of what a library has."""
     found: list[Range] = []
     offset = known = 0
-    for piece in pieces:
+    for piece in chunks:
         there = library.find(piece)
         if there is None:
             found.append(Range(NEW, offset, piece.length))

@@ -7,11 +7,11 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
-def impatient(seconds: float) -> type[H11Protocol]:
+def header_timeout_protocol(seconds: float) -> type[H11Protocol]:
     """A protocol that closes connections on which the headers of a request take longer than this, and drops those that were
     closed while their client did not take what was still to be sent."""
 
-    class Impatient(H11Protocol):
+    class HeaderTimeoutProtocol(H11Protocol):
         _deadline: asyncio.TimerHandle | None = None
         _watch: asyncio.TimerHandle
 
@@ -46,4 +46,4 @@ def impatient(seconds: float) -> type[H11Protocol]:
                 self._deadline.cancel()
                 self._deadline = None
 
-    return Impatient
+    return HeaderTimeoutProtocol

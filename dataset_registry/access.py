@@ -14,7 +14,7 @@ from dataset_registry.errors import NotFound, PermissionDenied
 from dataset_registry.model.actors import NOTHING, PERMISSIONS, Actor, Permission, level
 from dataset_registry.model.names import RUNS, is_reserved
 from dataset_registry.model.records import DatasetRecord, NewDataset
-from dataset_registry.store import Compression, LocalCopies, Store
+from dataset_registry.store import Cache, Compression, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Access:
 
     catalog: Catalog
     store: Store
-    copies: LocalCopies
+    copies: Cache
     actor: Actor
     compression: Compression | None = None
     is_guarded: bool = False

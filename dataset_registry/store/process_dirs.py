@@ -20,7 +20,7 @@ _NEWBORN = 60.0
 """A folder younger than this many seconds may still be on its way to its lock."""
 
 
-class PrivateFolder:
+class ProcessDir:
     """A fresh folder below `parent`, for this process alone; `path` is where it is."""
 
     def __init__(self, parent: Path, prefix: str) -> None:

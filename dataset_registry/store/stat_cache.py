@@ -16,7 +16,7 @@ from dataset_registry.store.spool import Spooled
 _FRESH = 2_000_000_000
 
 
-class SeenFiles:
+class StatCache:
     """The memory of one machine, in a folder that its processes share."""
 
     def __init__(self, scratch: Path) -> None:

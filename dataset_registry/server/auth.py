@@ -16,11 +16,11 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from dataset_registry.access import Access, administer
 from dataset_registry.catalog import Transaction
 from dataset_registry.errors import InputError, NotAuthenticated, RegistryError
 from dataset_registry.model.manifest import canonical_json
 from dataset_registry.operations import requests
-from dataset_registry.operations.access import Access, administer
 from dataset_registry.operations.requests import RequestKey
 from dataset_registry.operations.users import authenticate
 from dataset_registry.registry import Registry
@@ -35,7 +35,7 @@ _LONGEST_ANSWER = 1 << 16
 """What is longer is a plan or a list of findings: asking for it again does no harm."""
 
 
-class Asked:
+class AuthMiddleware:
     """Middleware that finds out who calls, and gives the request its slot, before anything of its body is read."""
 
     def __init__(self, app: ASGIApp, access: Access, settings: Settings) -> None:
@@ -81,8 +81,8 @@ def registry_of(access: Annotated[Access, Depends(access_of)]) -> Registry:
     return Registry(access)
 
 
-Asking = Annotated[Access, Depends(access_of)]
-Here = Annotated[Registry, Depends(registry_of)]
+AccessDep = Annotated[Access, Depends(access_of)]
+RegistryDep = Annotated[Registry, Depends(registry_of)]
 
 
 class Keyed(APIRoute):

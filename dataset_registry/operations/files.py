@@ -1,18 +1,16 @@
 """Stored files by their hash. A hash is not a capability: who may not read a file is told what an unknown hash is told."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import BinaryIO
 
-from dataset_registry.catalog import Transaction, files, recipes
+from dataset_registry.access import Access, files_readable, level_on_file, readable, readable_files
+from dataset_registry.catalog import Transaction, files
+from dataset_registry.content.source import CatalogContents
+from dataset_registry.content.stored import unknown_file
 from dataset_registry.errors import InputError, InvalidRef, NotFound
 from dataset_registry.model.actors import NOTHING
 from dataset_registry.model.records import FileRecord
-from dataset_registry.operations.access import Access, files_readable, level_on_file, readable, readable_files
-from dataset_registry.operations.contents import CatalogContents
-from dataset_registry.store import Elsewhere, Spooled
 
 _PAGE = 500
 _LOOKED_AT = 1000
@@ -36,7 +34,7 @@ def find(access: Access, tx: Transaction, content_hash: str) -> FileRecord:
     visible = readable_files(access, tx, [file.id for file in found])
     found = [file for file in found if file.id in visible]
     if not found:
-        raise _unknown(content_hash)
+        raise unknown_file(content_hash)
     if len(found) > 1:
         raise InvalidRef(
             f"Several files have a hash that starts with {content_hash!r}: give more digits.", hash=content_hash
@@ -70,62 +68,6 @@ def open_bytes(access: Access, content_hash: str) -> BinaryIO:
     if len(found) != 1:
         raise InputError(f"{content_hash!r} is a table in {len(found)} Parquet files: read each by its own hash.")
     return CatalogContents(access).open(None, found[0])
-
-
-def known(access: Access, hashes: Sequence[str]) -> set[str]:
-    """Those of these contents that are stored and that the actor may read; of others it is not told that they are."""
-    return set(_known(access, hashes))
-
-
-def _known(access: Access, hashes: Sequence[str]) -> dict[str, FileRecord]:
-    with access.catalog.read() as tx:
-        found = files.find_many(tx, hashes)
-        visible = readable_files(access, tx, [file.id for file in found.values()])
-        seen = recipes.with_extents(tx, [file for file in found.values() if file.id in visible])
-        return {str(file.content_hash): file for file in seen}
-
-
-def spooled(access: Access, content_hash: str) -> Spooled:
-    """A stored content that the actor may read, to be committed again: its bytes stay where they are. Raises `NotFound`."""
-    return next(iter(spooled_many(access, [content_hash]).values()))
-
-
-def spooled_many(access: Access, hashes: Sequence[str]) -> dict[str, Spooled]:
-    """As `spooled`, of many contents in one transaction."""
-    known = _known(access, hashes)
-    return {content_hash: _elsewhere(access, content_hash, known.get(content_hash)) for content_hash in hashes}
-
-
-def _elsewhere(access: Access, content_hash: str, found: FileRecord | None) -> Spooled:
-    if found is None:
-        raise _unknown(content_hash)
-    if found.form in ("parts", "pack"):
-        what = "a table in several Parquet files: name these" if found.form == "parts" else "a pack, not a file"
-        raise InputError(f"{content_hash!r} is {what}.", hash=content_hash)
-    contents = CatalogContents(access)
-
-    def fetch() -> Path:
-        with _still_known(content_hash):
-            return contents.fetch(None, found)
-
-    def tail(count: int) -> bytes:
-        with _still_known(content_hash):
-            return contents.tail(found, count)
-
-    return Spooled(content_hash, found.size, Elsewhere(fetch, tail))
-
-
-@contextmanager
-def _still_known(content_hash: str) -> Iterator[None]:
-    """Say of content that was collected meanwhile what is said of any that is unknown: its sender sends it, then."""
-    try:
-        yield
-    except NotFound:
-        raise _unknown(content_hash) from None
-
-
-def _unknown(content_hash: str) -> NotFound:
-    return NotFound(f"No stored file has a hash that starts with {content_hash!r}.", hash=content_hash)
 
 
 def list_all(access: Access, after: int = 0, limit: int | None = None) -> Iterator[FileRecord]:

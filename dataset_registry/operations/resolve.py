@@ -2,13 +2,13 @@
 
 import re
 
+from dataset_registry.access import Access, level_on
 from dataset_registry.catalog import Transaction, datasets, pointers, versions
 from dataset_registry.errors import InvalidRef, NotFound
 from dataset_registry.model import history
 from dataset_registry.model.actors import NOTHING
 from dataset_registry.model.names import Ref, parse_ref
 from dataset_registry.model.records import DatasetRecord, VersionRecord
-from dataset_registry.operations.access import Access, level_on
 
 _ODD_NUMBER = re.compile(r"v-?[0-9]{1,9}")
 """Numbers that only versions of existing catalogs have: 0, and those below. A branch may be called so, and comes first."""

@@ -12,11 +12,11 @@ from dataset_registry.model.records import FileForm
 from dataset_registry.operations.collect import CollectPlan, SweepPlan
 from dataset_registry.operations.expire import DatasetExpiry, ExpirePlan
 from dataset_registry.store import StoredObject
-from dataset_registry.wire.datasets import DatasetShape
-from dataset_registry.wire.shapes import MOST_IDS, Hash, Name, Request, Shape
+from dataset_registry.wire.base import MOST_IDS, Hash, Name, RequestModel, ResponseModel
+from dataset_registry.wire.datasets import DatasetResponse
 
 
-class AuditShape(Shape):
+class AuditResponse(ResponseModel):
     id: int
     at: datetime | None
     actor: str
@@ -32,7 +32,7 @@ class AuditShape(Shape):
     entry_hash: str
 
     @classmethod
-    def of(cls, entry: AuditEntry, carried: str | None = None) -> "AuditShape":
+    def of(cls, entry: AuditEntry, carried: str | None = None) -> "AuditResponse":
         return cls(
             id=entry.id,
             at=entry.at,
@@ -70,7 +70,7 @@ Seconds = Annotated[int, Field(ge=0, le=36500 * 86400)]
 Runs = Annotated[list[Name], Field(max_length=100_000)]
 
 
-class RuleIn(Request):
+class RuleRequest(RequestModel):
     """What a retention policy keeps of the branches that match, as `dataset_registry.Rule`."""
 
     datasets: Name = "*"
@@ -85,24 +85,24 @@ class RuleIn(Request):
     heads: bool = False
 
 
-class ExpireIn(Request):
+class ExpireRequest(RequestModel):
     """A policy to plan by. `live_runs` are the pipeline runs under way; without it, all of the last day."""
 
-    rules: list[RuleIn] = Field(min_length=1, max_length=1000)
+    rules: list[RuleRequest] = Field(min_length=1, max_length=1000)
     keep_inputs: bool = False
     live_runs: Runs | None = None
 
 
-class CollectIn(Request):
+class CollectRequest(RequestModel):
     older_than_seconds: Seconds = 86400
 
 
-class SweepIn(Request):
+class SweepRequest(RequestModel):
     older_than_seconds: Seconds = 86400
     max_share: float = Field(default=0.0, ge=0.0, le=1.0)
 
 
-class VerifyIn(Request):
+class VerifyRequest(RequestModel):
     """`share` reads the content of the n-th of t shares of the files; [1, 1] of all."""
 
     share: tuple[Annotated[int, Field(ge=1, le=10_000)], Annotated[int, Field(ge=1, le=10_000)]] | None = None
@@ -114,35 +114,35 @@ Id = Annotated[int, Field(ge=1, le=MOST_IDS)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 
 
-class DatedShape(Shape):
+class DatedResponse(ResponseModel):
     id: Id
     number: Id
     created_at: datetime
     parents: list[Id]
 
 
-class DatasetExpiryShape(Shape):
-    dataset: DatasetShape
+class DatasetExpiryResponse(ResponseModel):
+    dataset: DatasetResponse
     kept: dict[int, str]
-    expiring: list[DatedShape]
+    expiring: list[DatedResponse]
 
 
-class ExpirePlanShape(Shape):
+class ExpirePlanResponse(ResponseModel):
     """What a policy does not keep; `kept` has the reason of each version that stays, by number."""
 
-    datasets: list[DatasetExpiryShape]
+    datasets: list[DatasetExpiryResponse]
     bytes: Count
     keep_inputs: bool = False
 
     @classmethod
-    def of(cls, plan: ExpirePlan) -> "ExpirePlanShape":
+    def of(cls, plan: ExpirePlan) -> "ExpirePlanResponse":
         return cls(
             datasets=[
-                DatasetExpiryShape(
-                    dataset=DatasetShape.of(found.dataset),
+                DatasetExpiryResponse(
+                    dataset=DatasetResponse.of(found.dataset),
                     kept=dict(found.kept),
                     expiring=[
-                        DatedShape(id=v.id, number=v.number, created_at=v.created_at, parents=list(v.parents))
+                        DatedResponse(id=v.id, number=v.number, created_at=v.created_at, parents=list(v.parents))
                         for v in found.expiring
                     ],
                 )
@@ -167,35 +167,36 @@ class ExpirePlanShape(Shape):
         )
 
 
-class ExpireApplyIn(Request):
-    plan: ExpirePlanShape
+class ExpireApplyRequest(RequestModel):
+    plan: ExpirePlanResponse
     live_runs: Runs | None = None
 
 
-class ExpiredShape(Shape):
+class ExpiredResponse(ResponseModel):
     versions: int
     kept: int
 
 
-class UnreferencedShape(Shape):
+class UnreferencedResponse(ResponseModel):
     id: Id
     content_hash: Hash
     bytes: Count
     form: FileForm
 
 
-class CollectPlanShape(Shape):
+class CollectPlanResponse(ResponseModel):
     """Files that nothing names, holds that ran out, objects in the trash."""
 
-    files: list[UnreferencedShape]
+    files: list[UnreferencedResponse]
     expired_holds: Count
     trashed: Count
 
     @classmethod
-    def of(cls, plan: CollectPlan) -> "CollectPlanShape":
+    def of(cls, plan: CollectPlan) -> "CollectPlanResponse":
         return cls(
             files=[
-                UnreferencedShape(id=f.id, content_hash=f.content_hash, bytes=f.bytes, form=f.form) for f in plan.files
+                UnreferencedResponse(id=f.id, content_hash=f.content_hash, bytes=f.bytes, form=f.form)
+                for f in plan.files
             ],
             expired_holds=plan.expired_holds,
             trashed=plan.trashed,
@@ -206,24 +207,24 @@ class CollectPlanShape(Shape):
         return CollectPlan(found, self.expired_holds, self.trashed)
 
 
-class ObjectShape(Shape):
+class ObjectResponse(ResponseModel):
     key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}\.[0-9a-f]{32}$")]
     size: Count
     modified: float
 
 
-class SweepPlanShape(Shape):
+class SweepPlanResponse(ResponseModel):
     """Objects that the catalog does not know. A plan with a `suspicion` is not applied."""
 
-    objects: list[ObjectShape]
+    objects: list[ObjectResponse]
     listed: Count
     listed_bytes: Count
     suspicion: str | None
 
     @classmethod
-    def of(cls, plan: SweepPlan) -> "SweepPlanShape":
+    def of(cls, plan: SweepPlan) -> "SweepPlanResponse":
         return cls(
-            objects=[ObjectShape(key=o.key, size=o.size, modified=o.modified) for o in plan.objects],
+            objects=[ObjectResponse(key=o.key, size=o.size, modified=o.modified) for o in plan.objects],
             listed=plan.listed,
             listed_bytes=plan.listed_bytes,
             suspicion=plan.suspicion,
@@ -234,14 +235,14 @@ class SweepPlanShape(Shape):
         return SweepPlan(found, self.listed, self.listed_bytes, self.suspicion)
 
 
-class CollectedShape(Shape):
+class CollectedResponse(ResponseModel):
     files: int
     kept: int
     objects: int
     bytes: int
 
 
-class AdoptIn(Request):
+class AdoptRequest(RequestModel):
     """`any_size` adopts files that have another size than the catalog says; those of `give_up` are declared lost where they
     cannot be read."""
 
@@ -249,7 +250,7 @@ class AdoptIn(Request):
     give_up: list[int] = Field(default_factory=list, max_length=100_000)
 
 
-class AdoptionShape(Shape):
+class AdoptionResponse(ResponseModel):
     files: int
     duplicates: int
     bytes: int
@@ -259,14 +260,14 @@ class AdoptionShape(Shape):
     given_up: int = 0
 
 
-class AdoptionPlanShape(Shape):
+class AdoptionPlanResponse(ResponseModel):
     inline: int
     paths: int
     bytes: int
     unreadable: dict[int, str]
 
 
-class AuditCheckShape(Shape):
+class AuditCheckResponse(ResponseModel):
     """`digest` is that of the newest seal; `problems` name what was tampered with."""
 
     entries: int
@@ -275,7 +276,7 @@ class AuditCheckShape(Shape):
     problems: list[str]
 
 
-class FindingShape(Shape):
+class FindingResponse(ResponseModel):
     kind: str
     what: str
     mended: bool
@@ -283,8 +284,8 @@ class FindingShape(Shape):
     is_damage: bool
 
 
-class VerificationShape(Shape):
+class VerificationResponse(ResponseModel):
     files: int
     bytes_read: int
     waiting: int
-    findings: list[FindingShape]
+    findings: list[FindingResponse]

@@ -10,12 +10,12 @@ from functools import partial
 from shutil import copyfileobj
 from typing import BinaryIO
 
+from dataset_registry.access import Access, administer
 from dataset_registry.catalog import Transaction, collection, files
 from dataset_registry.catalog.collection import Sparse
+from dataset_registry.content.pack import pack_head
+from dataset_registry.content.upload import BytesGone, Upload, place, put
 from dataset_registry.errors import CorruptionError
-from dataset_registry.operations.access import Access, administer
-from dataset_registry.operations.layout import pack_head
-from dataset_registry.operations.put import BytesGone, Held, place, put
 from dataset_registry.store import Ranges, Spool, Spooled
 from dataset_registry.tabular import formats
 
@@ -72,7 +72,7 @@ def _repack(access: Access, batch: Sequence[Sparse]) -> int:
             return 0  # the next collection tries again
 
 
-def _name(batch: Sequence[Sparse], pack: Spooled, at: int, held: Held, tx: Transaction) -> int:
+def _name(batch: Sequence[Sparse], pack: Spooled, at: int, held: Upload, tx: Transaction) -> int:
     held.release(tx)
     stored = held.stored[pack.content_hash]
     new = files.NewFile(pack.content_hash, pack.size, formats.BINARY, stored, form="pack")

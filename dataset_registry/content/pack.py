@@ -16,16 +16,20 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
+from dataset_registry.access import Access
 from dataset_registry.catalog import files, manifests
+from dataset_registry.content.change import Change
+from dataset_registry.content.source import local_file, opened
+from dataset_registry.content.stage import Staged, chunks_of_parquet
 from dataset_registry.errors import RegistryError
-from dataset_registry.model.pieces import (
+from dataset_registry.model.chunks import (
     MANY,
     NEW,
     PACK,
     SMALL,
+    Chunk,
+    ChunkIndex,
     FileFacts,
-    Library,
-    Piece,
     Range,
     digest,
     joined,
@@ -35,11 +39,7 @@ from dataset_registry.model.pieces import (
 )
 from dataset_registry.model.reading import kind_of
 from dataset_registry.model.records import ComponentRecord, FileRecord, Head
-from dataset_registry.operations.access import Access
-from dataset_registry.operations.change import Change
-from dataset_registry.operations.contents import local_file, opened
-from dataset_registry.operations.stage import Staged, pieces_of_parquet
-from dataset_registry.store import Spool, Spooled, chunks
+from dataset_registry.store import Spool, Spooled, fastcdc_chunks
 from dataset_registry.tabular import formats
 
 _PACK = 512 << 20
@@ -49,7 +49,7 @@ _LEAST = 1 << 20
 
 
 @dataclass(slots=True)
-class Layout:
+class PackPlan:
     """How contents are kept that are not objects of their own: as ranges of stored objects and of packs that are still to be
     put. `facts` are what was found out about files on the way."""
 
@@ -63,7 +63,7 @@ class Layout:
         return {part.object for ranges in self.recipes.values() for part in ranges} - self.packs.keys()
 
 
-def lay_out(access: Access, spool: Spool, change: Change, base: Head | None, missing: Sequence[str]) -> Layout:
+def plan_packs(access: Access, spool: Spool, change: Change, base: Head | None, missing: Sequence[str]) -> PackPlan:
     """How to keep those contents of a change that are not stored yet. `base` is the version the writer looked at."""
     staged = [component.staged for component in change.put.values()]
     wanted = set(missing)
@@ -73,14 +73,14 @@ def lay_out(access: Access, spool: Spool, change: Change, base: Head | None, mis
         for file in s.spooled
         if file.content_hash in wanted and not file.borrowed
     }
-    found = Layout()
-    library = Library()
-    pieces = {h: f.pieces for s in staged for h, f in s.facts.items() if h in spooled and f.pieces}
+    found = PackPlan()
+    library = ChunkIndex()
+    chunks = {h: f.chunks for s in staged for h, f in s.facts.items() if h in spooled and f.chunks}
     if base is not None:
         for candidate, before in _pairs(access, change, base, spooled):
-            _compare(access, spool, candidate, before, library, pieces, found)
+            _compare(access, spool, candidate, before, library, chunks, found)
     runs: list[tuple[str, list[Range]]] = []
-    for content_hash, known in pieces.items():
+    for content_hash, known in chunks.items():
         made = recipe(known, library)
         if pays(made, spooled[content_hash].size):
             runs.append((content_hash, list(made.ranges)))
@@ -143,9 +143,9 @@ def _compare(
     spool: Spool,
     staged: Staged,
     before: _Before,
-    library: Library,
-    pieces: dict[str, tuple[Piece, ...]],
-    found: Layout,
+    library: ChunkIndex,
+    chunks: dict[str, tuple[Chunk, ...]],
+    found: PackPlan,
 ) -> None:
     """Add what was there before to the library, and find the pieces of a file that has none yet."""
     usable = [
@@ -159,16 +159,16 @@ def _compare(
         if not worth_trying(known.alone):
             found.facts[file.content_hash] = FileFacts(alone=known.alone + 1)
             return
-        mine = _pieces(access, spool.path(file), file.size, staged.format)
-        pieces[file.content_hash] = mine
+        mine = _chunks(access, spool.path(file), file.size, staged.format)
+        chunks[file.content_hash] = mine
         found.facts[file.content_hash] = FileFacts(mine, alone=known.alone + 1)
-        theirs = known.pieces or _stored_pieces(access, usable[0], staged.format)
+        theirs = known.chunks or _stored_chunks(access, usable[0], staged.format)
         library.add(theirs, ranges_of(usable[0]))
         return
     kept = {part.content_hash for part in staged.parts}
     for part in usable:
         if part.content_hash not in kept and (facts := before.facts.get(part.id)) is not None:
-            library.add(facts.pieces, ranges_of(part))
+            library.add(facts.chunks, ranges_of(part))
 
 
 def ranges_of(file: FileRecord) -> tuple[Range, ...]:
@@ -178,29 +178,31 @@ def ranges_of(file: FileRecord) -> tuple[Range, ...]:
     return (Range(str(file.content_hash), 0, file.size),)
 
 
-def _pieces(access: Access, path: Path, size: int, format: str) -> tuple[Piece, ...]:
+def _chunks(access: Access, path: Path, size: int, format: str) -> tuple[Chunk, ...]:
     if format == "parquet":
-        return pieces_of_parquet(access, path)
+        return chunks_of_parquet(access, path)
     with path.open("rb", buffering=0) as stream:
-        return _chunked(stream, size)
+        return _chunk_stream(stream, size)
 
 
-def _stored_pieces(access: Access, file: FileRecord, format: str) -> tuple[Piece, ...]:
+def _stored_chunks(access: Access, file: FileRecord, format: str) -> tuple[Chunk, ...]:
     """The pieces of a file that was stored before anybody asked for them. None where it cannot be read: nothing is lost."""
     try:
         if format == "parquet":
-            return pieces_of_parquet(access, local_file(access, file))
+            return chunks_of_parquet(access, local_file(access, file))
         with opened(access, file) as stream:
-            return _chunked(stream, file.size)
+            return _chunk_stream(stream, file.size)
     except RegistryError:
         return ()
 
 
-def _chunked(stream: BinaryIO, size: int) -> tuple[Piece, ...]:
-    return tuple(Piece(len(chunk), digest(chunk)) for chunk in chunks(stream, size))
+def _chunk_stream(stream: BinaryIO, size: int) -> tuple[Chunk, ...]:
+    return tuple(Chunk(len(chunk), digest(chunk)) for chunk in fastcdc_chunks(stream, size))
 
 
-def _pack(spool: Spool, spooled: Mapping[str, Spooled], runs: Sequence[tuple[str, list[Range]]], found: Layout) -> None:
+def _pack(
+    spool: Spool, spooled: Mapping[str, Spooled], runs: Sequence[tuple[str, list[Range]]], found: PackPlan
+) -> None:
     """Copy the new runs of bytes into packs, and let the recipes name these."""
     batch: list[tuple[str, list[Range]]] = []
     size = 0
@@ -215,7 +217,7 @@ def _pack(spool: Spool, spooled: Mapping[str, Spooled], runs: Sequence[tuple[str
 
 
 def _pack_once(
-    spool: Spool, spooled: Mapping[str, Spooled], runs: Sequence[tuple[str, list[Range]]], found: Layout
+    spool: Spool, spooled: Mapping[str, Spooled], runs: Sequence[tuple[str, list[Range]]], found: PackPlan
 ) -> None:
     head = pack_head()
     name, at = "", len(head)

@@ -7,25 +7,25 @@ from pydantic import Field
 
 from dataset_registry.model.actors import Grant, NewToken, Permission, Protection, Token, User
 from dataset_registry.model.records import Freeze
-from dataset_registry.wire.shapes import Name, Request, Shape
+from dataset_registry.wire.base import Name, RequestModel, ResponseModel
 
 PermissionText = Annotated[Permission, Field(description="`read` < `write` < `admin`")]
 
 
-class UserIn(Request):
+class UserRequest(RequestModel):
     name: Name
     kind: Literal["person", "service", "group"] = "person"
     role: Literal["administrator", "member", "guest"] = "member"
     members: list[Name] = Field(default_factory=list, max_length=10_000)
 
 
-class UserPatch(Request):
+class UpdateUserRequest(RequestModel):
     role: Literal["administrator", "member", "guest"] | None = None
     disabled: bool | None = None
     members: list[Name] | None = Field(default=None, max_length=10_000)
 
 
-class UserShape(Shape):
+class UserResponse(ResponseModel):
     id: int
     name: str
     kind: Literal["person", "service", "group"]
@@ -35,7 +35,7 @@ class UserShape(Shape):
     members: list[str]
 
     @classmethod
-    def of(cls, user: User) -> "UserShape":
+    def of(cls, user: User) -> "UserResponse":
         return cls(
             id=user.id,
             name=user.name,
@@ -50,7 +50,7 @@ class UserShape(Shape):
         return User(self.id, self.name, self.kind, self.role, self.created_at, self.disabled_at, tuple(self.members))
 
 
-class TokenIn(Request):
+class TokenRequest(RequestModel):
     """A token to make: for oneself without a `user`. It lasts for ever without `lasts_seconds`."""
 
     user: Name | None = None
@@ -63,7 +63,7 @@ class TokenIn(Request):
         return None if self.lasts_seconds is None else timedelta(seconds=self.lasts_seconds)
 
 
-class TokenShape(Shape):
+class TokenResponse(ResponseModel):
     id: int
     user: str
     name: str
@@ -75,7 +75,7 @@ class TokenShape(Shape):
     last_used_at: datetime | None
 
     @classmethod
-    def of(cls, token: Token) -> "TokenShape":
+    def of(cls, token: Token) -> "TokenResponse":
         return cls(
             id=token.id,
             user=token.user,
@@ -102,27 +102,27 @@ class TokenShape(Shape):
         )
 
 
-class NewTokenShape(Shape):
+class NewTokenResponse(ResponseModel):
     """A token just made. The secret is shown this once."""
 
-    token: TokenShape
+    token: TokenResponse
     secret: str
 
     @classmethod
-    def of(cls, made: NewToken) -> "NewTokenShape":
-        return cls(token=TokenShape.of(made.token), secret=made.secret)
+    def of(cls, made: NewToken) -> "NewTokenResponse":
+        return cls(token=TokenResponse.of(made.token), secret=made.secret)
 
     def new_token(self) -> NewToken:
         return NewToken(self.token.token(), self.secret)
 
 
-class FreezeIn(Request):
+class FreezeRequest(RequestModel):
     """Why the registry becomes read-only: everybody who wants to write is shown it."""
 
     reason: Annotated[str, Field(min_length=1, max_length=1000)]
 
 
-class FreezeShape(Shape):
+class FreezeResponse(ResponseModel):
     """Why the registry is read-only."""
 
     reason: str
@@ -130,22 +130,22 @@ class FreezeShape(Shape):
     at: datetime
 
     @classmethod
-    def of(cls, found: Freeze) -> "FreezeShape":
+    def of(cls, found: Freeze) -> "FreezeResponse":
         return cls(reason=found.reason, by=found.by, at=found.at)
 
     def freeze(self) -> Freeze:
         return Freeze(self.reason, self.by, self.at)
 
 
-class WhoShape(Shape):
+class WhoResponse(ResponseModel):
     """Who the token in use lets in, and for what; and why nothing may be written, where that is so."""
 
     user: str
-    token: TokenShape | None
-    frozen: FreezeShape | None = None
+    token: TokenResponse | None
+    frozen: FreezeResponse | None = None
 
 
-class GrantIn(Request):
+class GrantRequest(RequestModel):
     """A permission for a user or group on a dataset or prefix (`name`: `raw/flights`, `raw/`), or on a file by its hash."""
 
     user: Name
@@ -154,7 +154,7 @@ class GrantIn(Request):
     file: Name | None = None
 
 
-class GrantShape(Shape):
+class GrantResponse(ResponseModel):
     id: int
     user: str
     permission: Permission
@@ -164,7 +164,7 @@ class GrantShape(Shape):
     granted_by: str
 
     @classmethod
-    def of(cls, grant: Grant) -> "GrantShape":
+    def of(cls, grant: Grant) -> "GrantResponse":
         return cls(
             id=grant.id,
             user=grant.user,
@@ -187,7 +187,7 @@ class GrantShape(Shape):
         )
 
 
-class ProtectionIn(Request):
+class ProtectionRequest(RequestModel):
     """A branch to protect, in a dataset or under a prefix; `allow` are those who may move it beside admins."""
 
     name: Annotated[str, Field(max_length=1000, pattern=r"^[^\x00]*$")]
@@ -195,7 +195,7 @@ class ProtectionIn(Request):
     allow: list[Name] = Field(default_factory=list, max_length=1000)
 
 
-class ProtectionShape(Shape):
+class ProtectionResponse(ResponseModel):
     id: int
     resource: str
     branch: str
@@ -204,7 +204,7 @@ class ProtectionShape(Shape):
     created_by: str
 
     @classmethod
-    def of(cls, found: Protection) -> "ProtectionShape":
+    def of(cls, found: Protection) -> "ProtectionResponse":
         return cls(
             id=found.id,
             resource=found.resource,

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset_registry.errors import RegistryError, RetryLater, UnreadableFile
-from dataset_registry.model.pieces import PartFacts
+from dataset_registry.model.chunks import PartFacts
 from dataset_registry.model.schema import ComponentSchema
 
 MEMORY = 4 << 30

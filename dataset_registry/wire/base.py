@@ -16,13 +16,13 @@ Name = Annotated[str, Field(max_length=10_000)]
 """A name or a ref: whether it is one, the rules of names say, in their own words."""
 
 
-class Shape(BaseModel):
+class ResponseModel(BaseModel):
     """A JSON object that a server answers with. What a newer one says beyond these fields is passed over."""
 
     model_config = ConfigDict(frozen=True)
 
 
-class Request(BaseModel):
+class RequestModel(BaseModel):
     """A JSON object that a client sends; what it has beyond its fields is a mistake."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,7 +47,7 @@ class Problem(BaseModel):
     fields: dict[str, Any] = Field(default_factory=dict)
 
 
-class CountShape(Shape):
+class CountResponse(ResponseModel):
     """How many datasets, versions or entries that was about."""
 
     count: int

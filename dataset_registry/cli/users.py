@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from dataset_registry.cli.output import AsJson, json_text, moment, print_facts, print_json, print_table, say
-from dataset_registry.cli.place import here
+from dataset_registry.cli.target import here
 from dataset_registry.errors import InputError
 from dataset_registry.model.actors import Kind, Permission, User, parse_permission
 from dataset_registry.model.retention import parse_duration
@@ -76,21 +76,21 @@ def update_user(
 @here
 def list_users(registry: "Registry", as_json: AsJson = False) -> None:
     """Every user and group."""
-    from dataset_registry.wire.people import UserShape
+    from dataset_registry.wire.users import UserResponse
 
     found = registry.users()
     if as_json:
-        print_json([UserShape.of(user) for user in found])
+        print_json([UserResponse.of(user) for user in found])
         return
     rows = [[u.name, u.kind, u.role, ", ".join(u.members), "locked out" if u.disabled_at else ""] for u in found]
     print_table(["name", "kind", "role", "members", ""], rows)
 
 
 def _say(user: User, what: str, as_json: bool) -> None:
-    from dataset_registry.wire.people import UserShape
+    from dataset_registry.wire.users import UserResponse
 
     if as_json:
-        print_json(UserShape.of(user))
+        print_json(UserResponse.of(user))
     else:
         of = f"with {', '.join(user.members) or 'no members'}" if user.kind == "group" else f"({user.role})"
         say(f"{user.kind} {user.name} {of} {what}")
@@ -111,14 +111,14 @@ def create_token(
     as_json: AsJson = False,
 ) -> None:
     """Make a token. Its secret is printed once, alone on standard output."""
-    from dataset_registry.wire.people import NewTokenShape
+    from dataset_registry.wire.users import NewTokenResponse
 
     duration: timedelta | None = parse_duration(lasts) if lasts is not None else None
     made = registry.create_token(
         user, name=name, permission=parse_permission(permission), prefix=prefix, lasts=duration
     )
     if as_json:
-        print_json(NewTokenShape.of(made))
+        print_json(NewTokenResponse.of(made))
         return
     until = f" until {moment(made.token.expires_at)}" if made.token.expires_at else ""
     say(f"token {made.token.id} lets {made.token.user} in{until}; it is not shown again:", err=True)
@@ -131,11 +131,11 @@ def list_tokens(
     registry: "Registry", user: Annotated[str | None, typer.Argument()] = None, as_json: AsJson = False
 ) -> None:
     """Tokens, the newest first."""
-    from dataset_registry.wire.people import TokenShape
+    from dataset_registry.wire.users import TokenResponse
 
     found = registry.tokens(user)
     if as_json:
-        print_json([TokenShape.of(token) for token in found])
+        print_json([TokenResponse.of(token) for token in found])
         return
     rows = [
         [
@@ -181,12 +181,12 @@ def grant(
     as_json: AsJson = False,
 ) -> None:
     """Let a user or group read, write or admin something, instead of what it could do there."""
-    from dataset_registry.wire.people import GrantShape
+    from dataset_registry.wire.users import GrantResponse
 
     given: Permission = parse_permission(permission)
     made = registry.grant(user, given, _name(resource, file), file=file)
     if as_json:
-        print_json(GrantShape.of(made))
+        print_json(GrantResponse.of(made))
     else:
         say(f"{user} may {permission} {made.resource or 'all datasets'}")
 
@@ -209,11 +209,11 @@ def list_grants(
     as_json: AsJson = False,
 ) -> None:
     """What was granted on something, to somebody, or all that you may see."""
-    from dataset_registry.wire.people import GrantShape
+    from dataset_registry.wire.users import GrantResponse
 
     found = registry.grants("" if resource == "/" else resource, file=file, user=user)
     if as_json:
-        print_json([GrantShape.of(grant) for grant in found])
+        print_json([GrantResponse.of(grant) for grant in found])
         return
     rows = [[g.user, g.permission, g.resource_type, g.resource, g.granted_by, moment(g.granted_at)] for g in found]
     print_table(["who", "may", "", "what", "by", "since"], rows)
@@ -235,11 +235,11 @@ def protect(
     as_json: AsJson = False,
 ) -> None:
     """Let only admins and those who are allowed commit to a branch, move it or delete it."""
-    from dataset_registry.wire.people import ProtectionShape
+    from dataset_registry.wire.users import ProtectionResponse
 
     made = registry.protect("" if resource == "/" else resource, branch, allow=allow or ())
     if as_json:
-        print_json(ProtectionShape.of(made))
+        print_json(ProtectionResponse.of(made))
     else:
         say(f"{branch} of {resource} is moved by {', '.join(['admins', *made.allowed])} only")
 
@@ -260,11 +260,11 @@ def list_protections(
     as_json: AsJson = False,
 ) -> None:
     """Protected branches."""
-    from dataset_registry.wire.people import ProtectionShape
+    from dataset_registry.wire.users import ProtectionResponse
 
     found = registry.protections(dataset)
     if as_json:
-        print_json([ProtectionShape.of(protection) for protection in found])
+        print_json([ProtectionResponse.of(protection) for protection in found])
         return
     rows = [[p.resource or "all datasets", p.branch, ", ".join(["admins", *p.allowed])] for p in found]
     print_table(["where", "branch", "moved by"], rows)
@@ -284,11 +284,11 @@ def audit(
     as_json: AsJson = False,
 ) -> None:
     """Who did what, the newest first."""
-    from dataset_registry.wire.upkeep import AuditShape
+    from dataset_registry.wire.maintenance import AuditResponse
 
     found = registry.audit(dataset=dataset, actor=actor, action=action, limit=limit)
     if as_json:
-        print_json([AuditShape.of(entry) for entry in found])
+        print_json([AuditResponse.of(entry) for entry in found])
         return
     rows = []
     for e in found:
@@ -302,10 +302,10 @@ def audit(
 @here
 def export(registry: "Registry") -> None:
     """The whole log, oldest first, an entry of JSON with its hash a line."""
-    from dataset_registry.wire.upkeep import AuditShape
+    from dataset_registry.wire.maintenance import AuditResponse
 
     for entry, carried in registry.export_audit():
-        say(json_text(AuditShape.of(entry, carried).model_dump(mode="json")))
+        say(json_text(AuditResponse.of(entry, carried).model_dump(mode="json")))
 
 
 @audit_app.command("seal")
@@ -319,12 +319,12 @@ def seal(registry: "Registry") -> None:
 @here
 def check(registry: "Registry", as_json: AsJson = False) -> None:
     """Find out whether anybody changed, removed or added entries since they were sealed. The exit code is 3 then."""
-    from dataset_registry.wire.upkeep import AuditCheckShape
+    from dataset_registry.wire.maintenance import AuditCheckResponse
 
     found = registry.check_audit()
     if as_json:
         print_json(
-            AuditCheckShape(
+            AuditCheckResponse(
                 entries=found.entries, sealed=found.sealed, digest=found.digest, problems=list(found.problems)
             )
         )

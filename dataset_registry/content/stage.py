@@ -10,15 +10,15 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from dataset_registry.access import Access
 from dataset_registry.catalog import files
+from dataset_registry.content import stored
 from dataset_registry.errors import InputError, UnreadableFile, UnsupportedType
-from dataset_registry.model.parts import TABLE, Cut, Part, parts_digest
-from dataset_registry.model.pieces import FileFacts, PartFacts, Piece, digest, has_internal_heading
+from dataset_registry.model.chunks import Chunk, FileFacts, PartFacts, digest, has_internal_heading
+from dataset_registry.model.parts import TABLE, ChunkingRule, Part, parts_digest
 from dataset_registry.model.reading import TEXTUAL, kind_of, options_of, read_options, with_options
 from dataset_registry.model.schema import ComponentSchema, TableSchema, is_current
-from dataset_registry.operations import stored
-from dataset_registry.operations.access import Access
-from dataset_registry.store import Elsewhere, SeenFiles, Spool, Spooled
+from dataset_registry.store import RemoteBytes, Spool, Spooled, StatCache
 from dataset_registry.tabular import formats
 
 Capture = Callable[[Spool, Spooled, str], ComponentSchema | None]
@@ -125,7 +125,7 @@ def stage_file(
     options, named = read_options(read)
     format = format or named
     # Content that is stored already, and stays where it is, was looked at when it came.
-    start = b"" if isinstance(spooled.place, Elsewhere) else spool.start(spooled)
+    start = b"" if isinstance(spooled.place, RemoteBytes) else spool.start(spooled)
     if has_internal_heading(start):
         raise InputError(
             "The file begins like a list of a table's parts or a pack, which the registry writes itself, and cannot be stored as "
@@ -161,7 +161,7 @@ def _widths(schema: ComponentSchema) -> list[int]:
 
 def trusted(access: Access, spool: Spool, path: Path) -> Spooled:
     """A file that need not be read when it looks as it did when it was read last, and what it held then is stored still."""
-    seen = SeenFiles(access.store.scratch)
+    seen = StatCache(access.store.scratch)
     found = seen.find(path)
     if found is not None and stored.known(access, [found[0]]):
         return Spooled(*found, path, borrowed=True)
@@ -190,9 +190,9 @@ def captured(
     captures = (ComponentSchema.from_json(*capture) for capture in before.get((spooled.content_hash, format), ()))
     if found := next(filter(is_current, captures), None):
         return found
-    from dataset_registry.tabular import apart, capture
+    from dataset_registry.tabular import capture, isolated
 
-    read = apart.capture if access.is_guarded else capture.capture
+    read = isolated.capture if access.is_guarded else capture.capture
     return read(spool.path(spooled), format)
 
 
@@ -202,21 +202,21 @@ def stage_parts(
     parts: Sequence[Spooled],
     user_types: str | None,
     key: Sequence[str] = (),
-    cut: Cut | None = None,
+    cut: ChunkingRule | None = None,
     *,
     library: str | None = None,
 ) -> Staged:
     """Stage a table that comes as Parquet files with the same columns, in order. Raises `UnreadableFile`."""
-    from dataset_registry.tabular import apart, parquet
+    from dataset_registry.tabular import isolated, parquet
 
     with ThreadPoolExecutor(access.store.transfers, "dataset-registry-footers") as pool:
         paths = list(pool.map(partial(_footer, spool), parts))
-    read = apart.capture_table if access.is_guarded else parquet.capture_table
+    read = isolated.capture_table if access.is_guarded else parquet.capture_table
     schema, found = read(paths, user_types)
     cut = replace(cut, parts=len(parts)) if cut is not None else None
     schema = replace(schema, tables=(replace(schema.tables[0], key=tuple(key), cut=cut, library=library),))
     written = [
-        (spooled, facts, () if isinstance(spooled.place, Elsewhere) else _pieces_of_file(path, facts.pieces))
+        (spooled, facts, () if isinstance(spooled.place, RemoteBytes) else _chunks_of_file(path, facts.chunks))
         for spooled, path, facts in zip(parts, paths, found, strict=True)
     ]
     return _table(schema, written)
@@ -224,7 +224,7 @@ def stage_parts(
 
 def _footer(spool: Spool, part: Spooled) -> Path:
     """A file with the footer of a Parquet file, and of one that is stored already with nothing else."""
-    if not isinstance(part.place, Elsewhere):
+    if not isinstance(part.place, RemoteBytes):
         return spool.path(part)
     end = part.place.tail(min(_FOOTER, part.size))
     length = int.from_bytes(end[-8:-4], "little") + 8  # https://parquet.apache.org/docs/file-format
@@ -241,8 +241,8 @@ _LARGEST_FOOTER = 64 << 20
 def _stage_table(spool: Spool, value: Any, key: Sequence[str], previous: TableSchema | None) -> Staged:
     from dataset_registry.tabular import arrow, parquet
 
-    def keep(data: memoryview, facts: PartFacts) -> tuple[Spooled, tuple[Piece, ...]]:
-        return spool.keep(data), _pieces(data, facts.pieces)
+    def keep(data: memoryview, facts: PartFacts) -> tuple[Spooled, tuple[Chunk, ...]]:
+        return spool.keep(data), _chunks(data, facts.chunks)
 
     reader, writer_schema = arrow.reader_of(value)
     if not key and previous and set(previous.key) <= set(reader.schema.names):
@@ -258,7 +258,7 @@ def _stage_table(spool: Spool, value: Any, key: Sequence[str], previous: TableSc
     return _table(ComponentSchema("parquet", (table,)), [(spooled, facts, p) for (spooled, p), facts in written])
 
 
-def _table(schema: ComponentSchema, written: Sequence[tuple[Spooled, PartFacts, tuple[Piece, ...]]]) -> Staged:
+def _table(schema: ComponentSchema, written: Sequence[tuple[Spooled, PartFacts, tuple[Chunk, ...]]]) -> Staged:
     parts = tuple(Part(spooled.content_hash, spooled.size, facts.rows) for spooled, facts, _ in written)
     return Staged(
         parts_digest(parts),
@@ -267,24 +267,24 @@ def _table(schema: ComponentSchema, written: Sequence[tuple[Spooled, PartFacts, 
         schema,
         tuple(spooled for spooled, _, _ in written),
         parts,
-        {spooled.content_hash: FileFacts(pieces, facts.statistics) for spooled, facts, pieces in written},
+        {spooled.content_hash: FileFacts(chunks, facts.statistics) for spooled, facts, chunks in written},
     )
 
 
-def _pieces(data: memoryview, lengths: Sequence[int]) -> tuple[Piece, ...]:
+def _chunks(data: memoryview, lengths: Sequence[int]) -> tuple[Chunk, ...]:
     ends = list(accumulate(lengths))
-    return tuple(Piece(n, digest(data[end - n : end])) for n, end in zip(lengths, ends, strict=True))
+    return tuple(Chunk(n, digest(data[end - n : end])) for n, end in zip(lengths, ends, strict=True))
 
 
-def pieces_of_parquet(access: Access, path: Path) -> tuple[Piece, ...]:
+def chunks_of_parquet(access: Access, path: Path) -> tuple[Chunk, ...]:
     """The pieces of a Parquet file: its column chunks. Raises `UnreadableFile`."""
-    from dataset_registry.tabular import apart, parquet
+    from dataset_registry.tabular import isolated, parquet
 
-    read = apart.capture_table if access.is_guarded else parquet.capture_table
+    read = isolated.capture_table if access.is_guarded else parquet.capture_table
     _, (facts,) = read([path], None)
-    return _pieces_of_file(path, facts.pieces)
+    return _chunks_of_file(path, facts.chunks)
 
 
-def _pieces_of_file(path: Path, lengths: Sequence[int]) -> tuple[Piece, ...]:
+def _chunks_of_file(path: Path, lengths: Sequence[int]) -> tuple[Chunk, ...]:
     with path.open("rb", buffering=0) as stream:
-        return tuple(Piece(length, digest(stream.read(length))) for length in lengths)
+        return tuple(Chunk(length, digest(stream.read(length))) for length in lengths)

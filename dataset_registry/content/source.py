@@ -10,14 +10,14 @@ from io import SEEK_SET, BufferedReader, RawIOBase
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
-from dataset_registry.catalog import Transaction, files, holding, manifests, recipes, versions
+from dataset_registry.access import Access, authorize
+from dataset_registry.catalog import Transaction, files, holds, manifests, recipes, versions
+from dataset_registry.content import legacy
 from dataset_registry.errors import CorruptionError, InputError, NotFound, RetryLater
+from dataset_registry.model.chunks import FileFacts
 from dataset_registry.model.parts import TABLE
-from dataset_registry.model.pieces import FileFacts
 from dataset_registry.model.records import ComponentRecord, FileRecord, VersionRecord
 from dataset_registry.model.schema import ComponentSchema
-from dataset_registry.operations import legacy
-from dataset_registry.operations.access import Access, authorize
 from dataset_registry.store import Ranges, new_key
 
 _Result = TypeVar("_Result")
@@ -218,11 +218,11 @@ def _assemble(access: Access, file: FileRecord) -> str:
         return there
     path = local_file(access, file)
     key = new_key(str(file.content_hash))
-    holds = list(access.catalog.write(lambda tx: holding.hold(tx, {str(file.content_hash): key})).values())
+    held = list(access.catalog.write(lambda tx: holds.hold(tx, {str(file.content_hash): key})).values())
     access.store.put(key, path)
 
     def lease(tx: Transaction) -> str | None:
-        if not holding.release(tx, holds):
+        if not holds.release(tx, held):
             raise RetryLater(f"The file {str(file.content_hash)[:12]} took too long to be put together. Try again.")
         return recipes.lease(tx, file.id, key)
 

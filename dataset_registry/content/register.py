@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from dataset_registry.catalog import Transaction, files, manifests
 from dataset_registry.catalog.files import Known, NewFile
 from dataset_registry.catalog.recipes import add_ranges
+from dataset_registry.content.change import OVERLAY, Change
+from dataset_registry.content.upload import BytesGone, Upload
 from dataset_registry.errors import InputError
+from dataset_registry.model.chunks import FileFacts, Range
 from dataset_registry.model.manifest import ComponentKey, Entry, Manifest, schema_digest, with_new_entries
-from dataset_registry.model.pieces import FileFacts, Range
 from dataset_registry.model.reading import kind_of
 from dataset_registry.model.records import ComponentRecord, StoredBytes
-from dataset_registry.operations.change import OVERLAY, Change
-from dataset_registry.operations.put import BytesGone, Held
 from dataset_registry.tabular.formats import BINARY
 
 
-def enter(
+def register_files(
     tx: Transaction,
     objects: Sequence[NewFile],
     recipes: Sequence[tuple[NewFile, Sequence[Range]]],
@@ -54,7 +54,7 @@ _FORMAT_LENGTH = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Entered:
+class RegisteredFiles:
     """The rows of a change's contents: file ids by hash, schema ids by component; the digests of the schemas that are new."""
 
     files: dict[str, int]
@@ -62,7 +62,7 @@ class Entered:
     new_schemas: dict[int, str]
 
 
-def enter_change(tx: Transaction, change: Change, held: Held) -> tuple[Entered, int]:
+def register_change(tx: Transaction, change: Change, held: Upload) -> tuple[RegisteredFiles, int]:
     """Insert the file rows that are missing, in the order of their hashes, with what was captured of them.
 
     Also counts the bytes that are new. Keys that turn out not to be needed go to the trash. Raises `BytesGone`.
@@ -92,16 +92,18 @@ def enter_change(tx: Transaction, change: Change, held: Held) -> tuple[Entered, 
 
     wholes = [file(content_hash, held.stored[content_hash]) for content_hash in kept]
     wholes += [files.NewFile(h, layout.packs[h].size, BINARY, held.stored[h], form="pack") for h in packs]
-    ids = enter(tx, wholes, [(file(content_hash), ranges) for content_hash, ranges in laid.items()], known, damaged)
+    ids = register_files(
+        tx, wholes, [(file(content_hash), ranges) for content_hash, ranges in laid.items()], known, damaged
+    )
     for content_hash in sorted(tables.keys() - known.keys()):
         table = tables[content_hash]
         ids[content_hash] = files.add_table(
             tx, content_hash, table.size, table.format, [(ids[p.content_hash], p.rows) for p in table.parts or ()]
         )
-    return Entered(ids, *_enter_schemas(tx, change, ids)), sum(file.size for file in wholes)
+    return RegisteredFiles(ids, *_register_schemas(tx, change, ids)), sum(file.size for file in wholes)
 
 
-def _enter_schemas(
+def _register_schemas(
     tx: Transaction, change: Change, ids: Mapping[str, int]
 ) -> tuple[dict[ComponentKey, int], dict[int, str]]:
     """Enter what was captured of a change's contents; the ids of schemas by component, and the digests of the new ones."""
@@ -138,7 +140,7 @@ def is_captured_anew(tx: Transaction, change: Change, version_id: int) -> bool:
     return any(before.get(key) != snapshot for key, snapshot in captured.items())
 
 
-def with_files(manifest: Manifest, entered: Entered) -> Manifest:
+def with_files(manifest: Manifest, entered: RegisteredFiles) -> Manifest:
     """The manifest with the row ids of the files and schemas that its new entries name."""
 
     def with_file(e: Entry) -> Entry:
@@ -150,7 +152,7 @@ def with_files(manifest: Manifest, entered: Entered) -> Manifest:
     return with_new_entries(manifest, with_file)
 
 
-def overlay_of(change: Change, entered: Entered) -> int | None:
+def overlay_of(change: Change, entered: RegisteredFiles) -> int | None:
     """The file of the overlay that a change brings. Raises `InputError` for several."""
     overlays = [c.staged.content_hash for c in change.put.values() if c.type == OVERLAY]
     if len(overlays) > 1:
@@ -158,7 +160,7 @@ def overlay_of(change: Change, entered: Entered) -> int | None:
     return entered.files[overlays[0]] if overlays else None
 
 
-def written_by(change: Change, entered: Entered) -> list[ComponentRecord]:
+def written_by(change: Change, entered: RegisteredFiles) -> list[ComponentRecord]:
     """The components that a change sets, in order."""
     return [
         ComponentRecord(

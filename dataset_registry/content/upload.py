@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-from dataset_registry.catalog import Transaction, files, holding
+from dataset_registry.access import Access
+from dataset_registry.catalog import Transaction, files, holds
+from dataset_registry.content.pack import PackPlan
 from dataset_registry.errors import RegistryError, RetryLater, StorageError
 from dataset_registry.model.reading import kind_of
 from dataset_registry.model.records import StoredBytes
-from dataset_registry.operations.access import Access
-from dataset_registry.operations.layout import Layout
 from dataset_registry.store import Spool, Spooled, compress, new_key
 from dataset_registry.tabular import formats
 
@@ -33,21 +33,21 @@ class BytesGone(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Upload:
     """What is held for a commit, and what of it was put into the store, by content hash."""
 
     holds: Sequence[UUID] = ()
     stored: Mapping[str, StoredBytes] = field(default_factory=dict)
-    layout: Layout = field(default_factory=Layout)
+    layout: PackPlan = field(default_factory=PackPlan)
 
     def release(self, tx: Transaction) -> None:
         """Drop the holds, in the transaction that names what they held. Raises `BytesGone` when one ran out."""
-        if self.holds and not holding.release(tx, self.holds):
+        if self.holds and not holds.release(tx, self.holds):
             raise BytesGone
 
     def discard(self, tx: Transaction, hashes: Collection[str] | None = None) -> None:
         """Give up what was put, all of it or these contents: somebody else has stored the same meanwhile."""
-        holding.discard(
+        holds.discard(
             tx, [s.key for content_hash, s in self.stored.items() if hashes is None or content_hash in hashes]
         )
 
@@ -78,8 +78,8 @@ def put(
     *,
     tables: Collection[str] = (),
     careful: bool = True,
-    arrange: Callable[[Sequence[str]], Layout] = lambda missing: Layout(),
-) -> Held:
+    arrange: Callable[[Sequence[str]], PackPlan] = lambda missing: PackPlan(),
+) -> Upload:
     """Hold every content (by hash, with its size) and every table, and put what is not stored yet: `bring` puts a content
     under a key. `authorized` raises for who may not; `arrange` says how to keep contents that are missing, where not as
     objects of their own.
@@ -92,22 +92,22 @@ def put(
         known, damaged = files.look_up(tx, wanted, tables)
     missing = [content_hash for content_hash in wanted if content_hash not in known]
     if not careful and not missing:
-        return Held()
+        return Upload()
     layout = arrange([content_hash for content_hash in missing if content_hash not in damaged])
     sizes = {content_hash: size for content_hash, size in wanted.items() if content_hash not in layout.recipes}
     sizes.update((content_hash, pack.size) for content_hash, pack in layout.packs.items())
     hashes = [*sizes, *tables, *layout.objects]
     if not hashes:
-        return Held()
+        return Upload()
 
     keys = {content_hash: new_key(content_hash) for content_hash in sizes if content_hash not in known}
 
     def hold(tx: Transaction) -> list[UUID]:
         authorized(tx)
-        return list(holding.hold(tx, {content_hash: keys.get(content_hash) for content_hash in hashes}).values())
+        return list(holds.hold(tx, {content_hash: keys.get(content_hash) for content_hash in hashes}).values())
 
     # Should the machine stop now the hold may be gone: the commit asks for it, and what nobody names a sweep takes.
-    holds = access.catalog.write(hold, durable=False)
+    held = access.catalog.write(hold, durable=False)
     stored: dict[str, StoredBytes] = {}
 
     def move(content_hash: str) -> None:
@@ -116,19 +116,19 @@ def put(
             place(access, None, pack, formats.BINARY, key) if pack is not None else bring(content_hash, key)
         )
 
-    with _kept_alive(access, holds, sum(sizes[content_hash] for content_hash in keys)):
+    with _kept_alive(access, held, sum(sizes[content_hash] for content_hash in keys)):
         small = [content_hash for content_hash in keys if sizes[content_hash] <= _LARGE]
         large = [content_hash for content_hash in keys if sizes[content_hash] > _LARGE]
         for hashes_now, at_once in ((small, access.store.transfers), (large, _LARGE_AT_ONCE)):
             _each(move, hashes_now, min(at_once, access.store.transfers))
-    return Held(holds, stored, layout)
+    return Upload(held, stored, layout)
 
 
 def hold_for_upload(access: Access, content_hash: str) -> str:
     """A fresh key for content that its sender puts into the store itself. The hold is never released: when it runs out a
     collection takes whatever is under the key, and goes on doing so for as long as the sender could still be writing."""
     key = new_key(content_hash)
-    access.catalog.write(lambda tx: holding.hold(tx, {content_hash: key}))
+    access.catalog.write(lambda tx: holds.hold(tx, {content_hash: key}))
     return key
 
 
@@ -146,7 +146,7 @@ def _each(move: Callable[[str], None], hashes: Sequence[str], at_once: int) -> N
 
 
 @contextmanager
-def _kept_alive(access: Access, holds: Sequence[UUID], size: int) -> Iterator[None]:
+def _kept_alive(access: Access, held: Sequence[UUID], size: int) -> Iterator[None]:
     """Renew the holds of a long transfer until it is over."""
     if size < _LONG:
         yield
@@ -154,9 +154,9 @@ def _kept_alive(access: Access, holds: Sequence[UUID], size: int) -> Iterator[No
     over = threading.Event()
 
     def beat() -> None:
-        while not over.wait(holding.HOLD_SECONDS / 4):
+        while not over.wait(holds.HOLD_SECONDS / 4):
             with suppress(RegistryError):  # a hold that did run out is found out by the commit
-                access.catalog.write(lambda tx: holding.renew(tx, holds))
+                access.catalog.write(lambda tx: holds.renew(tx, held))
 
     heart = threading.Thread(target=beat, name="dataset-registry-holds", daemon=True)
     heart.start()

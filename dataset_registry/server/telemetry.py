@@ -85,7 +85,7 @@ def configure() -> None:
     logging.captureWarnings(True)
 
 
-class Observed:
+class RequestMetrics:
     """Middleware around everything: gives each request an id, counts it, logs it."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, unforeseen: Callable[[str], ASGIApp]) -> None:
