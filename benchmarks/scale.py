@@ -28,6 +28,7 @@ from dataset_registry.catalog import Transaction
 from dataset_registry.content.change import Change, staged_component
 from dataset_registry.content.stage import Staged
 from dataset_registry.content.upload import Upload
+from dataset_registry.model.commits import CommitOptions
 from dataset_registry.operations import commit
 from dataset_registry.store import Spooled
 from tests.servers import postgresql
@@ -83,7 +84,7 @@ def history(registry: Registry, versions: int, components: int) -> Dataset:
             spooled = Spooled(str(content), 3, b"")
             staged = staged_component(Staged(str(content), 3, "binary", None, (spooled,)), "data", {})
             change.add(f"component-{turn % components}", 0, staged)
-            options = commit.CommitOptions(overwrite=True, message=f"turn {turn}")
+            options = CommitOptions(overwrite=True, message=f"turn {turn}")
             commit.make(registry._access, dataset.record, change, options, uuid4(), Upload(), tx)
 
     left = versions - 2

@@ -11,14 +11,16 @@ from dataset_registry.access import Access
 from dataset_registry.content.change import Change, staged_component
 from dataset_registry.content.stage import captured, stage, trusted
 from dataset_registry.errors import InputError
+from dataset_registry.model.commits import CommitOptions
+from dataset_registry.model.diff import Diff
 from dataset_registry.model.manifest import component_label
-from dataset_registry.model.names import component_name, pointer_name, several
+from dataset_registry.model.names import MAIN, component_name, pointer_name, several
 from dataset_registry.model.partitions import partition_key
 from dataset_registry.model.records import CommitResult, DatasetRecord, Head, NewDataset, PointerRecord, Provenance
 from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.operations import commit as commits
-from dataset_registry.operations import datasets, diff, history, refs, resolve
-from dataset_registry.operations.bulk import gc_paused
+from dataset_registry.operations import datasets, diff, history, refs
+from dataset_registry.operations.gc_pause import gc_paused
 from dataset_registry.store import Spool, Spooled
 from dataset_registry.tabular.formats import is_table
 from dataset_registry.version import Version
@@ -55,7 +57,7 @@ class Dataset:
         key: str | Sequence[str] = (),
         read: Mapping[str, Any] | None = None,
         message: str | None = None,
-        branch: str = resolve.MAIN,
+        branch: str = MAIN,
         parents: str | Sequence[str] = (),
         overwrite: bool = False,
         fallback: str | None = None,
@@ -108,7 +110,7 @@ class Dataset:
 
     def draft(
         self,
-        branch: str = resolve.MAIN,
+        branch: str = MAIN,
         *,
         message: str | None = None,
         parents: str | Sequence[str] = (),
@@ -132,14 +134,14 @@ class Dataset:
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
-    def version(self, ref: str = resolve.MAIN) -> Version:
+    def version(self, ref: str = MAIN) -> Version:
         """The version that a ref names: a branch, a tag, `v6`, a digest's beginning, any of them with `~2` or `^2`.
 
         Raises `InvalidRef`, `NotFound`.
         """
         return Version(self._access, history.version(self._access, self.record, ref))
 
-    def log(self, ref: str = resolve.MAIN, *, limit: int | None = None) -> list[Version]:
+    def log(self, ref: str = MAIN, *, limit: int | None = None) -> list[Version]:
         """The version a ref names and all it came from, newest first."""
         return [Version(self._access, record) for record in history.log(self._access, self.record, ref, limit)]
 
@@ -160,17 +162,17 @@ class Dataset:
         bases = self.merge_bases(left, right)
         return bases[0] if bases else None
 
-    def diff(self, before: str, after: str) -> diff.Diff:
+    def diff(self, before: str, after: str) -> Diff:
         """What changed from one ref to another: `.components`, and `.schema` per table."""
         return diff.diff(self._access, self.record, before, after)
 
     # --- branches and tags -----------------------------------------------------------------------------------------
 
-    def create_branch(self, name: str, ref: str = resolve.MAIN) -> PointerRecord:
+    def create_branch(self, name: str, ref: str = MAIN) -> PointerRecord:
         """Start a branch at the version that `ref` names. Raises `InvalidName`, `AlreadyExists`, `NotFound`."""
         return refs.create(self._access, self.record, name, ref, is_tag=False)
 
-    def create_tag(self, name: str, ref: str = resolve.MAIN) -> PointerRecord:
+    def create_tag(self, name: str, ref: str = MAIN) -> PointerRecord:
         """Name a version for ever. Raises `InvalidName`, `AlreadyExists`, `TagImmutable`, `NotFound`."""
         return refs.create(self._access, self.record, name, ref, is_tag=True)
 
@@ -251,7 +253,7 @@ class Draft:
         self._result: CommitResult | None = None
         self.provenance = provenance
         self._trust_stat = trust_stat
-        self._options = commits.CommitOptions(
+        self._options = CommitOptions(
             branch=branch,
             message=message,
             base=self._head(branch, fallback),
@@ -372,7 +374,7 @@ class Draft:
     def _captured(self, spool: Spool, spooled: Spooled, format: str) -> ComponentSchema | None:
         return captured(self._access, spool, spooled, format)
 
-    def _commit(self, spool: Spool, options: commits.CommitOptions) -> CommitResult:
+    def _commit(self, spool: Spool, options: CommitOptions) -> CommitResult:
         return commits.commit(self._access, spool, self._dataset, self._change, options)
 
     # --- what it did --------------------------------------------------------------------------------------------------

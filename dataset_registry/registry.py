@@ -15,12 +15,25 @@ from dataset_registry.model.actors import Actor, Grant, Kind, NewToken, Permissi
 from dataset_registry.model.addresses import redacted
 from dataset_registry.model.audit import AuditCheck, AuditEntry
 from dataset_registry.model.extras import require
-from dataset_registry.model.names import several, split_address, user_name
+from dataset_registry.model.maintenance import (
+    GRACE,
+    SHARE,
+    Adoption,
+    AdoptionPlan,
+    Collected,
+    CollectPlan,
+    Copied,
+    Expired,
+    ExpirePlan,
+    SweepPlan,
+)
+from dataset_registry.model.names import MAIN, several, split_address, user_name
 from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.records import FileRecord, Freeze, RegistryBranch
 from dataset_registry.model.retention import Policy
+from dataset_registry.model.verification import Verification
 from dataset_registry.operations import adopt as adoption
-from dataset_registry.operations import audit, binding, datasets, files, grants, refs, resolve, users
+from dataset_registry.operations import audit, binding, datasets, files, grants, refs, users
 from dataset_registry.operations import collect as collection
 from dataset_registry.operations import copy as copying
 from dataset_registry.operations import expire as expiry
@@ -153,7 +166,7 @@ class Registry:
         """The datasets whose name starts with `prefix`, by name."""
         return [Dataset(self._access, record) for record in datasets.list_all(self._access, prefix)]
 
-    def draft(self, name: str, branch: str = resolve.MAIN, *, description: str | None = None, **options: Any) -> Draft:
+    def draft(self, name: str, branch: str = MAIN, *, description: str | None = None, **options: Any) -> Draft:
         """A draft of a dataset that is made with it when there is none of this name yet; `options` as in `Dataset.draft`.
 
         A commit that fails leaves no dataset behind. Raises `InvalidName`.
@@ -163,7 +176,7 @@ class Registry:
     def version(self, address: str) -> Version:
         """The version at an address such as `raw/flights@main~2`; without `@`, the head of `main`."""
         dataset, ref = self.at(address)
-        return dataset.version(resolve.MAIN if ref is None else ref)
+        return dataset.version(MAIN if ref is None else ref)
 
     def at(self, address: str) -> tuple[Dataset, str | None]:
         """The dataset of an address such as `raw/flights@main~2`, and the ref, None where it has none.
@@ -254,11 +267,11 @@ class Registry:
         """What was granted: on a dataset, prefix or file, to a user and its groups, or all that you may see."""
         return grants.list_all(self._access, name, file, user)
 
-    def protect(self, name: str, branch: str = resolve.MAIN, *, allow: str | Sequence[str] = ()) -> Protection:
+    def protect(self, name: str, branch: str = MAIN, *, allow: str | Sequence[str] = ()) -> Protection:
         """Let only admins and those in `allow` (users, groups) move a branch of a dataset, or of all under a prefix."""
         return grants.protect(self._access, name, branch, several(allow))
 
-    def unprotect(self, name: str, branch: str = resolve.MAIN) -> None:
+    def unprotect(self, name: str, branch: str = MAIN) -> None:
         """Protect a branch no more. Raises `NotFound`."""
         grants.unprotect(self._access, name, branch)
 
@@ -312,7 +325,7 @@ class Registry:
 
     # --- branches over all datasets --------------------------------------------------------------------------------
 
-    def create_branch(self, name: str, source: str = resolve.MAIN) -> int:
+    def create_branch(self, name: str, source: str = MAIN) -> int:
         """Branch every dataset that has the branch `source`, at once; how many those are."""
         return refs.create_everywhere(self._access, name, source)
 
@@ -334,7 +347,7 @@ class Registry:
         dry_run: Literal[True],
         live_runs: Collection[str] | None = None,
         progress: Progress = silent,
-    ) -> expiry.ExpirePlan: ...
+    ) -> ExpirePlan: ...
     @overload
     def expire(
         self,
@@ -343,7 +356,7 @@ class Registry:
         dry_run: Literal[False] = False,
         live_runs: Collection[str] | None = None,
         progress: Progress = silent,
-    ) -> expiry.Expired: ...
+    ) -> Expired: ...
     def expire(
         self,
         policy: Policy,
@@ -351,7 +364,7 @@ class Registry:
         dry_run: bool = False,
         live_runs: Collection[str] | None = None,
         progress: Progress = silent,
-    ) -> expiry.ExpirePlan | expiry.Expired:
+    ) -> ExpirePlan | Expired:
         """Delete the versions that no rule of a policy keeps; with `dry_run`, only the plan of that (see `apply`).
 
         Heads of branches and tags stay, and what pipeline runs have read or written: the runs of `live_runs`, or of the
@@ -362,15 +375,15 @@ class Registry:
 
     @overload
     def collect(
-        self, *, older_than: timedelta = collection.GRACE, dry_run: Literal[True], progress: Progress = silent
-    ) -> collection.CollectPlan: ...
+        self, *, older_than: timedelta = GRACE, dry_run: Literal[True], progress: Progress = silent
+    ) -> CollectPlan: ...
     @overload
     def collect(
-        self, *, older_than: timedelta = collection.GRACE, dry_run: Literal[False] = False, progress: Progress = silent
-    ) -> collection.Collected: ...
+        self, *, older_than: timedelta = GRACE, dry_run: Literal[False] = False, progress: Progress = silent
+    ) -> Collected: ...
     def collect(
-        self, *, older_than: timedelta = collection.GRACE, dry_run: bool = False, progress: Progress = silent
-    ) -> collection.CollectPlan | collection.Collected:
+        self, *, older_than: timedelta = GRACE, dry_run: bool = False, progress: Progress = silent
+    ) -> CollectPlan | Collected:
         """Remove the files that nothing names, once they are older than this; with `dry_run`, only the plan of that.
 
         Safe beside any number of writers and other collections.
@@ -382,28 +395,28 @@ class Registry:
     def sweep(
         self,
         *,
-        older_than: timedelta = collection.GRACE,
-        max_share: float = collection.SHARE,
+        older_than: timedelta = GRACE,
+        max_share: float = SHARE,
         dry_run: Literal[True],
         progress: Progress = silent,
-    ) -> collection.SweepPlan: ...
+    ) -> SweepPlan: ...
     @overload
     def sweep(
         self,
         *,
-        older_than: timedelta = collection.GRACE,
-        max_share: float = collection.SHARE,
+        older_than: timedelta = GRACE,
+        max_share: float = SHARE,
         dry_run: Literal[False] = False,
         progress: Progress = silent,
-    ) -> collection.Collected: ...
+    ) -> Collected: ...
     def sweep(
         self,
         *,
-        older_than: timedelta = collection.GRACE,
-        max_share: float = collection.SHARE,
+        older_than: timedelta = GRACE,
+        max_share: float = SHARE,
         dry_run: bool = False,
         progress: Progress = silent,
-    ) -> collection.SweepPlan | collection.Collected:
+    ) -> SweepPlan | Collected:
         """Remove objects from the store that the catalog does not know; with `dry_run`, only the plan of that.
 
         Raises `SweepRefused` when they are more than `max_share` of the store: what dead writers leave is collected, so the
@@ -415,26 +428,24 @@ class Registry:
 
     @overload
     def apply(
-        self, plan: expiry.ExpirePlan, *, live_runs: Collection[str] | None = None, progress: Progress = silent
-    ) -> expiry.Expired: ...
+        self, plan: ExpirePlan, *, live_runs: Collection[str] | None = None, progress: Progress = silent
+    ) -> Expired: ...
     @overload
-    def apply(
-        self, plan: collection.CollectPlan | collection.SweepPlan, *, progress: Progress = silent
-    ) -> collection.Collected: ...
+    def apply(self, plan: CollectPlan | SweepPlan, *, progress: Progress = silent) -> Collected: ...
     def apply(
         self,
-        plan: expiry.ExpirePlan | collection.CollectPlan | collection.SweepPlan,
+        plan: ExpirePlan | CollectPlan | SweepPlan,
         *,
         live_runs: Collection[str] | None = None,
         progress: Progress = silent,
-    ) -> expiry.Expired | collection.Collected:
+    ) -> Expired | Collected:
         """Do what a plan says. What came to be needed since it was made stays; `live_runs` as in `expire`."""
         match plan:
-            case expiry.ExpirePlan():
+            case ExpirePlan():
                 return expiry.apply(self._access, plan, live_runs=live_runs, progress=progress)
-            case collection.CollectPlan():
+            case CollectPlan():
                 return collection.apply(self._access, plan, progress)
-            case collection.SweepPlan():
+            case SweepPlan():
                 return collection.apply_sweep(self._access, plan, progress)
 
     def verify(
@@ -442,9 +453,9 @@ class Registry:
         *,
         deep: bool | tuple[int, int] = False,
         repair: bool = False,
-        older_than: timedelta = collection.GRACE,
+        older_than: timedelta = GRACE,
         progress: Progress = silent,
-    ) -> verification.Verification:
+    ) -> Verification:
         """Check every digest of the catalog and look for every object; with `deep`, read and hash the content of all files
         too, or of a share of them: (2, 7) is the second of seven. Writers are not kept out.
 
@@ -460,7 +471,7 @@ class Registry:
         datasets: str | Sequence[str] = ("*",),
         refs: str | Sequence[str] | None = None,
         progress: Progress = silent,
-    ) -> copying.Copied:
+    ) -> Copied:
         """Copy datasets (patterns of names) with their histories, branches and tags into another registry, or only what
         `refs` (names of branches and tags) reach. Only what is missing there travels; a stopped copy can be repeated.
 
@@ -484,7 +495,7 @@ class Registry:
         any_size: bool = False,
         give_up: Sequence[int] = (),
         progress: Progress = silent,
-    ) -> adoption.AdoptionPlan: ...
+    ) -> AdoptionPlan: ...
     @overload
     def adopt(
         self,
@@ -493,10 +504,10 @@ class Registry:
         any_size: bool = False,
         give_up: Sequence[int] = (),
         progress: Progress = silent,
-    ) -> adoption.Adoption: ...
+    ) -> Adoption: ...
     def adopt(
         self, *, dry_run: bool = False, any_size: bool = False, give_up: Sequence[int] = (), progress: Progress = silent
-    ) -> adoption.AdoptionPlan | adoption.Adoption:
+    ) -> AdoptionPlan | Adoption:
         """Take the bytes of a legacy catalog into the store: hashed, deduplicated, counted. Can be repeated."""
         if dry_run:
             return adoption.plan(self._access)

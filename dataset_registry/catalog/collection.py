@@ -24,21 +24,10 @@ from dataset_registry.catalog.tables import (
     version_reads,
 )
 from dataset_registry.catalog.types import utc_now
-from dataset_registry.model.records import FileForm
+from dataset_registry.model.maintenance import Unreferenced
 
 CHUNK = 500
 """Rows that one transaction takes: small enough that nobody waits long for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unreferenced:
-    """A file that nothing names: its row, its content's hash, the bytes of its object (0 for a table or a recipe, which have
-    none)."""
-
-    id: int
-    content_hash: str
-    bytes: int
-    form: FileForm
 
 
 def _unnamed(hold: ColumnElement[bool]) -> ColumnElement[bool]:

@@ -3,8 +3,6 @@ versions out of the middle of a history."""
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -36,19 +34,10 @@ from dataset_registry.catalog.tables import (
 )
 from dataset_registry.catalog.types import utc_now
 from dataset_registry.model import history
+from dataset_registry.model.maintenance import Dated
 
 _V = dataset_versions
 _parent = dataset_versions.alias("parent")
-
-
-@dataclass(frozen=True, slots=True)
-class Dated:
-    """A version with what an expiry looks at; `parents` are numbers."""
-
-    id: int
-    number: int
-    created_at: datetime
-    parents: tuple[int, ...]
 
 
 def dated(tx: Transaction, dataset_ids: Collection[int]) -> dict[int, list[Dated]]:

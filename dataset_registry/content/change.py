@@ -8,9 +8,11 @@ from itertools import chain
 from dataset_registry.catalog.manifests import StoredManifest
 from dataset_registry.content.stage import Staged
 from dataset_registry.errors import InputError, NotFound
+from dataset_registry.model.chunks import FileFacts
 from dataset_registry.model.manifest import MOST_LEVELS, ComponentKey, Entry, canonical_json, is_nested_deeper
 from dataset_registry.model.partitions import belongs, prefix
 from dataset_registry.model.parts import legacy_parts_digest
+from dataset_registry.store import Spooled
 
 OVERLAY = "overlay"
 COMPONENT_TYPES = ("data", "metadata", "schema", OVERLAY)
@@ -84,9 +86,29 @@ class Change:
             self._indexes[name].discard(index)
         return bool(indexes)
 
+    def contents(self) -> "Contents":
+        """What is to be stored of the components that it sets."""
+        staged = [component.staged for component in self.put.values()]
+        return Contents(
+            {file.content_hash: file for s in staged for file in s.spooled},
+            {file.content_hash: s.format for s in staged for file in s.spooled},
+            {s.content_hash: s for s in staged if s.parts is not None},
+            {content_hash: facts for s in staged for content_hash, facts in s.facts.items()},
+        )
+
     def names(self) -> set[str]:
         """The names of the components that it sets."""
         return {name for name, _ in self.put}
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """The contents of a change by hash: spooled files with their formats and what is known of them, and tables in parts."""
+
+    files: Mapping[str, Spooled]
+    formats: Mapping[str, str]
+    tables: Mapping[str, Staged]
+    facts: Mapping[str, FileFacts]
 
 
 def staged_component(staged: Staged, type: str, metadata: Mapping[str, object]) -> StagedComponent:

@@ -65,17 +65,12 @@ class PackPlan:
 
 def plan_packs(access: Access, spool: Spool, change: Change, base: Head | None, missing: Sequence[str]) -> PackPlan:
     """How to keep those contents of a change that are not stored yet. `base` is the version the writer looked at."""
-    staged = [component.staged for component in change.put.values()]
+    contents = change.contents()
     wanted = set(missing)
-    spooled = {
-        file.content_hash: file
-        for s in staged
-        for file in s.spooled
-        if file.content_hash in wanted and not file.borrowed
-    }
+    spooled = {h: file for h, file in contents.files.items() if h in wanted and not file.borrowed}
     found = PackPlan()
     library = ChunkIndex()
-    chunks = {h: f.chunks for s in staged for h, f in s.facts.items() if h in spooled and f.chunks}
+    chunks = {h: f.chunks for h, f in contents.facts.items() if h in spooled and f.chunks}
     if base is not None:
         for candidate, before in _pairs(access, change, base, spooled):
             _compare(access, spool, candidate, before, library, chunks, found)
@@ -87,13 +82,12 @@ def plan_packs(access: Access, spool: Spool, change: Change, base: Head | None, 
             if content_hash in found.facts:
                 found.facts[content_hash] = replace(found.facts[content_hash], alone=0)
     laid = {content_hash for content_hash, _ in runs}
-    formats_of = {file.content_hash: s.format for s in staged for file in s.spooled}
     small = [
         file
         for file in spooled.values()
         if file.size <= SMALL
         and file.content_hash not in laid
-        and not _is_compressed(access, formats_of[file.content_hash])
+        and not _is_compressed(access, contents.formats[file.content_hash])
     ]
     if len(small) >= MANY:
         runs += [(file.content_hash, [Range(NEW, 0, file.size)] if file.size else []) for file in small]

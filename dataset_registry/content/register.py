@@ -10,6 +10,7 @@ from dataset_registry.catalog import Transaction, files, manifests
 from dataset_registry.catalog.files import Known, NewFile
 from dataset_registry.catalog.recipes import add_ranges
 from dataset_registry.content.change import OVERLAY, Change
+from dataset_registry.content.pack import PackPlan
 from dataset_registry.content.upload import BytesGone, Upload
 from dataset_registry.errors import InputError
 from dataset_registry.model.chunks import FileFacts, Range
@@ -62,41 +63,35 @@ class RegisteredFiles:
     new_schemas: dict[int, str]
 
 
-def register_change(tx: Transaction, change: Change, held: Upload) -> tuple[RegisteredFiles, int]:
+def register_change(tx: Transaction, change: Change, plan: PackPlan, upload: Upload) -> tuple[RegisteredFiles, int]:
     """Insert the file rows that are missing, in the order of their hashes, with what was captured of them.
 
     Also counts the bytes that are new. Keys that turn out not to be needed go to the trash. Raises `BytesGone`.
     """
-    staged = [component.staged for component in change.put.values()]
-    whole = {f.content_hash: f.size for s in staged for f in s.spooled}
-    formats = {s.content_hash: s.format for s in staged} | {
-        p.content_hash: s.format for s in staged for p in s.parts or ()
-    }
-    tables = {s.content_hash: s for s in staged if s.parts is not None}
-    facts = {h: f for s in staged for h, f in s.facts.items()} | held.layout.facts
-    layout = held.layout
-    known, damaged = files.look_up(tx, {*whole, *layout.objects}, tables)
-    new = sorted(content_hash for content_hash in whole if content_hash not in known)
-    laid = {content_hash: layout.recipes[content_hash] for content_hash in new if content_hash in layout.recipes}
-    packs = sorted(layout.packs.keys() & {part.object for ranges in laid.values() for part in ranges})
-    kept = [content_hash for content_hash in new if content_hash not in laid]
-    if lost := [content_hash for content_hash in kept if content_hash not in held.stored]:
+    contents = change.contents()
+    facts = {**contents.facts, **plan.facts}
+    known, damaged = files.look_up(tx, {*contents.files, *plan.objects}, contents.tables)
+    new = sorted(content_hash for content_hash in contents.files if content_hash not in known)
+    recipes = {content_hash: plan.recipes[content_hash] for content_hash in new if content_hash in plan.recipes}
+    packs = sorted(plan.packs.keys() & {part.object for ranges in recipes.values() for part in ranges})
+    objects = [content_hash for content_hash in new if content_hash not in recipes]
+    if lost := [content_hash for content_hash in objects if content_hash not in upload.stored]:
         raise BytesGone(lost)
-    held.discard(tx, held.stored.keys() - {*kept, *packs})
+    upload.discard(tx, upload.stored.keys() - {*objects, *packs})
 
-    def file(content_hash: str, kept: StoredBytes | None = None) -> files.NewFile:
-        known_of = facts.get(content_hash, FileFacts())
-        format = formats[content_hash]  # of the file, where its entry may say how it is read
+    def file(content_hash: str, stored: StoredBytes | None = None) -> files.NewFile:
+        format = contents.formats[content_hash]  # of the file: its entry may have read options, too
         format = format if len(format) <= _FORMAT_LENGTH else kind_of(format)
-        return files.NewFile(content_hash, whole[content_hash], format, kept, known_of)
+        size = contents.files[content_hash].size
+        return files.NewFile(content_hash, size, format, stored, facts.get(content_hash, FileFacts()))
 
-    wholes = [file(content_hash, held.stored[content_hash]) for content_hash in kept]
-    wholes += [files.NewFile(h, layout.packs[h].size, BINARY, held.stored[h], form="pack") for h in packs]
+    wholes = [file(content_hash, upload.stored[content_hash]) for content_hash in objects]
+    wholes += [files.NewFile(h, plan.packs[h].size, BINARY, upload.stored[h], form="pack") for h in packs]
     ids = register_files(
-        tx, wholes, [(file(content_hash), ranges) for content_hash, ranges in laid.items()], known, damaged
+        tx, wholes, [(file(content_hash), ranges) for content_hash, ranges in recipes.items()], known, damaged
     )
-    for content_hash in sorted(tables.keys() - known.keys()):
-        table = tables[content_hash]
+    for content_hash in sorted(contents.tables.keys() - known.keys()):
+        table = contents.tables[content_hash]
         ids[content_hash] = files.add_table(
             tx, content_hash, table.size, table.format, [(ids[p.content_hash], p.rows) for p in table.parts or ()]
         )

@@ -10,11 +10,11 @@ from functools import partial
 from shutil import copyfileobj
 from typing import BinaryIO
 
-from dataset_registry.access import Access, administer
+from dataset_registry.access import Access
 from dataset_registry.catalog import Transaction, collection, files
 from dataset_registry.catalog.collection import Sparse
 from dataset_registry.content.pack import pack_head
-from dataset_registry.content.upload import BytesGone, Upload, place, put
+from dataset_registry.content.upload import BytesGone, SpooledContent, Upload, upload
 from dataset_registry.errors import CorruptionError
 from dataset_registry.store import Ranges, Spool, Spooled
 from dataset_registry.tabular import formats
@@ -60,12 +60,7 @@ def _repack(access: Access, batch: Sequence[Sparse]) -> int:
         except CorruptionError:
             rest = [found for found in batch if found not in broken]
             return _repack(access, rest) if rest else 0
-        held = put(
-            access,
-            {pack.content_hash: pack.size},
-            lambda _, key: place(access, None, pack, formats.BINARY, key),
-            partial(administer, access),
-        )
+        held = upload(access, {pack.content_hash: SpooledContent(pack)})
         try:
             return access.catalog.write(partial(_name, batch, pack, len(head), held))
         except BytesGone:

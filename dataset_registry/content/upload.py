@@ -1,20 +1,20 @@
-"""Putting bytes into the store under holds: what every operation does before the transaction that names them.
+"""Uploads: bytes are stored under holds before the transaction that references them.
 
-Steps 2 and 3 of docs/design/write-protocol.md. A hold says "I am about to name this content"; a collection leaves what is
-held alone. Long transfers renew their holds, and a process that dies leaves them to run out.
+Steps 2 and 3 of docs/design/write-protocol.md. A hold announces that a content is about to be referenced; a collection leaves
+it alone. Long transfers renew their holds, and those of a process that dies run out.
 """
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 from uuid import UUID
 
 from dataset_registry.access import Access
-from dataset_registry.catalog import Transaction, files, holds
-from dataset_registry.content.pack import PackPlan
+from dataset_registry.catalog import Transaction, holds
 from dataset_registry.errors import RegistryError, RetryLater, StorageError
 from dataset_registry.model.reading import kind_of
 from dataset_registry.model.records import StoredBytes
@@ -32,96 +32,88 @@ class BytesGone(Exception):
     """A hold ran out, or known content was collected before it was held: store the bytes again."""
 
 
+class Content(Protocol):
+    """Bytes that can be stored."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+    def store(self, access: Access, key: str) -> StoredBytes:
+        """Store them as the object of a key. Raises `StorageError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpooledContent:
+    """A spooled file of a format. With a `spool`, it is compressed where the registry compresses that format and it pays."""
+
+    spooled: Spooled
+    format: str = formats.BINARY
+    spool: Spool | None = None
+
+    @property
+    def size(self) -> int:
+        return self.spooled.size
+
+    def store(self, access: Access, key: str) -> StoredBytes:
+        content, spool = self.spooled, self.spool
+        if content.borrowed and spool and isinstance(content.source, Path):
+            content = spool.copy(content.source)
+            if content.content_hash != self.spooled.content_hash:
+                raise RetryLater("A file changed while it was committed. Commit it again.")
+        wanted = access.compression if kind_of(self.format) in formats.COMPRESSIBLE else None
+        packed = compress(spool, content) if wanted and spool else None
+        given = packed or content
+        written = access.store.put(key, given.source)
+        if written != given.size:
+            raise StorageError(
+                f"{access.store.location} stored {written} bytes of an object of {given.size}. Nothing was committed; try again.",
+                key=key,
+            )
+        return StoredBytes(key, given.size, wanted if packed else None)
+
+
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """What is held for a commit, and what of it was put into the store, by content hash."""
+    """What is held for a transaction, and which of it was stored for it, by content hash."""
 
     holds: Sequence[UUID] = ()
     stored: Mapping[str, StoredBytes] = field(default_factory=dict)
-    layout: PackPlan = field(default_factory=PackPlan)
 
     def release(self, tx: Transaction) -> None:
-        """Drop the holds, in the transaction that names what they held. Raises `BytesGone` when one ran out."""
+        """Drop the holds, in the transaction that references what they held. Raises `BytesGone` when one ran out."""
         if self.holds and not holds.release(tx, self.holds):
             raise BytesGone
 
     def discard(self, tx: Transaction, hashes: Collection[str] | None = None) -> None:
-        """Give up what was put, all of it or these contents: somebody else has stored the same meanwhile."""
+        """Discard what was stored, all of it or these contents: another commit has stored the same."""
         holds.discard(
             tx, [s.key for content_hash, s in self.stored.items() if hashes is None or content_hash in hashes]
         )
 
 
-def place(access: Access, spool: Spool | None, content: Spooled, format: str, key: str) -> StoredBytes:
-    """Keep spooled content under a key, compressed where that is wanted and pays. Raises `StorageError`."""
-    if content.borrowed and spool and isinstance(content.source, Path):
-        content_hash, content = content.content_hash, spool.copy(content.source)
-        if content.content_hash != content_hash:
-            raise RetryLater("A file that was trusted to be unchanged is not what it was. Commit it again.")
-    wanted = access.compression if kind_of(format) in formats.COMPRESSIBLE else None
-    packed = compress(spool, content) if wanted and spool else None
-    given = packed or content
-    kept = access.store.put(key, given.source)
-    if kept != given.size:
-        raise StorageError(
-            f"{access.store.location} kept {kept} bytes of an object of {given.size}. Nothing was committed; try again.",
-            key=key,
-        )
-    return StoredBytes(key, given.size, wanted if packed else None)
-
-
-def put(
-    access: Access,
-    wanted: Mapping[str, int],
-    bring: Callable[[str, str], StoredBytes],
-    authorized: Callable[[Transaction], object],
-    *,
-    tables: Collection[str] = (),
-    careful: bool = True,
-    arrange: Callable[[Sequence[str]], PackPlan] = lambda missing: PackPlan(),
+def upload(
+    access: Access, contents: Mapping[str, Content], known: Container[str] = (), *, referenced: Iterable[str] = ()
 ) -> Upload:
-    """Hold every content (by hash, with its size) and every table, and put what is not stored yet: `bring` puts a content
-    under a key. `authorized` raises for who may not; `arrange` says how to keep contents that are missing, where not as
-    objects of their own.
-
-    When everything is stored already nothing is held, unless `careful`: should a collection take it before the
-    transaction finds it, that transaction says so (`BytesGone`), and the second, careful time still has the bytes.
-    """
-    with access.catalog.read() as tx:
-        authorized(tx)
-        known, damaged = files.look_up(tx, wanted, tables)
-    missing = [content_hash for content_hash in wanted if content_hash not in known]
-    if not careful and not missing:
+    """Hold contents (by hash) and store those that are not `known` to be stored; hold what is `referenced` beside them."""
+    keys = {content_hash: new_key(content_hash) for content_hash in contents if content_hash not in known}
+    wanted = {content_hash: keys.get(content_hash) for content_hash in (*contents, *referenced)}
+    if not wanted:
         return Upload()
-    layout = arrange([content_hash for content_hash in missing if content_hash not in damaged])
-    sizes = {content_hash: size for content_hash, size in wanted.items() if content_hash not in layout.recipes}
-    sizes.update((content_hash, pack.size) for content_hash, pack in layout.packs.items())
-    hashes = [*sizes, *tables, *layout.objects]
-    if not hashes:
-        return Upload()
-
-    keys = {content_hash: new_key(content_hash) for content_hash in sizes if content_hash not in known}
-
-    def hold(tx: Transaction) -> list[UUID]:
-        authorized(tx)
-        return list(holds.hold(tx, {content_hash: keys.get(content_hash) for content_hash in hashes}).values())
-
-    # Should the machine stop now the hold may be gone: the commit asks for it, and what nobody names a sweep takes.
-    held = access.catalog.write(hold, durable=False)
+    # After a crash of the machine the hold may be gone: the commit checks it, and a sweep deletes what is unreferenced.
+    held = access.catalog.write(lambda tx: list(holds.hold(tx, wanted).values()), durable=False)
     stored: dict[str, StoredBytes] = {}
 
-    def move(content_hash: str) -> None:
-        pack, key = layout.packs.get(content_hash), keys[content_hash]
-        stored[content_hash] = (
-            place(access, None, pack, formats.BINARY, key) if pack is not None else bring(content_hash, key)
-        )
+    def store(content_hash: str) -> None:
+        stored[content_hash] = contents[content_hash].store(access, keys[content_hash])
 
-    with _kept_alive(access, held, sum(sizes[content_hash] for content_hash in keys)):
-        small = [content_hash for content_hash in keys if sizes[content_hash] <= _LARGE]
-        large = [content_hash for content_hash in keys if sizes[content_hash] > _LARGE]
-        for hashes_now, at_once in ((small, access.store.transfers), (large, _LARGE_AT_ONCE)):
-            _each(move, hashes_now, min(at_once, access.store.transfers))
-    return Upload(held, stored, layout)
+    sizes = {content_hash: contents[content_hash].size for content_hash in keys}
+    with _kept_alive(access, held, sum(sizes.values())):
+        small = [content_hash for content_hash, size in sizes.items() if size <= _LARGE]
+        large = [content_hash for content_hash, size in sizes.items() if size > _LARGE]
+        for hashes, at_once in ((small, access.store.transfers), (large, _LARGE_AT_ONCE)):
+            _each(store, hashes, min(at_once, access.store.transfers))
+    return Upload(held, stored)
 
 
 def hold_for_upload(access: Access, content_hash: str) -> str:

@@ -264,3 +264,7 @@ def suggestion(name: str, there: Sequence[str]) -> str:
     """What to say of a name that is not there: the one that is nearest to it, or all of them."""
     near = difflib.get_close_matches(name, there, 1)
     return f"Did you mean {near[0]!r}?" if near else f"It has: {', '.join(map(repr, there[:20]))}."
+
+
+MAIN = "main"
+"""The branch that is meant when none is named."""

@@ -231,3 +231,12 @@ class RegistryBranch:
     name: str
     source: str
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """What a listing knows of an object. `modified` is in seconds since 1970, by the store's clock."""
+
+    key: str
+    size: int
+    modified: float

@@ -6,7 +6,6 @@ can be stopped and repeated at any time, and everything stays readable meanwhile
 
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from io import BytesIO
@@ -15,38 +14,15 @@ from pathlib import Path
 from dataset_registry.access import Access, administer
 from dataset_registry.catalog import Transaction, files, legacy
 from dataset_registry.content import legacy as sources
-from dataset_registry.content.upload import BytesGone, Upload, place, put
+from dataset_registry.content.upload import BytesGone, SpooledContent, Upload, upload
 from dataset_registry.errors import CorruptionError, NotFound, PermissionDenied, RegistryError, RetryLater
+from dataset_registry.model.maintenance import Adoption, AdoptionPlan
 from dataset_registry.model.manifest import build
 from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.operations import audit
 from dataset_registry.store import Spool, Spooled
 from dataset_registry.tabular import formats
-
-
-@dataclass(frozen=True, slots=True)
-class Adoption:
-    """What an adoption did. `failed` has the files that could not be adopted, by id: which versions have them, why, and what to
-    do. `differences` are adopted files whose row has other bytes beside those that were adopted."""
-
-    files: int
-    duplicates: int
-    bytes: int
-    versions: int
-    failed: dict[int, str]
-    differences: dict[int, str]
-    given_up: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class AdoptionPlan:
-    """What waits for adoption, by what the catalog says. `unreadable` are files that cannot be read, by id, with the reason."""
-
-    inline: int
-    paths: int
-    bytes: int
-    unreadable: dict[int, str]
 
 
 def plan(access: Access) -> AdoptionPlan:
@@ -212,12 +188,10 @@ def _adopt_file(
     except RegistryError:
         format, schema = formats.BINARY, None  # it is what it is: kept as bytes, not refused
     for _ in range(4):
-        held = put(
-            access,
-            {spooled.content_hash: spooled.size},
-            lambda _, key: place(access, spool, spooled, format, key),
-            partial(administer, access),
-        )
+        with access.catalog.read() as tx:
+            administer(access, tx)
+            known, _ = files.look_up(tx, [spooled.content_hash])
+        held = upload(access, {spooled.content_hash: SpooledContent(spooled, format, spool)}, known)
         try:
             return access.catalog.write(partial(_name, file, spooled, format, schema, held, keep_inline, foreign))
         except BytesGone:

@@ -7,53 +7,21 @@ closes each. A crash anywhere leaves something for the next one to do, never a f
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from time import time
 
 from dataset_registry.access import Access, administer
 from dataset_registry.catalog import Transaction, collection, files
-from dataset_registry.catalog.collection import CHUNK, Unreferenced
+from dataset_registry.catalog.collection import CHUNK
 from dataset_registry.content.repack import repack
 from dataset_registry.errors import RegistryError, RetryLater, StorageError, SweepRefused
+from dataset_registry.model.maintenance import GRACE, SHARE, Collected, CollectPlan, SweepPlan
 from dataset_registry.model.progress import Progress, silent
+from dataset_registry.model.records import StoredObject
 from dataset_registry.operations import audit
-from dataset_registry.store import StoredObject
-
-GRACE = timedelta(days=1)
-"""How old a file must be before it may go, and what a writer left behind."""
-
-SHARE = 0.0
-"""The share of a store, in objects or in bytes, that a sweep takes without being told so. A healthy registry has no unknown
-objects: what dead writers leave was announced, and is collected."""
 
 _READS_KEPT = timedelta(days=7)
-
-
-@dataclass(frozen=True, slots=True)
-class CollectPlan:
-    """What a collection would take: files that nothing names, holds that ran out, objects already in the trash."""
-
-    files: tuple[Unreferenced, ...]
-    expired_holds: int
-    trashed: int
-
-    @property
-    def bytes(self) -> int:
-        """What the objects of the files take in the store; those in the trash are not counted."""
-        return sum(file.bytes for file in self.files)
-
-
-@dataclass(frozen=True, slots=True)
-class Collected:
-    """What a collection did. `objects` were deleted from the store; `bytes` are those of the files, and of leftovers of
-    dead writers. `kept` files were named again in the meantime."""
-
-    files: int
-    kept: int
-    objects: int
-    bytes: int
 
 
 def plan(access: Access, older_than: timedelta = GRACE) -> CollectPlan:
@@ -148,21 +116,6 @@ def _delete(access: Access, keys: Sequence[str]) -> tuple[list[str], RegistryErr
 
 
 # --- sweeping ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class SweepPlan:
-    """Objects that the catalog does not know, of all that the store has. `suspicion` is what speaks against removing them."""
-
-    objects: tuple[StoredObject, ...]
-    listed: int
-    listed_bytes: int
-    suspicion: str | None
-
-    @property
-    def bytes(self) -> int:
-        """What the unknown objects take."""
-        return sum(found.size for found in self.objects)
 
 
 def plan_sweep(

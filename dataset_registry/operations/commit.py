@@ -6,15 +6,15 @@ leaves garbage that a collection finds, never a version with a hole.
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from uuid import UUID, uuid4
 
 from dataset_registry.access import Access, authorize, authorize_commit, readable, readable_files
-from dataset_registry.catalog import Transaction, datasets, manifests, pointers, productions, versions
+from dataset_registry.catalog import Transaction, datasets, files, manifests, pointers, productions, versions
 from dataset_registry.catalog.productions import LinkedInput
 from dataset_registry.content.change import Change, edits_of, with_legacy_digests
-from dataset_registry.content.pack import plan_packs
+from dataset_registry.content.pack import PackPlan, plan_packs
 from dataset_registry.content.register import (
     RegisteredFiles,
     is_captured_anew,
@@ -23,16 +23,18 @@ from dataset_registry.content.register import (
     with_files,
     written_by,
 )
-from dataset_registry.content.upload import BytesGone, Upload, place, put
+from dataset_registry.content.upload import BytesGone, SpooledContent, Upload, upload
 from dataset_registry.errors import BranchMoved, CommitConflict, InputError, NotAdopted, NotFound, RetryLater
+from dataset_registry.model.commits import CommitOptions, RequestKey
 from dataset_registry.model.manifest import (
     ComponentKey,
     Entry,
+    Manifest,
     build,
     is_nested_deeper,
     rewrite,
 )
-from dataset_registry.model.names import free_text, pointer_name, single_line
+from dataset_registry.model.names import MAIN, free_text, pointer_name, single_line
 from dataset_registry.model.records import (
     CommitResult,
     ComponentRecord,
@@ -46,30 +48,8 @@ from dataset_registry.model.records import (
 from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.operations import audit, refs, requests, resolve
 from dataset_registry.operations import datasets as dataset_operations
-from dataset_registry.operations.bulk import gc_paused
+from dataset_registry.operations.gc_pause import gc_paused
 from dataset_registry.store import Spool
-
-
-@dataclass(frozen=True, slots=True)
-class CommitOptions:
-    """How a commit is made.
-
-    `base` is the version the writer looked at (see `head`): a component that changed on the branch since then is a
-    conflict, unless `overwrite`. `fallback` is the branch whose head a branch that does not
-    exist yet starts from. `parent` is the version that the branch must be at, or that a new branch starts from. `parents` (refs,
-    the branch's own head first) make a merge. A commit that may be sent twice has the
-    key of its `request`: it is made once.
-    """
-
-    branch: str = resolve.MAIN
-    message: str | None = None
-    base: Head | None = None
-    overwrite: bool = False
-    fallback: str | None = None
-    parent: Head | None = None
-    parents: Sequence[str] = ()
-    provenance: Provenance | None = None
-    request: requests.RequestKey | None = None
 
 
 def base_of(access: Access, dataset: DatasetRecord | NewDataset, version_id: int | None) -> Head | None:
@@ -110,7 +90,7 @@ def parent_of(
             dataset=dataset.name,
             version=found.number,
         )
-    chosen = branch or (resolve.MAIN if resolve.MAIN in there else there[0])
+    chosen = branch or (MAIN if MAIN in there else there[0])
     return chosen, Head(found.id, found.number, found.depth, found.digest)
 
 
@@ -155,8 +135,8 @@ def commit(
     for attempt in range(4):
         try:
             with gc_paused(len(change.put)):
-                held = _put(access, spool, dataset, change, options, careful=attempt > 0)
-                return access.catalog.write(partial(make, access, dataset, change, options, uuid, held))
+                plan, stored = _upload(access, spool, dataset, change, options, is_careful=attempt > 0)
+                return access.catalog.write(partial(commit_in, access, dataset, change, options, uuid, plan, stored))
         except BytesGone:
             continue
         except CommitConflict:
@@ -190,7 +170,7 @@ def _check_provenance(provenance: Provenance) -> None:
             single_line(text or "", "input")
 
 
-def answered(access: Access, request: requests.RequestKey, keys: Collection[ComponentKey]) -> CommitResult | None:
+def answered(access: Access, request: RequestKey, keys: Collection[ComponentKey]) -> CommitResult | None:
     """What the same request did when it came before; `keys` are the components that it sets.
 
     Raises `ConflictError` when its key came with another request, `NotFound` when the version was deleted since.
@@ -200,7 +180,7 @@ def answered(access: Access, request: requests.RequestKey, keys: Collection[Comp
 
 
 def _answered(
-    access: Access, tx: Transaction, request: requests.RequestKey, keys: Collection[ComponentKey]
+    access: Access, tx: Transaction, request: RequestKey, keys: Collection[ComponentKey]
 ) -> CommitResult | None:
     found = requests.recall(access, tx, request)
     if found is None:
@@ -236,147 +216,221 @@ def _made_before(access: Access, change: Change, uuid: UUID) -> CommitResult | N
     return _result(change, made, written, unchanged=False, new_bytes=0)
 
 
-def _put(
+def _upload(
     access: Access,
     spool: Spool,
     dataset: DatasetRecord | NewDataset,
     change: Change,
     options: CommitOptions,
     *,
-    careful: bool,
-) -> Upload:
-    """Steps 2 and 3: hold every content, put what is not stored yet."""
-    staged = [component.staged for component in change.put.values()]
-    spooled = {file.content_hash: file for s in staged for file in s.spooled}
-    formats = {file.content_hash: s.format for s in staged for file in s.spooled}
-    base = options.base
-    return put(
-        access,
-        {content_hash: file.size for content_hash, file in spooled.items()},
-        lambda content_hash, key: place(access, spool, spooled[content_hash], formats[content_hash], key),
-        partial(authorize_commit, access, dataset=dataset, branch=options.branch),
-        tables={s.content_hash for s in staged if s.parts is not None},
-        careful=careful,
-        arrange=lambda missing: plan_packs(access, spool, change, base, missing),
-    )
+    is_careful: bool,
+) -> tuple[PackPlan, Upload]:
+    """Steps 2 and 3: hold every content, store what is not stored yet.
+
+    When everything is stored already nothing is held, unless `is_careful`: should a collection take it before the transaction
+    finds it, that transaction says so (`BytesGone`), and the second, careful attempt still has the bytes.
+    """
+    contents = change.contents()
+    with access.catalog.read() as tx:
+        authorize_commit(access, tx, dataset, options.branch)
+        known, damaged = files.look_up(tx, contents.files, contents.tables)
+    missing = contents.files.keys() - known.keys()
+    if not is_careful and not missing:
+        return PackPlan(), Upload()
+    plan = plan_packs(access, spool, change, options.base, [h for h in contents.files if h in missing - damaged])
+    wanted = {
+        content_hash: SpooledContent(file, contents.formats[content_hash], spool)
+        for content_hash, file in contents.files.items()
+        if content_hash not in plan.recipes
+    }
+    wanted |= {content_hash: SpooledContent(pack) for content_hash, pack in plan.packs.items()}
+    return plan, upload(access, wanted, known, referenced=[*contents.tables, *plan.objects])
 
 
-def make(
+def commit_in(
     access: Access,
     target: DatasetRecord | NewDataset,
     change: Change,
     options: CommitOptions,
     uuid: UUID,
-    held: Upload,
+    plan: PackPlan,
+    stored: Upload,
     tx: Transaction,
 ) -> CommitResult:
-    """The transaction. The pointer row is locked first: everything after it sees a branch that stands still."""
+    """The transaction. The pointer row is locked first: the branch does not move until the transaction ends."""
     authorize_commit(access, tx, target, options.branch)
     user_id = access.user_id(tx)
     dataset = target
     if isinstance(dataset, NewDataset):
         dataset = dataset_operations.make(access, tx, dataset)
-        authorize_commit(access, tx, dataset, options.branch)  # somebody else may have made it meanwhile
-    start, pointer_exists = _start_of(tx, dataset, options.branch, options.fallback, options.parent, lock=True)
-    if options.request is not None and (made := _answered(access, tx, options.request, change.put)) is not None:
-        held.release(tx)
-        return made
+        authorize_commit(access, tx, dataset, options.branch)  # another commit may have created it
+    start, has_branch = _start_of(tx, dataset, options.branch, options.fallback, options.parent, lock=True)
+    if options.request is not None and (done := _answered(access, tx, options.request, change.put)) is not None:
+        stored.release(tx)
+        return done
     if start is not None and start.digest is None:
         raise NotAdopted(
             f"{dataset.name} comes from a legacy catalog, and its files are not in the store yet: it can be read, not "
             "written. Run: registry.adopt()",
             dataset=dataset.name,
         )
-    if not pointer_exists:
+    if not has_branch:
         refs.check_new(tx, dataset, options.branch)
     parents = _parents(tx, dataset, options, start)
-    before = manifests.StoredManifest(tx, start.id) if start else None
-    if before is not None:
-        change = with_legacy_digests(change, before)
-    edits = edits_of(change, before, f"{dataset.name}@{options.branch}")
-    if start is not None and before is not None:
-        if not options.overwrite and (options.base is None or options.base.id != start.id):
-            _refuse_conflicts(tx, dataset, edits, options, start, before)
-        after = rewrite(before.manifest, edits, before.pages, before.entries)
+    change, after = _manifest_after(tx, dataset, change, options, start)
+    stored.release(tx)
+    if (
+        start is not None
+        and after.digest == start.digest
+        and len(parents) < 2
+        and not is_captured_anew(tx, change, start.id)
+    ):
+        result = _unchanged(tx, change, start, plan, stored)
     else:
-        after = build(entry for entry in edits.values() if entry is not None)
-    held.release(tx)
-    unchanged = start is not None and after.digest == start.digest and len(parents) < 2
-    if start is not None and unchanged and is_captured_anew(tx, change, start.id):
-        unchanged = False  # the same values, of other types to their writer: see docs/design/schemas.md
-    new_schemas: dict[int, str] = {}
-    if start is not None and unchanged:
-        if held.stored:  # it is there already, since just now or in a damaged file: that one heals
-            register_change(tx, change, held)
-        found = versions.by_id(tx, start.id)
-        assert found is not None, "the head is locked"
-        version, new_bytes = found, 0
-        written = manifests.components(tx, start.id, sorted(change.names()))
-        if not pointer_exists:
-            pointers.create(tx, dataset.id, options.branch, start.id, is_tag=False, base=start.id)
-    else:
-        entered, stored_bytes = register_change(tx, change, held)
-        new_schemas = entered.new_schemas
-        new_bytes = _new_bytes(access, tx, change, entered, stored_bytes)
-        version = versions.insert_version(
-            tx,
-            uuid=uuid,
-            dataset=dataset,
-            number=datasets.next_number(tx, dataset.id),
-            digest=after.digest,
-            parents=parents,
-            message=options.message,
-            author=(user_id, access.actor.name),
-            component_count=after.count,
-            overlay_file_id=overlay_of(change, entered),
-        )
-        manifests.store(tx, version.id, with_files(after, entered))
-        written = iter(written_by(change, entered))
-        if pointer_exists:
-            pointers.move(tx, dataset.id, options.branch, version.id)
-        else:
-            pointers.create(tx, dataset.id, options.branch, version.id, is_tag=False, base=start.id if start else None)
-    if options.provenance is not None or not unchanged:
+        result = _insert(access, tx, user_id, dataset, change, options, uuid, parents, after, plan, stored)
+    _set_pointer(tx, dataset, options.branch, start, result.version, has_branch=has_branch)
+    _record(access, tx, user_id, dataset, options, start, result, has_branch=has_branch)
+    return result.result
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What a transaction did: its result, and the digests of the schemas that are new."""
+
+    result: CommitResult
+    new_schemas: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def version(self) -> VersionRecord:
+        return self.result.version
+
+
+def _manifest_after(
+    tx: Transaction, dataset: DatasetRecord, change: Change, options: CommitOptions, start: Head | None
+) -> tuple[Change, Manifest]:
+    """The change as it applies to the version it starts from, and the manifest after it. Raises `CommitConflict`, `NotFound`."""
+    where = f"{dataset.name}@{options.branch}"
+    if start is None:
+        return change, build(entry for entry in edits_of(change, None, where).values() if entry is not None)
+    before = manifests.StoredManifest(tx, start.id)
+    change = with_legacy_digests(change, before)
+    edits = edits_of(change, before, where)
+    if not options.overwrite and (options.base is None or options.base.id != start.id):
+        _refuse_conflicts(tx, dataset, edits, options, start, before)
+    return change, rewrite(before.manifest, edits, before.pages, before.entries)
+
+
+def _unchanged(tx: Transaction, change: Change, start: Head, plan: PackPlan, stored: Upload) -> _Made:
+    """The version that has the same contents already."""
+    if stored.stored:  # another commit stored it since, or the stored file is damaged: that one is repaired
+        register_change(tx, change, plan, stored)
+    found = versions.by_id(tx, start.id)
+    assert found is not None, "the head is locked"
+    written = manifests.components(tx, start.id, sorted(change.names()))
+    return _Made(_result(change, found, written, unchanged=True, new_bytes=0))
+
+
+def _insert(
+    access: Access,
+    tx: Transaction,
+    user_id: int,
+    dataset: DatasetRecord,
+    change: Change,
+    options: CommitOptions,
+    uuid: UUID,
+    parents: Sequence[Head],
+    after: Manifest,
+    plan: PackPlan,
+    stored: Upload,
+) -> _Made:
+    """A new version with its files, schemas and manifest."""
+    registered, stored_bytes = register_change(tx, change, plan, stored)
+    version = versions.insert_version(
+        tx,
+        uuid=uuid,
+        dataset=dataset,
+        number=datasets.next_number(tx, dataset.id),
+        digest=after.digest,
+        parents=parents,
+        message=options.message,
+        author=(user_id, access.actor.name),
+        component_count=after.count,
+        overlay_file_id=overlay_of(change, registered),
+    )
+    manifests.store(tx, version.id, with_files(after, registered))
+    new_bytes = _new_bytes(access, tx, change, registered, stored_bytes)
+    written = written_by(change, registered)
+    return _Made(_result(change, version, written, unchanged=False, new_bytes=new_bytes), registered.new_schemas)
+
+
+def _set_pointer(
+    tx: Transaction,
+    dataset: DatasetRecord,
+    branch: str,
+    start: Head | None,
+    version: VersionRecord,
+    *,
+    has_branch: bool,
+) -> None:
+    """Move the branch to the version, or create it there."""
+    if not has_branch:
+        pointers.create(tx, dataset.id, branch, version.id, is_tag=False, base=start.id if start else None)
+    elif start is None or version.id != start.id:
+        pointers.move(tx, dataset.id, branch, version.id)
+
+
+def _record(
+    access: Access,
+    tx: Transaction,
+    user_id: int,
+    dataset: DatasetRecord,
+    options: CommitOptions,
+    start: Head | None,
+    made: _Made,
+    *,
+    has_branch: bool,
+) -> None:
+    """Record the production, the audit entry and the answer for a request that comes again."""
+    result, version = made.result, made.version
+    if options.provenance is not None or not result.unchanged:
         provenance = options.provenance or Provenance()
         productions.record(
             tx,
             version_id=version.id,
             branch=options.branch,
-            unchanged=unchanged,
+            unchanged=result.unchanged,
             user_id=user_id,
             provenance=provenance,
             inputs=_inputs(access, tx, provenance.inputs),
         )
-    if not unchanged or not pointer_exists:
+    if not result.unchanged or not has_branch:
         audit.note(
             access,
             tx,
             "commit",
             (dataset.id, dataset.name),
             ref=options.branch,
-            before=f"v{start.number}" if start and pointer_exists else None,
+            before=f"v{start.number}" if start and has_branch else None,
             after=f"v{version.number}",
-            **({} if unchanged else audit.facts_of(version)),
-            schemas={str(schema): digest for schema, digest in new_schemas.items()} or None,
+            **({} if result.unchanged else audit.facts_of(version)),
+            schemas={str(schema): digest for schema, digest in made.new_schemas.items()} or None,
             run=options.provenance.run_id if options.provenance else None,
         )
-    result = _result(change, version, written, unchanged=unchanged, new_bytes=new_bytes)
     if options.request is not None:
         answer = {
             "version_id": version.id,
             "version_number": version.number,
-            "unchanged": unchanged,
-            "new_bytes": new_bytes,
+            "unchanged": result.unchanged,
+            "new_bytes": result.new_bytes,
             "total_bytes": result.total_bytes,
         }
         requests.remember(access, tx, options.request, json.dumps(answer))
-    return result
 
 
 def _new_bytes(access: Access, tx: Transaction, change: Change, entered: RegisteredFiles, stored_bytes: int) -> int:
     """What a commit says that it added: the bytes that it stored. Who may not read everything is told instead the size of the
     contents that it could not read before, whether others have them or not."""
-    sizes = {entered.files[f.content_hash]: f.size for c in change.put.values() for f in c.staged.spooled}
+    sizes = {entered.files[content_hash]: file.size for content_hash, file in change.contents().files.items()}
     if stored_bytes == sum(sizes.values()) or readable(access, tx) is None:
         return stored_bytes
     return sum(sizes[file_id] for file_id in sizes.keys() - readable_files(access, tx, list(sizes)))
@@ -446,13 +500,7 @@ def _start_of(
         return None, False
     names = [p.name for p in pointers.all_of(tx, dataset.id, tags=False)]
     newest = next(versions.below(tx, dataset.id, (1 << 31) - 1), None)
-    start = (
-        names[0]
-        if names and resolve.MAIN not in names
-        else f"v{newest.number}"
-        if newest and not names
-        else resolve.MAIN
-    )
+    start = names[0] if names and MAIN not in names else f"v{newest.number}" if newest and not names else MAIN
     raise NotFound(
         f"{dataset.name} has no branch {branch!r} (it has: {', '.join(names) or 'none'}). Create it first: "
         f"create_branch({branch!r}, {start!r}).",

@@ -7,7 +7,7 @@ the way, and the digest of each manifest is computed anew.
 """
 
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from uuid import UUID
@@ -35,10 +35,11 @@ from dataset_registry.catalog.productions import LinkedInput
 from dataset_registry.content.pack import ranges_of
 from dataset_registry.content.register import register_files
 from dataset_registry.content.source import opened
-from dataset_registry.content.upload import BytesGone, Upload, place, put
+from dataset_registry.content.upload import BytesGone, SpooledContent, Upload, upload
 from dataset_registry.errors import AlreadyExists, CorruptionError, InputError, InvalidName, NotFound, RetryLater
 from dataset_registry.model.chunks import FileFacts
 from dataset_registry.model.history import ancestors
+from dataset_registry.model.maintenance import Copied
 from dataset_registry.model.manifest import ComponentKey, Entry, build, rewrite
 from dataset_registry.model.names import new_pointer_name
 from dataset_registry.model.progress import Progress, silent
@@ -62,18 +63,6 @@ from dataset_registry.store import Spool, Spooled
 
 _BATCH = 500
 """Files that are held, moved and entered together."""
-
-
-@dataclass(slots=True)
-class Copied:
-    """What a copy did. `present` versions were there already; `notes` say what was left out, and why."""
-
-    datasets: int = 0
-    versions: int = 0
-    present: int = 0
-    files: int = 0
-    bytes: int = 0
-    notes: list[str] = field(default_factory=list)
 
 
 def copy(
@@ -283,12 +272,11 @@ def _bring(source: Access, target: Access, dataset: DatasetRecord, shipment: _Sh
         batch = [shipment.whole[content_hash] for content_hash in hashes[start : start + _BATCH]]
         objects, recipes = _kinds(source, target, batch)
         with Spool(target.store.scratch) as spool:
-            held = put(
-                target,
-                {str(file.content_hash): file.size for file in objects},
-                partial(_place, source, target, spool, {str(file.content_hash): file for file in objects}),
-                partial(authorize, target, permission="admin", dataset_id=dataset.id),
-            )
+            contents = {str(file.content_hash): _SourceFile(source, file, spool) for file in objects}
+            with target.catalog.read() as tx:
+                authorize(target, tx, "admin", dataset.id)
+                known, _ = files.look_up(tx, list(contents))
+            held = upload(target, contents, known)
             kept += target.catalog.write(partial(_register, shipment.facts, batch, objects, recipes, held))
         done.files += len(held.stored)
         done.bytes += sum(stored.size for stored in held.stored.values())
@@ -345,27 +333,37 @@ def _register(
     return list(holds.hold(tx, dict.fromkeys(str(file.content_hash) for file in batch)).values())
 
 
-def _place(
-    source: Access, target: Access, spool: Spool, among: Mapping[str, FileRecord], content_hash: str, key: str
-) -> StoredBytes:
-    """Bring the content of one file under a key of the target, by the shortest way that checks it."""
-    file = among[content_hash]
-    if file.object_key is None and not file.extents:
-        raise CorruptionError(
-            f"The file {content_hash[:12]} of the registry that is copied is lost: {file.damage}. Delete the versions that have "
-            "it, or copy other datasets.",
-            hash=content_hash,
-        )
-    source_key = str(file.object_key)
-    path = None
-    if file.compression_type is None and not file.extents:
-        path = source.store.path(source_key)
-        if path is None and target.store.take(key, source.store, source_key):  # within one bucket the server copies
-            _refuse_other_content(content_hash, content_digest(target.copies.open(key))[0])
-            return StoredBytes(key, file.stored_size)
-    spooled = spool.share(path) if path is not None else _stream(source, spool, file)
-    _refuse_other_content(content_hash, spooled.content_hash)
-    return place(target, spool, spooled, str(file.format), key)
+@dataclass(frozen=True, slots=True)
+class _SourceFile:
+    """A file of the registry that is copied."""
+
+    source: Access
+    file: FileRecord
+    spool: Spool
+
+    @property
+    def size(self) -> int:
+        return self.file.size
+
+    def store(self, access: Access, key: str) -> StoredBytes:
+        """Store the content under a key of the target, by the shortest way that checks it."""
+        file, source, content_hash = self.file, self.source, str(self.file.content_hash)
+        if file.object_key is None and not file.extents:
+            raise CorruptionError(
+                f"The file {content_hash[:12]} of the registry that is copied is lost: {file.damage}. Delete the versions that "
+                "have it, or copy other datasets.",
+                hash=content_hash,
+            )
+        source_key = str(file.object_key)
+        path = None
+        if file.compression_type is None and not file.extents:
+            path = source.store.path(source_key)
+            if path is None and access.store.take(key, source.store, source_key):  # within one bucket the server copies
+                _refuse_other_content(content_hash, content_digest(access.copies.open(key))[0])
+                return StoredBytes(key, file.stored_size)
+        spooled = self.spool.share(path) if path is not None else _stream(source, self.spool, file)
+        _refuse_other_content(content_hash, spooled.content_hash)
+        return SpooledContent(spooled, str(file.format), self.spool).store(access, key)
 
 
 def _refuse_other_content(content_hash: str, found: str) -> None:

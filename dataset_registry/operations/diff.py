@@ -1,39 +1,14 @@
 """Comparing two versions: which components differ, and how their schemas do. Costs what the difference costs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from dataset_registry.access import Access, authorize
 from dataset_registry.catalog import Transaction, files, manifests
+from dataset_registry.model.diff import ComponentDiff, Diff
 from dataset_registry.model.manifest import ComponentKey, component_label
-from dataset_registry.model.parts import PartsDiff
 from dataset_registry.model.records import DatasetRecord, VersionRecord
 from dataset_registry.model.schema import SchemaDiff, TableSchema, compare
 from dataset_registry.operations import resolve
-
-
-@dataclass(frozen=True, slots=True)
-class ComponentDiff:
-    """Components by (name, index) that only one of two versions has, or that both have with other content."""
-
-    added: tuple[ComponentKey, ...]
-    removed: tuple[ComponentKey, ...]
-    changed: tuple[ComponentKey, ...]
-
-    def __bool__(self) -> bool:
-        return bool(self.added or self.removed or self.changed)
-
-
-@dataclass(frozen=True, slots=True)
-class Diff:
-    """What leads from one version to another. `schema` has the tables whose columns differ, by label; `parts` says of tables
-    whose rows differ which of their parts do."""
-
-    before: VersionRecord
-    after: VersionRecord
-    components: ComponentDiff
-    schema: dict[str, SchemaDiff]
-    parts: dict[str, PartsDiff] = field(default_factory=dict)
 
 
 def diff(access: Access, dataset: DatasetRecord, before: str, after: str) -> Diff:

@@ -3,18 +3,17 @@
 Plan first, then apply the same plan: what came to be needed in the meantime stays.
 """
 
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 
 from dataset_registry.access import Access, administer, authorize, level_on
 from dataset_registry.catalog import Transaction, datasets, manifests, pointers, retention, versions
-from dataset_registry.catalog.retention import Dated
 from dataset_registry.errors import NotFound
 from dataset_registry.model.actors import level
 from dataset_registry.model.history import reached_from
+from dataset_registry.model.maintenance import DatasetExpiry, Dated, Expired, ExpirePlan
 from dataset_registry.model.names import single_line
 from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.records import DatasetRecord, PointerRecord, VersionRecord
@@ -30,47 +29,6 @@ _JUST_NOW = 3600
 
 _CHUNK = 200
 """Versions that one transaction deletes."""
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetExpiry:
-    """What a policy means for one dataset; `kept` has the reason for each version that stays, by number;
-    `expiring` are the others, oldest first. A dataset of which nothing is kept is deleted."""
-
-    dataset: DatasetRecord
-    kept: Mapping[int, str]
-    expiring: Sequence[Dated]
-
-
-@dataclass(frozen=True, slots=True)
-class ExpirePlan:
-    """What an expiry would delete. `bytes` are free once that is done and collected."""
-
-    datasets: tuple[DatasetExpiry, ...]
-    bytes: int
-    keep_inputs: bool = False
-
-    @property
-    def versions(self) -> int:
-        """How many versions would be deleted."""
-        return sum(len(found.expiring) for found in self.datasets)
-
-    def summary(self) -> list[tuple[str, int, int, str]]:
-        """A line a dataset: its name, how many versions stay and go, and the most frequent reasons to stay."""
-        lines = []
-        for found in self.datasets:
-            reasons = Counter(reason.split(",")[0] for reason in found.kept.values()).most_common(3)
-            text = ", ".join(f"{count} {reason}" for reason, count in reasons)
-            lines.append((found.dataset.name, len(found.kept), len(found.expiring), text))
-        return lines
-
-
-@dataclass(frozen=True, slots=True)
-class Expired:
-    """What an expiry did: versions deleted, and those of the plan that something names or uses by now, or that were gone."""
-
-    versions: int
-    kept: int
 
 
 @dataclass(slots=True)

@@ -11,13 +11,15 @@ from uuid import UUID, uuid4
 from dataset_registry.access import Access
 from dataset_registry.catalog import Transaction, files, grants, holds
 from dataset_registry.content.change import Change, staged_component
+from dataset_registry.content.pack import PackPlan
 from dataset_registry.content.stage import Staged
 from dataset_registry.content.upload import Upload
 from dataset_registry.errors import CorruptionError
+from dataset_registry.model.commits import CommitOptions
 from dataset_registry.model.names import LOST_AND_FOUND
-from dataset_registry.model.records import DatasetRecord, StoredBytes
+from dataset_registry.model.records import DatasetRecord, StoredBytes, StoredObject
 from dataset_registry.operations import audit, commit, datasets
-from dataset_registry.store import Spool, Spooled, StoredObject, new_key
+from dataset_registry.store import Spool, Spooled, new_key
 from dataset_registry.tabular import formats
 
 _BLOCK = 1 << 20
@@ -67,8 +69,8 @@ def rescue(access: Access, objects: Sequence[StoredObject]) -> bool:
                 where, before = (change_to.id, change_to.name), f"{grant.permission} for {grant.user}"
                 audit.note(access, tx, "revoke", where, before=before)
             grants.forget_grants(tx, "dataset", [change_to.id])
-        options = commit.CommitOptions(message=f"{len(new)} objects that the catalog did not know", overwrite=True)
-        commit.make(access, change_to, change, options, uuid4(), Upload(), tx)
+        options = CommitOptions(message=f"{len(new)} objects that the catalog did not know", overwrite=True)
+        commit.commit_in(access, change_to, change, options, uuid4(), PackPlan(), Upload(), tx)
 
     access.catalog.write(take)
     return True

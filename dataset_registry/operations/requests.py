@@ -1,18 +1,9 @@
 """Requests that carry a key: each is done once, and sent again it is answered from what was stored."""
 
-from dataclasses import dataclass
-
 from dataset_registry.access import Access
 from dataset_registry.catalog import Transaction, requests
 from dataset_registry.errors import ConflictError
-
-
-@dataclass(frozen=True, slots=True)
-class RequestKey:
-    """The key that a client gave its request, and a SHA-256 of what it asked for."""
-
-    key: str
-    fingerprint: str
+from dataset_registry.model.commits import RequestKey
 
 
 def recall(access: Access, tx: Transaction, request: RequestKey) -> tuple[int, str] | None:

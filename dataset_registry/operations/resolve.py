@@ -13,9 +13,6 @@ from dataset_registry.model.records import DatasetRecord, VersionRecord
 _ODD_NUMBER = re.compile(r"v-?[0-9]{1,9}")
 """Numbers that only versions of existing catalogs have: 0, and those below. A branch may be called so, and comes first."""
 
-MAIN = "main"
-"""The branch that is meant when none is named."""
-
 
 def dataset(access: Access, tx: Transaction, name: str) -> DatasetRecord:
     """The dataset of this name, which the actor may at least read. Raises `NotFound`."""

@@ -32,9 +32,9 @@ from dataset_registry.model.actors import (
     parse_role,
     secret_hash,
 )
+from dataset_registry.model.commits import RequestKey
 from dataset_registry.model.names import name_prefix, single_line, token_name, user_name
 from dataset_registry.operations import audit, requests
-from dataset_registry.operations.requests import RequestKey
 
 _LONGEST = timedelta(days=36500)
 

@@ -12,7 +12,9 @@ from pydantic import ValidationError
 from dataset_registry.content.change import StagedComponent
 from dataset_registry.dataset import Dataset, Draft
 from dataset_registry.errors import ConflictError, InputError, NotFound, RetryLater
-from dataset_registry.model.names import parse_ref
+from dataset_registry.model.commits import CommitOptions
+from dataset_registry.model.diff import Diff
+from dataset_registry.model.names import MAIN, parse_ref
 from dataset_registry.model.reading import kind_of, options_of
 from dataset_registry.model.records import (
     CommitResult,
@@ -24,9 +26,6 @@ from dataset_registry.model.records import (
     VersionRecord,
 )
 from dataset_registry.model.schema import ComponentSchema
-from dataset_registry.operations import resolve
-from dataset_registry.operations.commit import CommitOptions
-from dataset_registry.operations.diff import Diff
 from dataset_registry.remote.client import Client, segment
 from dataset_registry.remote.contents import ServedContents
 from dataset_registry.store import Spool, Spooled
@@ -102,7 +101,7 @@ class RemoteDataset(Dataset):
         self.record = record
         self._path = f"datasets/{record.id}"
 
-    def draft(self, branch: str = resolve.MAIN, **options: Any) -> "RemoteDraft":
+    def draft(self, branch: str = MAIN, **options: Any) -> "RemoteDraft":
         return RemoteDraft(self._client, self._contents, self.record, branch, **options)
 
     def _version(self, shape: VersionResponse) -> RemoteVersion:
@@ -110,11 +109,11 @@ class RemoteDataset(Dataset):
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
-    def version(self, ref: str = resolve.MAIN) -> RemoteVersion:
+    def version(self, ref: str = MAIN) -> RemoteVersion:
         parse_ref(ref)
         return self._version(self._client.get(f"{self._path}/resolve", VersionResponse, ref=ref))
 
-    def log(self, ref: str = resolve.MAIN, *, limit: int | None = None) -> list[Version]:
+    def log(self, ref: str = MAIN, *, limit: int | None = None) -> list[Version]:
         if limit is not None and limit < 0:
             raise InputError(f"A limit is 0 or more, not {limit}.", limit=limit)
         if limit == 0:
@@ -138,11 +137,11 @@ class RemoteDataset(Dataset):
 
     # --- branches and tags -----------------------------------------------------------------------------------------
 
-    def create_branch(self, name: str, ref: str = resolve.MAIN) -> PointerRecord:
+    def create_branch(self, name: str, ref: str = MAIN) -> PointerRecord:
         body = {"pointer_name": name, "ref": ref}
         return self._client.post(f"{self._path}/branches", PointerResponse, body).record()
 
-    def create_tag(self, name: str, ref: str = resolve.MAIN) -> PointerRecord:
+    def create_tag(self, name: str, ref: str = MAIN) -> PointerRecord:
         body = {"pointer_name": name, "ref": ref}
         return self._client.post(f"{self._path}/tags", PointerResponse, body).record()
 

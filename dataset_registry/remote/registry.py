@@ -10,16 +10,23 @@ from dataset_registry.dataset import Dataset
 from dataset_registry.errors import InputError
 from dataset_registry.model.actors import Grant, Kind, NewToken, Permission, Protection, Token, User
 from dataset_registry.model.audit import AuditCheck, AuditEntry
-from dataset_registry.model.names import dataset_name, several, split_address
+from dataset_registry.model.maintenance import (
+    GRACE,
+    SHARE,
+    Adoption,
+    AdoptionPlan,
+    Collected,
+    CollectPlan,
+    Copied,
+    Expired,
+    ExpirePlan,
+    SweepPlan,
+)
+from dataset_registry.model.names import MAIN, dataset_name, several, split_address
 from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.records import FileRecord, Freeze, NewDataset, RegistryBranch
 from dataset_registry.model.retention import Policy, Rule
-from dataset_registry.operations import resolve
-from dataset_registry.operations.adopt import Adoption, AdoptionPlan
-from dataset_registry.operations.collect import GRACE, SHARE, Collected, CollectPlan, SweepPlan
-from dataset_registry.operations.copy import Copied
-from dataset_registry.operations.expire import Expired, ExpirePlan
-from dataset_registry.operations.verify import Finding, Verification
+from dataset_registry.model.verification import Finding, Verification
 from dataset_registry.registry import Registry
 from dataset_registry.remote.client import Client, segment
 from dataset_registry.remote.contents import ServedContents
@@ -120,9 +127,7 @@ class RemoteRegistry(Registry):
     def datasets(self, *, prefix: str = "") -> list[Dataset]:
         return [self._dataset(shape) for shape in self._client.pages("datasets", DatasetResponse, prefix=prefix)]
 
-    def draft(
-        self, name: str, branch: str = resolve.MAIN, *, description: str | None = None, **options: Any
-    ) -> RemoteDraft:
+    def draft(self, name: str, branch: str = MAIN, *, description: str | None = None, **options: Any) -> RemoteDraft:
         wanted = NewDataset(dataset_name(name), description)
         return RemoteDraft(self._client, self._contents, wanted, branch, **options)
 
@@ -198,11 +203,11 @@ class RemoteRegistry(Registry):
         found = self._client.listed("grants", GrantResponse, name=name, file=file, user=user)
         return [shape.grant() for shape in found]
 
-    def protect(self, name: str, branch: str = resolve.MAIN, *, allow: str | Sequence[str] = ()) -> Protection:
+    def protect(self, name: str, branch: str = MAIN, *, allow: str | Sequence[str] = ()) -> Protection:
         body = {"name": name, "branch": branch, "allow": list(several(allow))}
         return self._client.post("protections", ProtectionResponse, body).protection()
 
-    def unprotect(self, name: str, branch: str = resolve.MAIN) -> None:
+    def unprotect(self, name: str, branch: str = MAIN) -> None:
         self._client.delete("protections", CountResponse, name=name, branch=branch)
 
     def protections(self, name: str | None = None) -> list[Protection]:
@@ -238,7 +243,7 @@ class RemoteRegistry(Registry):
 
     # --- branches over all datasets --------------------------------------------------------------------------------
 
-    def create_branch(self, name: str, source: str = resolve.MAIN) -> int:
+    def create_branch(self, name: str, source: str = MAIN) -> int:
         return self._client.post("branches", CountResponse, {"name": name, "source": source}).count
 
     def delete_branch(self, name: str) -> int:

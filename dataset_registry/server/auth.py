@@ -19,9 +19,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from dataset_registry.access import Access, administer
 from dataset_registry.catalog import Transaction
 from dataset_registry.errors import InputError, NotAuthenticated, RegistryError
+from dataset_registry.model.commits import RequestKey
 from dataset_registry.model.manifest import canonical_json
 from dataset_registry.operations import requests
-from dataset_registry.operations.requests import RequestKey
 from dataset_registry.operations.users import authenticate
 from dataset_registry.registry import Registry
 from dataset_registry.server import problems

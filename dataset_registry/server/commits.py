@@ -13,6 +13,7 @@ from dataset_registry.content import stored
 from dataset_registry.content.change import Change, staged_component
 from dataset_registry.content.stage import Captures, Staged, captured, captures_of, stage_file, stage_parts
 from dataset_registry.errors import InputError, RegistryError
+from dataset_registry.model.commits import CommitOptions, RequestKey
 from dataset_registry.model.manifest import ComponentKey
 from dataset_registry.model.names import component_name, pointer_name
 from dataset_registry.model.partitions import partition_key
@@ -20,7 +21,6 @@ from dataset_registry.model.parts import ChunkingRule
 from dataset_registry.model.records import CommitResult, DatasetRecord, Head, NewDataset
 from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.operations import commit as commits
-from dataset_registry.operations.requests import RequestKey
 from dataset_registry.server.uploads import Uploads, UploadSession
 from dataset_registry.store import Spool, Spooled
 from dataset_registry.wire.commits import CommitRequest, ComponentRequest, ContentRequest
@@ -92,7 +92,7 @@ def _commit(
     base = commits.head(access, dataset, branch, fallback, parent)  # who may not commit is told before anything is read
     if "base_version_id" in request.model_fields_set and not request.overwrite:
         base = commits.base_of(access, dataset, request.base_version_id)
-    options = commits.CommitOptions(
+    options = CommitOptions(
         branch=branch,
         message=request.message,
         base=base,

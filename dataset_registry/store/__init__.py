@@ -5,13 +5,14 @@ from urllib.parse import unquote
 
 from dataset_registry.errors import InputError
 from dataset_registry.model.addresses import redacted
+from dataset_registry.model.records import StoredObject
 from dataset_registry.store.cache import Cache, cache_folder
 from dataset_registry.store.chunks import fastcdc_chunks
 from dataset_registry.store.compression import Compression, compress, parse_compression
 from dataset_registry.store.folder import FolderStore
 from dataset_registry.store.memory import MemoryStore
 from dataset_registry.store.objects import SCHEMES, ObjectStore
-from dataset_registry.store.protocol import Store, StoredObject, new_key
+from dataset_registry.store.protocol import Store, new_key
 from dataset_registry.store.ranges import Ranges
 from dataset_registry.store.spool import RemoteBytes, Spool, Spooled
 from dataset_registry.store.stat_cache import StatCache

@@ -13,7 +13,8 @@ from typing import BinaryIO
 
 from dataset_registry import modes
 from dataset_registry.errors import StorageError
-from dataset_registry.store.protocol import IDENTITY, KEY, Store, StoredObject, checked_key, cut_short, missing
+from dataset_registry.model.records import StoredObject
+from dataset_registry.store.protocol import IDENTITY, KEY, Store, checked_key, cut_short, missing
 from dataset_registry.store.spool import SPOOL, storage_error, tidy
 
 

@@ -12,7 +12,8 @@ from time import time
 from typing import BinaryIO
 
 from dataset_registry.errors import StorageError
-from dataset_registry.store.protocol import Store, StoredObject, checked_key, cut_short, missing
+from dataset_registry.model.records import StoredObject
+from dataset_registry.store.protocol import Store, checked_key, cut_short, missing
 
 
 class MemoryStore:

@@ -18,8 +18,9 @@ from urllib.parse import parse_qsl, quote, urlsplit
 from dataset_registry.errors import CorruptionError, InputError, RetryLater, StorageError
 from dataset_registry.model.addresses import has_secrets, has_user, hide, is_harmless, redacted
 from dataset_registry.model.extras import require
+from dataset_registry.model.records import StoredObject
 from dataset_registry.store.cache import CACHE_BYTES, cache_folder
-from dataset_registry.store.protocol import IDENTITY, KEY, Store, StoredObject, checked_key, cut_short, missing
+from dataset_registry.store.protocol import IDENTITY, KEY, Store, checked_key, cut_short, missing
 from dataset_registry.store.signing import Credentials, signed_url
 from dataset_registry.store.spool import tidy
 

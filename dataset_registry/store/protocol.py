@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO, Protocol
 from uuid import uuid4
 
 from dataset_registry.errors import CorruptionError
+from dataset_registry.model.records import StoredObject
 
 KEY = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{32}")
 
@@ -41,15 +41,6 @@ def cut_short(key: str, location: str) -> CorruptionError:
         f"The object {key} of the store at {location} is shorter than the catalog says. Run: dataset-registry verify",
         key=key,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class StoredObject:
-    """What a listing knows of an object. `modified` is in seconds since 1970, by the store's clock."""
-
-    key: str
-    size: int
-    modified: float
 
 
 IDENTITY = "registry-id"

@@ -92,7 +92,7 @@ def _width(column: pa.ChunkedArray | pa.Array) -> int:
 
 
 def split(tables: Iterable[tuple[pa.Table, Positions]], cut: ChunkingRule) -> Iterator[pa.Table]:
-    """The rows of a stream (tables, each with its `cut_points`) in tables that are the parts to write, each of one combined chunk.
+    """Split a stream (tables, each with its `cut_points`) into the parts to write, each a table of one combined chunk.
 
     A row whose hash is 0 modulo `cut.rows` ends a part, of between an eighth of that and four times it, or of less where the
     rows turn out to be wide. (FastCDC's normalised chunking was tried: parts of more equal sizes, and more of them new.)

@@ -8,10 +8,10 @@ from uuid import UUID
 
 from pydantic import Field
 
+from dataset_registry.model.diff import ComponentDiff, Diff
 from dataset_registry.model.parts import PartsDiff
 from dataset_registry.model.records import ComponentRecord, DatasetRecord, PointerRecord, RegistryBranch, VersionRecord
 from dataset_registry.model.schema import ChangeKind, ColumnChange, ComponentSchema, SchemaDiff
-from dataset_registry.operations.diff import ComponentDiff, Diff
 from dataset_registry.wire.base import Name, RequestModel, ResponseModel, Text
 
 

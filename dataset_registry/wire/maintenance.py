@@ -5,13 +5,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from dataset_registry.catalog.collection import Unreferenced
-from dataset_registry.catalog.retention import Dated
 from dataset_registry.model.audit import AuditEntry
-from dataset_registry.model.records import FileForm
-from dataset_registry.operations.collect import CollectPlan, SweepPlan
-from dataset_registry.operations.expire import DatasetExpiry, ExpirePlan
-from dataset_registry.store import StoredObject
+from dataset_registry.model.maintenance import CollectPlan, DatasetExpiry, Dated, ExpirePlan, SweepPlan, Unreferenced
+from dataset_registry.model.records import FileForm, StoredObject
 from dataset_registry.wire.base import MOST_IDS, Hash, Name, RequestModel, ResponseModel
 from dataset_registry.wire.datasets import DatasetResponse
 

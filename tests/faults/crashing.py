@@ -127,14 +127,14 @@ def work(job: Job) -> None:
 
 
 def _journal_what_is_put_again(journal: Journal) -> None:
-    real_put = commit._put
+    real_upload = commit._upload
 
-    def put(*arguments: Any, careful: bool) -> Any:
-        if careful:
+    def upload(*arguments: Any, is_careful: bool) -> Any:
+        if is_careful:
             journal.write("put again")
-        return real_put(*arguments, careful=careful)
+        return real_upload(*arguments, is_careful=is_careful)
 
-    commit._put = put
+    commit._upload = upload
 
 
 class Collector:

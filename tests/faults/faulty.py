@@ -16,7 +16,8 @@ from typing import Any, BinaryIO
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from dataset_registry.errors import CorruptionError, RegistryError, RetryLater, StorageError
-from dataset_registry.store import Store, StoredObject
+from dataset_registry.model.records import StoredObject
+from dataset_registry.store import Store
 from dataset_registry.store.spool import storage_error
 
 FAULTS: dict[str, type[RegistryError] | None] = {

@@ -76,15 +76,15 @@ def pointers_not_locked(patch: Patch) -> None:
 
 def hits_without_holds(patch: Patch) -> None:
     """Content that is stored already is named as it was found: without a hold before, without a look in the commit."""
-    real_put, real_look = upload.put, files.look_up
+    real_upload, real_look = upload.upload, files.look_up
     seen: dict[str, Any] = {}
 
-    def careless_put(access: Any, wanted: Mapping[str, Any], *how: Any, **options: Any) -> upload.Upload:
+    def careless_upload(access: Any, wanted: Mapping[str, Any], *how: Any, **options: Any) -> upload.Upload:
         seen.clear()
         with access.catalog.read() as tx:
             seen.update(real_look(tx, list(wanted))[0])
         new = {content_hash: what for content_hash, what in wanted.items() if content_hash not in seen}
-        return real_put(access, new, *how, **options) if new else upload.Upload()
+        return real_upload(access, new, *how, **options) if new else upload.Upload()
 
     def remembered(
         tx: Transaction, hashes: Sequence[str], tables: Sequence[str] = ()
@@ -92,7 +92,7 @@ def hits_without_holds(patch: Patch) -> None:
         found, damaged = real_look(tx, hashes, tables)
         return found | {content_hash: seen[content_hash] for content_hash in hashes if content_hash in seen}, damaged
 
-    patch(commit, "put", careless_put)
+    patch(commit, "upload", careless_upload)
     patch(files, "look_up", remembered)
 
 

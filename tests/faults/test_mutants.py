@@ -233,7 +233,7 @@ def test_content_that_is_named_without_a_hold_is_gone_when_the_commit_comes(
     concurrent: Registry, postgresql_catalog: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = concurrent.create_dataset("d")
-    real_put = commit._put
+    real_put = commit._upload
 
     def a_collection_comes_between_each_time() -> tuple[int, str | None]:
         content = _forgotten(dataset)
@@ -247,7 +247,7 @@ def test_content_that_is_named_without_a_hold_is_gone_when_the_commit_comes(
             return held
 
         with monkeypatch.context() as patch:
-            patch.setattr(commit, "_put", put)
+            patch.setattr(commit, "_upload", put)
             version = dataset.commit({"a": content})
         return next(attempts) - 1, wrong_bytes(version)
 

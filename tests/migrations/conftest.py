@@ -10,7 +10,7 @@ import pytest
 
 from dataset_registry import Registry
 from dataset_registry.catalog import Catalog, migrate
-from dataset_registry.operations.adopt import Adoption
+from dataset_registry.model.maintenance import Adoption
 from tests import servers
 from tests.conftest import DATABASES
 from tests.migrations import support

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset_registry.catalog.retention import Dated
+from dataset_registry.model.maintenance import Dated
 from dataset_registry.model.records import DatasetRecord, PointerRecord
 from dataset_registry.model.retention import Policy, Rule, duration_text
 from dataset_registry.operations.expire import _judge

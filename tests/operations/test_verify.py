@@ -13,7 +13,8 @@ import pytest
 from dataset_registry import Dataset, Registry
 from dataset_registry.catalog import holds
 from dataset_registry.errors import CorruptionError, InputError, RetryLater
-from dataset_registry.operations.verify import LITTER, REPAIRS, Verification, content_digest, parse_share
+from dataset_registry.model.verification import LITTER, REPAIRS, Verification
+from dataset_registry.operations.verify import content_digest, parse_share
 from dataset_registry.store import FolderStore, new_key
 from tests.operations.support import (
     LAST,

@@ -9,11 +9,9 @@ import pytest
 
 from dataset_registry import Registry
 from dataset_registry.errors import InvalidName, NotFound, PermissionDenied, RegistryError
-from dataset_registry.model.records import InputVersion, Provenance
+from dataset_registry.model.maintenance import ExpirePlan, SweepPlan
+from dataset_registry.model.records import InputVersion, Provenance, StoredObject
 from dataset_registry.model.retention import Policy, Rule
-from dataset_registry.operations.collect import SweepPlan
-from dataset_registry.operations.expire import ExpirePlan
-from dataset_registry.store import StoredObject
 from tests.permissions.support import acting
 from tests.permissions.test_sharing import made
 from tests.serving import Served

@@ -13,12 +13,10 @@ import httpx
 import pyarrow as pa
 
 from dataset_registry import Dataset, Registry, Version
-from dataset_registry.catalog.collection import Unreferenced
 from dataset_registry.model.actors import PERMISSIONS
-from dataset_registry.model.records import InputVersion, Provenance
+from dataset_registry.model.maintenance import CollectPlan, SweepPlan, Unreferenced
+from dataset_registry.model.records import InputVersion, Provenance, StoredObject
 from dataset_registry.model.retention import Policy, Rule
-from dataset_registry.operations.collect import CollectPlan, SweepPlan
-from dataset_registry.store import StoredObject
 from tests import serving
 from tests.permissions.subjects import DATASET, FOREIGN, OWNER, PERSONS, PREFIX, TOKENS, Subject
 from tests.waiting import SAFETY

@@ -24,10 +24,10 @@ from hypothesis.stateful import (
 from dataset_registry import Registry, Version
 from dataset_registry.content.change import Change, staged_component
 from dataset_registry.content.stage import stage
+from dataset_registry.model.commits import CommitOptions, RequestKey
 from dataset_registry.model.records import InputVersion, Provenance
 from dataset_registry.model.retention import Policy, Rule
 from dataset_registry.operations import commit as commits
-from dataset_registry.operations.requests import RequestKey
 from dataset_registry.registry import rebound
 from dataset_registry.store import Spool
 from tests.operations.support import age_runs
@@ -95,7 +95,7 @@ class LineageMachine(RuleBasedStateMachine):
             change = Change()
             change.add("data", 0, staged_component(content, "data", {}))
             key = uuid4().hex
-            options = commits.CommitOptions(
+            options = CommitOptions(
                 overwrite=True,
                 provenance=Provenance(f"run-{key}", inputs=inputs),
                 request=RequestKey(key, "0" * 64),
