@@ -8,8 +8,9 @@ from types import TracebackType
 from typing import Any
 
 from dataset_registry.access import Access
+from dataset_registry.content.capture import captured, trusted
 from dataset_registry.content.change import Change, staged_component
-from dataset_registry.content.stage import captured, stage, trusted
+from dataset_registry.content.stage import stage
 from dataset_registry.errors import InputError
 from dataset_registry.model.commits import CommitOptions
 from dataset_registry.model.diff import Diff

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dataset_registry.access import Access
-from dataset_registry.content.source import CatalogContents, Contents
+from dataset_registry.content import read
+from dataset_registry.content.contents import Contents
+from dataset_registry.content.source import CatalogContents
 from dataset_registry.model.extras import require
 from dataset_registry.model.records import ComponentRecord, Production, Provenance, VersionRecord
 from dataset_registry.model.schema import ComponentSchema, Schema
-from dataset_registry.operations import expire, history, read
+from dataset_registry.operations import expire, history
 
 if TYPE_CHECKING:
     import duckdb

@@ -86,10 +86,10 @@ class Change:
             self._indexes[name].discard(index)
         return bool(indexes)
 
-    def contents(self) -> "Contents":
+    def contents(self) -> "ChangeContents":
         """What is to be stored of the components that it sets."""
         staged = [component.staged for component in self.put.values()]
-        return Contents(
+        return ChangeContents(
             {file.content_hash: file for s in staged for file in s.spooled},
             {file.content_hash: s.format for s in staged for file in s.spooled},
             {s.content_hash: s for s in staged if s.parts is not None},
@@ -102,7 +102,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
+class ChangeContents:
     """The contents of a change by hash: spooled files with their formats and what is known of them, and tables in parts."""
 
     files: Mapping[str, Spooled]

@@ -18,9 +18,10 @@ from uuid import uuid4
 
 from dataset_registry.access import Access
 from dataset_registry.catalog import files, manifests
+from dataset_registry.content.capture import chunks_of_parquet
 from dataset_registry.content.change import Change
 from dataset_registry.content.source import local_file, opened
-from dataset_registry.content.stage import Staged, chunks_of_parquet
+from dataset_registry.content.stage import Staged
 from dataset_registry.errors import RegistryError
 from dataset_registry.model.chunks import (
     MANY,

@@ -2,23 +2,18 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from io import BytesIO
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from dataset_registry.access import Access
-from dataset_registry.catalog import files
-from dataset_registry.content import stored
 from dataset_registry.errors import InputError, UnreadableFile, UnsupportedType
 from dataset_registry.model.chunks import Chunk, FileFacts, PartFacts, digest, has_internal_heading
-from dataset_registry.model.parts import TABLE, ChunkingRule, Part, parts_digest
+from dataset_registry.model.parts import TABLE, Part, parts_digest
 from dataset_registry.model.reading import TEXTUAL, kind_of, options_of, read_options, with_options
-from dataset_registry.model.schema import ComponentSchema, TableSchema, is_current
-from dataset_registry.store import RemoteBytes, Spool, Spooled, StatCache
+from dataset_registry.model.schema import ComponentSchema, TableSchema
+from dataset_registry.store import RemoteBytes, Spool, Spooled
 from dataset_registry.tabular import formats
 
 Capture = Callable[[Spool, Spooled, str], ComponentSchema | None]
@@ -159,85 +154,6 @@ def _widths(schema: ComponentSchema) -> list[int]:
     return [len(table.columns) for table in schema.tables]
 
 
-def trusted(access: Access, spool: Spool, path: Path) -> Spooled:
-    """A file that need not be read when it looks as it did when it was read last, and what it held then is stored still."""
-    seen = StatCache(access.store.scratch)
-    found = seen.find(path)
-    if found is not None and stored.known(access, [found[0]]):
-        return Spooled(*found, path, borrowed=True)
-    before = path.stat()
-    spooled = spool.copy(path)
-    seen.note(path, before, spooled)
-    return spooled
-
-
-Captures = Mapping[tuple[str, str], Sequence[tuple[Mapping[str, Any], Any]]]
-"""What was captured of contents, by hash and format: schema snapshots with their statistics, the newest first."""
-
-
-def captures_of(access: Access, hashes: Sequence[str]) -> Captures:
-    """What was captured of these contents before, in one transaction."""
-    with access.catalog.read() as tx:
-        return files.captures_by_hash(tx, hashes)
-
-
-def captured(
-    access: Access, spool: Spool, spooled: Spooled, format: str, known: Captures | None = None
-) -> ComponentSchema | None:
-    """The schema of a file. Content that was read before is not read again, as `known` says of many or the catalog of one;
-    files of strangers are read apart."""
-    before = captures_of(access, [spooled.content_hash]) if known is None else known
-    captures = (ComponentSchema.from_json(*capture) for capture in before.get((spooled.content_hash, format), ()))
-    if found := next(filter(is_current, captures), None):
-        return found
-    from dataset_registry.tabular import capture, isolated
-
-    read = isolated.capture if access.is_guarded else capture.capture
-    return read(spool.path(spooled), format)
-
-
-def stage_parts(
-    access: Access,
-    spool: Spool,
-    parts: Sequence[Spooled],
-    user_types: str | None,
-    key: Sequence[str] = (),
-    cut: ChunkingRule | None = None,
-    *,
-    library: str | None = None,
-) -> Staged:
-    """Stage a table that comes as Parquet files with the same columns, in order. Raises `UnreadableFile`."""
-    from dataset_registry.tabular import isolated, parquet
-
-    with ThreadPoolExecutor(access.store.transfers, "dataset-registry-footers") as pool:
-        paths = list(pool.map(partial(_footer, spool), parts))
-    read = isolated.capture_table if access.is_guarded else parquet.capture_table
-    schema, found = read(paths, user_types)
-    cut = replace(cut, parts=len(parts)) if cut is not None else None
-    schema = replace(schema, tables=(replace(schema.tables[0], key=tuple(key), cut=cut, library=library),))
-    written = [
-        (spooled, facts, () if isinstance(spooled.place, RemoteBytes) else _chunks_of_file(path, facts.chunks))
-        for spooled, path, facts in zip(parts, paths, found, strict=True)
-    ]
-    return _table(schema, written)
-
-
-def _footer(spool: Spool, part: Spooled) -> Path:
-    """A file with the footer of a Parquet file, and of one that is stored already with nothing else."""
-    if not isinstance(part.place, RemoteBytes):
-        return spool.path(part)
-    end = part.place.tail(min(_FOOTER, part.size))
-    length = int.from_bytes(end[-8:-4], "little") + 8  # https://parquet.apache.org/docs/file-format
-    if length > _LARGEST_FOOTER:
-        return spool.path(part)
-    return spool.end(part.size, end if length <= len(end) else part.place.tail(min(length, part.size)))
-
-
-_FOOTER = 1 << 16
-"""Bytes at the end of a Parquet file that have its footer, as a rule."""
-_LARGEST_FOOTER = 64 << 20
-
-
 def _stage_table(spool: Spool, value: Any, key: Sequence[str], previous: TableSchema | None) -> Staged:
     from dataset_registry.tabular import arrow, parquet
 
@@ -255,10 +171,10 @@ def _stage_table(spool: Spool, value: Any, key: Sequence[str], previous: TableSc
         previous=previous.cut if previous else None,
     )
     table = replace(table, library=formats.library_of(value))
-    return _table(ComponentSchema("parquet", (table,)), [(spooled, facts, p) for (spooled, p), facts in written])
+    return staged_table(ComponentSchema("parquet", (table,)), [(spooled, facts, p) for (spooled, p), facts in written])
 
 
-def _table(schema: ComponentSchema, written: Sequence[tuple[Spooled, PartFacts, tuple[Chunk, ...]]]) -> Staged:
+def staged_table(schema: ComponentSchema, written: Sequence[tuple[Spooled, PartFacts, tuple[Chunk, ...]]]) -> Staged:
     parts = tuple(Part(spooled.content_hash, spooled.size, facts.rows) for spooled, facts, _ in written)
     return Staged(
         parts_digest(parts),
@@ -276,15 +192,6 @@ def _chunks(data: memoryview, lengths: Sequence[int]) -> tuple[Chunk, ...]:
     return tuple(Chunk(n, digest(data[end - n : end])) for n, end in zip(lengths, ends, strict=True))
 
 
-def chunks_of_parquet(access: Access, path: Path) -> tuple[Chunk, ...]:
-    """The pieces of a Parquet file: its column chunks. Raises `UnreadableFile`."""
-    from dataset_registry.tabular import isolated, parquet
-
-    read = isolated.capture_table if access.is_guarded else parquet.capture_table
-    _, (facts,) = read([path], None)
-    return _chunks_of_file(path, facts.chunks)
-
-
-def _chunks_of_file(path: Path, lengths: Sequence[int]) -> tuple[Chunk, ...]:
+def chunks_of_file(path: Path, lengths: Sequence[int]) -> tuple[Chunk, ...]:
     with path.open("rb", buffering=0) as stream:
         return tuple(Chunk(length, digest(stream.read(length))) for length in lengths)

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from dataset_registry.content.source import checked
+from dataset_registry.content.contents import checked
 from dataset_registry.errors import CorruptionError, InputError, RetryLater, StorageError
 from dataset_registry.model.chunks import FileFacts
 from dataset_registry.model.records import ComponentRecord, FileRecord, StoredObject, VersionRecord

@@ -10,8 +10,9 @@ from starlette.datastructures import UploadFile
 
 from dataset_registry.access import Access
 from dataset_registry.content import stored
+from dataset_registry.content.capture import Captures, captured, captures_of, stage_parts
 from dataset_registry.content.change import Change, staged_component
-from dataset_registry.content.stage import Captures, Staged, captured, captures_of, stage_file, stage_parts
+from dataset_registry.content.stage import Staged, stage_file
 from dataset_registry.errors import InputError, RegistryError
 from dataset_registry.model.commits import CommitOptions, RequestKey
 from dataset_registry.model.manifest import ComponentKey

@@ -62,7 +62,7 @@ def test_of_what_is_stored_already_no_more_is_read_than_footers(
     fetch, ranged = Cache.fetch, ObjectStore.read
     monkeypatch.setattr(Cache, "fetch", lambda self, *given: (fetched.append(given), fetch(self, *given))[1])
     monkeypatch.setattr(ObjectStore, "read", lambda self, *given: (read.append(given[-1]), ranged(self, *given))[1])
-    monkeypatch.setattr("dataset_registry.content.stage._FOOTER", 100)  # less than any has
+    monkeypatch.setattr("dataset_registry.content.capture._FOOTER", 100)  # less than any has
     grown = pa.concat_tables([table, table.slice(0, 1000)])
     again = datasets[1].commit({"data": grown, "lines": lines}, key=["id"])
     assert fetched == []

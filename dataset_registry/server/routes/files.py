@@ -8,10 +8,11 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from dataset_registry.access import Access
+from dataset_registry.content import read
 from dataset_registry.content.source import CatalogContents
 from dataset_registry.errors import InputError, RangeNotSatisfiable
 from dataset_registry.model.records import FileRecord
-from dataset_registry.operations import files, read
+from dataset_registry.operations import files
 from dataset_registry.server import paging
 from dataset_registry.server.auth import AccessDep, Idempotent, RegistryDep
 from dataset_registry.server.paging import Cursor, Limit

@@ -13,7 +13,7 @@ from shutil import copyfileobj
 from typing import TYPE_CHECKING, BinaryIO
 from uuid import uuid4
 
-from dataset_registry.content.source import Contents
+from dataset_registry.content.contents import Contents
 from dataset_registry.errors import InputError, NotFound, StorageError
 from dataset_registry.model.manifest import component_label
 from dataset_registry.model.names import component_name, suggestion
