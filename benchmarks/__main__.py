@@ -171,7 +171,7 @@ def _commits(name: str, registry: Registry) -> dict[str, Any]:
 
 
 def _rows(registry: Registry) -> dict[str, int]:
-    with registry._access.catalog.read() as tx:
+    with registry.access.catalog.read() as tx:
         return {
             name: int(tx.execute(select(func.count()).select_from(tables.metadata.tables[name])).scalar_one())
             for name in COUNTED

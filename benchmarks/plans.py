@@ -38,7 +38,7 @@ def main() -> None:
                 registry.create_dataset("many/files").commit({f"file-{i}": uuid4().bytes for i in range(FILES)})
                 dataset = history(registry, VERSIONS, COMPONENTS)
                 if name == "PostgreSQL":  # its autovacuum would, in a while
-                    registry._access.catalog.write(lambda tx: tx.exec_driver_sql("ANALYZE"))
+                    registry.access.catalog.write(lambda tx: tx.exec_driver_sql("ANALYZE"))
                 for work, do in _works(registry, dataset).items():
                     do()
                     rows += [{"catalog": name, "work": work, **found} for found in _explained(registry, do)]
@@ -79,7 +79,7 @@ def _explained(registry: Registry, work: Callable[[], object]) -> Iterator[dict[
         if re.match("SELECT|UPDATE|DELETE|WITH|INSERT.* SELECT .* FROM [a-z]", statement, re.DOTALL):
             seen.setdefault(statement, parameters)
 
-    catalog = registry._access.catalog
+    catalog = registry.access.catalog
     engines = {id(engine): engine for engine in (catalog.reader, catalog.writer)}.values()
     for engine in engines:
         event.listen(engine, "before_cursor_execute", note)

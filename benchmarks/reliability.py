@@ -129,7 +129,7 @@ def many(folder: Path) -> dict[str, Any]:
             location = f"{bucket}/many-{uuid4().hex}?{options}&cache={folder / 'cache'}"
             catalog = f"sqlite:///{folder / f'{i}.sqlite'}"
             with Registry.open(catalog=catalog, store=location) as registry:
-                client = registry._access.store._client
+                client = registry.access.store._client
                 for threads, name in ((1, "plain obstore, 1 at a time"), (16, "plain obstore, 16 threads")):
                     contents = [os.urandom(size) for _ in range(count)]
 
@@ -259,7 +259,7 @@ def compression(folder: Path) -> list[dict[str, Any]]:
 
 
 def _stored(registry: Registry) -> int:
-    return sum(found.size for found in registry._access.store.list())
+    return sum(found.size for found in registry.access.store.list())
 
 
 def _rows(registry: Registry) -> int:
@@ -267,7 +267,7 @@ def _rows(registry: Registry) -> int:
 
     from dataset_registry.catalog.tables import metadata
 
-    with registry._access.catalog.read() as tx:
+    with registry.access.catalog.read() as tx:
         return sum(int(tx.execute(select(func.count()).select_from(t)).scalar_one()) for t in metadata.tables.values())
 
 

@@ -26,6 +26,7 @@ from benchmarks.__main__ import _machine, _registries
 from dataset_registry import Dataset, Registry
 from dataset_registry.catalog import Transaction
 from dataset_registry.content.change import Change, staged_component
+from dataset_registry.content.pack import PackPlan
 from dataset_registry.content.stage import Staged
 from dataset_registry.content.upload import Upload
 from dataset_registry.model.commits import CommitOptions
@@ -85,11 +86,11 @@ def history(registry: Registry, versions: int, components: int) -> Dataset:
             staged = staged_component(Staged(str(content), 3, "binary", None, (spooled,)), "data", {})
             change.add(f"component-{turn % components}", 0, staged)
             options = CommitOptions(overwrite=True, message=f"turn {turn}")
-            commit.make(registry._access, dataset.record, change, options, uuid4(), Upload(), tx)
+            commit.commit_in(registry.access, dataset.record, change, options, uuid4(), PackPlan(), Upload(), tx)
 
     left = versions - 2
     while left > 0:
-        registry._access.catalog.write(partial(some, min(left, 500)))
+        registry.access.catalog.write(partial(some, min(left, 500)))
         left -= 500
     return dataset
 
@@ -130,7 +131,7 @@ def _instructions(registry: Registry) -> Callable[[Callable[[int], object]], flo
 
     def count(work: Callable[[int], object]) -> float:
         seen = itertools.count()
-        connections = list(registry._access.catalog._sqlite_connections)
+        connections = list(registry.access.catalog._sqlite_connections)
         for connection in connections:
             connection.set_progress_handler(lambda: next(seen) and 0, 1)
         work(0)
@@ -150,7 +151,7 @@ def _rows(registry: Registry) -> Callable[[Callable[[int], object]], float]:
     times = 20
 
     def now() -> int:
-        with registry._access.catalog.reader.connect() as connection:  # the one that did the work: there is no other
+        with registry.access.catalog.reader.connect() as connection:  # the one that did the work: there is no other
             connection.exec_driver_sql("SELECT pg_stat_force_next_flush()")
             connection.exec_driver_sql("SELECT pg_stat_clear_snapshot()")
             return int(connection.exec_driver_sql(query).scalar_one())

@@ -1,5 +1,6 @@
 """A dataset as a user holds it, and the draft of its next version."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -7,9 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from dataset_registry.access import Access
-from dataset_registry.content.capture import captured, trusted
 from dataset_registry.content.change import Change, staged_component
+from dataset_registry.content.gc_pause import gc_paused
 from dataset_registry.content.stage import stage
 from dataset_registry.errors import InputError
 from dataset_registry.model.commits import CommitOptions
@@ -19,19 +19,15 @@ from dataset_registry.model.names import MAIN, component_name, pointer_name, sev
 from dataset_registry.model.partitions import partition_key
 from dataset_registry.model.records import CommitResult, DatasetRecord, Head, NewDataset, PointerRecord, Provenance
 from dataset_registry.model.schema import ComponentSchema
-from dataset_registry.operations import commit as commits
-from dataset_registry.operations import datasets, diff, history, refs
-from dataset_registry.operations.gc_pause import gc_paused
 from dataset_registry.store import Spool, Spooled
 from dataset_registry.tabular.formats import is_table
 from dataset_registry.version import Version
 
 
-class Dataset:
+class Dataset(ABC):
     """A named line of versions."""
 
-    def __init__(self, access: Access, record: DatasetRecord) -> None:
-        self._access = access
+    def __init__(self, record: DatasetRecord) -> None:
         self.record = record
 
     @property
@@ -109,6 +105,7 @@ class Dataset:
                 draft.replace(name, values, key=key if is_table_here else (), read=None if is_table_here else read)
         return draft.version
 
+    @abstractmethod
     def draft(
         self,
         branch: str = MAIN,
@@ -121,124 +118,109 @@ class Dataset:
         trust_stat: bool = False,
     ) -> "Draft":
         """Collect changes of components and commit them together on a clean exit of `with`; nothing on an exception."""
-        return Draft(
-            self._access,
-            self.record,
-            branch,
-            message=message,
-            parents=parents,
-            overwrite=overwrite,
-            fallback=fallback,
-            provenance=provenance,
-            trust_stat=trust_stat,
-        )
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def version(self, ref: str = MAIN) -> Version:
         """The version that a ref names: a branch, a tag, `v6`, a digest's beginning, any of them with `~2` or `^2`.
 
         Raises `InvalidRef`, `NotFound`.
         """
-        return Version(self._access, history.version(self._access, self.record, ref))
 
+    @abstractmethod
     def log(self, ref: str = MAIN, *, limit: int | None = None) -> list[Version]:
         """The version a ref names and all it came from, newest first."""
-        return [Version(self._access, record) for record in history.log(self._access, self.record, ref, limit)]
 
+    @abstractmethod
     def tree(self) -> list[Version]:
         """Every version of the dataset, newest first; each knows its parents."""
-        return [Version(self._access, record) for record in history.tree(self._access, self.record)]
 
+    @abstractmethod
     def children(self, ref: str) -> list[Version]:
         """The versions made from the one `ref` names, oldest first."""
-        return [Version(self._access, record) for record in history.children(self._access, self.record, ref)]
 
+    @abstractmethod
     def merge_bases(self, left: str, right: str) -> list[Version]:
         """The best common ancestors of two refs, newest first: several after criss-cross merges, none if unrelated."""
-        return [Version(self._access, r) for r in history.merge_bases(self._access, self.record, left, right)]
 
     def merge_base(self, left: str, right: str) -> Version | None:
         """The newest of `merge_bases`, None when the two have no common history."""
         bases = self.merge_bases(left, right)
         return bases[0] if bases else None
 
+    @abstractmethod
     def diff(self, before: str, after: str) -> Diff:
         """What changed from one ref to another: `.components`, and `.schema` per table."""
-        return diff.diff(self._access, self.record, before, after)
 
     # --- branches and tags -----------------------------------------------------------------------------------------
 
+    @abstractmethod
     def create_branch(self, name: str, ref: str = MAIN) -> PointerRecord:
         """Start a branch at the version that `ref` names. Raises `InvalidName`, `AlreadyExists`, `NotFound`."""
-        return refs.create(self._access, self.record, name, ref, is_tag=False)
 
+    @abstractmethod
     def create_tag(self, name: str, ref: str = MAIN) -> PointerRecord:
         """Name a version for ever. Raises `InvalidName`, `AlreadyExists`, `TagImmutable`, `NotFound`."""
-        return refs.create(self._access, self.record, name, ref, is_tag=True)
 
+    @abstractmethod
     def move_branch(self, name: str, ref: str, *, expect: str | None = None) -> PointerRecord:
         """Let a branch name another version, with `expect` only if it names that one now.
 
         Raises `BranchMoved`, `TagImmutable`, `NotFound`.
         """
-        return refs.move(self._access, self.record, name, ref, expect=expect)
 
+    @abstractmethod
     def delete_branch(self, name: str) -> None:
         """Delete a branch; its versions stay. Raises `NotFound`."""
-        refs.delete(self._access, self.record, name, is_tag=False)
 
+    @abstractmethod
     def delete_tag(self, name: str) -> None:
         """Delete a tag; its name cannot be reused. Raises `NotFound`."""
-        refs.delete(self._access, self.record, name, is_tag=True)
 
+    @abstractmethod
     def branch(self, name: str) -> PointerRecord:
         """The branch (or tag) of this name. Raises `NotFound`."""
-        return refs.get(self._access, self.record, name)
 
+    @abstractmethod
     def branches(self) -> list[PointerRecord]:
         """The branches, by name."""
-        return refs.list_all(self._access, self.record, tags=False)
 
+    @abstractmethod
     def tags(self) -> list[PointerRecord]:
         """The tags, by name."""
-        return refs.list_all(self._access, self.record, tags=True)
 
     # --- the dataset itself ----------------------------------------------------------------------------------------
 
+    @abstractmethod
     def update(self, *, description: str) -> None:
         """Change the description."""
-        self.record = datasets.update(self._access, self.record, name=None, description=description)
 
+    @abstractmethod
     def rename(self, name: str) -> None:
         """Change the name; versions, branches and tags stay. Raises `InvalidName`, `AlreadyExists`."""
-        self.record = datasets.update(self._access, self.record, name=name, description=None)
 
+    @abstractmethod
     def delete_version(self, ref: str) -> None:
         """Delete one version. Raises `InUse` while a branch, a tag or a child points at it."""
-        datasets.delete_version(self._access, self.record, ref)
 
+    @abstractmethod
     def delete(self) -> int:
         """Delete the dataset with all its versions, branches and tags; how many versions those were."""
-        return datasets.delete(self._access, self.record)
 
     def __repr__(self) -> str:
         return f"<Dataset {self.name}>"
 
 
-class Draft:
+class Draft(ABC):
     """Changes to components that become one version, all or none.
 
     Content is read and its schema captured when it is added; `version` and `result` are there after the commit.
     """
 
-    def __init__(self, access: Access, dataset: DatasetRecord | NewDataset, branch: str, **options: Any) -> None:
-        self._access = access
-        self._dataset = dataset
-        self._begin(branch, **options)
-
-    def _begin(
+    def __init__(
         self,
+        dataset: DatasetRecord | NewDataset,
         branch: str,
         *,
         message: str | None = None,
@@ -248,6 +230,7 @@ class Draft:
         provenance: Provenance | None = None,
         trust_stat: bool = False,
     ) -> None:
+        self._dataset = dataset
         branch = pointer_name(branch)
         fallback = pointer_name(fallback) if fallback is not None else None
         self._change = Change()
@@ -356,27 +339,25 @@ class Draft:
     # --- what a draft needs of its registry; over REST these are requests ---------------------------------------------
 
     @property
-    def _scratch(self) -> Path:
-        return self._access.store.scratch
+    @abstractmethod
+    def _scratch(self) -> Path: ...
 
-    def _head(self, branch: str, fallback: str | None) -> Head | None:
-        return commits.head(self._access, self._dataset, branch, fallback)
+    @abstractmethod
+    def _head(self, branch: str, fallback: str | None) -> Head | None: ...
 
+    @abstractmethod
     def _previous(self, name: str, index: int) -> ComponentSchema | None:
         """What was captured of a component in the version before."""
-        found = commits.schemas_before(self._access, self._dataset, self._options.base, [name])
-        return found.get((name, index))
 
+    @abstractmethod
     def _known(self, path: Path) -> Spooled | None:
         """What a path holds, when its stat is trusted."""
-        assert self._spool is not None, "entered"
-        return trusted(self._access, self._spool, path)
 
-    def _captured(self, spool: Spool, spooled: Spooled, format: str) -> ComponentSchema | None:
-        return captured(self._access, spool, spooled, format)
+    @abstractmethod
+    def _captured(self, spool: Spool, spooled: Spooled, format: str) -> ComponentSchema | None: ...
 
-    def _commit(self, spool: Spool, options: CommitOptions) -> CommitResult:
-        return commits.commit(self._access, spool, self._dataset, self._change, options)
+    @abstractmethod
+    def _commit(self, spool: Spool, options: CommitOptions) -> CommitResult: ...
 
     # --- what it did --------------------------------------------------------------------------------------------------
 
@@ -388,6 +369,6 @@ class Draft:
         return self._result
 
     @property
+    @abstractmethod
     def version(self) -> Version:
         """The version that the branch names after the commit: new, or as it was when nothing changed."""
-        return Version(self._access, self.result.version)

@@ -1,18 +1,15 @@
-"""The one door: a registry is a catalog and a store, opened by somebody."""
+"""The registry as a user holds it: in this process, or on a server."""
 
-import getpass
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Literal, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, overload
 
-from dataset_registry.access import Access
-from dataset_registry.catalog import Catalog, sqlite_url
 from dataset_registry.dataset import Dataset, Draft
-from dataset_registry.errors import InputError, NotFound
-from dataset_registry.model.actors import Actor, Grant, Kind, NewToken, Permission, Protection, Token, User
-from dataset_registry.model.addresses import redacted
+from dataset_registry.errors import InputError
+from dataset_registry.model.actors import Grant, Kind, NewToken, Permission, Protection, Token, User
 from dataset_registry.model.audit import AuditCheck, AuditEntry
 from dataset_registry.model.extras import require
 from dataset_registry.model.maintenance import (
@@ -27,27 +24,19 @@ from dataset_registry.model.maintenance import (
     ExpirePlan,
     SweepPlan,
 )
-from dataset_registry.model.names import MAIN, several, split_address, user_name
+from dataset_registry.model.names import MAIN
 from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.records import FileRecord, Freeze, RegistryBranch
 from dataset_registry.model.retention import Policy
 from dataset_registry.model.verification import Verification
-from dataset_registry.operations import adopt as adoption
-from dataset_registry.operations import audit, binding, datasets, files, grants, refs, users
-from dataset_registry.operations import collect as collection
-from dataset_registry.operations import copy as copying
-from dataset_registry.operations import expire as expiry
-from dataset_registry.operations import freeze as freezing
-from dataset_registry.operations import verify as verification
-from dataset_registry.store import Cache, Store, open_store, parse_compression
 from dataset_registry.version import Version
 
+if TYPE_CHECKING:
+    from dataset_registry.store import Store
 
-class Registry:
+
+class Registry(ABC):
     """Datasets and their versions, in one place."""
-
-    def __init__(self, access: Access) -> None:
-        self._access = access
 
     @classmethod
     def open(
@@ -55,7 +44,7 @@ class Registry:
         folder: str | Path | None = None,
         *,
         catalog: str | None = None,
-        store: str | Store | None = None,
+        store: "str | Store | None" = None,
         actor: str | None = None,
         token: str | None = None,
         compression: str | None = None,
@@ -85,63 +74,40 @@ class Registry:
             from dataset_registry.remote import open_remote
 
             return open_remote(str(folder), token)
-        if folder is not None and "://" in str(folder):
-            raise InputError(
-                f"{redacted(str(folder))!r} is neither a folder nor the https:// address of a server. A catalog and a store have "
-                "parameters of their own: Registry.open(catalog='postgresql+psycopg://…', store='s3://…'), in a shell --catalog "
-                "and --store.",
-                location=redacted(str(folder)),
-            )
-        if folder is not None:
-            root = Path(folder).expanduser().absolute()
-            catalog = catalog or sqlite_url(root / "catalog.sqlite")
-            store = store or str(root)
-        if catalog is None or store is None:
-            raise InputError(
-                "Say where the registry is: Registry.open('folder'), or Registry.open(catalog='postgresql+psycopg://…', "
-                "store='folder')."
-            )
-        packing = parse_compression(compression)
-        kept = open_store(store) if isinstance(store, str) else store  # before a catalog is created: it may be refused
-        opened = Catalog(catalog)
-        try:
-            if not create:
-                _refuse_absent(opened, folder)
-            opened.ready()
-        except BaseException:
-            opened.close()
-            raise
-        who = Actor(_user(), is_owner=True, door=door) if actor is None else Actor(user_name(actor), door=door)
-        access = Access(opened, kept, Cache(kept), who, packing, verifies_reads=verify_reads)
-        try:
-            binding.bind(access)
-        except BaseException:
-            opened.close()
-            raise
-        return cls(access)
+        from dataset_registry.embedded import open_embedded
+
+        return open_embedded(
+            folder,
+            catalog=catalog,
+            store=store,
+            actor=actor,
+            compression=compression,
+            verify_reads=verify_reads,
+            door=door,
+            create=create,
+        )
 
     @property
+    @abstractmethod
     def actor(self) -> str:
         """Who commits through this registry."""
-        return self._access.actor.name
 
     @property
+    @abstractmethod
     def is_owner(self) -> bool:
         """Whether nothing is refused, because it was opened by its catalog and store without naming an actor."""
-        return self._access.actor.is_owner
 
     @property
+    @abstractmethod
     def location(self) -> str:
         """Where the registry is: catalog and store, without their secrets."""
-        return f"{self._access.catalog.address} + {self._access.store.location}"
 
+    @abstractmethod
     def close(self) -> None:
         """Give back database connections, and local copies of remote files: their paths are good until here.
 
         The registry connects again when it is used again.
         """
-        self._access.catalog.close()
-        self._access.copies.close()
 
     def __enter__(self) -> "Registry":
         return self
@@ -153,56 +119,55 @@ class Registry:
 
     # --- datasets --------------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def create_dataset(self, name: str, *, description: str | None = None) -> Dataset:
         """Make a dataset. Raises `InvalidName`, `AlreadyExists`."""
-        return Dataset(self._access, datasets.create(self._access, name, description))
 
+    @abstractmethod
     def dataset(self, name: str | int) -> Dataset:
         """The dataset of this name, or with this id. Raises `NotFound`."""
-        found = datasets.by_id(self._access, name) if isinstance(name, int) else datasets.get(self._access, name)
-        return Dataset(self._access, found)
 
+    @abstractmethod
     def datasets(self, *, prefix: str = "") -> list[Dataset]:
         """The datasets whose name starts with `prefix`, by name."""
-        return [Dataset(self._access, record) for record in datasets.list_all(self._access, prefix)]
 
+    @abstractmethod
     def draft(self, name: str, branch: str = MAIN, *, description: str | None = None, **options: Any) -> Draft:
         """A draft of a dataset that is made with it when there is none of this name yet; `options` as in `Dataset.draft`.
 
         A commit that fails leaves no dataset behind. Raises `InvalidName`.
         """
-        return Draft(self._access, datasets.find_or_new(self._access, name, description), branch, **options)
 
     def version(self, address: str) -> Version:
         """The version at an address such as `raw/flights@main~2`; without `@`, the head of `main`."""
         dataset, ref = self.at(address)
         return dataset.version(MAIN if ref is None else ref)
 
+    @abstractmethod
     def at(self, address: str) -> tuple[Dataset, str | None]:
         """The dataset of an address such as `raw/flights@main~2`, and the ref, None where it has none.
 
         Raises `InvalidRef` where a dataset of an existing catalog has the whole text as its name: quoted, either can be meant.
         """
-        name, ref = split_address(address)
-        return Dataset(self._access, datasets.addressed(self._access, name, address)), ref
 
     # --- files -----------------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def file(self, content_hash: str) -> FileRecord:
         """A stored file by the beginning of its SHA-256, with its size and reference count. Raises `NotFound`."""
-        return files.file(self._access, content_hash)
 
+    @abstractmethod
     def files(self) -> Iterator[FileRecord]:
         """Every stored file, oldest first."""
-        return files.list_all(self._access)
 
+    @abstractmethod
     def open_file(self, content_hash: str) -> BinaryIO:
         """A stream over a stored file's content, by the beginning of its SHA-256. Raises `NotFound`, `InputError` (a table in
         several parts)."""
-        return files.open_bytes(self._access, content_hash)
 
     # --- who may what ----------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def create_user(
         self, name: str, *, role: str = "member", kind: Kind = "person", members: str | Sequence[str] = ()
     ) -> User:
@@ -212,8 +177,8 @@ class Registry:
         From the first user on, an `actor` must be one; who opens the registry without naming one stays its owner.
         Raises `InvalidName`, `AlreadyExists`.
         """
-        return users.create(self._access, name, kind=kind, role=role, members=several(members))
 
+    @abstractmethod
     def update_user(
         self,
         name: str,
@@ -223,14 +188,12 @@ class Registry:
         members: str | Sequence[str] | None = None,
     ) -> User:
         """Change a user's role, lock it out or let it in again; give a group other members. Raises `NotFound`."""
-        if members is not None:
-            return users.set_members(self._access, name, several(members))
-        return users.update(self._access, name, role=role, disabled=disabled)
 
+    @abstractmethod
     def users(self) -> list[User]:
         """Every user and group, by name."""
-        return users.list_all(self._access)
 
+    @abstractmethod
     def create_token(
         self,
         user: str | None = None,
@@ -244,43 +207,43 @@ class Registry:
 
         It can do what its user can, up to `permission`, on datasets whose name starts with `prefix`, as long as it `lasts`.
         """
-        return users.create_token(self._access, user, name=name, permission=permission, prefix=prefix, lasts=lasts)
 
+    @abstractmethod
     def tokens(self, user: str | None = None) -> list[Token]:
         """The tokens of a user, the newest first; everybody's when None, for an administrator."""
-        return users.tokens(self._access, user)
 
+    @abstractmethod
     def revoke_token(self, token_id: int) -> Token:
         """Let a token let nobody in any more. Raises `NotFound`."""
-        return users.revoke_token(self._access, token_id)
 
+    @abstractmethod
     def grant(self, user: str, permission: Permission, name: str | None = None, *, file: str | None = None) -> Grant:
         """Let a user or group `read`, `write` or `admin` a dataset, all datasets under a prefix (`raw/`; empty for all), or
         the file with a hash. It replaces what they had there. Raises `NotFound`, `PermissionDenied`."""
-        return grants.grant(self._access, user, permission, name, file)
 
+    @abstractmethod
     def revoke(self, user: str, name: str | None = None, *, file: str | None = None) -> None:
         """Take what a user or group was granted on a dataset, a prefix or a file. Raises `NotFound`."""
-        grants.revoke(self._access, user, name, file)
 
+    @abstractmethod
     def grants(self, name: str | None = None, *, file: str | None = None, user: str | None = None) -> list[Grant]:
         """What was granted: on a dataset, prefix or file, to a user and its groups, or all that you may see."""
-        return grants.list_all(self._access, name, file, user)
 
+    @abstractmethod
     def protect(self, name: str, branch: str = MAIN, *, allow: str | Sequence[str] = ()) -> Protection:
         """Let only admins and those in `allow` (users, groups) move a branch of a dataset, or of all under a prefix."""
-        return grants.protect(self._access, name, branch, several(allow))
 
+    @abstractmethod
     def unprotect(self, name: str, branch: str = MAIN) -> None:
         """Protect a branch no more. Raises `NotFound`."""
-        grants.unprotect(self._access, name, branch)
 
+    @abstractmethod
     def protections(self, name: str | None = None) -> list[Protection]:
         """The protected branches of a dataset, by its own rules and those of prefixes; all of them without a name."""
-        return grants.protections(self._access, name)
 
     # --- who did what ----------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def audit(
         self,
         *,
@@ -291,51 +254,50 @@ class Registry:
         limit: int | None = None,
     ) -> list[AuditEntry]:
         """Entries of the audit log, the newest first; `before` is the id of the entry that the page before ended with."""
-        return audit.entries(self._access, dataset=dataset, actor=actor, action=action, before=before, limit=limit)
 
+    @abstractmethod
     def export_audit(self) -> Iterator[tuple[AuditEntry, str]]:
         """Every entry in order, each with the hash that it carries."""
-        return audit.export(self._access)
 
+    @abstractmethod
     def seal_audit(self) -> int:
         """Seal the entries that were not sealed yet, as every collection does; how many those were."""
-        return audit.seal(self._access)
 
+    @abstractmethod
     def check_audit(self) -> AuditCheck:
         """Find out whether anybody changed, removed or added entries since they were sealed."""
-        return audit.check(self._access)
 
     # --- read-only mode --------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def freeze(self, reason: str) -> Freeze:
         """Make the registry read-only until `unfreeze`: whatever writes fails with `RegistryFrozen`, which gives the reason.
 
         Other processes obey within two seconds. For administrators. Raises `InputError` (no reason), `PermissionDenied`.
         """
-        return freezing.freeze(self._access, reason)
 
+    @abstractmethod
     def unfreeze(self) -> None:
         """End the read-only mode. For administrators. Raises `PermissionDenied`."""
-        freezing.unfreeze(self._access)
 
     @property
+    @abstractmethod
     def frozen(self) -> Freeze | None:
         """Why the registry is read-only, None where it is not."""
-        return freezing.frozen(self._access)
 
     # --- branches over all datasets --------------------------------------------------------------------------------
 
+    @abstractmethod
     def create_branch(self, name: str, source: str = MAIN) -> int:
         """Branch every dataset that has the branch `source`, at once; how many those are."""
-        return refs.create_everywhere(self._access, name, source)
 
+    @abstractmethod
     def delete_branch(self, name: str) -> int:
         """Delete a registry-wide branch in every dataset; how many those were. Versions stay."""
-        return refs.delete_everywhere(self._access, name)
 
+    @abstractmethod
     def branches(self) -> list[RegistryBranch]:
         """The registry-wide branches, by name."""
-        return refs.list_everywhere(self._access)
 
     # --- keeping house ---------------------------------------------------------------------------------------------
 
@@ -370,8 +332,11 @@ class Registry:
         Heads of branches and tags stay, and what pipeline runs have read or written: the runs of `live_runs`, or of the
         last day when that is not given.
         """
-        plan = expiry.plan(self._access, policy, live_runs=live_runs)
-        return plan if dry_run else expiry.apply(self._access, plan, live_runs=live_runs, progress=progress)
+        plan = self._plan_expiry(policy, live_runs)
+        return plan if dry_run else self.apply(plan, live_runs=live_runs, progress=progress)
+
+    @abstractmethod
+    def _plan_expiry(self, policy: Policy, live_runs: Collection[str] | None) -> ExpirePlan: ...
 
     @overload
     def collect(
@@ -388,8 +353,11 @@ class Registry:
 
         Safe beside any number of writers and other collections.
         """
-        plan = collection.plan(self._access, older_than)
-        return plan if dry_run else collection.apply(self._access, plan, progress)
+        plan = self._plan_collection(older_than)
+        return plan if dry_run else self.apply(plan, progress=progress)
+
+    @abstractmethod
+    def _plan_collection(self, older_than: timedelta) -> CollectPlan: ...
 
     @overload
     def sweep(
@@ -423,8 +391,11 @@ class Registry:
         catalog was probably restored from an older backup (`verify(repair=True)` takes their content into `lost+found`), or
         the store is another catalog's too. `max_share=1` says that they may go.
         """
-        plan = collection.plan_sweep(self._access, older_than, max_share, progress)
-        return plan if dry_run else collection.apply_sweep(self._access, plan, progress)
+        plan = self._plan_sweep(older_than, max_share, progress)
+        return plan if dry_run else self.apply(plan, progress=progress)
+
+    @abstractmethod
+    def _plan_sweep(self, older_than: timedelta, max_share: float, progress: Progress) -> SweepPlan: ...
 
     @overload
     def apply(
@@ -440,14 +411,14 @@ class Registry:
         progress: Progress = silent,
     ) -> Expired | Collected:
         """Do what a plan says. What came to be needed since it was made stays; `live_runs` as in `expire`."""
-        match plan:
-            case ExpirePlan():
-                return expiry.apply(self._access, plan, live_runs=live_runs, progress=progress)
-            case CollectPlan():
-                return collection.apply(self._access, plan, progress)
-            case SweepPlan():
-                return collection.apply_sweep(self._access, plan, progress)
+        return self._apply(plan, live_runs, progress)
 
+    @abstractmethod
+    def _apply(
+        self, plan: ExpirePlan | CollectPlan | SweepPlan, live_runs: Collection[str] | None, progress: Progress
+    ) -> Expired | Collected: ...
+
+    @abstractmethod
     def verify(
         self,
         *,
@@ -461,9 +432,8 @@ class Registry:
 
         `repair` mends what is safe to mend and puts files whose bytes are gone or wrong into quarantine.
         """
-        share = (1, 1) if deep is True else deep or None
-        return verification.verify(self._access, share=share, repair=repair, older_than=older_than, progress=progress)
 
+    @abstractmethod
     def copy_to(
         self,
         other: "Registry",
@@ -477,13 +447,6 @@ class Registry:
 
         Raises `InputError` (both have one store), `AlreadyExists` (other histories under the same numbers).
         """
-        access = getattr(other, "_access", None)
-        if access is None:
-            raise InputError(
-                "A copy goes from catalog to catalog and from store to store: open the other registry by its own."
-            )
-        chosen = None if refs is None else several(refs)
-        return copying.copy(self._access, access, wanted=several(datasets), refs=chosen, progress=progress)
 
     # --- legacy catalogs -------------------------------------------------------------------------------------------
 
@@ -509,36 +472,13 @@ class Registry:
         self, *, dry_run: bool = False, any_size: bool = False, give_up: Sequence[int] = (), progress: Progress = silent
     ) -> AdoptionPlan | Adoption:
         """Take the bytes of a legacy catalog into the store: hashed, deduplicated, counted. Can be repeated."""
-        if dry_run:
-            return adoption.plan(self._access)
-        return adoption.adopt(self._access, progress, any_size=any_size, give_up=give_up)
+        return self._plan_adoption() if dry_run else self._adopt(any_size, give_up, progress)
+
+    @abstractmethod
+    def _plan_adoption(self) -> AdoptionPlan: ...
+
+    @abstractmethod
+    def _adopt(self, any_size: bool, give_up: Sequence[int], progress: Progress) -> Adoption: ...
 
     def __repr__(self) -> str:
         return f"<Registry {self.location} as {self.actor}>"
-
-
-def rebound(catalog: str, store: str) -> str:
-    """Bind a catalog to a store, whatever it was bound to; the id of the store. For who knows that they belong together."""
-    opened = Catalog(catalog)
-    try:
-        opened.ready()
-        kept = open_store(store)
-        return binding.rebind(Access(opened, kept, Cache(kept), Actor(_user(), is_owner=True, door="cli")))
-    finally:
-        opened.close()
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # no name for this user id, as in some containers
-        return "owner"
-
-
-def _refuse_absent(catalog: Catalog, folder: str | Path | None) -> None:
-    """Raise `NotFound` when a catalog in SQLite does not exist."""
-    if not catalog.is_sqlite or (catalog.path.exists() and catalog.path.stat().st_size > 0):
-        return
-    place = str(folder) if folder is not None else catalog.address
-    options = f"-r {place}" if folder is not None else f"--catalog '{place}' --store …"
-    raise NotFound(f"There is no registry at {place}. Create one with: dataset-registry init {options}", location=place)

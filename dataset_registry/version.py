@@ -1,18 +1,16 @@
 """A version as a user holds it: immutable facts, and ways to read what it holds."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from dataset_registry.access import Access
 from dataset_registry.content import read
 from dataset_registry.content.contents import Contents
-from dataset_registry.content.source import CatalogContents
 from dataset_registry.model.extras import require
 from dataset_registry.model.records import ComponentRecord, Production, Provenance, VersionRecord
 from dataset_registry.model.schema import ComponentSchema, Schema
-from dataset_registry.operations import expire, history
 
 if TYPE_CHECKING:
     import duckdb
@@ -25,16 +23,15 @@ Components = str | Sequence[str] | None
 """Which components a read is about: one name, several, or None for the table that the version is."""
 
 
-class Version:
+class Version(ABC):
     """One version of a dataset. Everything about it stays as it is for as long as it exists."""
 
     _components: tuple[ComponentRecord, ...] | None = None
     _schema: Schema | None = None
 
-    def __init__(self, access: Access, record: VersionRecord) -> None:
-        self._access = access
-        self._contents: Contents = CatalogContents(access)
+    def __init__(self, record: VersionRecord, contents: Contents) -> None:
         self.record = record
+        self._contents = contents
 
     @property
     def id(self) -> int:
@@ -115,21 +112,21 @@ class Version:
         return made[0].provenance if made else Provenance()
 
     @property
+    @abstractmethod
     def productions(self) -> list[Production]:
         """Every production of this content on record, oldest first; later ones found it unchanged."""
-        return history.productions_of(self._access, self.record)
 
     @property
+    @abstractmethod
     def consumers(self) -> list[tuple[str, int]]:
         """Dataset and number of every version that was made from this one."""
-        return history.consumers(self._access, self.record)
 
+    @abstractmethod
     def note_read(self, run_id: str) -> None:
         """Note that a pipeline run reads this version: an expiry leaves it alone while the run may be running.
 
         The IO manager does this by itself. Raises `NotFound` when the version is gone.
         """
-        expire.note_read(self._access, self.record, run_id)
 
     # --- tables ----------------------------------------------------------------------------------------------------
 
@@ -202,12 +199,6 @@ class Version:
 
     def __repr__(self) -> str:
         return f"<Version {self} {(self.digest or 'not adopted')[:8]}>"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Version) and other.record.id == self.record.id and other._access is self._access
-
-    def __hash__(self) -> int:
-        return hash(self.record.id)
 
 
 def _names(component: Components) -> list[str] | None:

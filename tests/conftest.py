@@ -182,7 +182,7 @@ def rows(registry: Registry) -> Callable[..., SimpleNamespace]:
     from dataset_registry.catalog.tables import metadata
 
     def count_rows() -> SimpleNamespace:
-        with registry._access.catalog.read() as tx:
+        with registry.access.catalog.read() as tx:
             return SimpleNamespace(
                 **{t.name: tx.execute(select(func.count()).select_from(t)).scalar() for t in metadata.tables.values()}
             )

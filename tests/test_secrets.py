@@ -132,12 +132,12 @@ def filled(registry: Registry) -> Registry:
 def test_no_object_shows_a_secret(planted: Planted, searched: Searched, tmp_path: Path) -> None:
     with Registry.open(catalog=planted.catalog, store=planted.store) as registry:
         filled(registry)
-        with registry._access.catalog.read() as tx:
+        with registry.access.catalog.read() as tx:
             assert tx.execute(text("SHOW planted.option")).scalar() == OPTION, "the option reaches the database"
             searched.show("connection", tx)
         token = registry.create_token("bob")
         searched.secrets["token"] = token.secret
-        dataset, access = registry.dataset("raw/d"), registry._access
+        dataset, access = registry.dataset("raw/d"), registry.access
         with dataset.draft() as draft:
             draft.add("more", b"1")
             searched.show("draft", draft)
@@ -320,7 +320,7 @@ def test_neither_the_audit_log_nor_any_row_of_a_catalog_has_a_secret(
                 searched.look(f"audit entry {entry.action} of the {name}", entry)
             for line, _ in registry.export_audit():
                 searched.look(f"exported audit entry of the {name}", line)
-            with registry._access.catalog.read() as tx:
+            with registry.access.catalog.read() as tx:
                 for table in tables.sorted_tables:
                     searched.look(f"table {table.name} of the {name}", tx.execute(table.select()).all())
         assert any("origin" in entry.details for entry in copy.audit())

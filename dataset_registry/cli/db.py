@@ -85,7 +85,7 @@ def bind(
 
     A registry refuses to open with a store that is not its own. Check first that no other registry uses the store.
     """
-    from dataset_registry.registry import rebound
+    from dataset_registry.embedded import rebound
 
     if None in chosen(context, {"catalog": catalog, "store": store}).values():
         raise InputError("Give both, --catalog and --store: the environment's half is of another registry.")

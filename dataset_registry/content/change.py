@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from typing import TYPE_CHECKING
 
-from dataset_registry.catalog.manifests import StoredManifest
 from dataset_registry.content.stage import Staged
 from dataset_registry.errors import InputError, NotFound
 from dataset_registry.model.chunks import FileFacts
@@ -13,6 +13,9 @@ from dataset_registry.model.manifest import MOST_LEVELS, ComponentKey, Entry, ca
 from dataset_registry.model.partitions import belongs, prefix
 from dataset_registry.model.parts import legacy_parts_digest
 from dataset_registry.store import Spooled
+
+if TYPE_CHECKING:
+    from dataset_registry.catalog.manifests import StoredManifest
 
 OVERLAY = "overlay"
 COMPONENT_TYPES = ("data", "metadata", "schema", OVERLAY)
@@ -126,7 +129,7 @@ def staged_component(staged: Staged, type: str, metadata: Mapping[str, object]) 
     return StagedComponent(staged, type, metadata)
 
 
-def edits_of(change: Change, before: StoredManifest | None, where: str) -> dict[ComponentKey, Entry | None]:
+def edits_of(change: Change, before: "StoredManifest | None", where: str) -> dict[ComponentKey, Entry | None]:
     """The change as edits of the manifest it starts from. Raises `NotFound`; `where` is what the message calls that."""
     edits: dict[ComponentKey, Entry | None] = {}
     if before is not None:
@@ -147,7 +150,7 @@ def edits_of(change: Change, before: StoredManifest | None, where: str) -> dict[
     return edits
 
 
-def with_legacy_digests(change: Change, before: StoredManifest) -> Change:
+def with_legacy_digests(change: Change, before: "StoredManifest") -> Change:
     """The change, where tables that the version before stores under a digest of format `parts/1` keep it: unchanged data stays
     the same version."""
     legacy: dict[ComponentKey, StagedComponent] = {}
@@ -161,7 +164,7 @@ def with_legacy_digests(change: Change, before: StoredManifest) -> Change:
     return replace(change, put={**change.put, **legacy}) if legacy else change
 
 
-def _cleared(change: Change, before: StoredManifest) -> Iterator[Entry]:
+def _cleared(change: Change, before: "StoredManifest") -> Iterator[Entry]:
     """The entries that make room for what the change sets."""
     if change.everything:
         yield from before.since("")

@@ -12,13 +12,13 @@ from typing import BinaryIO, TypeVar, cast
 from dataset_registry.access import Access, authorize
 from dataset_registry.catalog import Transaction, files, holds, manifests, recipes, versions
 from dataset_registry.content import legacy
-from dataset_registry.content.contents import checked
 from dataset_registry.errors import CorruptionError, InputError, NotFound, RetryLater
 from dataset_registry.model.chunks import FileFacts
 from dataset_registry.model.parts import TABLE
 from dataset_registry.model.records import ComponentRecord, FileRecord, VersionRecord
 from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.store import Ranges, new_key
+from dataset_registry.store.checked import checked
 
 _Result = TypeVar("_Result")
 

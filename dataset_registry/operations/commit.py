@@ -14,6 +14,7 @@ from dataset_registry.access import Access, authorize, authorize_commit, readabl
 from dataset_registry.catalog import Transaction, datasets, files, manifests, pointers, productions, versions
 from dataset_registry.catalog.productions import LinkedInput
 from dataset_registry.content.change import Change, edits_of, with_legacy_digests
+from dataset_registry.content.gc_pause import gc_paused
 from dataset_registry.content.pack import PackPlan, plan_packs
 from dataset_registry.content.register import (
     RegisteredFiles,
@@ -48,7 +49,6 @@ from dataset_registry.model.records import (
 from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.operations import audit, refs, requests, resolve
 from dataset_registry.operations import datasets as dataset_operations
-from dataset_registry.operations.gc_pause import gc_paused
 from dataset_registry.store import Spool
 
 

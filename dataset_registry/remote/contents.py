@@ -10,13 +10,13 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from dataset_registry.content.contents import checked
 from dataset_registry.errors import CorruptionError, InputError, RetryLater, StorageError
 from dataset_registry.model.chunks import FileFacts
 from dataset_registry.model.records import ComponentRecord, FileRecord, StoredObject, VersionRecord
 from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.remote.client import Client
 from dataset_registry.store import Cache, Store, cache_folder
+from dataset_registry.store.checked import checked
 from dataset_registry.wire.datasets import ComponentResponse, SchemaResponse
 from dataset_registry.wire.files import DataFilesResponse
 

@@ -5,11 +5,10 @@ from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 from time import sleep
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pydantic import ValidationError
 
-from dataset_registry.content.change import StagedComponent
 from dataset_registry.dataset import Dataset, Draft
 from dataset_registry.errors import ConflictError, InputError, NotFound, RetryLater
 from dataset_registry.model.commits import CommitOptions
@@ -53,6 +52,9 @@ from dataset_registry.wire.datasets import (
 )
 from dataset_registry.wire.files import HashesResponse, UploadResponse
 
+if TYPE_CHECKING:
+    from dataset_registry.content.change import StagedComponent
+
 _IN_FORM = 1 << 20
 """Files up to this many bytes travel with the commit."""
 _FORM_BYTES = 64 << 20
@@ -68,9 +70,8 @@ class RemoteVersion(Version):
     """A version of a server."""
 
     def __init__(self, client: Client, contents: ServedContents, record: VersionRecord) -> None:
+        super().__init__(record, contents)
         self._client = client
-        self._contents = contents
-        self.record = record
         self._path = f"datasets/{record.dataset_id}/versions/{record.id}"
 
     @property
@@ -86,19 +87,19 @@ class RemoteVersion(Version):
         self._client.post(f"{self._path}/reads", CountResponse, {"run_id": run_id}, once=False)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, RemoteVersion) and (other._client, other.id) == (self._client, self.id)
+        return isinstance(other, RemoteVersion) and (other.id, other._client) == (self.id, self._client)
 
     def __hash__(self) -> int:
-        return hash(self.record.id)
+        return hash(self.id)
 
 
 class RemoteDataset(Dataset):
     """A dataset of a server."""
 
     def __init__(self, client: Client, contents: ServedContents, record: DatasetRecord) -> None:
+        super().__init__(record)
         self._client = client
         self._contents = contents
-        self.record = record
         self._path = f"datasets/{record.id}"
 
     def draft(self, branch: str = MAIN, **options: Any) -> "RemoteDraft":
@@ -192,8 +193,7 @@ class RemoteDraft(Draft):
     ) -> None:
         self._client = client
         self._contents = contents
-        self._dataset = dataset
-        self._begin(branch, **options)
+        super().__init__(dataset, branch, **options)
 
     @property
     def version(self) -> RemoteVersion:
@@ -327,7 +327,9 @@ class RemoteDraft(Draft):
         return upload.upload_id
 
 
-def _component(key: tuple[str, int], component: StagedComponent, places: dict[str, ContentRequest]) -> ComponentRequest:
+def _component(
+    key: tuple[str, int], component: "StagedComponent", places: dict[str, ContentRequest]
+) -> ComponentRequest:
     staged = component.staged
     table = staged.schema.tables[0] if staged.parts is not None and staged.schema else None
     parts = [places[part.content_hash] for part in staged.parts] if staged.parts is not None else None

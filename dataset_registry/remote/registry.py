@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from datetime import timedelta
 from math import ceil
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from dataset_registry.dataset import Dataset
 from dataset_registry.errors import InputError
@@ -12,7 +12,6 @@ from dataset_registry.model.actors import Grant, Kind, NewToken, Permission, Pro
 from dataset_registry.model.audit import AuditCheck, AuditEntry
 from dataset_registry.model.maintenance import (
     GRACE,
-    SHARE,
     Adoption,
     AdoptionPlan,
     Collected,
@@ -254,47 +253,24 @@ class RemoteRegistry(Registry):
 
     # --- keeping house ---------------------------------------------------------------------------------------------
 
-    def expire(  # type: ignore[override]  # the overloads of the embedded one
-        self,
-        policy: Policy,
-        *,
-        dry_run: bool = False,
-        live_runs: Collection[str] | None = None,
-        progress: Progress = silent,
-    ) -> ExpirePlan | Expired:
+    def _plan_expiry(self, policy: Policy, live_runs: Collection[str] | None) -> ExpirePlan:
         body = {
             "rules": [_rule(rule) for rule in policy.rules],
             "keep_inputs": policy.keep_inputs,
             "live_runs": None if live_runs is None else list(live_runs),
         }
-        plan = self._client.post("expire/plan", ExpirePlanResponse, body, once=False).plan()
-        return plan if dry_run else cast(Expired, self.apply(plan, live_runs=live_runs))
+        return self._client.post("expire/plan", ExpirePlanResponse, body, once=False).plan()
 
-    def collect(  # type: ignore[override]
-        self, *, older_than: timedelta = GRACE, dry_run: bool = False, progress: Progress = silent
-    ) -> CollectPlan | Collected:
+    def _plan_collection(self, older_than: timedelta) -> CollectPlan:
         body = {"older_than_seconds": ceil(older_than.total_seconds())}
-        plan = self._client.post("collect/plan", CollectPlanResponse, body, once=False).plan()
-        return plan if dry_run else cast(Collected, self.apply(plan))
+        return self._client.post("collect/plan", CollectPlanResponse, body, once=False).plan()
 
-    def sweep(  # type: ignore[override]
-        self,
-        *,
-        older_than: timedelta = GRACE,
-        max_share: float = SHARE,
-        dry_run: bool = False,
-        progress: Progress = silent,
-    ) -> SweepPlan | Collected:
+    def _plan_sweep(self, older_than: timedelta, max_share: float, progress: Progress) -> SweepPlan:
         body = {"older_than_seconds": ceil(older_than.total_seconds()), "max_share": max_share}
-        plan = self._client.post("sweep/plan", SweepPlanResponse, body, once=False).plan()
-        return plan if dry_run else cast(Collected, self.apply(plan))
+        return self._client.post("sweep/plan", SweepPlanResponse, body, once=False).plan()
 
-    def apply(  # type: ignore[override]
-        self,
-        plan: ExpirePlan | CollectPlan | SweepPlan,
-        *,
-        live_runs: Collection[str] | None = None,
-        progress: Progress = silent,
+    def _apply(
+        self, plan: ExpirePlan | CollectPlan | SweepPlan, live_runs: Collection[str] | None, progress: Progress
     ) -> Expired | Collected:
         if isinstance(plan, ExpirePlan):
             runs = None if live_runs is None else list(live_runs)
@@ -334,12 +310,11 @@ class RemoteRegistry(Registry):
             "catalogs and stores.",
         )
 
-    def adopt(  # type: ignore[override]
-        self, *, dry_run: bool = False, any_size: bool = False, give_up: Sequence[int] = (), progress: Progress = silent
-    ) -> AdoptionPlan | Adoption:
-        if dry_run:
-            plan = self._client.post("adopt/plan", AdoptionPlanResponse, {}, once=False)
-            return AdoptionPlan(plan.inline, plan.paths, plan.bytes, plan.unreadable)
+    def _plan_adoption(self) -> AdoptionPlan:
+        plan = self._client.post("adopt/plan", AdoptionPlanResponse, {}, once=False)
+        return AdoptionPlan(plan.inline, plan.paths, plan.bytes, plan.unreadable)
+
+    def _adopt(self, any_size: bool, give_up: Sequence[int], progress: Progress) -> Adoption:
         body = {"any_size": any_size, "give_up": list(give_up)}
         done = self._client.post("adopt/apply", AdoptionResponse, body, patience=None)
         return Adoption(**done.model_dump())

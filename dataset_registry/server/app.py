@@ -15,9 +15,9 @@ from starlette.concurrency import run_in_threadpool
 
 from dataset_registry.access import Access
 from dataset_registry.catalog.engine import HEAD
+from dataset_registry.embedded import open_embedded
 from dataset_registry.errors import RegistryError
 from dataset_registry.operations import audit, freeze
-from dataset_registry.registry import Registry
 from dataset_registry.server import pages, problems, telemetry
 from dataset_registry.server.auth import AuthMiddleware, UnderWay
 from dataset_registry.server.http_protocol import header_timeout_protocol
@@ -35,7 +35,7 @@ _MORE_THREADS = 8
 
 def create_app(settings: Settings) -> FastAPI:
     """The app over the registry that the settings name. Raises `CatalogOutdated`, `NotFound`, `InputError`."""
-    registry = Registry.open(
+    registry = open_embedded(
         settings.folder,
         catalog=settings.catalog,
         store=settings.store,
@@ -58,11 +58,11 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.registry = registry
-    app.state.access = replace(registry._access, is_guarded=True)
+    app.state.access = replace(registry.access, is_guarded=True)
     quota = Quota(
         settings.max_upload_bytes, settings.user_upload_bytes, settings.all_upload_bytes, settings.user_uploads
     )
-    app.state.uploads = Uploads(registry._access.store.scratch, quota=quota, hours=settings.upload_hours)
+    app.state.uploads = Uploads(registry.access.store.scratch, quota=quota, hours=settings.upload_hours)
     app.state.under_way = UnderWay()
     problems.install(app)
     v1 = APIRouter(prefix="/v1", responses=problems.RESPONSES)

@@ -18,12 +18,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dataset_registry.access import Access, administer
 from dataset_registry.catalog import Transaction
+from dataset_registry.embedded import EmbeddedRegistry
 from dataset_registry.errors import InputError, NotAuthenticated, RegistryError
 from dataset_registry.model.commits import RequestKey
 from dataset_registry.model.manifest import canonical_json
 from dataset_registry.operations import requests
 from dataset_registry.operations.users import authenticate
-from dataset_registry.registry import Registry
 from dataset_registry.server import problems
 from dataset_registry.server.limits import Slots
 from dataset_registry.server.settings import Settings
@@ -76,13 +76,13 @@ def access_of(request: Request, described: Annotated[HTTPAuthorizationCredential
     return access
 
 
-def registry_of(access: Annotated[Access, Depends(access_of)]) -> Registry:
+def registry_of(access: Annotated[Access, Depends(access_of)]) -> EmbeddedRegistry:
     """The registry as whoever asks may see it."""
-    return Registry(access)
+    return EmbeddedRegistry(access)
 
 
 AccessDep = Annotated[Access, Depends(access_of)]
-RegistryDep = Annotated[Registry, Depends(registry_of)]
+RegistryDep = Annotated[EmbeddedRegistry, Depends(registry_of)]
 
 
 class Keyed(APIRoute):

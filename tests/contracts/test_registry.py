@@ -1664,7 +1664,7 @@ def test_an_upload_goes_on_where_it_stopped(wired: tuple[Registry, Wire], rest: 
         """Let the server finish what it has received before it is asked where the upload stands."""
         if request.method != "GET" or "/uploads/" not in request.url.path:
             return
-        folder = rest.owner._access.store.scratch / "uploads"
+        folder = rest.owner.access.store.scratch / "uploads"
         sizes: list[int] = []
         while len(sizes) < 4 or len(set(sizes[-4:])) > 1:
             sizes.append(sum(path.stat().st_size for path in folder.glob("*.data")))

@@ -19,7 +19,7 @@ def test_every_method_that_needs_the_catalog_is_a_request_over_rest(embedded: ty
         function = member.fget if isinstance(member, property) else member
         if not inspect.isfunction(function) or (name in ("open", "__eq__") and embedded is Registry):
             continue
-        if "self._access" in inspect.getsource(function) and name not in vars(remote):
+        if "self.access" in inspect.getsource(function) and name not in vars(remote):
             missing.append(name)
     assert missing == []
 

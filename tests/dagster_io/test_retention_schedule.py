@@ -38,7 +38,7 @@ def long_ago(world: World) -> None:
         tx.execute(text("UPDATE productions SET created_at = '2020-01-01 00:00:00.000000'"))
         tx.execute(text("UPDATE version_reads SET read_at = '2020-01-01 00:00:00.000000'"))
 
-    world.registry._access.catalog.write(work)
+    world.registry.access.catalog.write(work)
 
 
 def run(world: World, **options: Any) -> dg.ExecuteInProcessResult:
@@ -62,7 +62,7 @@ def test_a_night_expires_and_collects(world: World) -> None:
     assert (facts["registry/expired"], facts["registry/collected"] > 0) == (6, True)
     assert [v.number for v in world.registry.dataset("numbers").tree()] == [4]
     assert sum(f.stored_size for f in world.registry.files()) == sum(
-        found.size for found in world.registry._access.store.list()
+        found.size for found in world.registry.access.store.list()
     )
 
 
@@ -85,7 +85,7 @@ def test_what_a_run_reads_is_noted_and_stays_while_the_run_is_not_finished(world
 
 def test_loading_an_input_notes_what_is_read(world: World) -> None:
     grow(world, 1)
-    with world.registry._access.catalog.read() as tx:
+    with world.registry.access.catalog.read() as tx:
         noted = tx.execute(text("SELECT run_id, version_id FROM version_reads")).all()
     version = world.version("numbers")
     assert [(row[0], row[1]) for row in noted] == [(world.version("doubled").provenance.run_id, version.id)]
@@ -103,7 +103,7 @@ def test_damage_fails_the_night(world: World) -> None:
     grow(world, 1)
     assert run(world, verify_share=1).success
     key = next(file.object_key for file in world.registry.files() if file.object_key)
-    path = world.registry._access.store.path(key)
+    path = world.registry.access.store.path(key)
     assert path is not None
     path.unlink()
     result = run(world, verify_share=1)

@@ -303,14 +303,14 @@ def _look_for_what_was_acknowledged(
 def _look_for_leftovers(registry: Registry, report: Report) -> None:
     """After a collection and a sweep there is what versions name, and nothing else."""
     files = list(registry.files())
-    objects = {found.key for found in registry._access.store.list()}
+    objects = {found.key for found in registry.access.store.list()}
     holder = stored_files.alias()
     ranges = select(file_ranges.c.file_id, holder.c.content_hash, holder.c.object_key).distinct()
-    with registry._access.catalog.read() as tx:
+    with registry.access.catalog.read() as tx:
         recipes = tx.execute(ranges.join(holder, holder.c.id == file_ranges.c.object_id)).all()
     for key in objects ^ ({file.object_key for file in files} - {None} | {row.object_key for row in recipes}):
         report.add("orphans", f"{key} is {'only in the store' if key in objects else 'not in the store'}")
-    with registry._access.catalog.read() as tx:
+    with registry.access.catalog.read() as tx:
         for table, waited_for in ((trash, trash.c.keep_until.is_not(None)), (uploads, false())):
             if left := tx.execute(select(func.count()).select_from(table).where(~waited_for)).scalar():
                 report.add("orphans", f"{left} rows of {table.name}")
@@ -321,7 +321,7 @@ def _look_for_leftovers(registry: Registry, report: Report) -> None:
             report.add(
                 "drift", f"{file.content_hash} is counted {file.reference_count}, named {named[file.content_hash]}"
             )
-    registry._access.store.tidy(0)
-    scratch = registry._access.store.scratch / "spool"
+    registry.access.store.tidy(0)
+    scratch = registry.access.store.scratch / "spool"
     if scratch.exists() and (left := list(scratch.iterdir())):
         report.add("orphans", f"spools of dead writers: {left}")

@@ -33,7 +33,7 @@ def _table(seed: int, rows: int) -> pa.Table:
 
 
 def _sql(registry: Registry, statement: str, **values: object) -> None:
-    registry._access.catalog.write(lambda tx: tx.execute(text(statement), values))
+    registry.access.catalog.write(lambda tx: tx.execute(text(statement), values))
 
 
 # --- what is there before ------------------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ def _fill_and_drop(place: Place) -> None:
 
 def _litter(registry: Registry, unknown: int) -> None:
     """What writers that died leave behind: a hold with its bytes and one without, trash, objects that nothing knows."""
-    store, catalog = registry._access.store, registry._access.catalog
+    store, catalog = registry.access.store, registry.access.catalog
     hashes = [f"{n:064x}" for n in range(3 + unknown)]
     keys = [new_key(content_hash) for content_hash in hashes]
     for key in (keys[0], *keys[2:]):
@@ -98,7 +98,7 @@ def _fill_and_forget(place: Place) -> None:
     with place.open() as registry:
         for seed in (7, 8):
             data = _bytes(seed, 2_000)
-            registry._access.store.put(new_key(_hash(data)), data)
+            registry.access.store.put(new_key(_hash(data)), data)
 
 
 def _hash(data: bytes) -> str:
@@ -269,7 +269,7 @@ def _finish(operation: Operation, place: Place, registry: Registry) -> dict[str,
     _let_holds_expire(registry)
     registry.collect(older_than=NOW)
     registry.sweep(older_than=NOW, max_share=1)
-    store, catalog = registry._access.store, registry._access.catalog
+    store, catalog = registry.access.store, registry.access.catalog
     store.tidy(0)
     found = registry.verify(deep=True, older_than=NOW)
     assert not found.findings, found.findings

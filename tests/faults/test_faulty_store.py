@@ -32,7 +32,7 @@ def _read(version: Version, component: str) -> bytes:
     try:
         return version.paths(component)[0].read_bytes()
     finally:
-        version._access.copies.close()
+        version.access.copies.close()
 
 
 def _hash(data: bytes) -> str:
@@ -41,7 +41,7 @@ def _hash(data: bytes) -> str:
 
 def _clean_up(registry: Registry) -> None:
     """What is done a day later."""
-    registry._access.catalog.write(lambda tx: tx.execute(text("UPDATE uploads SET expires_at = '2020-01-01'")))
+    registry.access.catalog.write(lambda tx: tx.execute(text("UPDATE uploads SET expires_at = '2020-01-01'")))
     registry.collect(older_than=NOW)
     registry.sweep(older_than=NOW, max_share=1)
 
@@ -333,8 +333,8 @@ READS: dict[str, Callable[[Version, Path], object]] = {
 
 
 def _forget_copies(registry: Registry) -> None:
-    registry._access.copies.close()
-    rmtree(registry._access.store.scratch / "cache", ignore_errors=True)
+    registry.access.copies.close()
+    rmtree(registry.access.store.scratch / "cache", ignore_errors=True)
 
 
 def _stream(version: Version, component: str) -> bytes:

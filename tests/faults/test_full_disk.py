@@ -93,7 +93,7 @@ def _places(where: str, disk: Disk, tmp_path: Path) -> dict[str, str]:
 
 def _rows(registry: Registry) -> Counter[str]:
     """How many rows each table has, apart from those that announce or discard objects."""
-    with registry._access.catalog.read() as tx:
+    with registry.access.catalog.read() as tx:
         return Counter(
             {
                 table.name: tx.execute(select(func.count()).select_from(table)).scalar_one()
@@ -110,13 +110,13 @@ def _contents(registry: Registry) -> dict[int, dict[str, bytes]]:
 
 
 def _announced(registry: Registry) -> set[str]:
-    with registry._access.catalog.read() as tx:
+    with registry.access.catalog.read() as tx:
         return set(tx.execute(text("SELECT object_key FROM uploads UNION SELECT object_key FROM trash")).scalars())
 
 
 def _clean_up(registry: Registry) -> None:
     """What is done a day later; then all is well."""
-    access = registry._access
+    access = registry.access
     access.catalog.write(lambda tx: tx.execute(text("UPDATE uploads SET expires_at = '2020-01-01'")))
     registry.collect(older_than=NOW)
     registry.sweep(older_than=NOW, max_share=1)
@@ -154,7 +154,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_commit_leaves_nothing_half_writ
     with Registry.open(**_places(where, disk, tmp_path)) as registry:
         dataset = registry.create_dataset("d")
         dataset.commit(OLD)
-        rows, stored = _rows(registry), {found.key for found in registry._access.store.list()}
+        rows, stored = _rows(registry), {found.key for found in registry.access.store.list()}
         if step == SPOOLING:
             disk.fill(leave=500_000)
         with monkeypatch.context() as patch:
@@ -168,8 +168,8 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_commit_leaves_nothing_half_writ
                 dataset.commit(NEW)
         assert _contents(registry) == {1: OLD}
         assert _rows(registry) == rows
-        assert {found.key for found in registry._access.store.list()} <= stored | _announced(registry)
-        spools = (registry._access.store.scratch / "spool").rglob("*")
+        assert {found.key for found in registry.access.store.list()} <= stored | _announced(registry)
+        spools = (registry.access.store.scratch / "spool").rglob("*")
         assert [path for path in spools if path.is_file()] == []
         with pytest.raises(StorageError):  # as long as it is full, it says so
             dataset.commit(NEW)
@@ -238,7 +238,7 @@ def test_a_full_disk_under_spools_stops_commits_and_a_full_disk_under_copies_sto
     with Registry.open(catalog=sqlite_url, store=store) as registry:
         dataset = registry.create_dataset("d")
         version = dataset.commit(OLD)
-        registry._access.copies.close()
+        registry.access.copies.close()
         disk.fill(leave=500_000)
         with pytest.raises(StorageError, match=r"could not be spooled: No space left.*free space"):
             dataset.commit(NEW)

@@ -224,7 +224,7 @@ def test_no_secret_of_a_token_is_stored(served: serving.Served) -> None:
         assert http.post("tokens", json={"name": "other"}, headers=KEY).status_code == 409
     from dataset_registry.catalog.tables import answered_requests
 
-    with served.owner._access.catalog.read() as tx:
+    with served.owner.access.catalog.read() as tx:
         stored = str(tx.execute(answered_requests.select()).all())
     assert all(token["secret"] not in stored for token in made)
     assert str(made[1]["token"]["id"]) in stored

@@ -136,7 +136,7 @@ def collector_stops_after_its_snapshot(
             waits.close()  # type: ignore[attr-defined]
             return collecting.result()
 
-    writer = concurrent._access.catalog.writer
+    writer = concurrent.access.catalog.writer
     event.listen(writer, "before_cursor_execute", stop, retval=True)
     yield collect
     event.remove(writer, "before_cursor_execute", stop)
@@ -152,7 +152,7 @@ def test_a_collection_that_looks_and_deletes_in_one_statement_takes_what_was_nam
 
     def content_is_held() -> int:
         content_hash = hashlib.sha256(_forgotten(dataset)).hexdigest()
-        hold = lambda: concurrent._access.catalog.write(lambda tx: holds.hold(tx, {content_hash: None}))  # noqa: E731
+        hold = lambda: concurrent.access.catalog.write(lambda tx: holds.hold(tx, {content_hash: None}))  # noqa: E731
         return int(collector_stops_after_its_snapshot(hold).kept)
 
     def content_is_committed() -> str | None:

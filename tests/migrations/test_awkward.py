@@ -116,11 +116,11 @@ def test_what_another_adoption_has_adopted_is_not_given_up(small: Small) -> None
         small.catalog, "a", storage_type="file", file_path=str(small.folder / "gone"), file_data=b"data"
     )
     with small.upgrade() as registry:
-        with registry._access.catalog.read() as tx:
+        with registry.access.catalog.read() as tx:
             (waiting,) = legacy.waiting(tx)
         support.execute(small.catalog, "UPDATE files SET storage_type = 'database'")
         assert registry.adopt().files == 1
-        registry._access.catalog.write(lambda tx: adoption._give_up(registry._access, waiting, "late", tx))
+        registry.access.catalog.write(lambda tx: adoption._give_up(registry.access, waiting, "late", tx))
         assert support.content(registry.version("a")) == b"data"
         assert registry.verify(deep=True).findings == ()
         assert registry.adopt(dry_run=True).inline == 0
@@ -175,7 +175,7 @@ def test_everything_that_goes_with_a_version_is_named_and_exported(registry: Reg
     flights.commit({"data": b"3"})
     flights.commit({"data": b"4"}, parents=["main", "side"])
     with pytest.raises(DowngradeRefused) as refusal:
-        migrate.downgrade(registry._access.catalog, "0007")
+        migrate.downgrade(registry.access.catalog, "0007")
     losses = {loss["what"]: loss["rows"] for loss in refusal.value.fields["losses"]}  # type: ignore[attr-defined]
     assert losses["branches and tags of versions that go"] == 2
     assert losses["components of versions that go"] == 2

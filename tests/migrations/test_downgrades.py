@@ -80,13 +80,13 @@ def test_what_a_revision_added_is_named_and_kept_or_exported_and_lost(
 def test_another_revision_than_that_of_the_downgrade_discards_nothing(registry: Registry, discard: str) -> None:
     registry.create_dataset("a").commit({"data": b"1"})
     with pytest.raises(DowngradeRefused):
-        migrate.downgrade(registry._access.catalog, "0003", discard=discard)
-    assert registry._access.catalog.revision() == HEAD
+        migrate.downgrade(registry.access.catalog, "0003", discard=discard)
+    assert registry.access.catalog.revision() == HEAD
 
 
 def test_nothing_is_lost_while_the_export_cannot_be_written(registry: Registry, tmp_path: Path) -> None:
     registry.create_dataset("a").commit({"data": b"1"})
-    catalog = registry._access.catalog
+    catalog = registry.access.catalog
     before = support.snapshot(catalog)
     taken = tmp_path / "taken.jsonl"
     taken.write_text("mine")
@@ -103,7 +103,7 @@ def test_everything_that_is_lost_on_the_way_is_named_at_once(registry: Registry)
     dataset.commit({"table": pa.table({"x": [1, 2]})})
     dataset.create_tag("final", "v1")
     with pytest.raises(DowngradeRefused) as refusal:
-        migrate.downgrade(registry._access.catalog, "0001")
+        migrate.downgrade(registry.access.catalog, "0001")
     found = {loss["revision"] for loss in refusal.value.fields["losses"]}  # type: ignore[attr-defined]
     assert found >= {"0002", "0003", "0006", "0008", "0010"}
     assert len(str(refusal.value).splitlines()) < 30
@@ -118,7 +118,7 @@ def test_versions_that_an_older_revision_cannot_hold_go_and_their_children_stay(
     dataset.create_branch("table", "main")
     dataset.create_tag("t", "main")
     dataset.commit({"data": b"3"})
-    catalog = registry._access.catalog
+    catalog = registry.access.catalog
     export = tmp_path / "losses.jsonl"
     migrate.downgrade(catalog, "0007", discard="0007", export=export)
     versions = "SELECT version_number, parent_version_id FROM dataset_versions ORDER BY version_number"
@@ -149,7 +149,7 @@ def test_compressed_files_and_recipes_are_lost_with_the_versions_that_have_them(
         dataset = registry.create_dataset("raw/flights")
         dataset.commit({"data": b"1"})
         dataset.commit({"csv": path})
-        catalog = registry._access.catalog
+        catalog = registry.access.catalog
         with pytest.raises(DowngradeRefused, match="compressed files"):
             migrate.downgrade(catalog, "0010")
         support.go_down(catalog, "0010")
@@ -196,7 +196,7 @@ def test_the_command_says_each_refusal_in_a_few_lines(
     embedded: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(CATALOG_VARIABLE, embedded._access.catalog.url.render_as_string())
+    monkeypatch.setenv(CATALOG_VARIABLE, embedded.access.catalog.url.render_as_string())
     embedded.create_dataset("a").commit({"data": b"1"}, message="July")
 
     def command(*arguments: str, code: int = 0) -> str:
@@ -235,7 +235,7 @@ def test_alembic_alone_does_not_lose_anything_either(registry: Registry) -> None
     from alembic import command
 
     registry.create_dataset("a").commit({"data": b"1"})
-    with pytest.raises(DowngradeRefused), migrate._migration(registry._access.catalog) as (_, config):
+    with pytest.raises(DowngradeRefused), migrate._migration(registry.access.catalog) as (_, config):
         command.downgrade(config, "0009")
     assert registry.version("a").provenance is not None
 

@@ -104,7 +104,7 @@ def test_every_byte_is_in_the_store_under_its_hash_after_adoption(adopted: Adopt
     )
     by_hash = {file.hash: file for file in adopted.baseline.files.values()}
     assert {row[0] for row in rows} == by_hash.keys()
-    store = adopted.registry._access.store
+    store = adopted.registry.access.store
     for content_hash, size, key, storage_type, data, path in rows:
         assert data is None
         assert (storage_type == "store") == (path is None), "a file that had a path keeps it"
@@ -274,7 +274,7 @@ def test_an_adoption_that_was_killed_half_way_is_finished_by_the_next(small: Sma
         expected = Counter(file.hash for _, _, file in baseline.every_version())
         counts = dict(support.query(small.catalog, "SELECT content_hash, reference_count FROM file_info"))
         assert {h: n for h, n in counts.items() if n} == expected
-        stored = {entry.key for entry in registry._access.store.list()}
+        stored = {entry.key for entry in registry.access.store.list()}
         named = {row[0] for row in support.query(small.catalog, "SELECT object_key FROM files")}
         held = {row[0] for row in support.query(small.catalog, "SELECT object_key FROM uploads")}
         assert named <= stored

@@ -92,7 +92,7 @@ def test_they_are_adopted_renamed_committed_to_and_deleted(odd: Registry) -> Non
 
 
 def test_moments_that_are_none_fail_no_listing_and_stay_in_their_rows(odd: Registry, tmp_path: Path) -> None:
-    catalog = odd._access.catalog
+    catalog = odd.access.catalog
     moments = MOMENTS["sqlite" if catalog.is_sqlite else "postgresql"]
     for number in range(len(moments)):
         dataset = odd.dataset(f"moment{number}")
@@ -119,7 +119,7 @@ def test_a_user_of_an_existing_catalog_becomes_one_of_ours(odd: Registry) -> Non
 
 
 def test_they_are_reached_over_rest(odd: Registry) -> None:
-    access = odd._access
+    access = odd.access
     catalog = access.catalog.url.render_as_string(hide_password=False)
     with serving.in_thread(catalog=catalog, store=access.store.location) as served, served.http() as http:
         listed = http.get("datasets", params={"limit": 1000}).json()["items"]
@@ -137,8 +137,8 @@ def test_they_are_reached_over_rest(odd: Registry) -> None:
 def test_they_are_reached_from_the_shell(
     odd: Registry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(CATALOG_VARIABLE, odd._access.catalog.url.render_as_string())
-    monkeypatch.setenv(STORE_VARIABLE, odd._access.store.location)
+    monkeypatch.setenv(CATALOG_VARIABLE, odd.access.catalog.url.render_as_string())
+    monkeypatch.setenv(STORE_VARIABLE, odd.access.store.location)
 
     def command(*arguments: str) -> str:
         monkeypatch.setattr(sys, "argv", ["dataset-registry", *arguments])

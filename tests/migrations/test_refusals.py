@@ -72,7 +72,7 @@ def _read_options(registry: Registry, folder: Path) -> str:
 def _captured_by_two_rules(registry: Registry, folder: Path) -> str:
     (folder / "codes.csv").write_text("zip\n02134\n")
     registry.create_dataset("raw/twice").commit({"data": folder / "codes.csv"})
-    catalog = registry._access.catalog
+    catalog = registry.access.catalog
     schema = support.insert(catalog, "schemas", digest="5c" * 32, schema_json='{"format": "csv", "tables": []}')
     support.execute(
         catalog,
@@ -104,7 +104,7 @@ def test_a_downgrade_that_would_lose_data_names_the_versions_and_changes_nothing
 ) -> None:
     named = make(registry, tmp_path)
     registry.create_dataset("raw/plain").commit({"data": b"plain"})
-    catalog = registry._access.catalog
+    catalog = registry.access.catalog
     before = support.snapshot(catalog)
 
     with pytest.raises(DowngradeRefused, match=named) as refusal:
@@ -127,7 +127,7 @@ def test_what_is_kept_as_one_file_named_data_goes_down_to_the_baseline_and_comes
     for content in (b"one", b"two", b"one"):
         dataset.commit({"data": content})
     digests = [version.digest for version in dataset.log()]
-    catalog = registry._access.catalog
+    catalog = registry.access.catalog
     support.go_down(catalog, "0002")
     assert [row[0] for row in support.query(catalog, "SELECT reference_count FROM files ORDER BY id")] == [2, 1]
     migrate.upgrade(catalog)
@@ -144,5 +144,5 @@ def test_many_refused_versions_are_counted_and_the_first_are_named(registry: Reg
         dataset.commit({"other": b"%d" % number})
 
     with pytest.raises(DowngradeRefused, match=r"\(23\): raw/many@v1, .*raw/many@v20 and 3 more") as refusal:
-        migrate.downgrade(registry._access.catalog, "0004")
+        migrate.downgrade(registry.access.catalog, "0004")
     assert "raw/many@v21" not in str(refusal.value)

@@ -318,7 +318,7 @@ def test_versions_made_at_head_survive_a_downgrade_to_0005_and_an_upgrade(regist
         draft.add("data", table, index=1)
     dataset.create_branch("dev", "v1")
     dataset.commit({"more": b"on dev"}, branch="dev", message="third")
-    catalog = registry._access.catalog
+    catalog = registry.access.catalog
     facts = [(v.number, v.digest, v.parents, v.depth, v.message, v.component_count) for v in dataset.tree()]
     schemas = {v.number: v.schema.distinct() for v in dataset.tree()}
     assert schemas[1]
@@ -344,8 +344,8 @@ def test_statistics_survive_a_downgrade_below_0008_and_an_upgrade_or_it_refuses(
     version = registry.create_dataset("a").commit({"data": tmp_path / "table.csv"})
     before = version.schema
     with suppress(DowngradeRefused):
-        migrate.downgrade(registry._access.catalog, "0007")
-    migrate.upgrade(registry._access.catalog)
+        migrate.downgrade(registry.access.catalog, "0007")
+    migrate.upgrade(registry.access.catalog)
 
     assert registry.dataset("a").version("v1").schema == before
 
@@ -359,8 +359,8 @@ def test_one_content_read_as_two_formats_keeps_both_over_a_downgrade_or_it_refus
     assert table.components[0].content_hash == plain.components[0].content_hash
     assert table.digest != plain.digest
     with suppress(DowngradeRefused):
-        migrate.downgrade(registry._access.catalog, "0007")
-    migrate.upgrade(registry._access.catalog)
+        migrate.downgrade(registry.access.catalog, "0007")
+    migrate.upgrade(registry.access.catalog)
 
     for name, before in (("table", table), ("plain", plain)):
         after = registry.dataset(name).version("v1")
@@ -372,7 +372,7 @@ def test_a_table_whose_versions_are_deleted_can_be_committed_again_after_a_downg
     dataset = registry.create_dataset("a")
     dataset.commit({"data": rows})
     dataset.delete()
-    catalog = registry._access.catalog
+    catalog = registry.access.catalog
     support.go_down(catalog, "0007")
     migrate.upgrade(catalog)
 

@@ -19,19 +19,19 @@ LAST = Policy((Rule(last=1),))
 
 def write(registry: Registry, statement: str, **parameters: object) -> int:
     """Change the catalog behind the registry's back; how many rows that were."""
-    return int(registry._access.catalog.write(lambda tx: tx.execute(text(statement), parameters).rowcount))
+    return int(registry.access.catalog.write(lambda tx: tx.execute(text(statement), parameters).rowcount))
 
 
 def ask(registry: Registry, statement: str, **parameters: object) -> list[Any]:
     """The rows of a query of the catalog; of one column their values."""
-    with registry._access.catalog.read() as tx:
+    with registry.access.catalog.read() as tx:
         rows = tx.execute(text(statement), parameters).all()
     return [row[0] if len(row) == 1 else tuple(row) for row in rows]
 
 
 def ago(registry: Registry, hours: float) -> str:
     """A moment so long ago, by the database's clock, as SQL."""
-    if registry._access.catalog.is_sqlite:
+    if registry.access.catalog.is_sqlite:
         return f"strftime('%Y-%m-%d %H:%M:%f', 'now', '{-hours:+} hours') || '000'"
     return f"(clock_timestamp() AT TIME ZONE 'utc' - make_interval(secs => {hours * 3600}))"
 
@@ -50,7 +50,7 @@ def age_runs(registry: Registry, hours: float = 48) -> None:
 
 def objects(registry: Registry) -> dict[str, int]:
     """The size of every object in the store, by key."""
-    return {found.key: found.size for found in registry._access.store.list()}
+    return {found.key: found.size for found in registry.access.store.list()}
 
 
 def live(registry: Registry) -> tuple[dict[str, int], Counter[str]]:
@@ -112,7 +112,7 @@ def digest_of(dataset: Dataset, name: str, ref: str = "main") -> str:
 
 def object_of(registry: Registry, content_hash: str) -> Path:
     """Where a file's bytes are, in a folder store."""
-    path = registry._access.store.path(str(registry.file(content_hash).object_key))
+    path = registry.access.store.path(str(registry.file(content_hash).object_key))
     assert path is not None
     return path
 
@@ -134,7 +134,7 @@ def flip(path: Path, bit: int) -> None:
 def age_objects(registry: Registry, hours: float, keys: Iterable[str] | None = None) -> None:
     """Let objects of a folder store look so old."""
     for key in objects(registry) if keys is None else keys:
-        path = registry._access.store.path(key)
+        path = registry.access.store.path(key)
         assert path is not None
         at = path.stat().st_mtime - hours * 3600
         os.utime(path, (at, at))

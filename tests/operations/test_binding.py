@@ -11,8 +11,8 @@ from sqlalchemy import text
 
 from dataset_registry import Registry
 from dataset_registry.catalog import Catalog, migrate
+from dataset_registry.embedded import rebound
 from dataset_registry.errors import StoreMismatch
-from dataset_registry.registry import rebound
 from dataset_registry.store import FolderStore, MemoryStore, ObjectStore, Store
 
 
@@ -91,7 +91,7 @@ def test_a_backup_of_both_opens(mine: Path, tmp_path: Path) -> None:
 
 def test_a_catalog_of_before_is_bound_when_it_is_opened(mine: Path, tmp_path: Path) -> None:
     with Registry.open(mine) as registry:
-        registry._access.catalog.write(lambda tx: tx.execute(text("DELETE FROM registry_settings")))
+        registry.access.catalog.write(lambda tx: tx.execute(text("DELETE FROM registry_settings")))
     (mine / "registry-id").unlink()
     copy(mine / "catalog.sqlite", tmp_path / "second.sqlite")
     Registry.open(mine).close()
@@ -110,10 +110,10 @@ def test_of_two_older_catalogs_that_share_a_store_the_second_is_refused(mine: Pa
     forget = text("DELETE FROM registry_settings")
     with Registry.open(catalog=neighbour["catalog"], store=str(tmp_path / "other")) as registry:
         registry.create_dataset("theirs").commit({"data": b"theirs"})
-        registry._access.catalog.write(lambda tx: tx.execute(forget))
+        registry.access.catalog.write(lambda tx: tx.execute(forget))
     copytree(tmp_path / "other" / "objects", mine / "objects", dirs_exist_ok=True)
     with Registry.open(mine) as registry:
-        registry._access.catalog.write(lambda tx: tx.execute(forget))
+        registry.access.catalog.write(lambda tx: tx.execute(forget))
     (mine / "registry-id").unlink()
     Registry.open(mine).close()
     with pytest.raises(StoreMismatch, match="each would delete the other's"):

@@ -39,7 +39,7 @@ def drop(dataset: Dataset) -> None:
 def write_parentless(dataset: Dataset) -> None:
     from sqlalchemy import text
 
-    dataset._access.catalog.write(lambda tx: tx.execute(text("UPDATE dataset_versions SET parent_version_id = NULL")))
+    dataset.access.catalog.write(lambda tx: tx.execute(text("UPDATE dataset_versions SET parent_version_id = NULL")))
 
 
 def left_behind(registry: Registry, *contents: bytes) -> dict[str, int]:
@@ -49,7 +49,7 @@ def left_behind(registry: Registry, *contents: bytes) -> dict[str, int]:
     keys = {}
     for data in contents:
         key = new_key(hashlib.sha256(data).hexdigest())
-        registry._access.store.put(key, data)
+        registry.access.store.put(key, data)
         keys[key] = len(data)
     return keys
 
@@ -77,7 +77,7 @@ def test_a_held_file_stays_until_its_hold_runs_out(flights: Dataset, registry: R
     flights.commit({"a": b"held"})
     digest = digest_of(flights, "a")
     drop(flights)
-    registry._access.catalog.write(lambda tx: holds.hold(tx, {digest: None}))
+    registry.access.catalog.write(lambda tx: holds.hold(tx, {digest: None}))
     assert registry.collect(older_than=NOW).files == 0
     age(registry, 1, "uploads.expires_at")
     plan = registry.collect(older_than=NOW, dry_run=True)
@@ -92,7 +92,7 @@ def test_a_file_that_is_held_after_the_plan_stays(flights: Dataset, registry: Re
     digest = digest_of(flights, "a")
     drop(flights)
     plan = registry.collect(older_than=NOW, dry_run=True)
-    registry._access.catalog.write(lambda tx: holds.hold(tx, {digest: None}))
+    registry.access.catalog.write(lambda tx: holds.hold(tx, {digest: None}))
     assert (registry.apply(plan).files, registry.apply(plan).kept) == (0, 1)
     assert registry.file(digest).reference_count == 0
 
@@ -114,7 +114,7 @@ def test_the_object_of_a_dead_writer_s_hold_goes_whether_it_came_or_not(flights:
     flights.commit({"a": b"1"})
     (came, size), *_ = left_behind(registry, b"came").items()
     never = new_key("0" * 64)
-    registry._access.catalog.write(lambda tx: holds.hold(tx, {came[:64]: came, never[:64]: never}))
+    registry.access.catalog.write(lambda tx: holds.hold(tx, {came[:64]: came, never[:64]: never}))
     assert registry.collect(older_than=NOW).objects == 0
     assert came in objects(registry)
     age(registry, 1, "uploads.expires_at")
@@ -128,10 +128,10 @@ def test_what_a_writer_puts_after_its_hold_ran_out_is_collected_for_a_week(
 ) -> None:
     flights.commit({"a": b"1"})
     late = new_key(hashlib.sha256(b"late").hexdigest())
-    registry._access.catalog.write(lambda tx: holds.hold(tx, {late[:64]: late}))
+    registry.access.catalog.write(lambda tx: holds.hold(tx, {late[:64]: late}))
     age(registry, 1, "uploads.expires_at")
     registry.collect(older_than=NOW)
-    registry._access.store.put(late, b"late")  # the writer wakes up
+    registry.access.store.put(late, b"late")  # the writer wakes up
     assert registry.sweep(older_than=NOW, dry_run=True).objects == (), "it is known"
     registry.collect(older_than=NOW)
     assert late not in objects(registry)
@@ -249,7 +249,7 @@ def stubborn(catalog_url: str, tmp_path: Path) -> Iterator[Registry]:
 
 
 def test_what_the_store_refuses_to_delete_waits_in_the_trash(stubborn: Registry) -> None:
-    store = stubborn._access.store
+    store = stubborn.access.store
     assert isinstance(store, Stubborn)
     dataset = stubborn.create_dataset("d")
     dataset.commit({f"c{i}": f"{i}".encode() for i in range(20)})
@@ -273,7 +273,7 @@ def test_what_the_store_refuses_to_delete_waits_in_the_trash(stubborn: Registry)
 
 
 def test_a_sweep_that_the_store_refuses_takes_the_rest(stubborn: Registry) -> None:
-    store = stubborn._access.store
+    store = stubborn.access.store
     assert isinstance(store, Stubborn)
     keys = sorted(left_behind(stubborn, b"1", b"2", b"3"))
     store.refused = frozenset(keys[:1])
@@ -344,7 +344,7 @@ def full(flights: Dataset) -> Dataset:
 def test_a_sweep_takes_unknown_objects_and_nothing_that_is_known(full: Dataset, registry: Registry) -> None:
     unknown, held, trashed = (left_behind(registry, data) for data in (b"unk", b"hel", b"tra"))
     write(registry, "INSERT INTO trash (object_key) VALUES (:key)", key=next(iter(trashed)))
-    registry._access.catalog.write(lambda tx: holds.hold(tx, {key[:64]: key for key in held}))
+    registry.access.catalog.write(lambda tx: holds.hold(tx, {key[:64]: key for key in held}))
     plan = registry.sweep(older_than=NOW, max_share=0.01, dry_run=True)
     assert [found.key for found in plan.objects] == list(unknown)
     assert (plan.listed, plan.listed_bytes, plan.bytes, plan.suspicion) == (203, 609, 3, None)
@@ -395,7 +395,7 @@ def test_a_single_unknown_object_is_not_swept_unless_somebody_says_so(full: Data
 def test_a_plan_of_a_sweep_is_looked_at_again_when_it_is_applied(full: Dataset, registry: Registry) -> None:
     one, two = left_behind(registry, b"one", b"two")
     plan = registry.sweep(older_than=NOW, max_share=1, dry_run=True)
-    registry._access.catalog.write(lambda tx: holds.hold(tx, {one[:64]: one}))
+    registry.access.catalog.write(lambda tx: holds.hold(tx, {one[:64]: one}))
     done = registry.apply(plan)
     assert (done.objects, done.kept) == (1, 1)
     assert one in objects(registry)
@@ -432,7 +432,7 @@ def interrupted(catalog_url: str, tmp_path: Path) -> Iterator[Registry]:
 
 
 def test_what_is_put_and_committed_while_the_store_is_listed_is_not_swept(interrupted: Registry) -> None:
-    store = interrupted._access.store
+    store = interrupted.access.store
     assert isinstance(store, Interrupted)
     dataset = interrupted.create_dataset("d")
     store.then = lambda: dataset.commit({"a": b"meanwhile"})
@@ -441,7 +441,7 @@ def test_what_is_put_and_committed_while_the_store_is_listed_is_not_swept(interr
 
 
 def test_what_is_collected_while_the_store_is_listed_is_no_reason_to_suspect(interrupted: Registry) -> None:
-    store = interrupted._access.store
+    store = interrupted.access.store
     assert isinstance(store, Interrupted)
     dataset = interrupted.create_dataset("d")
     dataset.commit({f"c{i}": f"{i}".encode() for i in range(10)})
@@ -470,7 +470,7 @@ def test_content_that_is_gone_when_a_commit_needs_it_is_as_good_as_unknown(
     registry: Registry, flights: Dataset
 ) -> None:
     version = flights.commit({"a": b"content"})
-    spooled = stored.spooled(registry._access, version.components[0].content_hash)
+    spooled = stored.spooled(registry.access, version.components[0].content_hash)
     assert isinstance(spooled.place, RemoteBytes)
     assert spooled.place.tail(3) == b"ent"
     flights.delete()

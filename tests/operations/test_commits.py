@@ -346,7 +346,7 @@ def test_known_content_collected_between_look_and_commit_is_stored_again(
 
 
 def test_a_hold_does_not_wait_for_the_disk_and_everything_else_does(flights: Dataset, registry: Registry) -> None:
-    catalog = registry._access.catalog
+    catalog = registry.access.catalog
     ask = "PRAGMA synchronous" if catalog.is_sqlite else "SHOW synchronous_commit"
     waits = 2 if catalog.is_sqlite else "on"
     seen: list[object] = []
@@ -389,7 +389,7 @@ def test_a_store_that_fails_leaves_no_version(flights: Dataset, rows: Rows, monk
 
     flights.commit({"a": b"1"})
     before = rows()
-    monkeypatch.setattr(type(flights._access.store), "put", full)
+    monkeypatch.setattr(type(flights.access.store), "put", full)
     with pytest.raises(StorageError):
         flights.commit({"a": b"2"})
     after = rows()
@@ -466,7 +466,7 @@ def test_many_components_are_asked_for_at_once(registry: Registry) -> None:
     dataset = registry.create_dataset("many")
     dataset.commit({"a": pa.table({"x": [1]}), "b": pa.table({"x": [2]})})
     names = ["a", "b"]
-    with registry._access.catalog.read() as tx:
+    with registry.access.catalog.read() as tx:
         found = list(manifests.schemas_of(tx, dataset.version().id, [*names, *(f"c{i}" for i in range(70_000))]))
     assert [name for name, _, _ in found] == names
 

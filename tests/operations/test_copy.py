@@ -169,7 +169,7 @@ def test_damaged_bytes_are_not_copied_within_a_bucket(tmp_path: Path, s3_url: st
     ):
         dataset = remote.create_dataset("d")
         dataset.commit({"a": b"good"})
-        store: Any = remote._access.store
+        store: Any = remote.access.store
         (key,) = objects(remote)
         obstore.put(store._client, store._path(key), b"evil")
         with pytest.raises(CorruptionError):

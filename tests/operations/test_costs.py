@@ -34,7 +34,7 @@ def statements(registry: Registry, work: Callable[[], object]) -> list[str]:
         if not statement.startswith("BEGIN"):
             seen.append(statement)
 
-    catalog = registry._access.catalog
+    catalog = registry.access.catalog
     for engine in (catalog.reader, catalog.writer):
         event.listen(engine, "before_cursor_execute", note)
     work()
@@ -46,7 +46,7 @@ def statements(registry: Registry, work: Callable[[], object]) -> list[str]:
 def instructions(registry: Registry, work: Callable[[], object]) -> int:
     """The instructions of SQLite's virtual machine that a piece of work takes."""
     seen = itertools.count()
-    connections = list(registry._access.catalog._sqlite_connections)
+    connections = list(registry.access.catalog._sqlite_connections)
     for connection in connections:
         connection.set_progress_handler(lambda: next(seen) and 0, 1)
     work()
@@ -88,8 +88,8 @@ def test_sqlite_looks_everything_up_by_index(dataset: Dataset, embedded: Registr
 
     work()
     asked: dict[str, Any] = {}
-    reader = embedded._access.catalog.reader
-    for engine in (embedded._access.catalog.writer, reader):
+    reader = embedded.access.catalog.reader
+    for engine in (embedded.access.catalog.writer, reader):
         event.listen(engine, "before_cursor_execute", lambda c, cursor, text, given, *_: asked.update({text: given}))
     work()
     reads = {text: given for text, given in asked.items() if text.startswith(("SELECT", "UPDATE", "DELETE"))}
@@ -112,7 +112,7 @@ def test_postgresql_looks_everything_up_by_index_though_its_plans_are_of_when_th
         grow(dataset, 50)
 
         def scanned() -> dict[str, int]:
-            reader = registry._access.catalog.reader
+            reader = registry.access.catalog.reader
             with ExitStack() as held, reader.connect() as connection:
                 for _ in range(reader.pool.checkedin()):  # each backend counts for itself, and tells when it likes
                     held.enter_context(reader.connect()).exec_driver_sql("SELECT pg_stat_force_next_flush()")

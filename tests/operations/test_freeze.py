@@ -128,7 +128,7 @@ def test_over_rest_it_is_the_same(served: serving.Served, remote: Registry) -> N
 
 def test_the_command_line_says_it_as_json(embedded: Registry) -> None:
     embedded.freeze(REASON)
-    access = embedded._access
+    access = embedded.access
     where = ["--catalog", access.catalog.url.render_as_string(), "--store", access.store.location]
     done = CliRunner().invoke(app, ["status", "--json", *where])
     assert json.loads(done.stdout)["frozen"]["reason"] == REASON

@@ -196,7 +196,7 @@ def shift(registry: Registry, days: float, column: str) -> None:
     table, _, name = column.partition(".")
     moved = (
         f"strftime('%Y-%m-%d %H:%M:%f', {name}, '-{days} days') || '000'"
-        if registry._access.catalog.is_sqlite
+        if registry.access.catalog.is_sqlite
         else f"{name} - make_interval(secs => {days * 86400})"
     )
     write(registry, f"UPDATE {table} SET {name} = {moved} WHERE {name} IS NOT NULL")
@@ -205,7 +205,7 @@ def shift(registry: Registry, days: float, column: str) -> None:
 def test_an_input_of_an_unknown_dataset_is_told_only_to_those_who_may_read_everything(line: Registry) -> None:
     """Such as one that expired before a catalog was upgraded: by its name it would be another dataset's version."""
     forget = text("UPDATE production_inputs SET dataset_id = NULL, version_id = NULL, version_uuid = NULL")
-    line._access.catalog.write(lambda tx: tx.execute(forget))
+    line.access.catalog.write(lambda tx: tx.execute(forget))
     line.create_user("bob")
     line.grant("bob", "read", "report")
     line.grant("bob", "read", "source")

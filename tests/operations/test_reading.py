@@ -118,7 +118,7 @@ def test_tables_larger_than_a_part_are_several_files_and_one_component(
     longer = pa.concat_tables([table, pa.table({"n": range(1050, 1100)})])
     with dataset.draft() as draft:
         draft.add("data", longer)
-    assert draft.result.new_bytes == version._access.store.size(str(_last_key(dataset)))
+    assert draft.result.new_bytes == version.access.store.size(str(_last_key(dataset)))
 
 
 def _last_key(dataset: Dataset) -> str:
@@ -262,7 +262,7 @@ def test_a_component_is_set_once_in_a_draft_unless_it_says_replace(dataset: Data
 def test_reads_trust_the_store_unless_they_are_asked_to_verify(embedded: Registry) -> None:
     content = b"id,n\n" + b"1,5\n" * 1000
     embedded.create_dataset("flights").commit({"csv": content, "table": pa.table({"x": range(1000)})})
-    access = embedded._access
+    access = embedded.access
     (key,) = (found.key for found in access.store.list() if found.key.startswith(hashlib.sha256(content).hexdigest()))
     wrong = content.replace(b"5", b"6")
     access.store.delete(key)

@@ -242,10 +242,10 @@ def test_somebody_who_was_faster_put_it_together_for_both(registry: Registry, fl
     (paths,) = version._contents.objects(version.record, version.components)
     first = version._contents.uri(paths[0])
     mine = f"{paths[0].content_hash}.{'e' * 32}"
-    theirs = registry._access.catalog.write(lambda tx: recipes.lease(tx, paths[0].id, mine))
+    theirs = registry.access.catalog.write(lambda tx: recipes.lease(tx, paths[0].id, mine))
     assert first.endswith(str(theirs))
     assert ask(registry, "SELECT object_key FROM trash") == [mine]
-    assert registry._access.catalog.write(lambda tx: recipes.lease(tx, 10**6, f"{'a' * 64}.{'e' * 32}")) is None
+    assert registry.access.catalog.write(lambda tx: recipes.lease(tx, 10**6, f"{'a' * 64}.{'e' * 32}")) is None
 
 
 def test_recipes_are_the_same_on_s3(sqlite_url: str, s3_url: str) -> None:
@@ -335,7 +335,7 @@ def test_an_object_that_is_lost_does_not_keep_others_from_being_packed_anew(regi
         kept[name] = registry.create_dataset(f"kept/{name}").commit({"a": files["f0"]})
         registry.dataset(name).delete()
     (key, _) = ask(registry, "SELECT object_key FROM files WHERE form = 'pack' ORDER BY id")
-    registry._access.store.delete(key)
+    registry.access.store.delete(key)
     registry.collect(older_than=NOW)
     registry.collect(older_than=NOW)
     assert stored(registry) == 200_000 + HEAD
@@ -367,10 +367,10 @@ def test_an_object_that_somebody_is_about_to_name_is_not_packed_anew(registry: R
     flights.delete()
     registry.collect(older_than=NOW, dry_run=True)
     (pack,) = ask(registry, "SELECT content_hash FROM files WHERE form = 'pack'")
-    held = list(registry._access.catalog.write(lambda tx: holds.hold(tx, {pack: None})).values())
+    held = list(registry.access.catalog.write(lambda tx: holds.hold(tx, {pack: None})).values())
     registry.collect(older_than=NOW)
     assert ask(registry, "SELECT count(*) FROM files WHERE form = 'pack'") == [1]
-    registry._access.catalog.write(lambda tx: holds.release(tx, held))
+    registry.access.catalog.write(lambda tx: holds.release(tx, held))
     registry.collect(older_than=NOW)
     registry.collect(older_than=NOW)
     assert stored(registry) == 200_000 + HEAD
@@ -381,7 +381,7 @@ def test_a_damaged_object_takes_what_has_ranges_of_it_into_quarantine_and_back(
 ) -> None:
     files = many(Random(0))
     version = flights.commit(files)
-    (pack,) = (registry._access.store.path(key) for key in objects(registry))
+    (pack,) = (registry.access.store.path(key) for key in objects(registry))
     assert pack is not None
     flip(pack, 8 * 300)
     with pytest.raises(CorruptionError):
@@ -399,7 +399,7 @@ def test_a_damaged_object_takes_what_has_ranges_of_it_into_quarantine_and_back(
 def test_content_of_a_damaged_pack_heals_when_it_is_committed_again(registry: Registry, flights: Dataset) -> None:
     files = many(Random(0))
     version = flights.commit(files)
-    (pack,) = (registry._access.store.path(key) for key in objects(registry))
+    (pack,) = (registry.access.store.path(key) for key in objects(registry))
     assert pack is not None
     pack.unlink()
     assert not registry.verify(repair=True).clean
@@ -414,7 +414,7 @@ def test_ranges_may_lie_far_into_a_large_object(registry: Registry, flights: Dat
 
     flights.commit({"a": b"1", "b": b"2"})
     one, two = ask(registry, "SELECT id FROM files ORDER BY id")
-    registry._access.catalog.write(lambda tx: recipes.add_ranges(tx, [(one, 0, two, 5 << 30, 6 << 30)]))
+    registry.access.catalog.write(lambda tx: recipes.add_ranges(tx, [(one, 0, two, 5 << 30, 6 << 30)]))
     assert ask(registry, "SELECT object_offset + byte_count FROM file_ranges") == [11 << 30]
 
 
@@ -490,7 +490,7 @@ def test_a_copy_heals_what_is_damaged_where_it_goes(registry: Registry, flights:
     there.commit({"data": table_of()}, key=["id"])
     there.commit({"data": changed})
     for key in objects(other):
-        path = other._access.store.path(key)
+        path = other.access.store.path(key)
         assert path is not None
         path.unlink()
     assert not other.verify(repair=True).clean

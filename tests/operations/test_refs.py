@@ -53,7 +53,7 @@ def test_a_digest_that_is_too_short_for_one_answer_is_refused(flights: Dataset) 
     # Contents with a chosen hash cannot be made: the two versions are given these digests in the catalog.
     flights.commit({"a": b"1"})
     flights.commit({"a": b"2"})
-    with flights._access.catalog.writer.begin() as tx:
+    with flights.access.catalog.writer.begin() as tx:
         for number, value in ((1, "abcd" + "0" * 60), (2, "abcd" + "1" * 60)):
             tx.execute(
                 text("UPDATE dataset_versions SET digest = :value WHERE version_number = :number"),
@@ -115,7 +115,7 @@ def test_the_database_itself_keeps_tags_where_they_are(history: Dataset) -> None
         "UPDATE dataset_pointers SET is_tag = false WHERE pointer_name = 'release'",
         "UPDATE dataset_pointers SET is_tag = true WHERE pointer_name = 'main'",
     ):
-        with pytest.raises(exc.DBAPIError, match="immutable"), history._access.catalog.writer.begin() as tx:
+        with pytest.raises(exc.DBAPIError, match="immutable"), history.access.catalog.writer.begin() as tx:
             tx.execute(text(statement))
 
 

@@ -45,12 +45,12 @@ def backed_up(catalog_url: str, tmp_path: Path, request: pytest.FixtureRequest) 
             registry.close()
             restored = url
             if url.startswith("sqlite"):  # the file goes back to where it was, without the log of what came after it
-                path = registry._access.catalog.path
+                path = registry.access.catalog.path
                 for suffix in ("", "-wal", "-shm"):
                     path.with_name(path.name + suffix).unlink(missing_ok=True)
                 shutil.copy(url.removeprefix("sqlite:///"), path)
                 restored = catalog_url
-            access = registry._access
+            access = registry.access
             opened = Registry.open(catalog=restored, store=access.store, actor="bob", compression=access.compression)
             request.addfinalizer(opened.close)
             return opened
@@ -171,7 +171,7 @@ def test_a_small_and_new_part_of_a_large_store_is_not_swept_either(
 def object_of_is_new(registry: Registry, key: str) -> bool:
     from time import time
 
-    path = registry._access.store.path(key)
+    path = registry.access.store.path(key)
     assert path is not None
     return time() - path.stat().st_mtime < 3600
 

@@ -581,9 +581,9 @@ def _many(registry: Registry, dataset: Dataset, count: int) -> None:
         for i, version_id in enumerate(made)
     ]
     update = text("UPDATE dataset_versions SET ingestion_timestamp = :at WHERE id = :id")
-    if not registry._access.catalog.is_sqlite:
+    if not registry.access.catalog.is_sqlite:
         update = text("UPDATE dataset_versions SET ingestion_timestamp = CAST(:at AS timestamp) WHERE id = :id")
-    registry._access.catalog.write(lambda tx: tx.execute(update, moments))
+    registry.access.catalog.write(lambda tx: tx.execute(update, moments))
     policy = Policy((Rule(last=3, daily=7, weekly=5, monthly=3),))
     dataset.create_tag("kept", "v2")
     needed, _ = live(registry)

@@ -26,7 +26,7 @@ def run(*statements: str) -> Tamper:
     """Do this as the owner of the database, past all triggers."""
 
     def tamper(registry: Registry) -> None:
-        catalog = registry._access.catalog
+        catalog = registry.access.catalog
 
         def work(tx) -> None:  # type: ignore[no-untyped-def]
             guards = structure.guards(tx)
@@ -60,7 +60,7 @@ def on(sqlite: str, postgresql: str) -> Tamper:
     """Do one thing or the other, by the kind of database."""
 
     def tamper(registry: Registry) -> None:
-        catalog = registry._access.catalog
+        catalog = registry.access.catalog
         statement = sqlite if catalog.is_sqlite else postgresql
         catalog.write(lambda tx: [tx.exec_driver_sql(s) for s in statement.split(";") if s.strip()])
 
@@ -73,18 +73,18 @@ def first_object(registry: Registry) -> str:
 
 
 def lose_object(registry: Registry) -> None:
-    registry._access.store.delete(first_object(registry))
+    registry.access.store.delete(first_object(registry))
 
 
 def change_object(registry: Registry) -> None:
-    store, key = registry._access.store, first_object(registry)
+    store, key = registry.access.store, first_object(registry)
     size = store.size(key) or 0
     store.delete(key)
     store.put(key, b"x" * size)
 
 
 def cut_object(registry: Registry) -> None:
-    store, key = registry._access.store, first_object(registry)
+    store, key = registry.access.store, first_object(registry)
     store.delete(key)
     store.put(key, b"")
 
@@ -107,7 +107,7 @@ def edit_schemas(registry: Registry) -> None:
             values = {"digest": schema_digest(edited), "schema_json": edited}
             tx.execute(update(schemas).where(schemas.c.id == schema).values(**values))
 
-    registry._access.catalog.write(work)
+    registry.access.catalog.write(work)
 
 
 KINDS: dict[str, tuple[str, Tamper]] = {
@@ -340,7 +340,7 @@ def found_by(registry: Registry) -> dict[str, list[str]]:
     with suppress(RegistryError):
         found["audit"] = list(registry.check_audit().problems)
     try:
-        migrate.check(registry._access.catalog)
+        migrate.check(registry.access.catalog)
     except CatalogOutdated as error:
         found["db"] = list(error.fields.get("differences", [str(error)]))  # type: ignore[call-overload]
     return found
@@ -360,7 +360,7 @@ def test_every_kind_of_tampering_is_found(full: Registry, kind: str) -> None:
 
 
 def test_the_guards_of_a_new_catalog_are_those_that_are_looked_for(registry: Registry) -> None:
-    with registry._access.catalog.read() as tx:
+    with registry.access.catalog.read() as tx:
         assert structure.guards(tx) == structure.GUARDS[tx.dialect.name]
         assert list(structure.problems(tx)) == []
 

@@ -22,7 +22,7 @@ def _commit(**provenance: object) -> Callable[[Dataset, str], object]:
 
 REFUSALS: dict[str, Callable[[Dataset, str], object]] = {
     "message": lambda d, text: d.commit({"data": b"x"}, message=text),
-    "reason": lambda d, text: Registry(d._access).freeze(text),
+    "reason": lambda d, text: Registry(d.access).freeze(text),
     "description": lambda d, text: d.update(description=text),
     "run": _commit(run_id=str),
     "step": _commit(step=str),

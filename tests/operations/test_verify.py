@@ -88,7 +88,7 @@ def stays(registry: Registry, kind: str) -> None:
 
 def unchecked(registry: Registry, *statements: str) -> None:
     """Change rows without foreign keys, as a damaged database or an administrator would."""
-    catalog = registry._access.catalog
+    catalog = registry.access.catalog
     engine = catalog.writer
     with engine.connect() as connection:
         raw = connection.connection.driver_connection
@@ -137,7 +137,7 @@ def test_a_damaged_sqlite_file_is_found(embedded: Registry) -> None:
     for i in range(3):
         dataset.commit({"a": f"{i}".encode()})
     # An index that lacks a row: quick_check looks at pages, the unique index at its rows.
-    catalog = embedded._access.catalog
+    catalog = embedded.access.catalog
     with catalog.writer.connect() as connection:
         raw = connection.connection.driver_connection
         assert raw is not None
@@ -324,7 +324,7 @@ def test_an_index_page_that_nothing_names_is_dropped_with_the_pages_that_only_it
 
 
 def test_holds_that_ran_out_and_trash_are_litter(full: Dataset, registry: Registry) -> None:
-    registry._access.catalog.write(lambda tx: holds.hold(tx, {"0" * 64: None, HASH: None}))
+    registry.access.catalog.write(lambda tx: holds.hold(tx, {"0" * 64: None, HASH: None}))
     assert registry.verify().clean
     age(registry, 1, "uploads.expires_at")
     assert only(registry, "expired-hold") == "2 holds of writers that died"
@@ -404,7 +404,7 @@ def test_a_store_that_does_not_answer_is_not_mended_by_a_repair(sqlite_url: str,
 def test_an_unknown_object_counts_once_it_is_a_day_old(flights: Dataset, registry: Registry) -> None:
     flights.commit({f"c{i}": f"{i:04}".encode() for i in range(100)})
     key = new_key(HASH)
-    registry._access.store.put(key, b"two")
+    registry.access.store.put(key, b"two")
     assert registry.verify().clean
     age_objects(registry, 25, [key])
     assert only(registry, "unknown-objects") == "1 of 101 objects (1.0% of the store) are unknown to the catalog"
@@ -415,7 +415,7 @@ def test_an_unknown_object_counts_once_it_is_a_day_old(flights: Dataset, registr
 def test_many_unknown_objects_are_taken_into_lost_and_found(full: Dataset, registry: Registry) -> None:
     kept = content(full)
     for data in (b"lost", b"found"):
-        registry._access.store.put(new_key(hashlib.sha256(data).hexdigest()), data)
+        registry.access.store.put(new_key(hashlib.sha256(data).hexdigest()), data)
     what = only(registry, "unknown-objects", older_than=NOW)
     assert what == "2 of 7 objects (28.6% of the store) are unknown to the catalog"
     mends(registry, "unknown-objects", older_than=NOW)
@@ -430,14 +430,14 @@ def test_unknown_objects_that_are_not_what_they_are_named_after_are_left_alone(
 ) -> None:
     good, bad = new_key(HASH.replace("b", "a", 1)), new_key("0" * 64)
     for key in (good, bad):
-        registry._access.store.put(key, b"something else")
+        registry.access.store.put(key, b"something else")
     assert found(registry.verify(repair=True, older_than=NOW)) == [("unknown-objects", False)]
     assert {good, bad} <= objects(registry).keys()
     assert [d.name for d in registry.datasets()] == ["other", "raw/flights"]
 
 
 def test_content_that_the_catalog_has_already_is_not_rescued_again(full: Dataset, registry: Registry) -> None:
-    registry._access.store.put(new_key(HASH), b"two")
+    registry.access.store.put(new_key(HASH), b"two")
     registry.verify(repair=True, older_than=NOW)
     assert [d.name for d in registry.datasets()] == ["other", "raw/flights"]
     assert registry.sweep(older_than=NOW, max_share=1).objects == 1
@@ -448,7 +448,7 @@ def test_rescued_content_heals_a_file_in_quarantine(full: Dataset, registry: Reg
     """The catalog is older than the healing: it has the file in quarantine, and the store has its new object."""
     object_of(registry, HASH).unlink()
     registry.verify(repair=True)
-    registry._access.store.put(new_key(HASH), b"two")
+    registry.access.store.put(new_key(HASH), b"two")
     registry.verify(repair=True, older_than=NOW)
     assert content(full, "v2")["a.0"] == b"two"
     registry.collect(older_than=NOW)
@@ -612,7 +612,7 @@ def test_every_flipped_bit_of_a_compressed_file_is_found_or_changes_nothing(sqli
         for bit in range(len(whole) * 8):
             flip(path, bit)
             try:
-                good = content_digest(registry._access.copies.open(key, "zstd")) == (plain, source.stat().st_size)
+                good = content_digest(registry.access.copies.open(key, "zstd")) == (plain, source.stat().st_size)
             except CorruptionError:
                 good = False
             if good:

@@ -48,7 +48,7 @@ def _server(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture
 def served(_server: serving.Served) -> Iterator[serving.Served]:
     """A server over an empty registry: one for all tests, whose catalog is emptied behind its back."""
-    empty = Template(Path(str(_server.owner._access.catalog.path)))
+    empty = Template(Path(str(_server.owner.access.catalog.path)))
     yield _server
     empty.restore()
     empty.close()

@@ -134,7 +134,7 @@ def test_a_legacy_name_that_keeps_to_no_rules_is_not_told(owner: Registry) -> No
     from dataset_registry.catalog.tables import datasets
 
     owner.create_user("eve")
-    owner._access.catalog.write(lambda tx: tx.execute(insert(datasets), {"name": "Old & secret"}))
+    owner.access.catalog.write(lambda tx: tx.execute(insert(datasets), {"name": "Old & secret"}))
     kinds = []
     with acting(owner, "eve") as eve:
         for name in ("Old & secret", "Old & absent"):

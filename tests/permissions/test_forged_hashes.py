@@ -33,7 +33,7 @@ def legacy() -> Iterator[None]:
 def listing(registry: Registry, name: str = "secret") -> bytes:
     """The text that the hash of a table was over in release 0.1."""
     (component,) = registry.dataset(name).version("main").components
-    with registry._access.catalog.read() as tx:
+    with registry.access.catalog.read() as tx:
         parts = tx.execute(
             text(
                 "SELECT p.content_hash, p.file_size FROM file_parts JOIN files p ON p.id = part_id "
@@ -48,7 +48,7 @@ def forge(registry: Registry, name: str, file_of: str, format: str) -> None:
     """Let the component of one dataset name the file of another, as a forged hash did."""
     (source,) = registry.dataset(file_of).version("main").components
     (target,) = registry.dataset(name).version("main").components
-    registry._access.catalog.write(
+    registry.access.catalog.write(
         lambda tx: tx.execute(
             text("UPDATE manifest_entries SET file_id = :new, format = :format WHERE file_id = :old"),
             {"new": source.file_id, "old": target.file_id, "format": format},
@@ -150,7 +150,7 @@ def test_a_plain_file_that_was_forged_onto_a_table_reads_nothing_of_it_and_is_fo
             with pytest.raises(NotFound):
                 eve.file(str(content_hash))
             with pytest.raises(NotFound):
-                spooled(eve._access, str(content_hash))
+                spooled(eve.access, str(content_hash))
         assert content_hash not in {file.content_hash for file in eve.files()}
     assert "form" in findings(owned)
 
@@ -168,4 +168,4 @@ def test_a_pack_is_not_committed_by_its_hash(owned: Registry) -> None:
     owned.create_dataset("many").commit({f"{n}": str(n).encode() for n in range(20)})
     (pack,) = [file for file in owned.files() if file.form == "pack"]
     with pytest.raises(InputError, match="a pack, not a file"):
-        spooled(owned._access, str(pack.content_hash))
+        spooled(owned.access, str(pack.content_hash))

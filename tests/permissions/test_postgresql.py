@@ -25,7 +25,7 @@ def world(postgresql_catalog: str, tmp_path: Path) -> Iterator[World]:
 
 def rows(registry: Registry) -> Counter[str]:
     """How many rows each table has."""
-    with registry._access.catalog.read() as tx:
+    with registry.access.catalog.read() as tx:
         counts = {
             t.name: tx.execute(select(func.count()).select_from(t)).scalar_one() for t in metadata.tables.values()
         }

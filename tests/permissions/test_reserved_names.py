@@ -96,7 +96,7 @@ def test_what_a_repair_rescues_is_read_by_administrators_only(team: Registry) ->
     team.grant("eve", "admin", "lost+found")
     lost = b"what the catalog forgot"
     content_hash = hashlib.sha256(lost).hexdigest()
-    team._access.store.put(new_key(content_hash), lost)
+    team.access.store.put(new_key(content_hash), lost)
     team.verify(repair=True, older_than=NOW)
     assert [c.content_hash for c in team.version("lost+found").components] == [content_hash]
     with acting(team, "eve") as eve:
@@ -190,7 +190,7 @@ def test_an_older_branch_that_is_called_like_a_digest_shadows_nothing(owned: Reg
     flights.create_branch("odd", "v1")
     rename = text("UPDATE dataset_pointers SET pointer_name = :name WHERE pointer_name = 'odd'")
     prefix = second.digest[:6]
-    owned._access.catalog.write(lambda tx: tx.execute(rename, {"name": prefix}))
+    owned.access.catalog.write(lambda tx: tx.execute(rename, {"name": prefix}))
     with pytest.raises(InvalidRef, match="is a branch of flights at v1, and begins the digest of v2"):
         flights.version(prefix)
     assert flights.version(second.digest).number == 2
@@ -228,7 +228,7 @@ def test_the_name_of_a_deleted_tag_is_given_to_nothing(retired: Registry) -> Non
 def test_a_copy_does_not_bring_a_branch_of_the_name_of_a_deleted_tag(retired: Registry, tmp_path: Path) -> None:
     with Registry.open(tmp_path / "source") as source:
         retired.copy_to(source)
-        source._access.catalog.write(lambda tx: tx.execute(text("DELETE FROM retired_tags")))
+        source.access.catalog.write(lambda tx: tx.execute(text("DELETE FROM retired_tags")))
         source.dataset("flights").create_branch("final", "main")
         copied = source.copy_to(retired)
         assert any("cannot be reused" in note for note in copied.notes)
@@ -249,7 +249,7 @@ def test_a_copy_leaves_out_a_branch_that_is_called_like_a_digest(owned: Registry
     flights.commit({"data": b"1"})
     flights.create_branch("odd", "v1")
     rename = text("UPDATE dataset_pointers SET pointer_name = 'face' WHERE pointer_name = 'odd'")
-    owned._access.catalog.write(lambda tx: tx.execute(rename))
+    owned.access.catalog.write(lambda tx: tx.execute(rename))
     with Registry.open(tmp_path / "copy") as copied:
         done = owned.copy_to(copied)
         assert any("'face'" in note and "first digits" in note for note in done.notes)

@@ -27,7 +27,7 @@ def test_whoever_is_not_let_in_is_told_the_same(served: Served) -> None:
     past = (
         update(tokens).where(tokens.c.id == expired.token.id).values(expires_at=datetime.now(UTC) - timedelta(hours=1))
     )
-    served.owner._access.catalog.write(lambda tx: tx.execute(past))
+    served.owner.access.catalog.write(lambda tx: tx.execute(past))
     revoked, locked = served.owner.create_token("alice"), served.owner.create_token("bob")
     for secret in (revoked.secret, locked.secret):
         assert whoami(served, f"Bearer {secret}").status_code == 200
@@ -66,7 +66,7 @@ def test_no_answer_has_the_secret_again(served: Served) -> None:
         again = client.post("tokens", json={}, headers={"Idempotency-Key": "one"}).json()
         assert made["secret"] != again["secret"]
         assert made["secret"] not in client.get("tokens").text
-    with served.owner._access.catalog.read() as tx:
+    with served.owner.access.catalog.read() as tx:
         assert made["secret"] not in str(tx.execute(tokens.select()).all())
 
 

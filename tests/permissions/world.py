@@ -58,10 +58,10 @@ class World:
 
     def at(self, registry: Registry) -> Dataset:
         """The dataset, as somebody holds it who looked it up when it was allowed to."""
-        return Dataset(registry._access, self.facts.record)
+        return Dataset(registry.access, self.facts.record)
 
     def v(self, registry: Registry, number: int = 2) -> Version:
-        return Version(registry._access, self.facts.versions[number])
+        return Version(registry.access, self.facts.versions[number])
 
 
 @contextmanager

@@ -24,11 +24,11 @@ from hypothesis.stateful import (
 from dataset_registry import Registry, Version
 from dataset_registry.content.change import Change, staged_component
 from dataset_registry.content.stage import stage
+from dataset_registry.embedded import rebound
 from dataset_registry.model.commits import CommitOptions, RequestKey
 from dataset_registry.model.records import InputVersion, Provenance
 from dataset_registry.model.retention import Policy, Rule
 from dataset_registry.operations import commit as commits
-from dataset_registry.registry import rebound
 from dataset_registry.store import Spool
 from tests.operations.support import age_runs
 
@@ -89,7 +89,7 @@ class LineageMachine(RuleBasedStateMachine):
         )
         dataset = self.registry.dataset(name) if name in self.names.values() else self.registry.create_dataset(name)
         self.names[dataset.id] = name
-        access = self.registry._access
+        access = self.registry.access
         with Spool(access.store.scratch) as spool:
             content = stage(lambda *given: None, spool, b"%d" % next(_contents), name="data")
             change = Change()

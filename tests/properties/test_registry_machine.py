@@ -21,10 +21,10 @@ from hypothesis.stateful import (
 from sqlalchemy import text
 
 from dataset_registry import Registry
+from dataset_registry.embedded import rebound
 from dataset_registry.errors import AlreadyExists, CorruptionError, InUse, NotFound, TagImmutable
 from dataset_registry.model.manifest import Entry, build
 from dataset_registry.model.retention import Policy, Rule
-from dataset_registry.registry import rebound
 from dataset_registry.store import new_key
 
 names = st.sampled_from(["a", "b", "c", "a/b", "ä"])
@@ -69,7 +69,7 @@ class RegistryMachine(RuleBasedStateMachine):
         if hasattr(self, "dataset"):
             self.heal_everything()
             for key in self.strays:
-                self.registry._access.store.delete(key)
+                self.registry.access.store.delete(key)
             self.strays.clear()
             self.registry.collect(older_than=NOW)
             assert self.registry.verify(deep=True, older_than=NOW).findings == ()
@@ -136,7 +136,7 @@ class RegistryMachine(RuleBasedStateMachine):
         return Counter(value for held in (*self.content.values(), *self.others) for value in held.values())
 
     def stored(self) -> dict[str, int]:
-        return {found.key: found.size for found in self.registry._access.store.list()}
+        return {found.key: found.size for found in self.registry.access.store.list()}
 
     def only_what_is_named_is_stored(self) -> None:
         """After a collection: the files and objects of what versions name, less lost objects, and what never was ours."""
@@ -211,7 +211,7 @@ class RegistryMachine(RuleBasedStateMachine):
         removed = self.content.keys() - keep
         done = self.registry.apply(plan)
         assert (done.versions, done.kept) == (len(removed), len(going) - len(removed))
-        self.registry._access.catalog.write(lambda tx: tx.execute(text("DELETE FROM version_reads")))
+        self.registry.access.catalog.write(lambda tx: tx.execute(text("DELETE FROM version_reads")))
         for number in sorted(keep):
             self.parents[number] = self.nearest(number, removed)
         for number in removed:
@@ -243,7 +243,7 @@ class RegistryMachine(RuleBasedStateMachine):
     def stray(self, value: bytes) -> None:
         STEPS["stray"] += 1
         key = new_key(hashlib.sha256(value).hexdigest())
-        self.registry._access.store.put(key, value)
+        self.registry.access.store.put(key, value)
         self.strays[key] = value
 
     @precondition(lambda self: self.strays)
@@ -267,7 +267,7 @@ class RegistryMachine(RuleBasedStateMachine):
         STEPS["lose_an_object"] += 1
         value = data.draw(st.sampled_from(found))
         file = self.registry.file(hashlib.sha256(value).hexdigest())
-        self.registry._access.store.delete(str(file.object_key))
+        self.registry.access.store.delete(str(file.object_key))
         kinds = {f.kind for f in self.registry.verify(repair=True).findings} - {"trash"}  # what healed left there
         assert kinds == {"missing"} | ({"quarantined"} if self.damaged else set())
         self.damaged.add(value)
@@ -372,7 +372,7 @@ class RegistryMachine(RuleBasedStateMachine):
             return
         counts = {hashlib.sha256(value).hexdigest(): times for value, times in self.live().items()}
         assert {f.content_hash: f.reference_count for f in self.registry.files() if f.reference_count} == counts
-        with self.registry._access.catalog.read() as tx:
+        with self.registry.access.catalog.read() as tx:
             orphans = [
                 tx.execute(
                     text(f"SELECT count(*) FROM {table} WHERE id NOT IN (SELECT {column} FROM {owner})")

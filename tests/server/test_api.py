@@ -736,7 +736,7 @@ def _half_sent(http: httpx.Client, method: str, path: str, headers: dict[str, st
 
 
 def _forget_answers(served: serving.Served) -> None:
-    with served.owner._access.catalog.read() as tx:
+    with served.owner.access.catalog.read() as tx:
         url = tx.engine.url
     engine = create_engine(url)
     with engine.begin() as connection:

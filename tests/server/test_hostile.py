@@ -72,9 +72,9 @@ def unharmed(victim: serving.Served, admin: httpx.Client) -> Iterator[None]:
 
 def _stored(served: serving.Served) -> dict[str, int]:
     """How many rows each table has, and how many files the store."""
-    with served.owner._access.catalog.read() as tx:
+    with served.owner.access.catalog.read() as tx:
         found = {t.name: tx.execute(select(func.count()).select_from(t)).scalar() for t in metadata.tables.values()}
-    found["objects"] = sum(1 for path in served.owner._access.store.scratch.parent.rglob("*") if path.is_file())
+    found["objects"] = sum(1 for path in served.owner.access.store.scratch.parent.rglob("*") if path.is_file())
     return found
 
 
@@ -302,7 +302,7 @@ def test_names_that_only_look_dangerous_are_names(name: str, victim: serving.Ser
     assert answer.status_code in (201, 409)  # é is é, however it is written
     assert admin.get("datasets", params={"name": f"names/{name}"}).status_code == 200
     assert admin.post("datasets/1/tags", json={"pointer_name": name}).status_code in (201, 409)
-    folder = victim.owner._access.store.scratch.parent
+    folder = victim.owner.access.store.scratch.parent
     assert not [path for path in folder.rglob("*") if name.partition("/")[0] == path.name]  # no name is a path
 
 
@@ -336,7 +336,7 @@ def test_names_of_files_tell_the_format_and_nothing_else(
     assert answer.status_code in (201, 422), answer.text
     if answer.status_code == 201:
         assert answer.json()["written"][0]["format"] == "csv"
-    folder = victim.owner._access.store.scratch.parent
+    folder = victim.owner.access.store.scratch.parent
     assert not [path for path in folder.rglob("*") if path.suffix == ".csv"]
 
 

@@ -289,7 +289,7 @@ def test_a_transaction_that_does_nothing_is_ended(
 ) -> None:
     monkeypatch.setattr("dataset_registry.catalog.engine._PATIENCE", "-cidle_in_transaction_session_timeout=200ms")
     with Registry.open(catalog=postgresql_catalog, store=str(tmp_path)) as registry:
-        catalog = registry._access.catalog
+        catalog = registry.access.catalog
         with psycopg.connect(postgresql_catalog.replace("+psycopg", ""), autocommit=True) as watching:
             ours = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s"
 
@@ -320,7 +320,7 @@ def test_every_connection_to_postgresql_has_a_limit_for_locks_and_for_idleness(
     postgresql_catalog: str, tmp_path: Path
 ) -> None:
     with Registry.open(catalog=postgresql_catalog, store=str(tmp_path)) as registry:
-        for transaction in (registry._access.catalog.read, registry._access.catalog.snapshot):
+        for transaction in (registry.access.catalog.read, registry.access.catalog.snapshot):
             with transaction() as tx:
                 for name in ("lock_timeout", "idle_in_transaction_session_timeout"):
                     assert tx.exec_driver_sql(f"SHOW {name}").scalar() not in ("0", 0)

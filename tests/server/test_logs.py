@@ -474,7 +474,7 @@ def test_the_exported_log_can_be_checked_elsewhere(served: serving.Served, clien
         http.post("datasets", json={"name": f"d{n}"})
     lines = [json.loads(line) for line in http.get("audit/export").text.splitlines()]
     assert [line["id"] for line in lines] == sorted(line["id"] for line in lines)
-    with served.owner._access.catalog.read() as tx:
+    with served.owner.access.catalog.read() as tx:
         hashes = {entry.id: entry.hash() for entry, _ in rows.hashed(tx)}
     assert {line["id"]: line["entry_hash"] for line in lines} == hashes
 
@@ -551,7 +551,7 @@ def _forge(owner: Registry, url: str, entry_id: int) -> None:
     """Change an entry and make its hash anew."""
     with _tampering(url) as connection:
         connection.execute(text(f"UPDATE audit_log SET actor = 'mallory' WHERE id = {entry_id}"))
-    with owner._access.catalog.read() as tx:
+    with owner.access.catalog.read() as tx:
         made = next(entry for entry, _ in rows.hashed(tx) if entry.id == entry_id).hash()
     with _tampering(url) as connection:
         connection.execute(text(f"UPDATE audit_log SET entry_hash = '{made}' WHERE id = {entry_id}"))

@@ -336,7 +336,7 @@ def _sending(http: httpx.Client, upload: str, offset: int, length: int) -> socke
 
 
 def _left(served: serving.Served) -> list[Path]:
-    folder = served.owner._access.store.scratch / "uploads"
+    folder = served.owner.access.store.scratch / "uploads"
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 

@@ -455,7 +455,7 @@ def test_a_file_captured_by_an_earlier_rule_is_read_as_it_was(dataset: Dataset, 
     path.write_text("flag,zip\nNO,02134\nYES,12345\n")
     version = dataset.commit({"data": path})
     assert version.to_arrow().to_pylist()[0] == {"flag": "NO", "zip": "02134"}
-    catalog = dataset._access.catalog
+    catalog = dataset.access.catalog
     old = {
         "format": "csv",
         "tables": [

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query
 
 from dataset_registry.dataset import Dataset
+from dataset_registry.embedded.dataset import EmbeddedDataset, EmbeddedVersion
 from dataset_registry.operations import datasets, files, history
 from dataset_registry.server import paging
 from dataset_registry.server.auth import AccessDep, Idempotent, RegistryDep
@@ -45,13 +46,13 @@ Ref = Annotated[
 
 def dataset_of(dataset_id: DatasetId, access: AccessDep) -> Dataset:
     """The dataset of a path."""
-    return Dataset(access, datasets.by_id(access, dataset_id))
+    return EmbeddedDataset(access, datasets.by_id(access, dataset_id))
 
 
 def version_of(dataset_id: DatasetId, version_id: VersionId, access: AccessDep) -> Version:
     """The version of a path."""
     found = datasets.by_id(access, dataset_id)
-    return Version(access, history.version_by_id(access, found, version_id))
+    return EmbeddedVersion(access, history.version_by_id(access, found, version_id))
 
 
 DatasetDep = Annotated[Dataset, Depends(dataset_of)]

@@ -1,0 +1,325 @@
+"""A registry in this process: a catalog and a store."""
+
+import getpass
+from collections.abc import Collection, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from dataset_registry.access import Access
+from dataset_registry.catalog import Catalog, sqlite_url
+from dataset_registry.dataset import Dataset
+from dataset_registry.embedded.dataset import EmbeddedDataset, EmbeddedDraft
+from dataset_registry.errors import InputError, NotFound
+from dataset_registry.model.actors import Actor, Grant, Kind, NewToken, Permission, Protection, Token, User
+from dataset_registry.model.addresses import redacted
+from dataset_registry.model.audit import AuditCheck, AuditEntry
+from dataset_registry.model.maintenance import (
+    GRACE,
+    Adoption,
+    AdoptionPlan,
+    Collected,
+    CollectPlan,
+    Copied,
+    Expired,
+    ExpirePlan,
+    SweepPlan,
+)
+from dataset_registry.model.names import MAIN, several, split_address, user_name
+from dataset_registry.model.progress import Progress, silent
+from dataset_registry.model.records import FileRecord, Freeze, RegistryBranch
+from dataset_registry.model.retention import Policy
+from dataset_registry.model.verification import Verification
+from dataset_registry.operations import adopt as adoption
+from dataset_registry.operations import audit, binding, datasets, files, grants, refs, users
+from dataset_registry.operations import collect as collection
+from dataset_registry.operations import copy as copying
+from dataset_registry.operations import expire as expiry
+from dataset_registry.operations import freeze as freezing
+from dataset_registry.operations import verify as verification
+from dataset_registry.registry import Registry
+from dataset_registry.store import Cache, Store, open_store, parse_compression
+
+
+class EmbeddedRegistry(Registry):
+    """A registry in this process: every method calls one operation."""
+
+    def __init__(self, access: Access) -> None:
+        self.access = access
+
+    @property
+    def actor(self) -> str:
+        return self.access.actor.name
+
+    @property
+    def is_owner(self) -> bool:
+        return self.access.actor.is_owner
+
+    @property
+    def location(self) -> str:
+        return f"{self.access.catalog.address} + {self.access.store.location}"
+
+    def close(self) -> None:
+        self.access.catalog.close()
+        self.access.copies.close()
+
+    # --- datasets --------------------------------------------------------------------------------------------------
+
+    def create_dataset(self, name: str, *, description: str | None = None) -> EmbeddedDataset:
+        return EmbeddedDataset(self.access, datasets.create(self.access, name, description))
+
+    def dataset(self, name: str | int) -> EmbeddedDataset:
+        found = datasets.by_id(self.access, name) if isinstance(name, int) else datasets.get(self.access, name)
+        return EmbeddedDataset(self.access, found)
+
+    def datasets(self, *, prefix: str = "") -> list[Dataset]:
+        return [EmbeddedDataset(self.access, record) for record in datasets.list_all(self.access, prefix)]
+
+    def draft(self, name: str, branch: str = MAIN, *, description: str | None = None, **options: Any) -> EmbeddedDraft:
+        return EmbeddedDraft(self.access, datasets.find_or_new(self.access, name, description), branch, **options)
+
+    def at(self, address: str) -> tuple[EmbeddedDataset, str | None]:
+        name, ref = split_address(address)
+        return EmbeddedDataset(self.access, datasets.addressed(self.access, name, address)), ref
+
+    # --- files -----------------------------------------------------------------------------------------------------
+
+    def file(self, content_hash: str) -> FileRecord:
+        return files.file(self.access, content_hash)
+
+    def files(self) -> Iterator[FileRecord]:
+        return files.list_all(self.access)
+
+    def open_file(self, content_hash: str) -> BinaryIO:
+        return files.open_bytes(self.access, content_hash)
+
+    # --- who may what ----------------------------------------------------------------------------------------------
+
+    def create_user(
+        self, name: str, *, role: str = "member", kind: Kind = "person", members: str | Sequence[str] = ()
+    ) -> User:
+        return users.create(self.access, name, kind=kind, role=role, members=several(members))
+
+    def update_user(
+        self,
+        name: str,
+        *,
+        role: str | None = None,
+        disabled: bool | None = None,
+        members: str | Sequence[str] | None = None,
+    ) -> User:
+        if members is not None:
+            return users.set_members(self.access, name, several(members))
+        return users.update(self.access, name, role=role, disabled=disabled)
+
+    def users(self) -> list[User]:
+        return users.list_all(self.access)
+
+    def create_token(
+        self,
+        user: str | None = None,
+        *,
+        name: str = "token",
+        permission: Permission = "admin",
+        prefix: str = "",
+        lasts: timedelta | None = None,
+    ) -> NewToken:
+        return users.create_token(self.access, user, name=name, permission=permission, prefix=prefix, lasts=lasts)
+
+    def tokens(self, user: str | None = None) -> list[Token]:
+        return users.tokens(self.access, user)
+
+    def revoke_token(self, token_id: int) -> Token:
+        return users.revoke_token(self.access, token_id)
+
+    def grant(self, user: str, permission: Permission, name: str | None = None, *, file: str | None = None) -> Grant:
+        return grants.grant(self.access, user, permission, name, file)
+
+    def revoke(self, user: str, name: str | None = None, *, file: str | None = None) -> None:
+        grants.revoke(self.access, user, name, file)
+
+    def grants(self, name: str | None = None, *, file: str | None = None, user: str | None = None) -> list[Grant]:
+        return grants.list_all(self.access, name, file, user)
+
+    def protect(self, name: str, branch: str = MAIN, *, allow: str | Sequence[str] = ()) -> Protection:
+        return grants.protect(self.access, name, branch, several(allow))
+
+    def unprotect(self, name: str, branch: str = MAIN) -> None:
+        grants.unprotect(self.access, name, branch)
+
+    def protections(self, name: str | None = None) -> list[Protection]:
+        return grants.protections(self.access, name)
+
+    # --- who did what ----------------------------------------------------------------------------------------------
+
+    def audit(
+        self,
+        *,
+        dataset: str | None = None,
+        actor: str | None = None,
+        action: str | None = None,
+        before: int | None = None,
+        limit: int | None = None,
+    ) -> list[AuditEntry]:
+        return audit.entries(self.access, dataset=dataset, actor=actor, action=action, before=before, limit=limit)
+
+    def export_audit(self) -> Iterator[tuple[AuditEntry, str]]:
+        return audit.export(self.access)
+
+    def seal_audit(self) -> int:
+        return audit.seal(self.access)
+
+    def check_audit(self) -> AuditCheck:
+        return audit.check(self.access)
+
+    # --- read-only mode --------------------------------------------------------------------------------------------
+
+    def freeze(self, reason: str) -> Freeze:
+        return freezing.freeze(self.access, reason)
+
+    def unfreeze(self) -> None:
+        freezing.unfreeze(self.access)
+
+    @property
+    def frozen(self) -> Freeze | None:
+        return freezing.frozen(self.access)
+
+    # --- branches over all datasets --------------------------------------------------------------------------------
+
+    def create_branch(self, name: str, source: str = MAIN) -> int:
+        return refs.create_everywhere(self.access, name, source)
+
+    def delete_branch(self, name: str) -> int:
+        return refs.delete_everywhere(self.access, name)
+
+    def branches(self) -> list[RegistryBranch]:
+        return refs.list_everywhere(self.access)
+
+    # --- keeping house ---------------------------------------------------------------------------------------------
+
+    def verify(
+        self,
+        *,
+        deep: bool | tuple[int, int] = False,
+        repair: bool = False,
+        older_than: timedelta = GRACE,
+        progress: Progress = silent,
+    ) -> Verification:
+        share = (1, 1) if deep is True else deep or None
+        return verification.verify(self.access, share=share, repair=repair, older_than=older_than, progress=progress)
+
+    def _plan_expiry(self, policy: Policy, live_runs: Collection[str] | None) -> ExpirePlan:
+        return expiry.plan(self.access, policy, live_runs=live_runs)
+
+    def _plan_collection(self, older_than: timedelta) -> CollectPlan:
+        return collection.plan(self.access, older_than)
+
+    def _plan_sweep(self, older_than: timedelta, max_share: float, progress: Progress) -> SweepPlan:
+        return collection.plan_sweep(self.access, older_than, max_share, progress)
+
+    def _apply(
+        self, plan: ExpirePlan | CollectPlan | SweepPlan, live_runs: Collection[str] | None, progress: Progress
+    ) -> Expired | Collected:
+        match plan:
+            case ExpirePlan():
+                return expiry.apply(self.access, plan, live_runs=live_runs, progress=progress)
+            case CollectPlan():
+                return collection.apply(self.access, plan, progress)
+            case SweepPlan():
+                return collection.apply_sweep(self.access, plan, progress)
+
+    def copy_to(
+        self,
+        other: Registry,
+        *,
+        datasets: str | Sequence[str] = ("*",),
+        refs: str | Sequence[str] | None = None,
+        progress: Progress = silent,
+    ) -> Copied:
+        if not isinstance(other, EmbeddedRegistry):
+            raise InputError(
+                "A copy goes from catalog to catalog and from store to store: open the other registry by its own."
+            )
+        chosen = None if refs is None else several(refs)
+        return copying.copy(self.access, other.access, wanted=several(datasets), refs=chosen, progress=progress)
+
+    def _plan_adoption(self) -> AdoptionPlan:
+        return adoption.plan(self.access)
+
+    def _adopt(self, any_size: bool, give_up: Sequence[int], progress: Progress) -> Adoption:
+        return adoption.adopt(self.access, progress, any_size=any_size, give_up=give_up)
+
+
+def open_embedded(
+    folder: str | Path | None = None,
+    *,
+    catalog: str | None = None,
+    store: str | Store | None = None,
+    actor: str | None = None,
+    compression: str | None = None,
+    verify_reads: bool = False,
+    door: str = "python",
+    create: bool = True,
+) -> EmbeddedRegistry:
+    """Open a catalog and a store, as `Registry.open` says."""
+    if folder is not None and "://" in str(folder):
+        raise InputError(
+            f"{redacted(str(folder))!r} is neither a folder nor the https:// address of a server. A catalog and a store have "
+            "parameters of their own: Registry.open(catalog='postgresql+psycopg://…', store='s3://…'), in a shell --catalog "
+            "and --store.",
+            location=redacted(str(folder)),
+        )
+    if folder is not None:
+        root = Path(folder).expanduser().absolute()
+        catalog = catalog or sqlite_url(root / "catalog.sqlite")
+        store = store or str(root)
+    if catalog is None or store is None:
+        raise InputError(
+            "Say where the registry is: Registry.open('folder'), or Registry.open(catalog='postgresql+psycopg://…', "
+            "store='folder')."
+        )
+    packing = parse_compression(compression)
+    kept = open_store(store) if isinstance(store, str) else store  # before a catalog is created: it may be refused
+    opened = Catalog(catalog)
+    try:
+        if not create:
+            _refuse_absent(opened, folder)
+        opened.ready()
+    except BaseException:
+        opened.close()
+        raise
+    who = Actor(_user(), is_owner=True, door=door) if actor is None else Actor(user_name(actor), door=door)
+    access = Access(opened, kept, Cache(kept), who, packing, verifies_reads=verify_reads)
+    try:
+        binding.bind(access)
+    except BaseException:
+        opened.close()
+        raise
+    return EmbeddedRegistry(access)
+
+
+def rebound(catalog: str, store: str) -> str:
+    """Bind a catalog to a store, whatever it was bound to; the id of the store. For who knows that they belong together."""
+    opened = Catalog(catalog)
+    try:
+        opened.ready()
+        kept = open_store(store)
+        return binding.rebind(Access(opened, kept, Cache(kept), Actor(_user(), is_owner=True, door="cli")))
+    finally:
+        opened.close()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # no name for this user id, as in some containers
+        return "owner"
+
+
+def _refuse_absent(catalog: Catalog, folder: str | Path | None) -> None:
+    """Raise `NotFound` when a catalog in SQLite does not exist."""
+    if not catalog.is_sqlite or (catalog.path.exists() and catalog.path.stat().st_size > 0):
+        return
+    place = str(folder) if folder is not None else catalog.address
+    options = f"-r {place}" if folder is not None else f"--catalog '{place}' --store …"
+    raise NotFound(f"There is no registry at {place}. Create one with: dataset-registry init {options}", location=place)

@@ -1,0 +1,51 @@
+"""Streams that check what they give against its hash."""
+
+import hashlib
+from io import SEEK_SET, BufferedReader, RawIOBase
+from typing import Any, BinaryIO, cast
+
+from dataset_registry.errors import CorruptionError
+
+
+def checked(stream: BinaryIO, content_hash: str) -> BinaryIO:
+    """A stream that raises `CorruptionError` at its end when what it gave does not have this hash."""
+    return cast(BinaryIO, BufferedReader(_Checked(stream, content_hash), 1 << 20))
+
+
+class _Checked(RawIOBase):
+    """A stream that knows the hash of what it should give: whoever reads it from its start to its end has checked it."""
+
+    def __init__(self, stream: BinaryIO, content_hash: str) -> None:
+        self._stream, self._content_hash = stream, content_hash
+        self._hasher, self._hashed, self._at = hashlib.sha256(), 0, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._stream.seekable()
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = SEEK_SET) -> int:
+        self._at = self._stream.seek(offset, whence)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._stream.readinto(buffer)  # type: ignore[attr-defined]
+        if self._at == self._hashed:
+            self._hasher.update(memoryview(buffer)[:count])
+            self._hashed += count
+            if count == 0 and self._hasher.hexdigest() != self._content_hash:
+                raise CorruptionError(
+                    f"The file {self._content_hash[:12]} was not read as what it is named after. Read it again; if that "
+                    "does not help, run: dataset-registry verify --deep",
+                    hash=self._content_hash,
+                )
+        self._at += count
+        return int(count)
+
+    def close(self) -> None:
+        super().close()
+        self._stream.close()
