@@ -68,7 +68,7 @@ def main(versions: tuple[int, ...] = VERSIONS, components: tuple[int, ...] = COM
 
 
 def history(registry: Registry, versions: int, components: int) -> Dataset:
-    """A dataset with so many versions of so many components, each version with one of them replaced."""
+    """A dataset with this many versions of this many components, each version with one of them replaced."""
     dataset = registry.create_dataset(f"scale/{uuid4().hex}")
     with dataset.draft() as draft:
         for i in range(components):

@@ -134,7 +134,7 @@ def rounds(
 
 
 def _in_turn(field: Field, action: str, number: int = 0, without: Collection[str] = ()) -> list[str]:
-    """Who can do it, every round beginning with somebody else."""
+    """Who can do it, every round beginning with another."""
     able = [name for name, running in field.running.items() if action in running.works and name not in without]
     first = number % len(able) if able else 0
     return able[first:] + able[:first]

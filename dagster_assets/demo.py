@@ -100,13 +100,13 @@ def summary(runs: Sequence[dg.ExecuteInProcessResult]) -> str:
     by_dataset = {m.asset_key: m.metadata for run in runs for m in materializations(run)}
     new = sum(not m["registry/unchanged"].value for m in by_dataset.values())
     stored = sum(int(str(m["registry/new_bytes"].value)) for m in by_dataset.values())
-    handed = sum(map(handed_in, runs))
+    submitted = sum(map(submitted_bytes, runs))
     branch = {str(m["registry/branch"].value) for m in by_dataset.values()}
     checks = [check.passed for run in runs for check in run.get_asset_check_evaluations()]
     checked = f", {sum(checks)} of {len(checks)} checks passed" if checks else ""
     return (
         f"{len(by_dataset)} assets materialized on {', '.join(branch)}: [bold]{new} new versions, {size(stored)} new[/] "
-        f"of {size(handed)} handed in{checked}"
+        f"of {size(submitted)} submitted{checked}"
     )
 
 
@@ -115,8 +115,8 @@ def materializations(run: dg.ExecuteInProcessResult) -> list[dg.AssetMaterializa
     return [event.step_materialization_data.materialization for event in run.get_asset_materialization_events()]
 
 
-def handed_in(run: dg.ExecuteInProcessResult) -> int:
-    """The bytes that a run's assets handed in (partitions of one asset share one commit, and its metadata)."""
+def submitted_bytes(run: dg.ExecuteInProcessResult) -> int:
+    """The bytes that a run's assets submitted (partitions of one asset share one commit, and its metadata)."""
     sizes = {m.asset_key: int(str(m.metadata["dagster/size_bytes"].value)) for m in materializations(run)}
     return sum(sizes.values())
 
@@ -196,14 +196,14 @@ def schemas(opened: Registry, before: str, after: str) -> None:
 
 
 def savings(opened: Registry, runs: Sequence[dg.ExecuteInProcessResult]) -> None:
-    """What runs handed in, and what is stored."""
+    """What runs submitted, and what is stored."""
     heading("7. Deduplication")
-    handed = sum(handed_in(run) for run in runs)
+    submitted = sum(submitted_bytes(run) for run in runs)
     stored = sum(file.stored_size for file in opened.files())
     count = sum(file.form in ("whole", "ranges") for file in opened.files())
     console.print(
-        f"{len(runs)} runs handed in {size(handed)}; {count} files are stored in {size(stored)}: "
-        f"[bold]{1 - stored / handed:.0%} saved[/]"
+        f"{len(runs)} runs submitted {size(submitted)}; {count} files are stored in {size(stored)}: "
+        f"[bold]{1 - stored / submitted:.0%} saved[/]"
     )
     workbook = opened.file(str(opened.version("raw/airports").components[0].content_hash))
     console.print(

@@ -1,9 +1,8 @@
 """Who asks, of which catalog and which store; and whether they may.
 
 The first line of every operation is one of these functions, inside its transaction. An owner, who holds the keys of
-catalog and store, may do everything. So may every name as long as nobody has made a user: until then names only sign.
-Whoever may not read something is told that it does not exist.
-"""
+catalog and store, may do everything. So may every name until the first user is created: until then names are recorded,
+not checked. What an actor may not read does not exist for it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,14 +45,15 @@ class Access:
 
 
 def authorize(access: Access, tx: Transaction, permission: Permission, dataset_id: int) -> None:
-    """Let pass who has this permission on a dataset. Raises `NotFound` (it may not read it either), `PermissionDenied`."""
+    """Require that the actor has this permission on a dataset. Raises `NotFound` (it may not read it either),
+    `PermissionDenied`."""
     standing = _standing(access, tx, dataset_id)
     if standing is not None:
         _check(access, standing, permission, dataset_id)
 
 
 def authorize_move(access: Access, tx: Transaction, dataset_id: int, branch: str) -> None:
-    """Let pass who may let a branch name another version, or none. Raises as `authorize` does."""
+    """Require that the actor may let a branch name another version, or none. Raises as `authorize` does."""
     standing = _standing(access, tx, dataset_id)
     if standing is None:
         return
@@ -69,7 +69,7 @@ def authorize_move(access: Access, tx: Transaction, dataset_id: int, branch: str
 
 
 def authorize_commit(access: Access, tx: Transaction, dataset: DatasetRecord | NewDataset, branch: str) -> None:
-    """Let pass who may commit to a branch of a dataset, which the commit may make. Raises as `authorize` does."""
+    """Require that the actor may commit to a branch of a dataset, which the commit may make. Raises as `authorize` does."""
     if isinstance(dataset, DatasetRecord):
         authorize_move(access, tx, dataset.id, branch)
     else:
@@ -84,10 +84,10 @@ def refuse_hidden(access: Access, tx: Transaction, taken: DatasetRecord | None) 
 
 
 def authorize_creation(access: Access, tx: Transaction, name: str) -> None:
-    """Let pass who may make a dataset of this name. Raises `PermissionDenied`.
+    """Require that the actor may make a dataset of this name. Raises `PermissionDenied`.
 
-    Members may, where nobody was granted to write under a prefix of the name: a dataset that others expect to be theirs must
-    not be waiting for them in somebody else's hands. Elsewhere it takes a grant on a prefix.
+    Members may, unless write was granted under a prefix of the name: such names are governed, and it takes a grant on the
+    prefix.
     """
     standing = _standing(access, tx)
     if standing is None:
@@ -124,12 +124,13 @@ def administer(access: Access, tx: Transaction) -> None:
 
 
 def admit(access: Access, tx: Transaction) -> None:
-    """Let pass whoever is a user here at all, for what is one's own. Raises `PermissionDenied`."""
+    """Require that the actor is a user, for what is its own. Raises `PermissionDenied`."""
     _standing(access, tx)
 
 
 def authorize_some_write(access: Access, tx: Transaction) -> None:
-    """Let pass who may write anything at all: before a commit, or content for one, is received. Raises `PermissionDenied`."""
+    """Require that the actor may write anything at all: before a commit, or content for one, is received. Raises
+    `PermissionDenied`."""
     standing, token = _standing(access, tx), access.actor.token
     if standing is None:
         return

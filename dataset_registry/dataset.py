@@ -75,7 +75,7 @@ class Dataset(ABC):
         its next versions; `read={}` drops them.
 
         `parents` (refs, the branch's head first) makes a version with several parents. `overwrite` replaces what
-        somebody else committed to the same components in the meantime, instead of raising `CommitConflict`.
+        others committed to the same components in the meantime, instead of raising `CommitConflict`.
         With `trust_stat` a path is not read that has the size, times and inode of the last time it was committed so from this
         machine. `fallback` names the branch whose head `branch` starts from when the dataset does not have it yet.
         """
@@ -161,7 +161,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def create_tag(self, name: str, ref: str = MAIN) -> PointerRecord:
-        """Name a version for ever. Raises `InvalidName`, `AlreadyExists`, `TagImmutable`, `NotFound`."""
+        """Create a tag. Tags never move. Raises `InvalidName`, `AlreadyExists`, `TagImmutable`, `NotFound`."""
 
     @abstractmethod
     def move_branch(self, name: str, ref: str, *, expect: str | None = None) -> PointerRecord:

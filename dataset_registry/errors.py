@@ -159,7 +159,7 @@ class PermissionDenied(RegistryError):
 
 
 class NotAuthenticated(RegistryError):
-    """Nobody knows who asks: no token, or one that is unknown, expired or revoked."""
+    """No valid credentials: no token, or one that is unknown, expired or revoked."""
 
     code = "not_authenticated"
 
@@ -168,13 +168,13 @@ class NotAuthenticated(RegistryError):
 
 
 class CatalogOutdated(RegistryError):
-    """The catalog has another revision than this package; the message names the command that mends it."""
+    """The catalog has another revision than this package; the message names the command that fixes it."""
 
     code = "catalog_outdated"
 
 
 class RegistryFrozen(RegistryError):
-    """An administrator made the registry read-only, for a reason that the message gives. Reading goes on."""
+    """An administrator made the registry read-only, for a reason that the message gives. Reads continue."""
 
     code = "registry_frozen"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 _INHERITED = stat.S_ISGID | 0o075
-"""What is inherited from a folder: nobody but the owner and the group ever writes."""
+"""What is inherited from a folder: only the owner and the group ever write."""
 
 _DECISIVE = ("objects", "cache")
 """The folders of a store that say how it is shared, once they exist."""
@@ -70,7 +70,7 @@ def new_file(path: Path, bits: int = 0, *, buffering: int = -1) -> BinaryIO:
 
 
 def read_only(bits: int) -> int:
-    """The mode of a file that nobody writes to any more."""
+    """The mode of a file that is complete."""
     return 0o400 | bits & 0o044
 
 

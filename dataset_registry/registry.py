@@ -214,7 +214,7 @@ class Registry(ABC):
 
     @abstractmethod
     def revoke_token(self, token_id: int) -> Token:
-        """Let a token let nobody in any more. Raises `NotFound`."""
+        """Revoke a token. Raises `NotFound`."""
 
     @abstractmethod
     def grant(self, user: str, permission: Permission, name: str | None = None, *, file: str | None = None) -> Grant:
@@ -299,7 +299,7 @@ class Registry(ABC):
     def branches(self) -> list[RegistryBranch]:
         """The registry-wide branches, by name."""
 
-    # --- keeping house ---------------------------------------------------------------------------------------------
+    # --- maintenance -----------------------------------------------------------------------------------------------
 
     @overload
     def expire(
@@ -349,7 +349,7 @@ class Registry(ABC):
     def collect(
         self, *, older_than: timedelta = GRACE, dry_run: bool = False, progress: Progress = silent
     ) -> CollectPlan | Collected:
-        """Remove the files that nothing names, once they are older than this; with `dry_run`, only the plan of that.
+        """Remove the unreferenced files, once they are older than this; with `dry_run`, only the plan of that.
 
         Safe beside any number of writers and other collections.
         """
@@ -430,7 +430,7 @@ class Registry(ABC):
         """Check every digest of the catalog and look for every object; with `deep`, read and hash the content of all files
         too, or of a share of them: (2, 7) is the second of seven. Writers are not kept out.
 
-        `repair` mends what is safe to mend and puts files whose bytes are gone or wrong into quarantine.
+        `repair` repairs what is safe to repair and puts files whose bytes are gone or wrong into quarantine.
         """
 
     @abstractmethod

@@ -412,7 +412,7 @@ def test_a_branch_that_protects_history_does_not_vanish_by_one_word(shell: Shell
     shell("branch", "create", "raw/d", "early", "v1")
     shell("branch", "delete", "raw/d", "early")  # main reaches all of it
     refused = shell("branch", "delete", "raw/d", "main", code=1)
-    assert "Delete the branch raw/d@main? There is nobody to ask: pass --yes" in refused
+    assert "Delete the branch raw/d@main? No terminal to ask: pass --yes" in refused
     shell("branch", "delete", "raw/d", "same")
     refused = shell("branch", "delete", "raw/d", "main", code=1)
     assert "Then 3 versions are reached by no branch or tag." in refused

@@ -81,7 +81,7 @@ def usage(folder: str) -> int:
 
 
 def _grow(works: dict[str, Any], folder: str, count: int, within: float) -> dict[str, Any]:
-    """Commit until there are so many versions more, unless that would take too long."""
+    """Commit until there are this many versions more, unless that would take too long."""
     begun = perf_counter()
     for done in range(count):
         taken = perf_counter() - begun

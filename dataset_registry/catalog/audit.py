@@ -14,7 +14,7 @@ from dataset_registry.model.manifest import canonical_json
 _L = audit_log
 _PAGE = 1000
 _BEFORE_ALL = -(2**31)
-"""Ids begin at 1; whoever slips in another one is to be found."""
+"""Ids begin at 1; an entry inserted before them is found."""
 _INSERT = insert(_L)
 
 
@@ -63,7 +63,7 @@ def entries(
     before: int | None = None,
     limit: int | None = None,
 ) -> list[AuditEntry]:
-    """Entries, the newest first: those about a dataset, by somebody, of one action, older than the entry `before`."""
+    """Entries, the newest first: those about a dataset, by an actor, of one action, older than the entry `before`."""
     query = select(*_COLUMNS).order_by(_L.c.id.desc())
     for column, value in ((_L.c.dataset_id, dataset_id), (_L.c.actor, actor), (_L.c.action, action)):
         query = query if value is None else query.where(column == value)
@@ -116,7 +116,7 @@ _SEAL_WAITS = 500
 def settled(tx: Transaction) -> int:
     """The last entry before which no other will come to stand.
 
-    On PostgreSQL it waits for the transactions that have appended and not ended, and holds up others meanwhile: that is
+    On PostgreSQL it waits for the transactions that have appended and not ended, and holds up others in the meantime: that is
     one commit's last statement. End the transaction at once. It does not wait long (`RetryLater`). SQLite's writer is alone.
     """
     if tx.dialect.name == "postgresql":

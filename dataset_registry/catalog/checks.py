@@ -66,7 +66,7 @@ def schema_digests(tx: Transaction) -> Iterator[Problem]:
 
 
 def pages(tx: Transaction) -> Iterator[Problem]:
-    """Pages whose digest, count or last key is not that of their entries, and pages that nothing names."""
+    """Pages whose digest, count or last key is not that of their entries, and unreferenced pages."""
     entries = (
         select(
             manifest_entries.c.page_id,
@@ -102,7 +102,7 @@ def pages(tx: Transaction) -> Iterator[Problem]:
 
 
 def index_pages(tx: Transaction) -> Iterator[Problem]:
-    """Index pages whose digest or count is not that of their pages, and index pages that nothing names."""
+    """Index pages whose digest or count is not that of their pages, and unreferenced index pages."""
     below = (
         select(manifest_index_entries.c.index_page_id, manifest_pages.c.digest, manifest_pages.c.entry_count)
         .join(manifest_pages, manifest_pages.c.id == manifest_index_entries.c.page_id)
@@ -301,7 +301,7 @@ def _ranges(tx: Transaction, query: Any, key: Any) -> Iterator[tuple[int, Sequen
         after = rows[-1].id
 
 
-def mend(tx: Transaction, kind: str, rows: Sequence[int]) -> None:
+def repair(tx: Transaction, kind: str, rows: Sequence[int]) -> None:
     """Mend what `pages`, `index_pages` and `graph` found and nothing depends on."""
     if kind == "unnamed-page":
         manifests.drop_unnamed(tx, [], rows)

@@ -1,4 +1,4 @@
-"""Rows that nothing names any more: finding them, taking them away in an order that is safe, and what is in the trash."""
+"""Rows that are no longer referenced: finding them, taking them away in an order that is safe, and what is in the trash."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from dataset_registry.catalog.types import utc_now
 from dataset_registry.model.maintenance import Unreferenced
 
 CHUNK = 500
-"""Rows that one transaction takes: small enough that nobody waits long for it."""
+"""Rows that one transaction takes: few enough that others do not wait long."""
 
 
 def _unnamed(hold: ColumnElement[bool]) -> ColumnElement[bool]:
@@ -41,7 +41,7 @@ def _unnamed(hold: ColumnElement[bool]) -> ColumnElement[bool]:
 
 
 def unreferenced(tx: Transaction, older_than: timedelta) -> list[Unreferenced]:
-    """The files that nothing names and that are older than this: tables, then recipes, then what only those name."""
+    """The unreferenced files and that are older than this: tables, then recipes, then what only those name."""
     old = files.c.created_at <= utc_now(-ceil(older_than.total_seconds()))
     unnamed = _unnamed(uploads.c.expires_at >= utc_now())
     tables = select(files.c.id).where(files.c.form == "parts", old, unnamed).cte("tables")
@@ -61,10 +61,10 @@ WAVES = ("parts", "ranges")
 
 
 def take(tx: Transaction, ids: Sequence[int]) -> list[int]:
-    """Delete the rows of those of these files that nothing names still, and put their objects into the trash.
+    """Delete the rows of those of these files that are still unreferenced, and put their objects into the trash.
 
-    Two statements on purpose: the first locks the rows (rows that somebody is about to name are locked, and skipped),
-    the second looks whether anything names them. Whoever named one before our lock has committed by then, and is seen;
+    Two statements on purpose: the first locks the rows (rows that are about to be referenced are locked, and skipped),
+    the second checks their references. A transaction that referenced one before our lock has committed by then;
     one statement for both would look with a snapshot older than its locks.
     """
     locked = select(files.c.id).where(files.c.id.in_(ids)).order_by(files.c.id).with_for_update(skip_locked=True)
@@ -155,8 +155,8 @@ def _runs(tx: Transaction, file_id: int) -> tuple[tuple[int, int], ...]:
 
 
 def move_ranges(tx: Transaction, found: Sparse, pack_id: int, at: int) -> int:
-    """Let ranges of an object name the copy of its runs that a pack has from `at` on. 1, or 0 and nothing done where somebody
-    is about to name the object or has named other bytes of it since."""
+    """Let ranges of an object name the copy of its runs that a pack has from `at` on. 1, or 0 and nothing done where
+    another transaction is about to name the object or has named other bytes of it since."""
     locked = select(files.c.id).where(files.c.id == found.id, files.c.object_key == found.key).with_for_update()
     if tx.execute(locked).scalar() is None:
         return 0

@@ -47,7 +47,7 @@ def all_of(tx: Transaction, prefix: str, among: Readable = None) -> Iterator[Dat
 
 
 def names_under(tx: Transaction, prefix: str) -> list[str]:
-    """The names of the datasets under a prefix, whoever may read them."""
+    """The names of the datasets under a prefix, for any actor."""
     return list(
         tx.execute(select(datasets.c.name).where(func.substr(datasets.c.name, 1, len(prefix)) == prefix)).scalars()
     )

@@ -116,7 +116,7 @@ LOCK_SECONDS = 30
 IDLE_SECONDS = 120
 """How long a transaction may do nothing on PostgreSQL before it is ended: a client that hangs holds its locks no longer."""
 FROZEN_SECONDS = 2.0
-"""How long a process may go on writing after the registry was frozen by another one."""
+"""How long a process may still write after the registry was frozen by another one."""
 _PATIENCE = f"-clock_timeout={LOCK_SECONDS}s -cidle_in_transaction_session_timeout={IDLE_SECONDS}s"
 
 
@@ -242,13 +242,13 @@ class Catalog:
     def write(
         self, work: Callable[[Transaction], _Result], *, durable: bool = True, while_frozen: bool = False
     ) -> _Result:
-        """Run `work` in one transaction, and again when somebody got between. One that is not `durable` need not be on the
+        """Run `work` in one transaction, and again after a conflict. One that is not `durable` need not be on the
         disk when it is done: the machine's end may undo it, that of a process cannot.
 
         Everything that writes checks before it writes, so an integrity error means that another transaction changed
         the answer in the meantime: the second run sees the change and says what it means. Deadlocks, serialization
-        failures and connections that break before the commit likewise. Raises `RetryLater` when that goes on, and when
-        a connection breaks during the commit: then nobody knows whether it went through. Raises `RegistryFrozen` for work that
+        failures and connections that break before the commit likewise. Raises `RetryLater` when that persists, and when
+        a connection breaks during the commit: whether it went through is unknown. Raises `RegistryFrozen` for work that
         is not done `while_frozen`.
         """
         for attempt in range(_ATTEMPTS):
@@ -298,7 +298,7 @@ class Catalog:
         if found is not None:
             why = json.loads(found)
             raise RegistryFrozen(
-                f"The registry is read-only since {why['at'][:16]}: {why['reason']} ({why['by']}). Reading goes on. "
+                f"The registry is read-only since {why['at'][:16]}: {why['reason']} ({why['by']}). Reads continue. "
                 "An administrator ends it with: dataset-registry unfreeze",
                 reason=why["reason"],
                 by=why["by"],
@@ -604,7 +604,7 @@ def _translated(catalog: Catalog) -> Iterator[None]:
             ) from cause
         if isinstance(error, exc.DataError):
             raise InputError(
-                f"The database does not take a value of this call: {reason.strip()}. Shorten or mend it."
+                f"The database does not take a value of this call: {reason.strip()}. Shorten or fix it."
             ) from cause
         is_refused_option = isinstance(error, exc.ProgrammingError) and error.statement is None
         if is_refused_option or not _passing(error):
@@ -623,7 +623,7 @@ def _is_read_only(path: Path) -> bool:
 
 def _connect_read_only(path: Path) -> sqlite3.Connection:
     """A connection to a catalog that cannot be written to. SQLite's readers want to write, too (the index of the write-ahead
-    log): where there is no such log, nobody else writes either, and they can do without."""
+    log): where there is no such log, there are no other writers either, and they can do without."""
     wal = Path(f"{path}-wal")
     is_closed = not wal.exists() or wal.stat().st_size == 0
     address = f"file:{quote(str(path))}?mode=ro{'&immutable=1' if is_closed else ''}"

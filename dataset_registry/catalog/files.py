@@ -185,7 +185,7 @@ def page(tx: Transaction, after: int, limit: int, among: Readable = None) -> lis
 
 def reference_counts(tx: Transaction, ids: Sequence[int], among: Readable = None) -> dict[int, int]:
     """How often files are named: by components of versions, as overlays and as parts of tables; `among` these datasets'
-    only. Files that nothing names may be left out."""
+    only. Unreferenced files may be left out."""
     found: dict[int, int] = defaultdict(int)
     if among is None:
         for chunk in batches(ids):

@@ -128,7 +128,7 @@ def level_by_prefix(tx: Transaction, user_id: int, name: str) -> int:
 
 
 def is_governed(tx: Transaction, name: str) -> bool:
-    """Whether somebody was granted to write under a prefix of this name: nobody else makes datasets there."""
+    """Whether write was granted under a prefix of this name: only those users create datasets there."""
     return (tx.execute(_PREFIX_LEVEL, {"name": name}).scalar() or 0) > 1
 
 
@@ -139,18 +139,18 @@ def writes_somewhere(tx: Transaction, user_id: int) -> bool:
 
 
 def governed_prefixes(tx: Transaction) -> list[str]:
-    """The prefixes under which somebody was granted to write."""
+    """The prefixes under which write was granted."""
     query = select(name_prefixes.c.prefix).distinct().join(_P, _P.c.resource_id == name_prefixes.c.id)
     query = query.where(_P.c.resource_type == "prefix", _LEVEL > 1, name_prefixes.c.prefix != "")
     return list(tx.execute(query.order_by(name_prefixes.c.prefix)).scalars())
 
 
 Readable = Select[Any] | None
-"""The ids of the datasets that somebody may read, as a query; None for all."""
+"""The ids of the datasets that an actor may read, as a query; None for all."""
 
 
 def readable(user_id: int | None, scope: str) -> Select[Any]:
-    """A query for the ids of the datasets that a user may read (None: whoever may read all), of those whose name begins
+    """A query for the ids of the datasets that a user may read (None: all of them), of those whose name begins
     with `scope`."""
     query = select(datasets.c.id)
     if user_id is not None:

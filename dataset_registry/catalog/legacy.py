@@ -65,7 +65,7 @@ def _file(row: Row) -> LegacyFile:  # type: ignore[type-arg]
 
 
 def is_waiting(tx: Transaction, file_id: int) -> bool:
-    """Whether a file still is to be adopted; if so, nobody else adopts it until the transaction ends."""
+    """Whether a file still is to be adopted; if so, its row is locked until the transaction ends."""
     query = select(files.c.id).where(files.c.id == file_id, files.c.content_hash.is_(None)).with_for_update()
     return tx.execute(query).first() is not None
 

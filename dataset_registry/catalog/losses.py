@@ -1,7 +1,7 @@
 """What a downgrade would lose: each revision says it before it changes anything, and a downgrade that loses data is refused, or
 exports the rows first.
 
-A revision's `downgrade` calls `lose` for every kind of row or value that the revision before it has no place for, and goes on:
+A revision's `downgrade` calls `lose` for every kind of row or value that the revision before it has no place for, and continues:
 `migrate.downgrade` runs all steps in one transaction, and rolls it back where something was lost unasked.
 """
 

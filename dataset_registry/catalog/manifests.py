@@ -1,4 +1,4 @@
-"""Manifest pages as rows: loading what an operation needs of them, storing what is new, dropping what nobody names."""
+"""Manifest pages as rows: loading what an operation needs of them, storing what is new, dropping what is unreferenced."""
 
 import json
 from bisect import bisect_left
@@ -131,7 +131,7 @@ def _reaching(pages: Sequence[Page | IndexPage], key: tuple[bytes, int]) -> int:
 def store(tx: Transaction, version_id: int, manifest: Manifest) -> None:
     """Store the pages that are new and let the version name them all.
 
-    Pages with an id belong to a version that this transaction has locked: no deletion can take them meanwhile.
+    Pages with an id belong to a version that this transaction has locked: no deletion can take them in the meantime.
     """
     index_ids = []
     for index in manifest.index:
@@ -185,7 +185,7 @@ def drop(tx: Transaction, version_ids: Sequence[int]) -> None:
     """Forget what these versions hold, and every page that nothing else names.
 
     Pages are locked by id before they are examined: of two deletions that share a page the second one then sees
-    that the first is gone, and takes the page with it (without the lock both leave it, for ever).
+    that the first is gone, and takes the page with it (without the lock both leave it, permanently).
     """
     named = version_index_pages.c.version_id.in_(version_ids)
     index_ids = _lock(tx, manifest_index_pages, select(version_index_pages.c.index_page_id).where(named))
@@ -194,7 +194,7 @@ def drop(tx: Transaction, version_ids: Sequence[int]) -> None:
 
 
 def drop_unnamed(tx: Transaction, index_ids: Sequence[int], page_ids: Sequence[int]) -> None:
-    """Drop those of these pages, and of the pages below them, that nothing names."""
+    """Drop those of these pages, and of the pages below them, that nothing references."""
     _drop_pages(
         tx,
         _lock(
@@ -205,7 +205,7 @@ def drop_unnamed(tx: Transaction, index_ids: Sequence[int], page_ids: Sequence[i
 
 
 def _drop_pages(tx: Transaction, index_ids: Sequence[int]) -> None:
-    """Drop those of these locked index pages that nothing names, with the pages that only they name."""
+    """Drop those of these locked unreferenced index pages, with the pages that only they name."""
     dead = _unnamed(tx, index_ids, version_index_pages.c.index_page_id)
     below = manifest_index_entries.c.index_page_id.in_(bindparam("ids", expanding=True))
     page_ids: list[int] = []
@@ -217,7 +217,7 @@ def _drop_pages(tx: Transaction, index_ids: Sequence[int]) -> None:
 
 
 def _drop_entries(tx: Transaction, page_ids: Sequence[int]) -> None:
-    """Drop those of these locked pages that nothing names, with their entries."""
+    """Drop those of these locked unreferenced pages, with their entries."""
     for ids in batches(_unnamed(tx, page_ids, manifest_index_entries.c.page_id)):
         tx.execute(delete(manifest_entries).where(manifest_entries.c.page_id.in_(ids)))
         tx.execute(delete(manifest_pages).where(manifest_pages.c.id.in_(ids)))

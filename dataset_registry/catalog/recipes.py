@@ -78,7 +78,7 @@ def renew_lease(tx: Transaction, file_id: int) -> str | None:
 
 
 def lease(tx: Transaction, file_id: int, key: str) -> str | None:
-    """Note the object that a recipe was put together as; its key, or that of the one that somebody else made meanwhile. None
+    """Note the object that a recipe was put together as; its key, or that of the one that another made in the meantime. None
     when the file is gone."""
     if tx.execute(_LOCKED, {"file": file_id}).first() is None:
         holds.discard(tx, [key])

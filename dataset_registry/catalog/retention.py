@@ -67,7 +67,7 @@ def dated(tx: Transaction, dataset_ids: Collection[int]) -> dict[int, list[Dated
 
 
 READER_SECONDS = 7 * 24 * 3600
-"""How long somebody who may only read a version holds it against expiries, since its first read: not indefinitely."""
+"""How long an actor with read permission holds a version against expiries, since its first read: not indefinitely."""
 
 
 def in_use(tx: Transaction, runs: Collection[str] | None, seconds: int, just_now: int) -> set[int]:
@@ -103,7 +103,7 @@ def in_use(tx: Transaction, runs: Collection[str] | None, seconds: int, just_now
 
 
 def note_read(tx: Transaction, run_id: str, version_id: int, reader_id: int | None) -> None:
-    """Note that a run reads a version, which is not deleted meanwhile. `reader_id` is the user, where it may only read."""
+    """Note that a run reads a version, which is not deleted in the meantime. `reader_id` is the user, where it may only read."""
     key = {"run_id": run_id, "version_id": version_id}
     if tx.execute(update(version_reads).filter_by(**key).values(read_at=utc_now())).rowcount:
         return

@@ -2,7 +2,7 @@
 
 Names come from the original design; migrations/versions/ is how an existing catalog gets here, and `alembic check`
 holds the two together. Every reference is a RESTRICT foreign key with an index behind it: a row that something names
-cannot go, whoever tries.
+cannot be deleted by any path.
 """
 
 from typing import Any

@@ -179,7 +179,7 @@ def tokens_of(tx: Transaction, user: str | None) -> list[Token]:
 
 
 def revoke_token(tx: Transaction, token_id: int) -> None:
-    """Let a token let nobody in any more, nor those that were made with it, and so on."""
+    """Revoke a token, and those that were created with it, and so on."""
     revoked = [token_id]
     while revoked:
         statement = update(tokens).where(tokens.c.id.in_(revoked))

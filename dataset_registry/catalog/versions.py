@@ -228,7 +228,7 @@ _SHARE = (
 def share(tx: Transaction, version_ids: Sequence[int]) -> bool:
     """Keep versions from being deleted until the transaction ends; False when one is gone already.
 
-    SQLite has one writer, so whoever can ask this there has the lock already; the foreign keys see to the rest.
+    SQLite has one writer, so the caller has the lock already; foreign keys do the rest.
     """
     if tx.dialect.name == "sqlite":
         return True

@@ -1,7 +1,7 @@
 """The command line: reads its options, calls one method of a registry, prints. Nothing here decides anything.
 
 A script can tell what went wrong by the exit code: 1 the input or the surroundings, 2 the command line itself, 3 damage was
-found, 4 what was named is not there, 5 somebody else was first or the moment was bad (try again), 6 permission.
+found, 4 what was named is not there, 5 another writer was first, or a temporary failure (try again), 6 permission.
 """
 
 import json
@@ -73,7 +73,7 @@ def main() -> None:
             say(traceback.format_exc(), lines=True, err=True)
         _print_error(error.code, str(error), error.fields, as_json=as_json)
         raise SystemExit(exit_code(error)) from None
-    except BrokenPipeError:  # whoever read our output has seen enough
+    except BrokenPipeError:  # the reader of our output closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
     except typer.Abort:

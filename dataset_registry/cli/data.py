@@ -110,7 +110,7 @@ def status(registry: "Registry", as_json: AsJson = False) -> None:
 @here
 def datasets(
     registry: "Registry",
-    prefix: Annotated[str, typer.Argument(help="Only names that begin so.")] = "",
+    prefix: Annotated[str, typer.Argument(help="Only names with this prefix.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """List the datasets that you may read."""
@@ -153,7 +153,7 @@ def put(
     ] = None,
     sync: Annotated[bool, typer.Option("--sync", help="Remove the components that are not among the files.")] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace what somebody else committed meanwhile.")
+        bool, typer.Option("--overwrite", help="Replace what others committed in the meantime.")
     ] = False,
     trust_stat: Annotated[
         bool,
@@ -260,7 +260,7 @@ def log(
     registry: "Registry",
     address: Address,
     everything: Annotated[bool, typer.Option("--all", "-a", help="Every version, on whatever branch.")] = False,
-    limit: Annotated[int | None, typer.Option("--limit", "-n", help="At most so many versions.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", "-n", help="Maximum number of versions.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Draw the history of a ref: how it branched, and what was merged. Versions come before their parents."""
@@ -282,7 +282,7 @@ def log(
 def _line(version: "Version", refs: list[str]) -> str:
     where = f" ({', '.join(refs)})" if refs else ""
     message = first_line(version.message)
-    who = f"{version.created_by or 'somebody'}, {moment(version.created_at)}"
+    who = f"{version.created_by or 'unknown'}, {moment(version.created_at)}"
     return f"v{version.number} {(version.digest or 'legacy')[:8]}{where} {message} · {who}".replace("  ", " ")
 
 
@@ -305,7 +305,7 @@ def show(registry: "Registry", address: Address, as_json: AsJson = False) -> Non
             ("version", version),
             ("digest", version.digest),
             ("parents", ", ".join(f"v{number}" for number in version.parents)),
-            ("made", f"{moment(version.created_at)} by {version.created_by or 'somebody'}"),
+            ("made", f"{moment(version.created_at)} by {version.created_by or 'unknown'}"),
             ("message", version.message),
         ]
     )

@@ -9,7 +9,7 @@ def draw(nodes: Iterable[tuple[int, Sequence[int], str]]) -> Iterator[str]:
 
     Each line of history has a column. Where a version has several parents, new columns begin below it (`├─╮`); columns that
     lead to the same version join at once (`├─╯`). The first version of a history ends its column, and a gap follows where
-    another history goes on in that column.
+    another history continues in that column.
 
     As in `git log --graph`, the versions of one line of history follow each other: a version is drawn right after its
     children, not where its number puts it. So the drawing is as wide as lines of history overlap, not as many as there are.

@@ -1,4 +1,4 @@
-"""Commands that keep house: expire, collect, verify; and moving: copy, adopt."""
+"""Maintenance commands: expire, collect, verify; and moving: copy, adopt."""
 
 import tomllib
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ OlderThan = Annotated[
 ]
 
 
-# --- keeping house -------------------------------------------------------------------------------------------------
+# --- maintenance ---------------------------------------------------------------------------------------------------
 
 
 @app.command()
@@ -43,11 +43,11 @@ def expire(
     younger_than: Annotated[
         str | None, typer.Option("--keep-younger-than", help="Keep those of the last 30d, 12h …")
     ] = None,
-    hourly: Annotated[int, typer.Option("--keep-hourly", help="Keep one an hour, for so many hours.")] = 0,
-    daily: Annotated[int, typer.Option("--keep-daily", help="Keep one a day, for so many days.")] = 0,
-    weekly: Annotated[int, typer.Option("--keep-weekly", help="Keep one a week, for so many weeks.")] = 0,
-    monthly: Annotated[int, typer.Option("--keep-monthly", help="Keep one a month, for so many months.")] = 0,
-    yearly: Annotated[int, typer.Option("--keep-yearly", help="Keep one a year, for so many years.")] = 0,
+    hourly: Annotated[int, typer.Option("--keep-hourly", help="Keep one an hour, for this many hours.")] = 0,
+    daily: Annotated[int, typer.Option("--keep-daily", help="Keep one a day, for this many days.")] = 0,
+    weekly: Annotated[int, typer.Option("--keep-weekly", help="Keep one a week, for this many weeks.")] = 0,
+    monthly: Annotated[int, typer.Option("--keep-monthly", help="Keep one a month, for this many months.")] = 0,
+    yearly: Annotated[int, typer.Option("--keep-yearly", help="Keep one a year, for this many years.")] = 0,
     keep_inputs: Annotated[bool, typer.Option("--keep-inputs", help="Keep what kept versions were made from.")] = False,
     dry_run: DryRun = False,
     yes: Yes = False,
@@ -96,7 +96,7 @@ def freeze(
     registry: "Registry",
     reason: Annotated[str, typer.Option(help="Why: everybody who wants to write is shown it.")],
 ) -> None:
-    """Make the registry read-only, for a migration or an incident. Reading goes on; unfreeze ends it."""
+    """Make the registry read-only, for a migration or an incident. Reads continue; unfreeze ends it."""
     found = registry.freeze(reason)
     say(f"{registry.location} is read-only: {found.reason}")
 
@@ -125,7 +125,7 @@ def collect(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove the files that nothing names any more. Safe beside any number of writers."""
+    """Remove the files that are no longer referenced. Safe beside any number of writers."""
     age = parse_duration(older_than)
     with progress() as bars:
         plan = registry.collect(older_than=age, dry_run=True)
@@ -145,7 +145,7 @@ def collect(
     if as_json:
         print_json(facts)
     else:
-        rows = [["files that nothing names", len(plan.files), size(plan.bytes)]]
+        rows = [["unreferenced files", len(plan.files), size(plan.bytes)]]
         rows += [["holds of dead writers", plan.expired_holds, ""], ["objects in the trash", plan.trashed, ""]]
         if unknown is not None:
             rows.append(["objects that the catalog does not know", len(unknown.objects), size(unknown.bytes)])
@@ -177,7 +177,7 @@ def verify(
     older_than: OlderThan = "1d",
     as_json: AsJson = False,
 ) -> None:
-    """Check every digest, look for every object, on request read every byte. Writers go on meanwhile.
+    """Check every digest, look for every object, on request read every byte. Writers continue.
 
     The exit code is 3 when something is damaged, 0 when nothing was found but leftovers.
     """
@@ -187,17 +187,17 @@ def verify(
     with progress() as bars:
         found = registry.verify(deep=part, repair=repair, older_than=parse_duration(older_than), progress=bars)
     if as_json:
-        listed = [{"kind": f.kind, "what": f.what, "mended": f.mended, "repair": f.repair} for f in found.findings]
+        listed = [{"kind": f.kind, "what": f.what, "repaired": f.repaired, "repair": f.repair} for f in found.findings]
         print_json({"files": found.files, "bytes_read": found.bytes_read, "waiting": found.waiting, "findings": listed})
     else:
         for finding in found.findings[:200]:
-            say(f"{finding.kind}: {finding.what}{' (mended)' if finding.mended else ''}")
+            say(f"{finding.kind}: {finding.what}{' (repaired)' if finding.repaired else ''}")
         if len(found.findings) > 200:
             say(f"and {len(found.findings) - 200} more (see --json)")
-        for kind, remedy in {f.kind: f.repair for f in found.findings if not f.mended}.items():
+        for kind, remedy in {f.kind: f.repair for f in found.findings if not f.repaired}.items():
             say(f"what to do about {kind}: {remedy}")
         read = f", {size(found.bytes_read)} of content read" if part else ""
-        left = sum(not finding.mended for finding in found.findings)
+        left = sum(not finding.repaired for finding in found.findings)
         say(f"{found.files} files looked for{read}: " + (f"{left} findings left" if left else "all is well"))
         if found.waiting:
             say(f"{found.waiting} legacy files wait for: dataset-registry adopt")

@@ -122,11 +122,11 @@ def _plain(value: Any) -> Any:
 
 
 def confirmed(question: str, *, yes: bool, otherwise: str = "") -> bool:
-    """Whether the user wants it. Raises `InputError` where there is nobody to ask; `otherwise` is what else may be done."""
+    """Ask for confirmation. Raises `InputError` without a terminal; `otherwise` is what else may be done."""
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise InputError(f"{question} There is nobody to ask: pass --yes to do it{otherwise}.")
+        raise InputError(f"{question} No terminal to ask: pass --yes to do it{otherwise}.")
     return typer.confirm(shown(question))
 
 

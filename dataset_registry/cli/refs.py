@@ -83,7 +83,7 @@ def list_tags(registry: "Registry", dataset: DatasetName, as_json: AsJson = Fals
 def create_tag(
     registry: "Registry", dataset: DatasetName, name: Name, ref: Ref = "main", as_json: AsJson = False
 ) -> None:
-    """Name a version for ever."""
+    """Create a tag. Tags never move."""
     _say(dataset, registry.dataset(dataset).create_tag(name, ref), as_json)
 
 

@@ -168,7 +168,7 @@ def _show_frozen(registry: "Registry") -> None:
 
 
 def complete_dataset(context: typer.Context, incomplete: str) -> list[str]:
-    """The names of datasets that begin so."""
+    """The names of datasets with this prefix."""
     with _quietly(context) as registry:
         return [] if registry is None else _beginning(incomplete, [d.name for d in registry.datasets()])
 
@@ -198,7 +198,7 @@ def complete_ref(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def _beginning(start: str, names: list[str]) -> list[str]:
-    """The names that begin so; a name that the terminal would not show as it is, is not completed."""
+    """The names with this prefix; a name that the terminal would not show as it is, is not completed."""
     return [name for name in names if name.startswith(start) and shown(name) == name]
 
 

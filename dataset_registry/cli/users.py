@@ -157,7 +157,7 @@ def list_tokens(
 def revoke_token(
     registry: "Registry", token_id: Annotated[int, typer.Argument(help="Its id, from token list.")]
 ) -> None:
-    """Let a token let nobody in any more."""
+    """Revoke a token."""
     say(f"token {token_id} of {registry.revoke_token(token_id).user} revoked")
 
 
@@ -208,7 +208,7 @@ def list_grants(
     user: Annotated[str | None, typer.Option("--user", help="What this user or group was granted.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What was granted on something, to somebody, or all that you may see."""
+    """List grants: on a dataset, to a user, or all that you may see."""
     from dataset_registry.wire.users import GrantResponse
 
     found = registry.grants("" if resource == "/" else resource, file=file, user=user)

@@ -11,7 +11,7 @@ from dataset_registry.model.schema import ComponentSchema
 
 
 class Contents(Protocol):
-    """What versions hold. Every method raises `NotFound` when the version was deleted meanwhile."""
+    """What versions hold. Every method raises `NotFound` when the version was deleted in the meantime."""
 
     transfers: int
     """How many files are worth fetching at once."""

@@ -30,7 +30,7 @@ def register_files(
     """Enter files that were put, and recipes with the ranges that they are; the ids of these and of all `known` files by hash.
 
     `known` and `damaged` are what this transaction found of all contents concerned. Raises `BytesGone` when a recipe would
-    rest on an object that is gone, or has become ranges itself, or when its own content was damaged meanwhile.
+    rest on an object that is gone, or has become ranges itself, or when its own content was damaged in the meantime.
     """
     named = {part.object for _, ranges in recipes for part in ranges}
     if not named <= known.keys() | {file.content_hash for file in objects}:

@@ -1,4 +1,4 @@
-"""Repacking: objects of which little is named any more give what is left to a new pack, and then go like any other.
+"""Repacking: objects of which little is still referenced give what is left to a new pack, and then go like any other.
 
 Only objects that nothing but recipes names can be mostly dead. What a range holds is copied, then, in one transaction, the
 ranges name the copy. Readers that hold the old ranges ask the catalog again when the object is gone; writers that are about

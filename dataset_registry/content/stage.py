@@ -1,4 +1,4 @@
-"""Staging: whatever a user hands in becomes spooled files with digests, a format and a schema. Nothing is stored yet."""
+"""Staging: whatever a user submits becomes spooled files with digests, a format and a schema. Nothing is stored yet."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -59,13 +59,13 @@ def stage(
     """
     if value is None:
         raise UnsupportedType(
-            f"The component {name!r} is None. Hand in a table, a path, bytes or a stream; remove a component with "
+            f"The component {name!r} is None. Pass a table, a path, bytes or a stream; remove a component with "
             f"draft.remove({name!r})."
         )
     if formats.is_table(value):
         if format not in (None, "parquet"):
             raise InputError(
-                f"A table is stored as Parquet, not as {format!r}. Write the file yourself and hand in its path."
+                f"A table is stored as Parquet, not as {format!r}. Write the file yourself and pass its path."
             )
         if read:
             raise InputError(f"{name!r} is a table, and read options are for files: leave read={dict(read)!r} out.")
@@ -83,14 +83,14 @@ def stage(
         return stage_file(look, spool, spool.copy(_binary(value)), None, format, read, previous)
     raise UnsupportedType(
         f"The component {name!r} is a {type(value).__module__}.{type(value).__qualname__}, which the registry does not "
-        "store. Hand in an Arrow table or reader, a pandas or polars frame, a DuckDB relation, a path, bytes or a binary "
+        "store. Pass an Arrow table or reader, a pandas or polars frame, a DuckDB relation, a path, bytes or a binary "
         "stream. (Objects are never pickled: a pickle runs code when it is read.)",
         type=type(value).__qualname__,
     )
 
 
 def _spooled_path(spool: Spool, path: str, known: Callable[[Path], Spooled | None] | None) -> Spooled:
-    """Spool a file of the user's; a commit may have very many of them."""
+    """Spool a file of the user; a commit may have very many of them."""
     if not os.path.isfile(path):
         what = (
             "is a folder, not a file: add its files one by one"

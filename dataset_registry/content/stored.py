@@ -60,7 +60,7 @@ def _elsewhere(access: Access, content_hash: str, found: FileRecord | None) -> S
 
 @contextmanager
 def _still_known(content_hash: str) -> Iterator[None]:
-    """Say of content that was collected meanwhile what is said of any that is unknown: its sender sends it, then."""
+    """Say of content that was collected in the meantime what is said of any that is unknown: its sender sends it, then."""
     try:
         yield
     except NotFound:

@@ -118,7 +118,7 @@ def upload(
 
 def hold_for_upload(access: Access, content_hash: str) -> str:
     """A fresh key for content that its sender puts into the store itself. The hold is never released: when it runs out a
-    collection takes whatever is under the key, and goes on doing so for as long as the sender could still be writing."""
+    collection takes whatever is under the key, again and again for as long as the sender could still be writing."""
     key = new_key(content_hash)
     access.catalog.write(lambda tx: holds.hold(tx, {content_hash: key}))
     return key

@@ -1,4 +1,4 @@
-"""Schedules: a job that names the heads of datasets for ever, and one that lets go of what no policy keeps."""
+"""Schedules: a job that names the heads of datasets permanently, and one that lets go of what no policy keeps."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -36,7 +36,7 @@ def build_tag_schedule(
     `datasets` is a pattern of names (`raw/*`), or several; one that matches nothing is a warning in the run. `template` may use
     `{date}`, `{time}`, `{branch}` and must give a
     name. A tick that runs twice tags once, even when the branch moved in between. A name that an earlier tick, or
-    somebody else, gave to another version gets the version's number behind it (`nightly-2026-11-24.v7`).
+    another, gave to another version gets the version's number behind it (`nightly-2026-11-24.v7`).
     """
     patterns = several(datasets)
     _expand(
@@ -100,10 +100,10 @@ def build_retention_schedule(
     default_status: dg.DefaultScheduleStatus = dg.DefaultScheduleStatus.STOPPED,
     resource_key: str = "registry",
 ) -> dg.ScheduleDefinition:
-    """A schedule whose job expires what `policy` does not keep, then collects the files that nothing names any more.
+    """A schedule whose job expires what `policy` does not keep, then collects the files that are no longer referenced.
 
     What the instance's unfinished runs have read or written stays. Without a policy the job only collects. `verify_share`
-    makes it read and check the content of one of so many parts of the files, another one each day; damage fails the run.
+    makes it read and check the content of one of this many parts of the files, another one each day; damage fails the run.
     """
 
     @dg.op(name=f"{name}_op", required_resource_keys={resource_key}, out=dg.Out(dg.Nothing))
@@ -181,7 +181,7 @@ def _tag(dataset: Dataset, branch: str, wanted: str, tick: datetime) -> tuple[st
 
     None when the dataset lacks the branch, or when a branch or a deleted tag had every name that was to be had.
 
-    A tag of the wanted name that is not older than the tick was made by this tick; an older one is somebody else's.
+    A tag of the wanted name that is not older than the tick was made by this tick; an older one is another's.
     """
     try:
         head = dataset.version(branch)

@@ -195,7 +195,7 @@ class EmbeddedRegistry(Registry):
     def branches(self) -> list[RegistryBranch]:
         return refs.list_everywhere(self.access)
 
-    # --- keeping house ---------------------------------------------------------------------------------------------
+    # --- maintenance -----------------------------------------------------------------------------------------------
 
     def verify(
         self,

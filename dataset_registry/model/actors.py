@@ -24,7 +24,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 ResourceType = Literal["dataset", "file", "prefix"]
 
 NOTHING = 0
-"""The level of somebody without any permission; `level` gives the others."""
+"""The level without any permission; `level` gives the others."""
 
 _MARK = "dr_"
 
@@ -88,7 +88,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class NewToken:
-    """A token just made, with its secret, which nobody can show again."""
+    """A token just made, with its secret, which cannot be shown again."""
 
     token: Token
     secret: str
@@ -99,7 +99,7 @@ class NewToken:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A permission that somebody has on a resource: a dataset or a name prefix by its name, a file by its hash."""
+    """A permission of a user or group on a resource: a dataset or a name prefix by its name, a file by its hash."""
 
     id: int
     user: str

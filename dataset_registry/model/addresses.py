@@ -1,7 +1,7 @@
-"""Addresses of catalogs, stores and servers as text that may be shown: without what lets somebody in.
+"""Addresses of catalogs, stores and servers as text that may be shown: without credentials.
 
 Each address goes through `redacted` where it becomes text, and texts of drivers about it go through `hide`. What is shown is
-listed here; everything else is a secret until somebody adds it to the list.
+listed here; everything else is treated as a secret.
 """
 
 import re
@@ -128,7 +128,7 @@ def _parsed(address: str) -> _Address | None:
 def _split_user(kind: str, rest: str) -> tuple[str | None, str]:
     """What stands before the `@` that ends the user, if there is one, and the rest.
 
-    A password may have a slash, a question mark or an `@` in it that nobody escaped. So where a colon shows that there is one,
+    A password may have a slash, a question mark or an `@` in it, unescaped. So where a colon shows that there is one,
     it ends at the last `@`, unless what follows the colon is the port of a server.
     """
     if "@" not in rest or (kind in _FILES and rest.startswith("/")):

@@ -16,7 +16,7 @@ SMALL = 256 << 10
 """Files up to this many bytes are packed together, where there are `MANY` of them at once."""
 MANY = 16
 _PAYS = 8
-"""A recipe has to save at least one byte in so many."""
+"""A recipe has to save at least one byte in this many."""
 _COLUMNS = 64
 """Columns of a part whose statistics are kept in the catalog, the first ones."""
 
@@ -184,6 +184,6 @@ def pays(made: Recipe, size: int) -> bool:
 
 
 def worth_trying(alone: int) -> bool:
-    """Whether to look for pieces that a file shares with the version before, after so many in a row that shared nothing:
+    """Whether to look for pieces that a file shares with the version before, after this many in a row that shared nothing:
     after 0, 1, 2, 4, 8 …, so that data that never repeats is hardly ever compared."""
     return alone & (alone - 1) == 0

@@ -18,7 +18,7 @@ objects: what dead writers leave was announced, and is collected."""
 
 @dataclass(frozen=True, slots=True)
 class Unreferenced:
-    """A file that nothing names: its row, its content's hash, the bytes of its object (0 for a table or a recipe, which have
+    """An unreferenced file: its row, its content's hash, the bytes of its object (0 for a table or a recipe, which have
     none)."""
 
     id: int
@@ -29,7 +29,7 @@ class Unreferenced:
 
 @dataclass(frozen=True, slots=True)
 class CollectPlan:
-    """What a collection would take: files that nothing names, holds that ran out, objects already in the trash."""
+    """What a collection would take: unreferenced files, holds that ran out, objects already in the trash."""
 
     files: tuple[Unreferenced, ...]
     expired_holds: int

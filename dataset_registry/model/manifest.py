@@ -77,7 +77,7 @@ class IndexPage:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """All pages of a version, loaded as far as somebody needed them."""
+    """All pages of a version, loaded as far as needed."""
 
     index: tuple[IndexPage, ...]
 

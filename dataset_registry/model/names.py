@@ -43,7 +43,7 @@ def dataset_name(text: str) -> str:
         if not _DATASET_SEGMENT.fullmatch(segment):
             raise InvalidName(
                 f"{text!r} cannot be the name of a dataset: {segment!r} must start with a letter, a digit or '_' and "
-                "go on with letters, digits, '_', '.', '+', '=' or '-'. Choose a name like 'raw/flights'.",
+                "continue with letters, digits, '_', '.', '+', '=' or '-'. Choose a name like 'raw/flights'.",
                 name=text,
             )
     return name

@@ -7,8 +7,8 @@ class Progress(Protocol):
     """Called again and again while something long is done."""
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
-        """`done` of `total` (None: nobody knows yet) of what is being done, in words."""
+        """`done` of `total` (None: unknown) of what is being done, in words."""
 
 
 def silent(what: str, done: int, total: int | None) -> None:
-    """Tells nobody."""
+    """Reports nothing."""

@@ -22,7 +22,7 @@ class Rule:
 
     - `last` keeps the versions with the highest numbers: those that `log -n` lists. Their timestamps do not matter.
     - `younger_than` keeps the versions whose timestamp is at most this old, and those with a timestamp in the future.
-    - `hourly`, `daily`, `weekly`, `monthly` and `yearly` keep the newest version of each of the newest so many hours (days,
+    - `hourly`, `daily`, `weekly`, `monthly` and `yearly` keep the newest version of each of the newest N hours (days,
       …, in UTC) that have a version. The newest version is the one with the latest timestamp, and of equal timestamps the
       one with the highest number.
 

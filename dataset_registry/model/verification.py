@@ -45,11 +45,11 @@ LITTER = ("surplus-objects", "unnamed-page", "unnamed-index-page", "expired-hold
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that a verification found. `kind` is stable, `repair` says what to do, `mended` whether that was done."""
+    """Something that a verification found. `kind` is stable, `repair` says what to do, `repaired` whether that was done."""
 
     kind: str
     what: str
-    mended: bool = False
+    repaired: bool = False
     rows: tuple[int, ...] = ()
     file: FileRecord | None = None
     objects: tuple[StoredObject, ...] = ()
@@ -78,9 +78,9 @@ class Verification:
     @property
     def clean(self) -> bool:
         """Whether nothing was found that is left."""
-        return all(finding.mended for finding in self.findings)
+        return all(finding.repaired for finding in self.findings)
 
     @property
     def damage(self) -> tuple[Finding, ...]:
         """The findings that are left and are more than litter."""
-        return tuple(f for f in self.findings if not f.mended and not f.is_litter)
+        return tuple(f for f in self.findings if not f.repaired and not f.is_litter)

@@ -1,7 +1,7 @@
 """Adopting a legacy catalog: bytes kept inline or under paths come into the store, hashed, deduplicated and counted.
 
 Migrations change the catalog only. This is the step that is given the store. It takes one file a transaction, so it
-can be stopped and repeated at any time, and everything stays readable meanwhile.
+can be stopped and repeated at any time, and everything stays readable in the meantime.
 """
 
 import hashlib

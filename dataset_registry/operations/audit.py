@@ -142,7 +142,7 @@ def check(access: Access) -> AuditCheck:
         for entry, carried in audit.hashed(tx):
             try:
                 replayed.add(entry)
-            except (AttributeError, KeyError, TypeError, ValueError):  # whatever somebody wrote into it
+            except (AttributeError, KeyError, TypeError, ValueError):  # an entry that was tampered with
                 problems.append(f"entry {entry.id} does not say what an entry of {entry.action!r} says: it was changed")
             while pending and entry.id > pending[-1].last_id:
                 close()

@@ -20,11 +20,11 @@ _SAMPLES = 5
 def bind(access: Access) -> None:
     """Make sure that the catalog and the store belong together; two that are new are bound to each other.
 
-    A store that does not answer, or cannot be written to, is let pass: what needs it will say so. Raises `StoreMismatch`.
+    A store that does not answer, or cannot be written to, is accepted: what needs it will say so. Raises `StoreMismatch`.
     """
     try:
-        # The catalog chooses the id before the store has it, as pending: whoever finds it in the store finds it in the catalog
-        # afterwards, and whoever comes after a crash in between goes on from there.
+        # The catalog chooses the id before the store has it, as pending: a process that finds it in the store finds
+        # it in the catalog afterwards, and after a crash in between the next one continues from there.
         theirs = access.store.identity()
         with access.catalog.read() as tx:
             ours = settings.get(tx, settings.STORE_ID)

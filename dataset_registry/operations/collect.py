@@ -1,4 +1,4 @@
-"""Collecting: files that nothing names lose their rows, then their bytes. Sweeping: objects that the catalog never heard of.
+"""Collecting: unreferenced files lose their rows, then their bytes. Sweeping: objects that the catalog never heard of.
 
 Any number of either may run at once, beside any number of writers; docs/design/collection.md has the races and what
 closes each. A crash anywhere leaves something for the next one to do, never a file without its bytes.
@@ -130,9 +130,9 @@ def plan_sweep(
     """Which objects a sweep would remove: those unknown to the catalog and older than this. Changes nothing.
 
     Objects named after the content of a file in quarantine are left out, unless it is `healing` that they are wanted for.
-    `each` is called with what was listed, some objects at a time, so that nobody needs to list the store a second time.
+    `each` is called with what was listed, some objects at a time, so that the store is listed once.
 
-    The store is listed first and the catalog read after it: whatever was put meanwhile had a hold before it had bytes.
+    The store is listed first and the catalog read after it: whatever was put in the meantime had a hold before it had bytes.
     """
     unknown: list[StoredObject] = []
     batch: list[StoredObject] = []

@@ -61,7 +61,7 @@ def base_of(access: Access, dataset: DatasetRecord | NewDataset, version_id: int
         found = versions.by_id(tx, version_id)
     if found is None or found.dataset_id != dataset.id:
         raise CommitConflict(
-            f"The version from which this commit began was deleted from {dataset.name} meanwhile. Read the new version and "
+            f"The version from which this commit began was deleted from {dataset.name} in the meantime. Read the new version and "
             "commit again.",
             dataset=dataset.name,
         )
@@ -494,7 +494,7 @@ def _start_of(
         return found, name == branch
     if parent is not None:
         if lock and not versions.share(tx, [parent.id]):
-            raise NotFound(f"v{parent.number} of {dataset.name} was deleted meanwhile.", version=parent.number)
+            raise NotFound(f"v{parent.number} of {dataset.name} was deleted in the meantime.", version=parent.number)
         return parent, False
     if fallback is not None or datasets.version_count(tx, dataset.id) == 0:
         return None, False
@@ -541,8 +541,8 @@ def _refuse_conflicts(
     if options.base is not None:
         if not versions.share(tx, [options.base.id]) or versions.by_id(tx, options.base.id) is None:
             raise CommitConflict(
-                f"v{options.base.number} of {dataset.name}, from which this commit began, was deleted meanwhile, so that "
-                f"nobody can say what changed since ({options.branch!r} is at v{start.number} now). Read the new version and "
+                f"v{options.base.number} of {dataset.name}, from which this commit began, was deleted in the meantime, so that "
+                f"what changed since is unknown ({options.branch!r} is at v{start.number} now). Read the new version and "
                 "commit again, or pass overwrite=True to replace what it has.",
                 dataset=dataset.name,
                 branch=options.branch,

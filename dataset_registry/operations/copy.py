@@ -2,7 +2,7 @@
 
 Versions keep their numbers and digests, in an administrator's copy also their authors and dates; what the other registry has
 already does not travel. Each version
-is a transaction, each batch of files another one: a copy that was stopped goes on where it was. What arrives is hashed on
+is a transaction, each batch of files another one: a copy that was stopped resumes. What arrives is hashed on
 the way, and the digest of each manifest is computed anew.
 """
 
@@ -381,7 +381,7 @@ def _stream(source: Access, spool: Spool, file: FileRecord) -> Spooled:
 
 
 def _unpack(target: Access, dataset: DatasetRecord, shipment: _Shipment, holds: Sequence[UUID], tx: Transaction) -> int:
-    """The transaction that makes the version; 1, or 0 when somebody else has made it meanwhile."""
+    """The transaction that makes the version; 1, or 0 when another process has made it in the meantime."""
     version = shipment.version
     authorize(target, tx, "admin", dataset.id)
     datasets.take_number(tx, dataset.id, version.number)
@@ -496,7 +496,7 @@ def _point(
 ) -> str | None:
     """Make or move a branch, make a tag; a note when that cannot be without taking something from the target.
 
-    `numbers` are the versions that the source has: a copied version that expired there stands in nobody's way.
+    `numbers` are the versions that the source has: a copied version that expired there is no conflict.
     """
     pointers.lock(tx, dataset.id, pointer.name)
     version = versions.by_number(tx, dataset.id, pointer.version_number)

@@ -38,7 +38,7 @@ def make(access: Access, tx: Transaction, wanted: NewDataset) -> DatasetRecord:
 
 
 def _make(access: Access, tx: Transaction, wanted: NewDataset) -> DatasetRecord:
-    """Make a dataset: whoever does becomes its admin. A name that is taken since somebody looked fails its unique key."""
+    """Create a dataset; the actor becomes its admin. A name taken since it was checked fails its unique key."""
     refuse_lookalike(tx, wanted.name)
     user_id = access.user_id(tx)
     made = datasets.get(tx, datasets.create(tx, wanted.name, wanted.description, user_id))
@@ -177,7 +177,7 @@ def delete_version(access: Access, dataset: DatasetRecord, ref: str) -> int:
         authorize(access, tx, "admin", dataset.id)
         version = resolve.version(tx, dataset, ref)
         if not versions.lock(tx, version.id):
-            raise NotFound(f"v{version.number} of {dataset.name} was deleted meanwhile.", version=version.number)
+            raise NotFound(f"v{version.number} of {dataset.name} was deleted in the meantime.", version=version.number)
         if pointing := versions.references(tx, version.id):
             raise InUse(
                 f"v{version.number} of {dataset.name} cannot be deleted, these point at it: {', '.join(pointing[:10])}. "

@@ -22,10 +22,10 @@ from dataset_registry.operations import audit
 from dataset_registry.operations.datasets import remove as remove_dataset
 
 IN_USE_SECONDS = 24 * 3600
-"""How long a run counts as running when nobody says which are."""
+"""How long a run counts as running when no list of live runs is given."""
 
 _JUST_NOW = 3600
-"""A run that read or wrote within so many seconds counts as running even when a list of runs does not have it."""
+"""A run that read or wrote within this many seconds counts as running even when a list of runs does not have it."""
 
 _CHUNK = 200
 """Versions that one transaction deletes."""
@@ -167,7 +167,7 @@ def _delete(
     administer(access, tx)
     there = retention.lock(tx, dataset.id, ids)
     dataset = datasets.by_id(tx, dataset.id) or dataset
-    # Statements of their own, after the lock: whoever came to point at one of them has committed by now.
+    # Statements of their own, after the lock: a transaction that came to point at one of them has committed by now.
     needed = retention.pointed_at(tx, there) | retention.in_use(tx, live_runs, IN_USE_SECONDS, _JUST_NOW)
     if dying is not None:
         needed |= retention.needed_as_inputs(tx, there, dying)
@@ -200,8 +200,8 @@ _NOTED_FOR = 3600
 
 
 def note_read(access: Access, version: VersionRecord, run_id: str) -> None:
-    """Note that a pipeline run reads a version, so that no expiry takes it meanwhile: for at most a week since the actor's first
-    read of it, where it may only read. Raises `NotFound` when it is gone."""
+    """Note that a pipeline run reads a version, so that no expiry takes it in the meantime: for at most a week since
+    the actor's first read of it, where it may only read. Raises `NotFound` when it is gone."""
     single_line(run_id, "run_id")
     with access.catalog.read() as tx:
         authorize(access, tx, "read", version.dataset_id)
@@ -211,7 +211,7 @@ def note_read(access: Access, version: VersionRecord, run_id: str) -> None:
     def work(tx: Transaction) -> None:
         if versions.by_id(tx, version.id) is None or not versions.share(tx, [version.id]):
             raise NotFound(
-                f"v{version.number} of {version.dataset} was deleted meanwhile. Look again at what the branch names.",
+                f"v{version.number} of {version.dataset} was deleted in the meantime. Look again at what the branch names.",
                 version=version.number,
             )
         may_write = level_on(access, tx, version.dataset_id) >= level("write")

@@ -14,7 +14,7 @@ from dataset_registry.model.records import FileRecord
 
 _PAGE = 500
 _LOOKED_AT = 1000
-"""Files with one beginning of a hash that are looked at: nobody has as many."""
+"""Maximum number of files with one hash prefix that are checked."""
 
 
 def file(access: Access, content_hash: str) -> FileRecord:

@@ -81,7 +81,7 @@ def productions_of(access: Access, version: VersionRecord) -> list[Production]:
 
 
 def visible_productions(access: Access, tx: Transaction, version: VersionRecord) -> list[Production]:
-    """The productions of a version, with the inputs that the actor may read: what else was read is nobody else's business."""
+    """The productions of a version, with the inputs that the actor may read: other inputs are left out."""
     return productions.of_version(tx, version.id, readable(access, tx))
 
 

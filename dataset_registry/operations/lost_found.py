@@ -64,7 +64,7 @@ def rescue(access: Access, objects: Sequence[StoredObject]) -> bool:
             change.add(
                 content_hash, 0, staged_component(Staged(content_hash, size, format, None, (nowhere,)), "data", {})
             )
-        if isinstance(change_to, DatasetRecord):  # whoever was let in before does not read what is rescued now
+        if isinstance(change_to, DatasetRecord):  # earlier grants do not extend to what is rescued now
             for grant in grants.grants(tx, resource=("dataset", change_to.id)):
                 where, before = (change_to.id, change_to.name), f"{grant.permission} for {grant.user}"
                 audit.note(access, tx, "revoke", where, before=before)

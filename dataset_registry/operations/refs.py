@@ -28,7 +28,7 @@ def create(access: Access, dataset: DatasetRecord, name: str, ref: str, *, is_ta
             )
         check_new(tx, dataset, name)
         if not versions.share(tx, [version.id]):
-            raise NotFound(f"v{version.number} of {dataset.name} was deleted meanwhile.", version=version.number)
+            raise NotFound(f"v{version.number} of {dataset.name} was deleted in the meantime.", version=version.number)
         pointers.create(tx, dataset.id, name, version.id, is_tag=is_tag)
         made = pointers.find(tx, dataset.id, name)
         assert made is not None, "inserted in this transaction"
@@ -73,7 +73,7 @@ def move(access: Access, dataset: DatasetRecord, name: str, ref: str, *, expect:
             )
         version = resolve.version(tx, dataset, ref)
         if not versions.share(tx, [version.id]):
-            raise NotFound(f"v{version.number} of {dataset.name} was deleted meanwhile.", version=version.number)
+            raise NotFound(f"v{version.number} of {dataset.name} was deleted in the meantime.", version=version.number)
         pointers.move(tx, dataset.id, name, version.id)
         moved = _get(tx, dataset, name)
         audit.note(

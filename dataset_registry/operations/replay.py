@@ -1,7 +1,7 @@
 """Replaying: what the audit log says that branches, tags, versions, users and grants are, held against what they are.
 
-A change that went past the registry has no entry: whoever edits a row as the owner of the database leaves the log behind. What
-the log does not tell (what was there before it, or was written by a release that noted less) is let pass.
+A change made past the registry, directly on the database, has no entry. What
+the log does not tell (what was there before it, or was written by a release that noted less) is accepted.
 """
 
 import hashlib

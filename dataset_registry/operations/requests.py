@@ -26,7 +26,7 @@ def recall(access: Access, tx: Transaction, request: RequestKey) -> tuple[int, s
 def remember(access: Access, tx: Transaction, request: RequestKey, answer: str, *, status: int = 200) -> None:
     """Store an answer. In the transaction of what is done, both are there or neither is.
 
-    A key that another transaction stored meanwhile fails its primary key: `Catalog.write` then runs its work again, which
+    A key that another transaction stored in the meantime fails its primary key: `Catalog.write` then runs its work again, which
     finds that answer.
     """
     key = _stored_key(access, request)

@@ -150,7 +150,7 @@ def create_token(
     """Make a token of a user, the actor's own when None; an administrator makes them for others too.
 
     A token makes others for no more than it is for itself. A `request` that is sent again replaces the token that it created
-    before, whose secret nobody may have received: the old one is revoked in the same transaction.
+    before, whose secret may not have arrived: the old one is revoked in the same transaction.
     Raises `NotFound`, `InputError`, `PermissionDenied`, `ConflictError` (the key of another request).
     """
     user = access.actor.name if user is None else user
@@ -228,7 +228,7 @@ def tokens(access: Access, user: str | None) -> list[Token]:
 
 
 def revoke_token(access: Access, token_id: int) -> Token:
-    """Let a token let nobody in any more, nor those that were made with it. Raises `NotFound`, also for tokens of others."""
+    """Revoke a token, and those that were created with it. Raises `NotFound`, also for tokens of others."""
 
     def work(tx: Transaction) -> Token:
         admit(access, tx)
@@ -261,9 +261,11 @@ def authenticate(catalog: Catalog, secret: str, *, door: str) -> Actor:
     with catalog.read() as tx:
         found = users.valid_token(tx, secret_hash(secret))
     if found is None:
-        raise NotAuthenticated("This token lets nobody in: it is unknown, expired or revoked. Ask for another one.")
+        raise NotAuthenticated(
+            "Invalid token: unknown, expired or revoked. Create one with: dataset-registry token create"
+        )
     token, is_due = found
     if is_due:
-        with suppress(RegistryError):  # a full disk, or a catalog that is read-only: reading goes on
+        with suppress(RegistryError):  # a full disk, or a catalog that is read-only: reads continue
             catalog.write(lambda tx: users.note_use(tx, token.id))
     return Actor(token.user, door=door, token=token)

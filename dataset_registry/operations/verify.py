@@ -66,8 +66,8 @@ def verify(
 ) -> Verification:
     """Look at everything. `share` (n, t) reads the bytes of every t-th file, starting with the n-th; (1, 1) reads them all.
 
-    Objects that the catalog does not know count once they are older than `older_than`. With `repair`, what is safe to mend
-    is mended, and files whose bytes are gone or wrong go into quarantine.
+    Objects that the catalog does not know count once they are older than `older_than`. With `repair`, what is safe to repair
+    is repaired, and files whose bytes are gone or wrong go into quarantine.
     """
     share = _checked_share(*share) if share is not None else None
     with access.catalog.read() as tx:
@@ -86,8 +86,8 @@ def verify(
     found = [*findings, *store.findings, *_leftovers(access)]
     if repair:
         found = _repair(access, found)
-        mended = sum(finding.mended for finding in found)
-        access.catalog.write(lambda tx: audit.note(access, tx, "repair", findings=len(found), mended=mended))
+        repaired = sum(finding.repaired for finding in found)
+        access.catalog.write(lambda tx: audit.note(access, tx, "repair", findings=len(found), repaired=repaired))
     return Verification(tuple(found), store.files, store.bytes_read, waiting)
 
 
@@ -275,7 +275,7 @@ def _all_files(access: Access) -> Iterator[list[FileRecord]]:
 
 
 def _is_there(access: Access, file: FileRecord) -> bool:
-    """Whether the catalog still says that the file is at this key: it may have been collected meanwhile, or healed."""
+    """Whether the catalog still says that the file is at this key: it may have been collected in the meantime, or healed."""
     now = _now(access, file)
     return now is not None and (now.object_key, now.extents) == (file.object_key, file.extents)
 
@@ -307,7 +307,7 @@ def _repair(access: Access, found: Sequence[Finding]) -> list[Finding]:
     damaged = [_mend(access, finding) for finding in damaged]
     lost_found.heal(access, [o for finding in others for o in finding.objects])
     healed = [
-        f if f.mended or f.file is None or f.kind == "unreadable" else replace(f, mended=_is_sound(access, f.file))
+        f if f.repaired or f.file is None or f.kind == "unreadable" else replace(f, repaired=_is_sound(access, f.file))
         for f in damaged
     ]
     return [*healed, *(_mend(access, finding) for finding in others)]
@@ -330,19 +330,19 @@ def _mend(access: Access, finding: Finding) -> Finding:
     catalog = access.catalog
     match finding.kind:
         case "unnamed-page" | "unnamed-index-page" | "counter":
-            catalog.write(partial(checks.mend, kind=finding.kind, rows=finding.rows))
+            catalog.write(partial(checks.repair, kind=finding.kind, rows=finding.rows))
         case "expired-hold" | "trash":
             collect.apply(access, CollectPlan((), 0, 0))
         case "unknown-objects":
-            return replace(finding, mended=lost_found.rescue(access, finding.objects))
+            return replace(finding, repaired=lost_found.rescue(access, finding.objects))
         case "missing" | "size" | "content" if finding.file is not None:
             _quarantine(access, finding.file, finding.kind)
-            return finding  # safe now, and not mended
+            return finding  # safe now, and not repaired
         case "quarantined" if finding.file is not None:
-            return replace(finding, mended=_release(access, finding.file))
+            return replace(finding, repaired=_release(access, finding.file))
         case _:
             return finding
-    return replace(finding, mended=True)
+    return replace(finding, repaired=True)
 
 
 _DAMAGE = {

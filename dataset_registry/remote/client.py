@@ -1,4 +1,4 @@
-"""Requests to a server: who asks, what is tried again, and errors as the ones that were raised there."""
+"""Requests to a server: credentials, retries, and errors as the ones that were raised there."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -56,7 +56,7 @@ class Client:
             )
         if token is None:
             raise InputError(
-                f"{url} wants to know who asks: Registry.open({url!r}, token='…'). Make one with: dataset-registry token create"
+                f"No token for {url}: Registry.open({url!r}, token='…'). Create one with: dataset-registry token create"
             )
         self.url = url.rstrip("/")
         if not token.isascii() or not token.isprintable() or not token.strip():
@@ -87,7 +87,7 @@ class Client:
         return self._read(self._ask("GET", path, query=query), shape)
 
     def pages(self, path: str, shape: type[_Shape], *, limit: int | None = None, **query: object) -> Iterator[_Shape]:
-        """All items of a list, page by page, or so many."""
+        """All items of a list, page by page, or this many."""
         cursor, left = None, limit
         while left is None or left > 0:
             size = _PAGE if left is None else min(left, _PAGE)
@@ -190,7 +190,7 @@ class Client:
                     file[1].seek(0)
                 response = self._http.request(method, path, params=params, headers=sent, **content)  # type: ignore[arg-type]
             except UnicodeEncodeError as error:
-                raise InputError(f"{error.object[:40]!r} is no text that can be sent. Mend it.") from error
+                raise InputError(f"{error.object[:40]!r} is no text that can be sent. Fix it.") from error
             except httpx.TransportError as error:
                 is_at_work = isinstance(error, httpx.ReadTimeout)  # another request would not help it
                 if is_last or is_at_work or not again:

@@ -25,7 +25,7 @@ _FEW = 50
 _LONG = 4000
 """Bytes of a query that every server and proxy takes."""
 _GOING_ON = 3
-"""How often a download goes on after a broken connection."""
+"""How often a download resumes after a broken connection."""
 _KEY_TAIL = "." + "0" * 32
 
 

@@ -63,7 +63,7 @@ _DIRECT = 32 << 20
 """Files from this many bytes on go straight into the object store of a server that offers it."""
 _BLOCK = 1 << 20
 _RESUMED = 20
-"""How often an upload goes on after a broken connection."""
+"""How often an upload resumes after a broken connection."""
 
 
 class RemoteVersion(Version):
@@ -306,7 +306,7 @@ class RemoteDraft(Draft):
         return places, form
 
     def _upload(self, content: Spooled) -> str:
-        """Upload a file, going on where it stopped after a broken connection; the id of the upload."""
+        """Upload a file, resumed after a broken connection; the id of the upload."""
         body = {"file_size": content.size, "content_hash": content.content_hash}
         upload = self._client.post("uploads", UploadResponse, {**body, "direct": content.size >= _DIRECT})
         if upload.upload_url is not None:

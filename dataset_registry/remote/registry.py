@@ -251,7 +251,7 @@ class RemoteRegistry(Registry):
     def branches(self) -> list[RegistryBranch]:
         return [shape.record() for shape in self._client.listed("branches", RegistryBranchResponse)]
 
-    # --- keeping house ---------------------------------------------------------------------------------------------
+    # --- maintenance -----------------------------------------------------------------------------------------------
 
     def _plan_expiry(self, policy: Policy, live_runs: Collection[str] | None) -> ExpirePlan:
         body = {
@@ -294,7 +294,7 @@ class RemoteRegistry(Registry):
         share = (1, 1) if deep is True else deep or None
         body = {"share": share, "repair": repair, "older_than_seconds": ceil(older_than.total_seconds())}
         found = self._client.post("verify", VerificationResponse, body, patience=None)
-        findings = tuple(Finding(f.kind, f.what, f.mended) for f in found.findings)
+        findings = tuple(Finding(f.kind, f.what, f.repaired) for f in found.findings)
         return Verification(findings, found.files, found.bytes_read, found.waiting)
 
     def copy_to(

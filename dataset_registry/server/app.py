@@ -30,7 +30,7 @@ from dataset_registry.server.uploads import Quota, Uploads
 _TIDY_SECONDS = 60.0
 """How often abandoned uploads are looked for where the audit log is not sealed."""
 _MORE_THREADS = 8
-"""Threads beside those of requests under way: who asks, whether the catalog answers, upkeep."""
+"""Threads beside those of requests under way: authentication, whether the catalog answers, upkeep."""
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -113,14 +113,14 @@ def _watching(metrics: Metrics) -> APIRouter:
 async def _life(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     anyio.to_thread.current_default_thread_limiter().total_tokens = settings.concurrency + _MORE_THREADS
-    upkeep_task = asyncio.create_task(_maintenance_loop(app, settings))
+    maintenance_task = asyncio.create_task(_maintenance_loop(app, settings))
     log.info("ready", registry=app.state.registry.location)
     try:
         yield
     finally:
-        upkeep_task.cancel()
+        maintenance_task.cancel()
         with suppress(asyncio.CancelledError):
-            await upkeep_task
+            await maintenance_task
         app.state.registry.close()
         log.info("stopped")
 
@@ -135,7 +135,7 @@ async def _maintenance_loop(app: FastAPI, settings: Settings) -> None:
             if seals:
                 await run_in_threadpool(audit.seal_now, app.state.access)
         except RegistryError as error:
-            log.warning("upkeep", error=str(error), code=error.code)
+            log.warning("maintenance", error=str(error), code=error.code)
 
 
 def _describe(app: FastAPI) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class AuthMiddleware:
         self._app, self._here, self._slots = app, access, Slots(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let pass what is not of `/v1`, and whoever a token lets in."""
+        """Authenticate requests to `/v1`; pass on all others."""
         if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
             await self._app(scope, receive, send)
             return
@@ -63,21 +63,19 @@ class AuthMiddleware:
         header = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
         scheme, _, secret = header.partition(" ")
         if scheme.lower() != "bearer" or not secret.strip():
-            raise NotAuthenticated(
-                "Say who asks: send the header Authorization, with the word Bearer and a token behind it"
-            )
+            raise NotAuthenticated("Missing credentials: send the header `Authorization: Bearer <token>`.")
         actor = authenticate(self._here.catalog, secret.strip(), door="rest")
         return replace(self._here, actor=actor)
 
 
 def access_of(request: Request, described: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Access:
-    """The access of whoever asks; the bearer is here for the description of the API."""
+    """The access of the caller; the bearer is here for the description of the API."""
     access: Access = request.state.access
     return access
 
 
 def registry_of(access: Annotated[Access, Depends(access_of)]) -> EmbeddedRegistry:
-    """The registry as whoever asks may see it."""
+    """The registry as the caller sees it."""
     return EmbeddedRegistry(access)
 
 

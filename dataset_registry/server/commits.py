@@ -54,7 +54,7 @@ def commit(
     except RegistryError:
         if (made := commits.answered(sources.access, key, keys)) is None:
             raise
-        return made  # the same request, sent while the first one was at work: an upload may have ended meanwhile
+        return made  # the same request, sent while the first one was at work: an upload may have ended in the meantime
 
 
 def described(sources: Sources, request: CommitRequest) -> Any:

@@ -76,7 +76,7 @@ _FAILURES: Mapping[type[errors.RegistryError], str] = {
 
 def _failure(error: errors.RegistryError, request_id: str | None) -> str:
     what = next(_FAILURES[kind] for kind in type(error).__mro__ if kind in _FAILURES)
-    again = "If that goes on, tell" if isinstance(error, errors.RetryLater) else "Tell"
+    again = "If this persists, tell" if isinstance(error, errors.RetryLater) else "Tell"
     return f"{what} {again} the operator of the server the id of this request: {request_id}."
 
 
@@ -104,7 +104,7 @@ def response(error: errors.RegistryError, request_id: str | None) -> JSONRespons
 
 
 def unforeseen(request_id: str) -> JSONResponse:
-    """The answer when something went wrong that nobody thought of."""
+    """The response to an unexpected exception."""
     return response(
         errors.RegistryError("An error that is not one of the registry's: see the line before."), request_id
     )

@@ -41,5 +41,5 @@ class Settings(BaseSettings):
     )
     concurrency: int = Field(default=64, description="Requests under way at once; more are told to retry (429).")
     user_concurrency: int = Field(default=24, description="Requests of one user under way at once.")
-    upload_hours: float = Field(default=24.0, description="How long an upload that nobody goes on with is kept.")
+    upload_hours: float = Field(default=24.0, description="Hours until an abandoned upload is deleted.")
     seal_seconds: float = Field(default=60.0, description="How often the audit log is sealed; 0 for never.")

@@ -1,6 +1,6 @@
 """Uploads under way: files that grow request by request, until a commit names them.
 
-An upload is a file and a line of facts beside it, in the server's scratch: whoever began it goes on where it stopped, after
+An upload is a file and a line of facts beside it, in the server's scratch: its owner resumes where it stopped, after
 a broken connection and after a restart of the server. Several servers behind one address need one scratch folder, or must
 send a client to the same one each time.
 """
@@ -134,14 +134,14 @@ class Uploads:
         return found
 
     def offset(self, upload: UploadSession) -> int:
-        """How many bytes are there. Raises `NotFound` for an upload that was committed or deleted meanwhile."""
+        """How many bytes are there. Raises `NotFound` for an upload that was committed or deleted in the meantime."""
         try:
             return self._data(upload.id).stat().st_size
         except FileNotFoundError:
             raise _gone(upload.id) from None
 
     def expires_at(self, upload: UploadSession) -> datetime:
-        """When it goes, if nobody goes on with it."""
+        """When it expires, unless it is resumed."""
         try:
             modified = self._data(upload.id).stat().st_mtime
         except FileNotFoundError:
@@ -176,7 +176,7 @@ class Uploads:
                             await run_in_threadpool(_write, file, pending)
                             size = 0
                 except ClientDisconnect:
-                    pass  # whoever it was comes again, and goes on from what is there
+                    pass  # the client resumes from what is there
                 finally:
                     await run_in_threadpool(_write, file, pending)
             return self.offset(upload)
@@ -236,7 +236,7 @@ class Uploads:
     @contextmanager
     def _exclusively(self, upload: UploadSession) -> Iterator[None]:
         if upload.id in self._writing:
-            raise ConflictError("Another request is writing to this upload. Ask where it stands, then go on.")
+            raise ConflictError("Another request is writing to this upload. Ask for its offset, then resume.")
         self._writing.add(upload.id)
         try:
             yield

@@ -1,7 +1,7 @@
 """Local files with the content of stored objects: the objects themselves where they are plain files, else cached copies.
 
 The cache is shared by the processes of a machine. A copy is made aside, checked against the hash in its key, and
-linked into place; whoever uses it has a link of its own in a private folder, so that no other process can take it away.
+linked into place; each user of it has a link of its own in a private folder, so that no other process can take it away.
 What only the cache itself links to may go when the cache is full, the longest unused first.
 """
 
@@ -33,7 +33,7 @@ Open = Callable[[], BinaryIO]
 
 
 def cache_folder() -> Path:
-    """Where copies of remote files are kept, unless somebody says otherwise."""
+    """Where copies of remote files are kept, by default."""
     return Path("~/.cache/dataset-registry").expanduser()
 
 
@@ -46,7 +46,7 @@ class Cache:
         self._folder = store.scratch / "cache"
         self._mine: ProcessDir | None = None
         self._owner = 0
-        self._unseen = self._limit  # bytes added since the cache was last looked over: at first nobody knows
+        self._unseen = self._limit  # bytes added since the cache was last looked over: at first unknown
         self._lock = threading.Lock()
         self._making: dict[str, threading.Lock] = {}
 
@@ -124,7 +124,7 @@ class Cache:
             bits = modes.shared_bits(self._folder.parent)
             aside.chmod(modes.read_only(bits))
             modes.make_folder(shared.parent, bits)
-            with suppress(FileExistsError):  # somebody else was as fast
+            with suppress(FileExistsError):  # another process was as fast
                 os.link(aside, shared)
             aside.rename(mine)
         finally:
@@ -134,11 +134,11 @@ class Cache:
             self._make_room()
 
     def _make_room(self) -> None:
-        """Remove copies that nobody uses, the longest unused first, until nine tenths of the limit are left."""
+        """Remove unused copies, the longest unused first, until nine tenths of the limit are left."""
         self._unseen = 0
         bits = modes.shared_bits(self._folder.parent)
         with os.fdopen(modes.open_or_create(self._folder / ".lock", bits), "rb") as turn:
-            if not try_lock(turn.fileno()):  # somebody else is at it
+            if not try_lock(turn.fileno()):  # another process is at it
                 return
             for folder in abandoned(self._folder, "in-use-"):
                 rmtree(folder, ignore_errors=True)

@@ -13,7 +13,7 @@ def checked(stream: BinaryIO, content_hash: str) -> BinaryIO:
 
 
 class _Checked(RawIOBase):
-    """A stream that knows the hash of what it should give: whoever reads it from its start to its end has checked it."""
+    """A stream that knows the hash of what it should give: reading it from start to end checks it."""
 
     def __init__(self, stream: BinaryIO, content_hash: str) -> None:
         self._stream, self._content_hash = stream, content_hash

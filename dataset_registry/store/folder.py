@@ -102,7 +102,7 @@ class FolderStore:
         """A spooled file: a link makes the object appear whole or not at all, refuses a key that exists, and leaves the
         file in place for a retry without a second copy of the bytes."""
         mode = source.stat().st_mode
-        if mode & 0o222:  # one that nobody may write to is a link to somebody's own, and stays as it is
+        if mode & 0o222:  # a read-only one is a link to a user's file, and stays as it is
             source.chmod(self._mode)
         elif self._mode & ~mode:  # not to be read by whom this store is shared with
             _copy(source, target, self._mode)

@@ -42,7 +42,7 @@ _ATTEMPTS = 3
 
 
 _process: int | None = None
-"""The process that first used obstore: its threads are gone in a forked child, which would wait for them for ever."""
+"""The process that first used obstore: its threads are gone in a forked child, which would wait for them permanently."""
 
 
 class ObjectStore:
@@ -248,7 +248,7 @@ class ObjectStore:
         _ = self._client  # for the process that it belongs to
         quick = self._open_client(
             retries=2, retry_seconds=5
-        )  # it is asked at every opening: a store that is down is let pass
+        )  # it is asked at every opening: a store that is down is accepted
         try:
             with self._errors(None):
                 return bytes(obstore.get(quick, self._identity_path).bytes()).decode().strip() or None

@@ -1,7 +1,7 @@
 """Folders that belong to one process and go with it, however it ends.
 
-The owner keeps a lock on a file inside; the operating system drops the lock with the process, and whoever tidies up
-next sees that nobody holds it.
+The owner keeps a lock on a file inside; the operating system drops the lock with the process, and the next
+cleanup sees that it is free.
 """
 
 import os
@@ -44,7 +44,7 @@ def abandoned(parent: Path, prefix: str, older_than: float = _NEWBORN) -> Iterat
 
 
 def try_lock(descriptor: int) -> bool:
-    """Lock a file until its descriptor is closed; False when somebody else has it locked."""
+    """Lock a file until its descriptor is closed; False when another process has it locked."""
     try:
         import fcntl
 

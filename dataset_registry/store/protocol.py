@@ -14,7 +14,7 @@ KEY = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{32}")
 
 
 def new_key(content_hash: str) -> str:
-    """A physical key for these bytes: `<sha256>.<uuid>`, never reused, so that whoever sleeps through a collection
+    """A physical key for these bytes: `<sha256>.<uuid>`, never reused, so that a process that sleeps through a collection
     can only ever touch a key that is already dead. The hash is that of the content, also where it is compressed."""
     return f"{content_hash}.{uuid4().hex}"
 
@@ -95,7 +95,7 @@ class Store(Protocol):
         """Remove an object. An absent key is not an error: deletions are repeated after a crash."""
 
     def list(self) -> Iterator[StoredObject]:
-        """Every object of ours, in no order. What was put or deleted meanwhile may or may not appear."""
+        """Every object of ours, in no order. What was put or deleted in the meantime may or may not appear."""
 
     def identity(self) -> str | None:
         """The id that the store was given, None for one that has none. Raises `StorageError`, `RetryLater`."""

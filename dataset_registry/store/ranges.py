@@ -63,7 +63,7 @@ class Ranges(RawIOBase):
         return len(data)
 
     def _next(self, most: int) -> bytes:
-        """The bytes at hand, of one run, and no more than so many."""
+        """The bytes at hand, of one run, and no more than this many."""
         while True:
             index = bisect_right(self._ends, self._at)
             key, offset, length = self._runs[index]

@@ -1,4 +1,4 @@
-"""Addresses that let somebody else make one request to S3: AWS Signature Version 4 in the query.
+"""Addresses that let another make one request to S3: AWS Signature Version 4 in the query.
 
 obstore signs addresses, too, but none of the headers of the request: what it signs takes content of any size.
 https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html

@@ -35,7 +35,7 @@ _HELD = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class RemoteBytes:
-    """Bytes that a store has already: all of them as a file, or the last ones, fetched when somebody needs them."""
+    """Bytes that a store has already: all of them as a file, or the last ones, fetched when needed."""
 
     fetch: Callable[[], Path]
     tail: Callable[[int], bytes]
@@ -45,7 +45,7 @@ class RemoteBytes:
 class Spooled:
     """Spooled bytes: their SHA-256, their size, and where they are (small ones are held themselves).
 
-    What is `borrowed` is somebody's own file, which may change: it is copied before anything is made of it.
+    What is `borrowed` is a user's file, which may change: it is copied before anything is made of it.
     """
 
     content_hash: str
@@ -80,7 +80,7 @@ class Spool:
 
     def share(self, source: Path) -> Spooled:
         """Spool a file without copying it where that is safe: as a clone where the file system has clones, as a link when
-        nobody may write to the file. Else as `copy` does. Raises `StorageError` when the disk refuses."""
+        the file is read-only. Else as `copy` does. Raises `StorageError` when the disk refuses."""
         try:
             path = self._fresh()
             if not _clone(source, path):
@@ -113,7 +113,7 @@ class Spool:
         return Spooled(hashlib.sha256(data).hexdigest(), len(data), data)
 
     def keep(self, data: memoryview) -> Spooled:
-        """Spool bytes that somebody else has in memory. Raises `StorageError` when the disk refuses."""
+        """Spool bytes in memory that belong to the caller. Raises `StorageError` when the disk refuses."""
         return self.hold(bytes(data)) if len(data) <= _SMALL else self.write(lambda target: target.write(data))
 
     def write(self, fill: Callable[[BinaryIO], object]) -> Spooled:
@@ -137,7 +137,7 @@ class Spool:
         return path
 
     def end(self, size: int, data: bytes) -> Path:
-        """A file of so many bytes, of which these are the last, and nothing is before them."""
+        """A file of this many bytes, of which these are the last, and nothing is before them."""
         with _spooling():
             path = self._fresh()
             with modes.new_file(path) as sparse:
@@ -196,7 +196,7 @@ class _HashingWriter:
         while rest:
             rest = rest[self._raw.write(rest) :]
         self.written += len(view)
-        if not isinstance(data, bytes):  # whoever owns the buffer may fill it again
+        if not isinstance(data, bytes):  # the owner of the buffer may fill it again
             self._settle()
         return len(view)
 
@@ -266,5 +266,5 @@ def storage_error(error: OSError, what: str) -> StorageError:
     """An operating system's error as ours, with the next step."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     return StorageError(
-        f"{what}: {reason}. Nothing was committed; free space or mend the permissions, then try again.", reason=reason
+        f"{what}: {reason}. Nothing was committed; free space or fix the permissions, then try again.", reason=reason
     )

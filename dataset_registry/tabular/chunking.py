@@ -115,8 +115,8 @@ def split(tables: Iterable[tuple[pa.Table, Positions]], cut: ChunkingRule) -> It
 
 
 def _end(cut_points: Positions, start: int, count: int, target: int, fitting: int | None) -> int:
-    """Where the part ends that has `count` rows from before a table and goes on at its row `start`; behind the table, that
-    it goes on there.
+    """Where the part ends that has `count` rows from before a table and continues at its row `start`; behind the table, that
+    it continues there.
 
     `fitting` are the rows from there on for which it has room, None for all of them.
     """

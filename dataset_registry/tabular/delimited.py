@@ -355,7 +355,7 @@ def _lines_of(blocks: Iterator[str], dialect: Dialect) -> Iterator[str]:
 
 
 def _ends_within_quotes(line: str, dialect: Dialect, *, within: bool) -> bool:
-    """Whether the field at the end of a line goes on in the next one. A quote opens a field at its beginning only."""
+    """Whether the field at the end of a line continues in the next one. A quote opens a field at its beginning only."""
     quote, position = dialect.quote, 0
     if not quote or quote not in line:
         return within

@@ -62,7 +62,8 @@ def scan_duckdb(
 
 
 def _interval(count: str, microseconds: int) -> str:
-    """A count of so many microseconds each as an interval of days and the rest, which what reads it may count in nanoseconds."""
+    """A count of this many microseconds each as an interval of days and the rest, which what reads it may count in
+    nanoseconds."""
     whole = f"(CAST({count} AS HUGEINT) * {microseconds})"
     return f"(to_days(CAST({whole} // {_DAY} AS INTEGER)) + to_microseconds(CAST({whole} % {_DAY} AS BIGINT)))"
 

@@ -33,7 +33,7 @@ AT_ONCE = 4
 """How many workers there are at most."""
 
 _JOBS = 100
-"""After so many looks a worker goes, with whatever it has gathered."""
+"""After this many looks a worker goes, with whatever it has gathered."""
 _MESSAGE = 64 << 20
 _WAIT = 60.0
 
@@ -155,7 +155,7 @@ def _context() -> Any:
 
 
 def _work(conversation: Connection, memory: int, seconds: int) -> None:
-    """What a worker does: limit itself, then look and answer until nobody asks any more."""
+    """What a worker does: limit itself, then capture and answer until its input ends."""
     import resource
 
     silence = os.open(os.devnull, os.O_WRONLY)
@@ -178,7 +178,7 @@ def _work(conversation: Connection, memory: int, seconds: int) -> None:
 
 
 def _look(job: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What is in a file, or why nobody can say; None when the limits did not suffice."""
+    """What is in a file, or why that is unknown; None when the limits did not suffice."""
     import duckdb
 
     from dataset_registry.tabular import capture as looking

@@ -1,4 +1,4 @@
-"""Tables as Parquet parts: the same rows are the same bytes, whoever wrote them and in whatever batches they came.
+"""Tables as Parquet parts: the same rows are the same bytes, independent of library and batches.
 
 A table becomes one or more parts, cut by content (see `cutting`); each is one row group, written from one combined chunk
 with plain types. Every part is a Parquet file that any engine reads. A newer pyarrow may write other bytes for the same
@@ -148,7 +148,7 @@ def _gathered(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _ahead(pool: ThreadPoolExecutor, do: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:
-    """What `do` makes of items, in order, a few of them ahead of whoever takes them."""
+    """What `do` makes of items, in order, a few of them ahead of the consumer."""
     waiting: deque[Future[_Out]] = deque()
     try:
         for item in items:
@@ -267,7 +267,7 @@ def _typed_bounds(known: ColumnStatistics, kind: pa.DataType) -> tuple[pa.Scalar
 
 
 class _Stored(pa.fs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has no types
-    """Files named 0, 1, 2 …, opened when somebody reads them."""
+    """Files named 0, 1, 2 …, opened when read."""
 
     def __init__(self, places: Sequence[Path | Opener]) -> None:
         self._places = places

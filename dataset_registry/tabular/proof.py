@@ -25,7 +25,7 @@ _PLAIN = r"-?(0|[1-9][0-9]*)(\.[0-9]+)?|-?\.[0-9]+"
 _SIGNED_ZERO = r"-0*(\.0*)?"
 _SPECIAL = ("NaN", "nan", "inf", "-inf", "Infinity", "-Infinity")
 _SHORT = 15
-"""A number of so many characters has no more significant digits than a double keeps."""
+"""A number of this many characters has no more significant digits than a double keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ LADDER = (BOOLEAN, BIGINT, UBIGINT, INTEGERS, DATE, TIMESTAMP, TIMESTAMPTZ, TIME
 
 
 def decimal_kind(precision: int, scale: int) -> Kind:
-    """Decimals of so many digits. A zero with a sign is none: the sign would go."""
+    """Decimals of this many digits. A zero with a sign is none: the sign would go."""
     return _casts(
         f"DECIMAL({precision},{scale})", _PLAIN, f" AND NOT regexp_full_match({{x}}, {literal(_SIGNED_ZERO)})"
     )

@@ -1,4 +1,4 @@
-"""The audit log and keeping house: plans and what they did."""
+"""The audit log and maintenance: plans and what they did."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -181,7 +181,7 @@ class UnreferencedResponse(ResponseModel):
 
 
 class CollectPlanResponse(ResponseModel):
-    """Files that nothing names, holds that ran out, objects in the trash."""
+    """Unreferenced files, holds that ran out, objects in the trash."""
 
     files: list[UnreferencedResponse]
     expired_holds: Count
@@ -275,7 +275,7 @@ class AuditCheckResponse(ResponseModel):
 class FindingResponse(ResponseModel):
     kind: str
     what: str
-    mended: bool
+    repaired: bool
     repair: str
     is_damage: bool
 

@@ -51,7 +51,7 @@ class UserResponse(ResponseModel):
 
 
 class TokenRequest(RequestModel):
-    """A token to make: for oneself without a `user`. It lasts for ever without `lasts_seconds`."""
+    """A token to make: for oneself without a `user`. It lasts permanently without `lasts_seconds`."""
 
     user: Name | None = None
     name: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00]*$")] = "token"

@@ -16,7 +16,7 @@ _BLOCK = 1 << 16
 
 @dataclass
 class ChunkingRule:
-    """Break the connection after so many bytes `up` to the server or `down` from it. With `half`, the server is not told."""
+    """Break the connection after this many bytes `up` to the server or `down` from it. With `half`, the server is not told."""
 
     way: str
     after: int

@@ -1189,7 +1189,7 @@ def test_a_version_knows_what_it_was_made_from_and_what_was_made_from_it(any_reg
     assert version.consumers == []
 
 
-# --- keeping house -------------------------------------------------------------------------------------------------
+# --- maintenance ---------------------------------------------------------------------------------------------------
 
 
 def test_an_expiry_does_what_its_plan_says_and_keeps_what_is_needed(alone: Way) -> None:
@@ -1268,7 +1268,7 @@ def test_a_verification_finds_what_was_lost_and_heals_when_the_content_comes_aga
     assert alone.registry.verify(deep=(1, 7)).bytes_read <= 8
     alone.objects().delete(str(alone.owner.file(sha256(b"lost")).object_key))
     found = alone.registry.verify()
-    assert [(f.kind, f.mended) for f in found.findings] == [("missing", False)]
+    assert [(f.kind, f.repaired) for f in found.findings] == [("missing", False)]
     assert found.damage == found.findings
     assert "raw/flights@v1" in found.findings[0].what
     alone.registry.verify(repair=True)
@@ -2014,8 +2014,8 @@ def test_plans_and_findings_are_the_same_through_every_door(alone: Way) -> None:
     assert there.collect(older_than=NOW, dry_run=True) == here.collect(older_than=NOW, dry_run=True)
     assert there.sweep(older_than=NOW, dry_run=True) == here.sweep(older_than=NOW, dry_run=True)
     theirs, ours = there.verify(deep=True, older_than=NOW), here.verify(deep=True, older_than=NOW)
-    assert [(f.kind, f.what, f.mended, f.repair) for f in theirs.findings] == [
-        (f.kind, f.what, f.mended, f.repair) for f in ours.findings
+    assert [(f.kind, f.what, f.repaired, f.repair) for f in theirs.findings] == [
+        (f.kind, f.what, f.repaired, f.repair) for f in ours.findings
     ]
     assert (theirs.files, theirs.bytes_read, theirs.clean) == (ours.files, ours.bytes_read, ours.clean)
     assert there.branches() == here.branches()

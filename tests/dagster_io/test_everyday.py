@@ -1,4 +1,4 @@
-"""What Dagster users hand in and ask for every day: words, types, partitions and names that mean one thing."""
+"""What Dagster users pass and ask for every day: words, types, partitions and names that mean one thing."""
 
 import threading
 from collections.abc import Callable

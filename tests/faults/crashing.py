@@ -230,7 +230,7 @@ class Writer:
             dataset.version(f"v{version.number}")
             self._journal.violation(f"{version} is there, and {problem}")
             return
-        if late:  # whoever reads what is deleted meanwhile must be told so
+        if late:  # whoever reads what is deleted in the meantime must be told so
             self._journal.violation(f"{version} was deleted while it was read, but the answer was: {problem}")
 
     def _branch(self) -> None:
@@ -306,7 +306,7 @@ def wrong_bytes(version: Version, *, paths: bool = False) -> str | None:
 def nursery() -> None:
     """Fork a worker for each job on standard input and say its process id; at the end of the input they all go.
 
-    The dead are not buried before that: an id that is no zombie's could be given to somebody else, and be killed.
+    The dead are not buried before that: an id that is no zombie's could be given to another, and be killed.
     """
     for module in (
         "obstore",

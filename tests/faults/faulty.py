@@ -52,7 +52,7 @@ class FaultyStore:
 
     @contextmanager
     def off(self) -> Iterator[None]:
-        """No faults meanwhile."""
+        """No faults in the meantime."""
         rates, self.rates = self.rates, {}
         try:
             yield

@@ -40,7 +40,7 @@ def _sql(registry: Registry, statement: str, **values: object) -> None:
 
 
 def _fill(place: Place) -> None:
-    """Two datasets that share content: a branch, a tag, a version that nothing names, tables in several parts."""
+    """Two datasets that share content: a branch, a tag, a version that nothing references, tables in several parts."""
     with place.open() as registry:
         a, b = registry.create_dataset("raw/a"), registry.create_dataset("raw/b")
         a.commit({"small": b"1", "large": _bytes(1, 70_000), "table": _table(1, 500)}, message="first")
@@ -56,7 +56,7 @@ def _fill(place: Place) -> None:
 
 
 def _fill_and_drop(place: Place) -> None:
-    """Files that nothing names, in the catalog and outside of it."""
+    """Unreferenced files, in the catalog and outside of it."""
     _fill(place)
     with place.open() as registry:
         registry.dataset("raw/a").delete_version("v3")
@@ -77,7 +77,7 @@ def _litter(registry: Registry, unknown: int) -> None:
 
 
 def _fill_and_litter(place: Place) -> None:
-    with place.open() as registry:  # one object among so many is no reason to be suspicious
+    with place.open() as registry:  # one object among this many is no reason to be suspicious
         registry.create_dataset("many").commit({f"c{i}": b"content %d" % i for i in range(60)})
         _litter(registry, unknown=1)
         page = "INSERT INTO {} (id, digest, entry_count, last_name, last_index) VALUES (4711, :digest, 0, 'x', 0)"
@@ -180,7 +180,7 @@ class Operation:
     prepare: Callable[[Place], object]
     run: Callable[[Registry], object] = lambda registry: None
     make: Callable[[Place], object] | None = None
-    mend: Callable[[Registry], object] = lambda registry: None
+    repair: Callable[[Registry], object] = lambda registry: None
     """Makes a registry whole that the operation alone does not."""
     done: tuple[type[Exception], ...] = ()
     """What the operation says when it is repeated after it was done."""
@@ -204,7 +204,7 @@ OPERATIONS = {
     "verify with litter": Operation(_fill_and_litter, lambda r: r.verify(deep=True, repair=True, older_than=NOW)),
     "verify with unknown content": Operation(_fill_and_forget, lambda r: r.verify(repair=True, older_than=NOW)),
     "verify with damage": Operation(
-        _fill_and_damage, lambda r: r.verify(deep=True, repair=True, older_than=NOW), mend=_commit_again
+        _fill_and_damage, lambda r: r.verify(deep=True, repair=True, older_than=NOW), repair=_commit_again
     ),
     "migrate the baseline": Operation(_fill_baseline, make=_upgrade),
     "migrate from the last but one": Operation(_fill_before_last, make=_upgrade),
@@ -265,7 +265,7 @@ def _seen_and_finished(operation: Operation, place: Place) -> tuple[dict[str, An
 
 def _finish(operation: Operation, place: Place, registry: Registry) -> dict[str, Any]:
     """Mend and clean up; what a user sees then. Nothing may be left of what died, in the catalog or in the store."""
-    operation.mend(registry)
+    operation.repair(registry)
     _let_holds_expire(registry)
     registry.collect(older_than=NOW)
     registry.sweep(older_than=NOW, max_share=1)

@@ -40,7 +40,7 @@ def concurrent(postgresql_catalog: str, tmp_path: Path) -> Iterator[Registry]:
 
 
 def _forgotten(dataset: Dataset) -> bytes:
-    """A content that is stored, and that nothing names any more."""
+    """A content that is stored, and that are no longer referenced."""
     content = f"content {next(_contents)}".encode()
     if not dataset.tree():
         dataset.commit({"a": b"first"})
@@ -125,13 +125,13 @@ def collector_stops_after_its_snapshot(
         wait = "(SELECT pg_advisory_xact_lock_shared(7)::text) IS NOT NULL AND "
         return _LOOK.sub(lambda found: found[0] + wait, statement), parameters
 
-    def collect(meanwhile: Callable[[], object]) -> Any:
+    def collect(in the meantime: Callable[[], object]) -> Any:
         waits = _somebody_waits_for_a_lock(postgresql_catalog)
         with _connect(postgresql_catalog) as gate, ThreadPoolExecutor(1) as pool:
             gate.execute("SELECT pg_advisory_lock(7)")
             collecting = pool.submit(concurrent.collect, older_than=AT_ONCE)
             until(waits)
-            meanwhile()
+            in the meantime()
             gate.execute("SELECT pg_advisory_unlock(7)")
             waits.close()  # type: ignore[attr-defined]
             return collecting.result()

@@ -1,4 +1,4 @@
-"""When nothing can be written, reading goes on: a full disk, a read-only disk, a store or a database that stopped."""
+"""When nothing can be written, reads continue: a full disk, a read-only disk, a store or a database that stopped."""
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta

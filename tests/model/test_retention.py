@@ -161,7 +161,7 @@ class Counted(dict[int, int]):
 
 
 def looks(rule: Rule, versions: int, branches: int) -> int:
-    """How often a rule looks at versions, one an hour, of so many branches that have all of them."""
+    """How often a rule looks at versions, one an hour, of this many branches that have all of them."""
     found = history(*(NOW - timedelta(hours=hour) for hour in range(versions)))
     histories = Counted.fromkeys((version.number for version in found), (1 << branches) - 1)
     assert isinstance(histories, Counted)

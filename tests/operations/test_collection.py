@@ -435,7 +435,7 @@ def test_what_is_put_and_committed_while_the_store_is_listed_is_not_swept(interr
     store = interrupted.access.store
     assert isinstance(store, Interrupted)
     dataset = interrupted.create_dataset("d")
-    store.then = lambda: dataset.commit({"a": b"meanwhile"})
+    store.then = lambda: dataset.commit({"a": b"in the meantime"})
     assert interrupted.sweep(older_than=NOW, max_share=1).objects == 0
     assert_exact(interrupted)
 

@@ -192,7 +192,7 @@ def test_an_input_that_is_named_again_and_again_does_not_hold_a_version_either(
 
 
 def shift(registry: Registry, days: float, column: str) -> None:
-    """Let the moments of a column lie so many days further back."""
+    """Let the moments of a column lie this many days further back."""
     table, _, name = column.partition(".")
     moved = (
         f"strftime('%Y-%m-%d %H:%M:%f', {name}, '-{days} days') || '000'"

@@ -106,7 +106,7 @@ def test_the_way_out_of_an_older_catalog_loses_nothing(
     assert objects(restored) == before
 
     repaired = restored.verify(repair=True, older_than=NOW)
-    assert [(f.kind, f.mended) for f in repaired.findings] == [("unknown-objects", True)]
+    assert [(f.kind, f.repaired) for f in repaired.findings] == [("unknown-objects", True)]
     assert objects(restored).keys() > before.keys()  # another registry may have them, too
     sweep_surplus(restored)
     before = objects(restored)
@@ -203,9 +203,9 @@ def test_what_a_collection_took_after_the_backup_is_missing_and_heals(
     registry.expire(LAST)
     assert registry.collect(older_than=NOW).files == 1
     restored = restore()
-    kinds = sorted((f.kind, f.mended) for f in restored.verify(older_than=NOW).findings)
+    kinds = sorted((f.kind, f.repaired) for f in restored.verify(older_than=NOW).findings)
     assert kinds == [("missing", False), ("unknown-objects", False)]
-    kinds = sorted((f.kind, f.mended) for f in restored.verify(older_than=NOW, repair=True).findings)
+    kinds = sorted((f.kind, f.repaired) for f in restored.verify(older_than=NOW, repair=True).findings)
     assert kinds == [("missing", False), ("unknown-objects", True)]
     old = restored.dataset("raw/flights")
     assert old.version().paths("b")[0].read_bytes() == b"kept"

@@ -1,4 +1,4 @@
-"""Verification: each kind of damage is found, called by its name and nothing else, and mended where that is safe."""
+"""Verification: each kind of damage is found, called by its name and nothing else, and repaired where that is safe."""
 
 import hashlib
 import threading
@@ -54,7 +54,7 @@ def fill(registry: Registry) -> Dataset:
 
 
 def found(verification: Verification) -> list[tuple[str, bool]]:
-    return [(finding.kind, finding.mended) for finding in verification.findings]
+    return [(finding.kind, finding.repaired) for finding in verification.findings]
 
 
 def only(registry: Registry, kind: str, **options: object) -> str:
@@ -69,7 +69,7 @@ def only(registry: Registry, kind: str, **options: object) -> str:
     return finding.what
 
 
-def mends(registry: Registry, *kinds: str, **options: object) -> None:
+def repairs(registry: Registry, *kinds: str, **options: object) -> None:
     repaired = registry.verify(repair=True, **options)  # type: ignore[arg-type]
     assert found(repaired) == [(kind, True) for kind in kinds]
     assert repaired.clean
@@ -288,7 +288,7 @@ def test_committing_the_same_content_heals_a_file_without_an_object(full: Datase
 def test_a_counter_that_lags_is_set_right(full: Dataset, registry: Registry) -> None:
     write(registry, "UPDATE datasets SET last_version_number = 1 WHERE name = 'raw/flights'")
     assert only(registry, "counter") == "raw/flights would give a version number a second time"
-    mends(registry, "counter")
+    repairs(registry, "counter")
     assert full.commit({"a": b"four"}).number == 4
 
 
@@ -299,7 +299,7 @@ def test_a_page_that_nothing_names_is_dropped(full: Dataset, registry: Registry)
     write(registry, "INSERT INTO manifest_entries (page_id, component_name, component_index, component_type, file_id, "
           "format) VALUES (:page, 'x', 0, 'data', :file, 'binary')", page=page, file=file_id)  # fmt: skip
     assert only(registry, "unnamed-page") == f"no version names page {page}"
-    mends(registry, "unnamed-page")
+    repairs(registry, "unnamed-page")
 
 
 def test_an_index_page_that_nothing_names_is_dropped_with_the_pages_that_only_it_names(
@@ -316,7 +316,7 @@ def test_an_index_page_that_nothing_names_is_dropped_with_the_pages_that_only_it
         write(registry, f"DELETE FROM {table} WHERE {column} = :v", v=made.id)
     index = ask(registry, "SELECT max(id) FROM manifest_index_pages")[0]
     assert only(registry, "unnamed-index-page") == f"no version names index page {index}"
-    mends(registry, "unnamed-index-page")
+    repairs(registry, "unnamed-index-page")
     after = [ask(registry, f"SELECT count(*) FROM manifest_{what}")[0] for what in ("index_pages", "pages", "entries")]
     assert after == before
     registry.collect(older_than=NOW)
@@ -328,10 +328,10 @@ def test_holds_that_ran_out_and_trash_are_litter(full: Dataset, registry: Regist
     assert registry.verify().clean
     age(registry, 1, "uploads.expires_at")
     assert only(registry, "expired-hold") == "2 holds of writers that died"
-    mends(registry, "expired-hold")
+    repairs(registry, "expired-hold")
     write(registry, "INSERT INTO trash (object_key) VALUES (:k)", k=new_key("0" * 64))
     assert only(registry, "trash") == "1 objects whose bytes are still to be deleted"
-    mends(registry, "trash")
+    repairs(registry, "trash")
     assert_exact(registry)
 
 
@@ -408,7 +408,7 @@ def test_an_unknown_object_counts_once_it_is_a_day_old(flights: Dataset, registr
     assert registry.verify().clean
     age_objects(registry, 25, [key])
     assert only(registry, "unknown-objects") == "1 of 101 objects (1.0% of the store) are unknown to the catalog"
-    mends(registry, "unknown-objects")
+    repairs(registry, "unknown-objects")
     assert_exact(registry)
 
 
@@ -418,7 +418,7 @@ def test_many_unknown_objects_are_taken_into_lost_and_found(full: Dataset, regis
         registry.access.store.put(new_key(hashlib.sha256(data).hexdigest()), data)
     what = only(registry, "unknown-objects", older_than=NOW)
     assert what == "2 of 7 objects (28.6% of the store) are unknown to the catalog"
-    mends(registry, "unknown-objects", older_than=NOW)
+    repairs(registry, "unknown-objects", older_than=NOW)
     rescued = content(registry.dataset("lost+found"))
     assert sorted(rescued.values()) == [b"found", b"lost"]
     assert content(full) == kept
@@ -538,7 +538,7 @@ def test_a_restored_object_is_released(damaged: Dataset, registry: Registry) -> 
     assert found(registry.verify(repair=True)) == [("quarantined", False)]
     rewrite(path, b"two")
     assert found(registry.verify()) == [("quarantined", False)]
-    mends(registry, "quarantined")
+    repairs(registry, "quarantined")
     assert content(damaged, "v2")["a.0"] == b"two"
 
 
@@ -547,7 +547,7 @@ def test_an_object_that_came_back_after_it_was_missing_is_released(full: Dataset
     aside = path.rename(path.parent / "aside")
     registry.verify(repair=True)
     aside.rename(path)
-    mends(registry, "quarantined")
+    repairs(registry, "quarantined")
 
 
 def test_a_missing_file_is_only_healed_by_a_commit_once_it_is_in_quarantine(full: Dataset, registry: Registry) -> None:

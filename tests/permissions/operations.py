@@ -474,14 +474,14 @@ OPERATIONS = (
     ),
     Operation("begin an upload", Writer(), None, post(at("uploads"), lambda w: {"file_size": 5})),
     Operation("look at one's own upload", OwnUpload(), None, get(lambda w: f"uploads/{w.own_upload}")),
-    Operation("look at somebody else's upload", Nobody(), None, get(lambda w: f"uploads/{w.foreign_upload}")),
+    Operation("look at another's upload", Nobody(), None, get(lambda w: f"uploads/{w.foreign_upload}")),
     Operation(
-        "append to somebody else's upload",
+        "append to another's upload",
         Nobody(),
         None,
         put("PATCH", lambda w: f"uploads/{w.foreign_upload}", content=b"x", headers={"Upload-Offset": "0"}),
     ),
-    Operation("delete somebody else's upload", Nobody(), None, put("DELETE", lambda w: f"uploads/{w.foreign_upload}")),
+    Operation("delete another's upload", Nobody(), None, put("DELETE", lambda w: f"uploads/{w.foreign_upload}")),
     # --- users and tokens ---
     Operation("who am I", Open(), lambda r, w: r.actor, get(at("whoami")), cli("whoami")),
     Operation("list users", Administrator(), lambda r, w: r.users(), get(at("users")), cli("user", "list")),
@@ -527,7 +527,7 @@ OPERATIONS = (
     ),
     Operation("list tokens", Anybody(), lambda r, w: r.tokens(), get(at("tokens")), cli("token", "list")),
     Operation(
-        "list somebody else's tokens",
+        "list another's tokens",
         Administrator(),
         lambda r, w: r.tokens("somebody"),
         get(at("tokens"), user="somebody"),
@@ -558,7 +558,7 @@ OPERATIONS = (
         changes=True,
     ),
     Operation(
-        "make a token for somebody else",
+        "make a token for another",
         Administrator(),
         lambda r, w: r.create_token("somebody", permission="read"),
         _token({"user": "somebody", "permission": "read"}),
@@ -574,7 +574,7 @@ OPERATIONS = (
         changes=True,
     ),
     Operation(
-        "revoke somebody else's token",
+        "revoke another's token",
         Others(),
         lambda r, w: r.revoke_token(w.foreign_token),
         put("DELETE", lambda w: f"tokens/{w.foreign_token}"),
@@ -584,7 +584,7 @@ OPERATIONS = (
     # --- grants and protections ---
     Operation("list one's own grants", Anybody(), lambda r, w: r.grants(), get(at("grants")), cli("grant", "list")),
     Operation(
-        "list somebody else's grants",
+        "list another's grants",
         Administrator(),
         lambda r, w: r.grants(user="somebody"),
         get(at("grants"), user="somebody"),
@@ -744,7 +744,7 @@ OPERATIONS = (
         cli("audit", "seal"),
         changes=True,
     ),
-    # --- keeping house ---
+    # --- maintenance -----
     Operation(
         "plan an expiry",
         Administrator(),

@@ -239,7 +239,7 @@ class Open(Need):
 
 @dataclass(frozen=True)
 class Nobody(Need):
-    """What is somebody else's own is not there, for anybody."""
+    """What is another's own is not there, for anybody."""
 
     def of(self, subject: Subject) -> Verdict:
         return NotFound
@@ -247,7 +247,7 @@ class Nobody(Need):
 
 @dataclass(frozen=True)
 class Others(Need):
-    """What is somebody else's own is not there but for administrators."""
+    """What is another's own is not there but for administrators."""
 
     def of(self, subject: Subject) -> Verdict:
         return None if subject.is_administrator else NotFound

@@ -1,4 +1,4 @@
-"""Where a dataset may be made: members nearly anywhere, but not under a prefix where somebody else was let in to write."""
+"""Where a dataset may be made: members nearly anywhere, but not under a prefix where another was let in to write."""
 
 import pytest
 

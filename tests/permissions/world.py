@@ -168,7 +168,7 @@ class Template:
         self._before = self._digest(self._memory)
 
     def mark(self) -> int:
-        """Another number after any change that somebody else committed."""
+        """Another number after any change that another committed."""
         return int(self._live.execute("PRAGMA data_version").fetchone()[0])
 
     def differs(self) -> bool:

@@ -129,7 +129,7 @@ class RegistryMachine(RuleBasedStateMachine):
         assert number == self.last
         self.content[number], self.parents[number], self.heads[branch] = after, parents, number
 
-    # --- keeping house -------------------------------------------------------------------------------------------------
+    # --- maintenance ---------------------------------------------------------------------------------------------------
 
     def live(self) -> Counter[bytes]:
         """How often each content is named."""

@@ -115,7 +115,7 @@ def processor_seconds(pid: int) -> float:
 
 @contextmanager
 def watched(pid: int) -> Iterator[Mapping[str, int]]:
-    """The most memory that a server and any one of its children have meanwhile: `{"server": …, "worker": …}`."""
+    """The most memory that a server and any one of its children have in the meantime: `{"server": …, "worker": …}`."""
     found = {"server": 0, "worker": 0}
     done = Event()
 

@@ -534,7 +534,7 @@ def test_many_large_texts_of_a_form_are_refused(victim: serving.Served, admin: h
         )
         assert answer.status_code in (400, 413, 422)
     assert victim.process is not None
-    assert high_water(victim.process.pid) < SERVER + 8 * 32 * MB  # so many texts, so large, a form has at most
+    assert high_water(victim.process.pid) < SERVER + 8 * 32 * MB  # this many texts, so large, a form has at most
 
 
 @pytest.mark.usefixtures("unharmed")

@@ -212,6 +212,6 @@ def consumers(that: VersionDep) -> Page[ConsumerResponse]:
 
 @router.post("/datasets/{dataset_id}/versions/{version_id}/reads", status_code=201, tags=["lineage"])
 def note_read(that: VersionDep, body: ReadRequest) -> CountResponse:
-    """Note that a pipeline run reads a version: no expiry takes it meanwhile."""
+    """Note that a pipeline run reads a version: no expiry takes it in the meantime."""
     that.note_read(body.run_id)
     return CountResponse(count=1)

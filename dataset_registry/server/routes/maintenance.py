@@ -1,4 +1,4 @@
-"""Keeping house, for administrators: plans, and applying the plan that was looked at; and the audit log."""
+"""Maintenance, for administrators: plans, and applying the plan that was looked at; and the audit log."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -45,48 +45,48 @@ def _rule(rule: RuleRequest) -> Rule:
     return Rule(rule.datasets, rule.branches, rule.last, age, *counts, heads=rule.heads)
 
 
-@router.post("/expire/plan", tags=["upkeep"])
+@router.post("/expire/plan", tags=["maintenance"])
 def plan_expiry(here: RegistryDep, body: ExpireRequest) -> ExpirePlanResponse:
     """Which versions no rule of a policy keeps. Changes nothing."""
     policy = Policy(tuple(map(_rule, body.rules)), body.keep_inputs)
     return ExpirePlanResponse.of(here.expire(policy, dry_run=True, live_runs=body.live_runs))
 
 
-@router.post("/expire/apply", tags=["upkeep"])
+@router.post("/expire/apply", tags=["maintenance"])
 def apply_expiry(here: RegistryDep, body: ExpireApplyRequest) -> ExpiredResponse:
     """Delete the versions of a plan, but for what came to be needed since."""
     done = here.apply(body.plan.plan(), live_runs=body.live_runs)
     return ExpiredResponse(versions=done.versions, kept=done.kept)
 
 
-@router.post("/collect/plan", tags=["upkeep"])
+@router.post("/collect/plan", tags=["maintenance"])
 def plan_collection(here: RegistryDep, body: CollectRequest) -> CollectPlanResponse:
-    """Which files nothing names. Changes nothing."""
+    """Which files are unreferenced. Changes nothing."""
     return CollectPlanResponse.of(here.collect(older_than=timedelta(seconds=body.older_than_seconds), dry_run=True))
 
 
-@router.post("/collect/apply", tags=["upkeep"])
+@router.post("/collect/apply", tags=["maintenance"])
 def apply_collection(here: RegistryDep, body: CollectPlanResponse) -> CollectedResponse:
-    """Remove the files of a plan that nothing names still."""
+    """Remove the files of a plan that are still unreferenced."""
     done = here.apply(body.plan())
     return CollectedResponse(files=done.files, kept=done.kept, objects=done.objects, bytes=done.bytes)
 
 
-@router.post("/sweep/plan", tags=["upkeep"])
+@router.post("/sweep/plan", tags=["maintenance"])
 def plan_sweep(here: RegistryDep, body: SweepRequest) -> SweepPlanResponse:
     """Which objects of the store the catalog does not know. Changes nothing."""
     age = timedelta(seconds=body.older_than_seconds)
     return SweepPlanResponse.of(here.sweep(older_than=age, max_share=body.max_share, dry_run=True))
 
 
-@router.post("/sweep/apply", tags=["upkeep"])
+@router.post("/sweep/apply", tags=["maintenance"])
 def apply_sweep(here: RegistryDep, body: SweepPlanResponse) -> CollectedResponse:
     """Remove the objects of a plan that the catalog still does not know."""
     done = here.apply(body.plan())
     return CollectedResponse(files=done.files, kept=done.kept, objects=done.objects, bytes=done.bytes)
 
 
-@router.post("/verify", tags=["upkeep"])
+@router.post("/verify", tags=["maintenance"])
 def verify(here: RegistryDep, body: VerifyRequest) -> VerificationResponse:
     """Check every digest, look for every object, on request read every byte. Takes as long as it takes."""
     found = here.verify(
@@ -94,7 +94,7 @@ def verify(here: RegistryDep, body: VerifyRequest) -> VerificationResponse:
     )
     findings = [
         FindingResponse(
-            kind=f.kind, what=f.what, mended=f.mended, repair=f.repair, is_damage=not f.mended and not f.is_litter
+            kind=f.kind, what=f.what, repaired=f.repaired, repair=f.repair, is_damage=not f.repaired and not f.is_litter
         )
         for f in found.findings
     ]
@@ -103,27 +103,27 @@ def verify(here: RegistryDep, body: VerifyRequest) -> VerificationResponse:
     )
 
 
-@router.post("/freeze", tags=["upkeep"])
+@router.post("/freeze", tags=["maintenance"])
 def freeze(here: RegistryDep, body: FreezeRequest) -> FreezeResponse:
     """Make the registry read-only: whatever writes is answered with 423 and the reason. `GET /v1/whoami` shows it, too."""
     return FreezeResponse.of(here.freeze(body.reason))
 
 
-@router.delete("/freeze", tags=["upkeep"])
+@router.delete("/freeze", tags=["maintenance"])
 def unfreeze(here: RegistryDep) -> CountResponse:
     """End the read-only mode."""
     here.unfreeze()
     return CountResponse(count=1)
 
 
-@router.post("/adopt/plan", tags=["upkeep"])
+@router.post("/adopt/plan", tags=["maintenance"])
 def plan_adoption(here: RegistryDep) -> AdoptionPlanResponse:
     """What of a legacy catalog waits to be taken into the store. Changes nothing."""
     plan = here.adopt(dry_run=True)
     return AdoptionPlanResponse(inline=plan.inline, paths=plan.paths, bytes=plan.bytes, unreadable=plan.unreadable)
 
 
-@router.post("/adopt/apply", tags=["upkeep"])
+@router.post("/adopt/apply", tags=["maintenance"])
 def adopt(here: RegistryDep, body: AdoptRequest | None = None) -> AdoptionResponse:
     """Take the bytes of a legacy catalog into the store."""
     body = body or AdoptRequest()

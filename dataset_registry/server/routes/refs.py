@@ -95,7 +95,7 @@ def tags(there: DatasetDep) -> Page[PointerResponse]:
 
 @router.post("/datasets/{dataset_id}/tags", status_code=201, tags=["branches and tags"])
 def create_tag(there: DatasetDep, body: PointerRequest, response: Response) -> PointerResponse:
-    """Name a version for ever."""
+    """Create a tag. Tags never move."""
     return _tagged(response, there.create_tag(body.pointer_name, body.ref))
 
 

@@ -52,7 +52,7 @@ def _upload(uploads: Uploads, upload: UploadSession) -> UploadResponse:
 def begin_upload(
     request: Request, response: Response, access: AccessDep, uploads: UploadsDep, body: UploadRequest
 ) -> UploadResponse:
-    """Begin an upload that can be gone on with after a broken connection: PATCH its bytes, then commit it.
+    """Begin an upload that can be resumed after a broken connection: PATCH its bytes, then commit it.
 
     With `direct`, `file_size` and `content_hash`, a server whose store can do it answers with an `upload_url`: PUT the content
     there instead, within the hour, with that Content-Length. It is read and checked before it counts.
@@ -68,7 +68,7 @@ def begin_upload(
     if direct and body.content_hash is not None and body.file_size is not None:
         key = hold_for_upload(access, body.content_hash)
         url = access.store.upload_url(key, body.file_size, _DIRECT_FOR)
-    if url is not None:  # whoever has it may write to the store: it is not remembered for an Idempotency-Key either
+    if url is not None:  # it permits writing to the store: it is not remembered for an Idempotency-Key either
         response.headers["Cache-Control"] = "no-store"
     upload = uploads.begin(access.actor.name, body.file_size, body.content_hash, key if url else None)
     return _upload(uploads, upload).model_copy(update={"upload_url": url})

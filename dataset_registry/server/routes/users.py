@@ -92,7 +92,7 @@ def create_token(request: Request, access: AccessDep, body: TokenRequest) -> New
 
 @router.delete("/tokens/{token_id}", tags=["users"])
 def revoke_token(here: RegistryDep, token_id: Annotated[int, Path(ge=1, le=MOST_IDS)]) -> TokenResponse:
-    """Let a token let nobody in any more."""
+    """Revoke a token."""
     return TokenResponse.of(here.revoke_token(token_id))
 
 
