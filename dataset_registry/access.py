@@ -60,8 +60,8 @@ def authorize_move(access: Access, tx: Transaction, dataset_id: int, branch: str
     found = _check(access, standing, "write", dataset_id)
     if found < level("admin") and grants.keeps_out(tx, standing.user_id, dataset_id, str(standing.name), branch):
         raise PermissionDenied(
-            f"The branch {branch!r} of {standing.name} is protected, and {access.actor.name} is not among those who may move "
-            "it. Commit to another branch and ask one of them to move this one, or ask an admin of the dataset for: "
+            f"The branch {branch!r} of {standing.name} is protected, and {access.actor.name} may not move it. Commit "
+            "to another branch and ask one of them to move this one, or ask an admin of the dataset for: "
             f"registry.protect({standing.name!r}, {branch!r}, allow=[{access.actor.name!r}, …])",
             dataset=standing.name,
             branch=branch,
@@ -109,7 +109,7 @@ def authorize_creation(access: Access, tx: Transaction, name: str) -> None:
 
 def _creation_denied(access: Access, name: str) -> PermissionDenied:
     return PermissionDenied(
-        f"{access.actor.name} may not make a dataset {name!r}. Ask an administrator for write on a prefix of that name.",
+        f"{access.actor.name} may not create the dataset {name!r}. Ask an administrator for write on a prefix of that name.",
         dataset=name,
     )
 
@@ -118,8 +118,7 @@ def administer(access: Access, tx: Transaction) -> None:
     """Let pass an administrator: for what is about the registry as a whole. Raises `PermissionDenied`."""
     if not is_administrator(access, tx):
         raise PermissionDenied(
-            f"This takes an administrator, and {access.actor.name} is none here (or uses a token that is for less). Ask one of "
-            "them."
+            f"Administrator role required; {access.actor.name} does not have it, or the token's scope is too narrow."
         )
 
 
@@ -218,7 +217,7 @@ def _readable_files(access: Access, tx: Transaction, standing: Standing | None, 
 def absent(dataset_id: int) -> NotFound:
     """The error for a dataset that is not there, and for one that the actor may not know of: the same."""
     return NotFound(
-        f"There is no dataset with the id {dataset_id} (any more). List what there is with registry.datasets().",
+        f"No dataset with the id {dataset_id}. List them with registry.datasets().",
         dataset_id=dataset_id,
     )
 
@@ -233,12 +232,14 @@ def _standing(access: Access, tx: Transaction, dataset_id: int | None = None) ->
         if actor.token is None and not users.any_managed(tx):
             return None
         raise PermissionDenied(
-            f"{actor.name!r} is no user of this registry. An administrator makes one with: dataset-registry user create "
+            f"Unknown user {actor.name!r}. An administrator creates one with: dataset-registry user create "
             f"{actor.name}",
             user=actor.name,
         )
     if found.is_disabled:
-        raise PermissionDenied(f"The user {actor.name!r} is locked out. Ask an administrator.", user=actor.name)
+        raise PermissionDenied(
+            f"The user {actor.name!r} is disabled. Ask an administrator to enable it.", user=actor.name
+        )
     return found
 
 

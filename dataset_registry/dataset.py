@@ -249,7 +249,7 @@ class Draft(ABC):
 
     def __enter__(self) -> "Draft":
         if self._result is not None:
-            raise InputError("This draft was committed. Start another one with dataset.draft().")
+            raise InputError("This draft was committed. Begin another one with dataset.draft().")
         self._spool = Spool(self._scratch).__enter__()
         return self
 

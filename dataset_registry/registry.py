@@ -69,7 +69,9 @@ class Registry(ABC):
         """
         if str(folder).lower().startswith(("https://", "http://")):
             if catalog is not None or store is not None or actor is not None or compression is not None:
-                raise InputError("A server has its catalog and store, and its token says who you are: leave those out.")
+                raise InputError(
+                    "A server has its own catalog and store, and the token identifies the user: leave these arguments out."
+                )
             require("httpx", "remote", "The client of a server")
             from dataset_registry.remote import open_remote
 

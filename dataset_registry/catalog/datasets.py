@@ -110,7 +110,7 @@ def version_count(tx: Transaction, dataset_id: int) -> int:
 
 
 def _deleted() -> NotFound:
-    return NotFound("This dataset was deleted. Open it again by name to see whether another took its place.")
+    return NotFound("This dataset was deleted. Open it again by name: another may have the name.")
 
 
 def _record(row: Row) -> DatasetRecord:  # type: ignore[type-arg]

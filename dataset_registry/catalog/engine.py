@@ -587,7 +587,7 @@ def _translated(catalog: Catalog) -> Iterator[None]:
     except exc.TimeoutError as error:
         raise RetryLater(f"All connections to the catalog {catalog.address} are in use. Try again.") from error
     except UnicodeEncodeError as error:
-        raise InputError(f"A text of this call is not Unicode: {error.object!r}. Write it in UTF-8.") from error
+        raise InputError(f"Invalid Unicode in a text of this call: {error.object!r}. Write it in UTF-8.") from error
     except exc.DBAPIError as error:
         reason, cause = catalog.hide(str(error.orig)), catalog.cause(error)
         state = getattr(error.orig, "sqlstate", None)
@@ -609,7 +609,7 @@ def _translated(catalog: Catalog) -> Iterator[None]:
         is_refused_option = isinstance(error, exc.ProgrammingError) and error.statement is None
         if is_refused_option or not _passing(error):
             raise CatalogRefused(
-                f"The catalog {catalog.address} cannot be opened: {reason.strip()}. Mend its URL or its grants."
+                f"The catalog {catalog.address} cannot be opened: {reason.strip()}. Fix its URL or its grants."
             ) from cause
         if isinstance(error, exc.OperationalError):
             raise RetryLater(_unusable(catalog, error)) from cause

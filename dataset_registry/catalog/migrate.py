@@ -79,8 +79,8 @@ def downgrade(catalog: Catalog, revision: str, *, discard: str | None = None, ex
         wanted = "" if revision == "base" else _known(config, revision)
         if before is None or wanted >= before:
             raise InputError(
-                f"The catalog {catalog.address} has {f'revision {before}' if before else 'no tables'}: there is nothing to take "
-                f"back to {revision}.",
+                f"The catalog {catalog.address} has {f'revision {before}' if before else 'no tables'}: it is already "
+                f"below {revision}.",
                 revision=before,
             )
         is_taken_over = "taken_over" in {c["name"] for c in inspect(connection).get_columns(REVISION_TABLE)}
@@ -137,7 +137,7 @@ def _known(config: Config, revision: str) -> str:
         found = None
     if found is None:
         raise InputError(
-            f"There is no revision {revision!r} of the catalog. There are: {', '.join(sorted(known))}.",
+            f"No revision {revision!r} of the catalog. Revisions: {', '.join(sorted(known))}.",
             revision=revision,
         )
     return str(found.revision)
@@ -265,9 +265,7 @@ def _transaction(catalog: Catalog, connection: Connection) -> Iterator[None]:
             yield
             _restore_last_ids(connection, given)
             if broken := connection.execute(text("PRAGMA foreign_key_check")).all():
-                raise CorruptionError(
-                    f"Rows name rows that do not exist: {broken[:5]}. The catalog was left as it was."
-                )
+                raise CorruptionError(f"Rows reference missing rows: {broken[:5]}. The catalog was left as it was.")
         else:
             connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('dataset_registry migration'))"))
             connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{catalog.schema}"'))

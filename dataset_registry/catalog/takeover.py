@@ -68,7 +68,9 @@ def conform(connection: Connection) -> None:
         _refuse_rows(connection, f"{table} with the same {', '.join(columns)}", _twice(table, columns))
     for table, references in _REFERENCES.items():
         for column, target, _ in references:
-            _refuse_rows(connection, f"{table} whose {column} is no row of {target}", _orphans(table, column, target))
+            _refuse_rows(
+                connection, f"{table} whose {column} is not a row of {target}", _orphans(table, column, target)
+            )
     connection.execute(text("UPDATE files SET file_size = COALESCE(length(file_data), -1) WHERE file_size IS NULL"))
     if connection.dialect.name == "postgresql":
         _conform_postgresql(connection)
@@ -268,8 +270,8 @@ def _refuse_gone_columns(kind: str, name: str, table: str, sql: str) -> None:
     """Raise `MigrationRefused` for a trigger that reads a column that is gone: SQLite notices only when it fires."""
     if kind == "trigger" and table.lower() in ("dataset_versions", "files") and (gone := _GONE.search(sql)):
         raise MigrationRefused(
-            f"The trigger {name!r} on {table} cannot be kept: it reads {gone[1] or gone[2]}, which is gone. Nothing was changed. "
-            "Drop it, run the same command again, and create it anew for the new tables.",
+            f"The trigger {name!r} on {table} cannot be kept: it reads {gone[1] or gone[2]}, which is removed. Nothing "
+            "was changed. Drop it, run the same command again, and create it anew for the new tables.",
             name=name,
         )
 

@@ -504,7 +504,7 @@ def delete_version(registry: "Registry", address: Address, yes: Yes = False) -> 
     """Delete a version that no branch, tag or child points at."""
     dataset, ref = registry.at(address)
     if ref is None:
-        raise InputError(f"Say which version: {dataset.name}@v3, for example.")
+        raise InputError(f"No version given: expected {dataset.name}@v3, for example.")
     version = dataset.version(ref)
     if confirmed(f"Delete {version}?", yes=yes):
         dataset.delete_version(f"v{version.number}")

@@ -62,7 +62,7 @@ def downgrade(
     from dataset_registry.catalog import Catalog, migrate
 
     if discard is not None and discard != revision:
-        raise InputError(f"--discard takes the revision to go back to once more: {revision}, not {discard}.")
+        raise InputError(f"--discard must repeat the target revision: expected {revision}, got {discard}.")
     export = export or migrate.export_path()
     with closing(Catalog(catalog)) as opened:
         before = opened.revision()
@@ -88,7 +88,7 @@ def bind(
     from dataset_registry.embedded import rebound
 
     if None in chosen(context, {"catalog": catalog, "store": store}).values():
-        raise InputError("Give both, --catalog and --store: the environment's half is of another registry.")
+        raise InputError("Give both --catalog and --store: the other half in the environment is of another registry.")
     if confirmed("Bind the catalog to this store?", yes=yes):
         say(f"bound to the store {rebound(catalog, store)}")
 

@@ -94,7 +94,7 @@ def expire(
 @here
 def freeze(
     registry: "Registry",
-    reason: Annotated[str, typer.Option(help="Why: everybody who wants to write is shown it.")],
+    reason: Annotated[str, typer.Option(help="Why: it is shown on every write.")],
 ) -> None:
     """Make the registry read-only, for a migration or an incident. Reads continue; unfreeze ends it."""
     found = registry.freeze(reason)

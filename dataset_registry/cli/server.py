@@ -34,7 +34,7 @@ def serve(
         raise missing(error.name or "libraries", "server", "A server") from error
     where = target.chosen(context, {"registry": registry, "catalog": catalog, "store": store})
     if where["registry"] is None and (where["catalog"] is None or where["store"] is None):
-        raise InputError("Say which registry to serve: --registry FOLDER, or --catalog and --store.")
+        raise InputError("No registry given: pass --registry FOLDER, or --catalog and --store.")
     settings = Settings(
         folder=where["registry"],
         catalog=where["catalog"],

@@ -38,7 +38,9 @@ def named_files(arguments: Sequence[str]) -> list[tuple[str, str]]:
     owners: dict[str, str] = {}
     for name, path in found:
         if (other := owners.setdefault(name, path)) != path:
-            raise InputError(f"{other} and {path} would both be the component {name!r}. Name one: {name}-2={path}")
+            raise InputError(
+                f"{other} and {path} would both be the component {name!r}. Name one of them: {name}-2={path}"
+            )
     return found
 
 
@@ -70,7 +72,7 @@ def _below(folder: str, base: str, prefix: str) -> list[tuple[str, str]]:
             path = os.path.join(parent, name)
             found.append((prefix + os.path.relpath(path, base).replace(os.sep, "/"), path))
     if not found:
-        raise InputError(f"{folder} has no files. Name a folder that has some.", path=folder)
+        raise InputError(f"{folder} has no files. Pass a folder with files.", path=folder)
     return found
 
 
@@ -84,7 +86,7 @@ def read_options(given: Sequence[str] | None) -> dict[str, Any] | None:
     for text in given:
         option, equals, value = text.partition("=")
         if not equals:
-            raise InputError(f"{text!r} is no read option: write OPTION=VALUE, such as types.zip=string.")
+            raise InputError(f"Invalid read option {text!r}: write OPTION=VALUE, such as types.zip=string.")
         name, dot, column = option.partition(".")
         if dot:
             found.setdefault(name, {})[column] = value

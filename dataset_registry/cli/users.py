@@ -166,7 +166,7 @@ def revoke_token(
 
 def _name(resource: str | None, file: str | None) -> str | None:
     if file is None and resource is None:
-        raise InputError("Say on what: a dataset, a prefix that ends in '/', or --file HASH.")
+        raise InputError("No resource given: expected a dataset, a prefix that ends in '/', or --file HASH.")
     return "" if resource == "/" else resource
 
 

@@ -117,7 +117,7 @@ class ChangeContents:
 def staged_component(staged: Staged, type: str, metadata: Mapping[str, object]) -> StagedComponent:
     """A component to set. Raises `InputError` for an unknown type or metadata that JSON cannot hold."""
     if type not in COMPONENT_TYPES:
-        raise InputError(f"{type!r} is not a type of component. Use one of: {', '.join(COMPONENT_TYPES)}.", type=type)
+        raise InputError(f"Invalid component type {type!r}. Use one of: {', '.join(COMPONENT_TYPES)}.", type=type)
     if not metadata:
         return StagedComponent(staged, type)
     if is_nested_deeper(dict(metadata)):

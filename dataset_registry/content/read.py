@@ -47,7 +47,8 @@ def component(contents: Contents, version: VersionRecord, name: str | None, inde
         found = [c for c in found if c.name == "data"] or found
         if len({c.name for c in found}) > 1:
             raise InputError(
-                f"{_address(version)} has several components: {_listed(found)}. Say which one.", version=version.number
+                f"{_address(version)} has several components: {_listed(found)}. Name one of them.",
+                version=version.number,
             )
     for candidate in found:
         if candidate.index == index:
@@ -128,7 +129,7 @@ def _wanted(columns: Sequence[str], there: Sequence[str]) -> list[str]:
         if name not in there:
             raise InputError(f"The table has no column {name!r}. {suggestion(name, there)}", column=name)
         if name in columns[:at]:
-            raise InputError(f"columns names {name!r} twice. Name it once.", column=name)
+            raise InputError(f"columns has {name!r} twice. Remove one.", column=name)
     return list(columns)
 
 
@@ -171,7 +172,7 @@ def checkout(contents: Contents, version: VersionRecord, folder: Path, names: Se
                 target.parent.mkdir(parents=True, exist_ok=True)
                 if folder.resolve() not in target.parent.resolve().parents:
                     raise InputError(
-                        f"{target.parent} leads out of {folder}. Check out into an empty folder.", path=str(target)
+                        f"{target.parent} is outside of {folder}. Check out into an empty folder.", path=str(target)
                     )
             partial = target.with_name(f".{uuid4().hex}.partial")
             try:

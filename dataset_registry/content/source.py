@@ -187,7 +187,7 @@ def _assemble(access: Access, file: FileRecord) -> str:
 
     def lease(tx: Transaction) -> str | None:
         if not holds.release(tx, held):
-            raise RetryLater(f"The file {str(file.content_hash)[:12]} took too long to be put together. Try again.")
+            raise RetryLater(f"The file {str(file.content_hash)[:12]} took too long to assemble. Try again.")
         return recipes.lease(tx, file.id, key)
 
     leased = access.catalog.write(lease)
@@ -214,7 +214,7 @@ def _key(file: FileRecord) -> str:
     if file.damage is not None:
         raise CorruptionError(
             f"The file {(file.content_hash or '')[:12]} is in quarantine: {file.damage}. Restore its object from a backup of "
-            "the store and run: dataset-registry verify --repair. Or commit the same content again: that heals it.",
+            "the store and run: dataset-registry verify --repair. Or commit the same content again, which repairs it.",
             hash=file.content_hash,
         )
     if file.form == "ranges":

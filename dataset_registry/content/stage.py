@@ -103,7 +103,7 @@ def _spooled_path(spool: Spool, path: str, known: Callable[[Path], Spooled | Non
 
 def _binary(stream: BinaryIO) -> BinaryIO:
     if isinstance(stream.read(0), str):
-        raise UnsupportedType("The stream gives text. Open it in binary mode: open(path, 'rb').")
+        raise UnsupportedType("The stream is in text mode. Open it in binary mode: open(path, 'rb').")
     return stream
 
 

@@ -62,7 +62,7 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
         if obj is None:
             raise UnsupportedType(
                 f"{_output_name(context)} returned None, and there is nothing to store. Return the data, or annotate the "
-                "asset with '-> None' so that Dagster does not hand its output to the IO manager."
+                "asset with '-> None' so that Dagster does not pass its output to the IO manager."
             )
         step = _step(context)
         branch = self.registry.branch_of(step.run_tags if step else None)
@@ -266,7 +266,7 @@ def _load_partitions(version: Version, keys: Sequence[str], loader: handlers.Loa
     if (missing and not may_miss) or (not found and not loader.wanted.is_mapping):
         listed = ", ".join(missing[:10]) + (" …" if len(missing) > 10 else "")
         raise NotFound(
-            f"{version} has no partition {listed}. Materialize it first, or load what there is with "
+            f"{version} has no partition {listed}. Materialize it first, or load all with "
             f'metadata={{"{ALLOW_MISSING}": True}} on the input.',
             partitions=missing,
         )
@@ -344,8 +344,8 @@ def _not_materialized(context: dg.InputContext, error: NotFound, ref: str) -> No
     key = context.asset_key.to_user_string()
     if metadata.value(context.definition_metadata or {}, metadata.REF_KEY) is not None:
         return NotFound(
-            f"The asset {key!r} has no version {ref!r}, which the metadata {metadata.REF_KEY} of this input names. Name a "
-            "version, a branch or a tag that it has.",
+            f"The asset {key!r} has no version {ref!r}, given by the metadata {metadata.REF_KEY} of this input. Use an "
+            "existing version, branch or tag.",
             **error.fields,
         )
     return NotFound(

@@ -70,14 +70,14 @@ def check_names(assets: Mapping[dg.AssetKey, Mapping[str, Any]], prefix: str = "
             name = checked_name(prefix + dataset_name(key, metadata))
         except InvalidName as error:
             raise InvalidName(
-                f"The asset {key.to_user_string()!r} cannot be a dataset: {error} Or name its dataset with the metadata "
+                f"The asset {key.to_user_string()!r} cannot be a dataset: {error} Or set its dataset with the metadata "
                 f"{DATASET_KEY}.",
                 **error.fields,
             ) from error
         if (other := owners.setdefault(name, key)) != key:
             raise InputError(
-                f"The assets {other.to_user_string()!r} and {key.to_user_string()!r} are both the dataset {name!r}. Name another "
-                f"dataset for one of them with the metadata {DATASET_KEY}.",
+                f"The assets {other.to_user_string()!r} and {key.to_user_string()!r} are both the dataset {name!r}. "
+                f"Give one of them another dataset with the metadata {DATASET_KEY}.",
                 dataset=name,
             )
 

@@ -129,7 +129,7 @@ def _column(table: pa.Table, name: str) -> str:
     found = [column for column in table.column_names if column.casefold() == str(name).casefold()]
     if len(found) != 1:
         raise InputError(
-            f"The partition_expr {name!r} is no column of the table; it has: {', '.join(table.column_names[:20])}.",
+            f"The partition_expr {name!r} is not a column of the table; it has: {', '.join(table.column_names[:20])}.",
             column=name,
         )
     return str(found[0])

@@ -99,7 +99,7 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
             is_ours = tag.lower().replace("_", "-").startswith(("dataset-registry/", "registry/"))
             if tag not in _TAGS and is_ours:
                 raise InputError(
-                    f"The run has the tag {tag!r}, which is not known. Did you mean {BRANCH_TAG!r}?", tag=tag
+                    f"The run has the tag {tag!r}, which is unknown. Did you mean {BRANCH_TAG!r}?", tag=tag
                 )
         return tags.get(BRANCH_TAG) or self.branch or os.environ.get(BRANCH_VARIABLE) or self.fallback_branch
 

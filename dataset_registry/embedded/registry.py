@@ -238,7 +238,7 @@ class EmbeddedRegistry(Registry):
     ) -> Copied:
         if not isinstance(other, EmbeddedRegistry):
             raise InputError(
-                "A copy goes from catalog to catalog and from store to store: open the other registry by its own."
+                "A copy goes from catalog to catalog and from store to store: open the other registry by its catalog and store."
             )
         chosen = None if refs is None else several(refs)
         return copying.copy(self.access, other.access, wanted=several(datasets), refs=chosen, progress=progress)
@@ -275,7 +275,7 @@ def open_embedded(
         store = store or str(root)
     if catalog is None or store is None:
         raise InputError(
-            "Say where the registry is: Registry.open('folder'), or Registry.open(catalog='postgresql+psycopg://…', "
+            "No registry given: Registry.open('folder'), or Registry.open(catalog='postgresql+psycopg://…', "
             "store='folder')."
         )
     packing = parse_compression(compression)
@@ -322,4 +322,4 @@ def _refuse_absent(catalog: Catalog, folder: str | Path | None) -> None:
         return
     place = str(folder) if folder is not None else catalog.address
     options = f"-r {place}" if folder is not None else f"--catalog '{place}' --store …"
-    raise NotFound(f"There is no registry at {place}. Create one with: dataset-registry init {options}", location=place)
+    raise NotFound(f"No registry at {place}. Create one with: dataset-registry init {options}", location=place)

@@ -37,14 +37,14 @@ def level(permission: Permission) -> int:
 def parse_permission(text: str) -> Permission:
     """Check a permission. Raises `InputError`."""
     if text not in PERMISSIONS:
-        raise InputError(f"{text!r} is no permission. Use one of: {', '.join(PERMISSIONS)}.", permission=text)
+        raise InputError(f"Invalid permission {text!r}. Use one of: {', '.join(PERMISSIONS)}.", permission=text)
     return text
 
 
 def parse_role(text: str) -> Role:
     """Check a role. Raises `InputError`."""
     if text not in ROLES:
-        raise InputError(f"{text!r} is no role. Use one of: {', '.join(ROLES)}.", role=text)
+        raise InputError(f"Invalid role {text!r}. Use one of: {', '.join(ROLES)}.", role=text)
     return text
 
 

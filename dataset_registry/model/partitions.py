@@ -19,9 +19,7 @@ def partition_key(text: str) -> str:
     """Check and normalise the key of a partition. Raises `InvalidName`."""
     key = component_name(text)
     if _SEPARATOR in key:
-        raise InvalidName(
-            f"The partition key {text!r} has '//' in it, which the registry keeps for itself. Rename it.", key=text
-        )
+        raise InvalidName(f"The partition key {text!r} contains '//', which is reserved. Rename it.", key=text)
     return key
 
 

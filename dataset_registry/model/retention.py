@@ -61,7 +61,7 @@ class Rule:
             raise InputError("heads of a rule is true or false.")
         if not any(counts) and self.younger_than is None:
             raise InputError(
-                "A rule must keep something: say last, younger_than, hourly, daily, weekly, monthly or yearly."
+                "A rule must keep something: give last, younger_than, hourly, daily, weekly, monthly or yearly."
             )
 
     def applies_to(self, dataset: str, branch: str) -> bool:
@@ -239,7 +239,7 @@ def parse_duration(text: str) -> timedelta:
         return timedelta(0)
     found = re.fullmatch(r"(\d{1,6})([mhdw])", text.strip())
     if not found:
-        raise InputError(f"{text!r} is no duration: give one like 30d, 12h, 90m or 2w.")
+        raise InputError(f"Invalid duration {text!r}: expected one like 30d, 12h, 90m or 2w.")
     return int(found[1]) * _UNITS[found[2]]
 
 

@@ -137,7 +137,7 @@ def _is_waiting(access: Access, file: legacy.LegacyFile) -> bool:
 
 def _other_size(file: legacy.LegacyFile, found: int) -> CorruptionError:
     return CorruptionError(
-        f"it has {found:,} bytes, and the catalog says {file.size:,}. Restore it, or adopt it as it is with --any-size",
+        f"it has {found:,} bytes; the catalog says {file.size:,}. Restore it, or adopt it as it is with --any-size",
         file=file.id,
     )
 
@@ -196,7 +196,7 @@ def _adopt_file(
             return access.catalog.write(partial(_name, file, spooled, format, schema, held, keep_inline, foreign))
         except BytesGone:
             continue
-    raise RetryLater("The bytes of a legacy file were collected again and again while it was adopted. Try again.")
+    raise RetryLater("The bytes of a legacy file were collected repeatedly during the adoption. Try again.")
 
 
 def _name(
@@ -222,7 +222,7 @@ def _name(
     kept = known.id if known else files.heal(tx, held.stored).get(spooled.content_hash)
     if kept is not None and keep_inline and file.inline_size is not None:
         raise CorruptionError(
-            "another file has the same content, and this row has other bytes beside it, which would go. "
+            "another file has the same content, and this row has other bytes beside it, which would be lost. "
             "Clear its file_data or its file_path, and adopt again"
         )
     if kept is None:

@@ -173,8 +173,8 @@ def apply_sweep(access: Access, planned: SweepPlan, progress: Progress = silent)
     if planned.suspicion is not None:
         raise SweepRefused(
             f"Nothing was swept: {planned.suspicion}. That is what a catalog restored from an older backup looks like, or a "
-            "store that belongs to another catalog. `dataset-registry verify --repair` takes their content into lost+found "
-            "(docs/operations.md); if they really may go, sweep again with --max-share 1.",
+            "store that belongs to another catalog. `dataset-registry verify --repair` moves their content to lost+found "
+            "(docs/operations.md); to delete them, sweep again with --max-share 1.",
             objects=len(planned.objects),
             bytes=planned.bytes,
         )

@@ -81,7 +81,7 @@ def parent_of(
         authorize(access, tx, "read", dataset.id)
         found = versions.by_id(tx, version_id)
         if found is None or found.dataset_id != dataset.id:
-            raise NotFound(f"{dataset.name} has no version with the id {version_id}. List what there is with tree().")
+            raise NotFound(f"{dataset.name} has no version with the id {version_id}. List versions with tree().")
         there = [p.name for p in pointers.all_of(tx, dataset.id, tags=False) if p.version_id == version_id]
     if branch is None and not there:
         raise BranchMoved(
@@ -148,7 +148,7 @@ def commit(
             if (made := _made_before(access, change, uuid)) is None:
                 raise
             return made
-    raise RetryLater("The bytes of this commit were collected again and again while it was made. Try again.")
+    raise RetryLater("The bytes of this commit were collected repeatedly during the commit. Try again.")
 
 
 def _checked(options: CommitOptions) -> CommitOptions:

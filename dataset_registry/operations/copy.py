@@ -81,8 +81,9 @@ def copy(
     """
     if source.store.location == target.store.location:
         raise InputError(
-            f"Both registries would keep their files in {source.store.location}, and each would take the other's for "
-            "leftovers. Give the copy a folder or a prefix of its own; on one disk its files are linked, not copied."
+            f"Both registries would store their files in {source.store.location}, and each would delete the other's as "
+            "unreferenced. Give the copy a folder or a prefix of its own; on one disk its files are linked, not "
+            "copied."
         )
     with source.catalog.read() as tx:
         found = [
@@ -91,7 +92,7 @@ def copy(
             if any(fnmatchcase(d.name, pattern) for pattern in wanted)
         ]
     if not found:
-        raise NotFound(f"No dataset matches {', '.join(wanted)}. List what there is with registry.datasets().")
+        raise NotFound(f"No dataset matches {', '.join(wanted)}. List datasets with registry.datasets().")
     done = Copied()
     for record in found:
         _refuse_other_history(source, target, record)
@@ -103,7 +104,7 @@ def copy(
             target.catalog.write(partial(_link_inputs, record.name))
     else:
         done.notes.append(
-            f"authors and dates of the source are not kept: {target.actor.name} is no administrator of the copy, and its "
+            f"authors and dates of the source are not kept: {target.actor.name} is not an administrator of the copy, and its "
             "versions are committed by that user, now"
         )
     if refs is None and keeps_authors and _administered(source):
@@ -231,7 +232,7 @@ def _copy_version(source: Access, target: Access, dataset: DatasetRecord, versio
         except BytesGone:
             continue
         return
-    raise RetryLater("The files of the copy were collected again and again while it was made. Try again.")
+    raise RetryLater("The files of the copy were collected repeatedly during the commit. Try again.")
 
 
 def _pack(source: Access, tx: Transaction, version: VersionRecord) -> _Shipment:

@@ -202,5 +202,5 @@ def _refuse_taken(access: Access, tx: Transaction, name: str) -> None:
     refuse_hidden(access, tx, taken)
     if taken is not None:
         raise AlreadyExists(
-            f"There is a dataset {name!r} already. Open it with registry.dataset({name!r}).", dataset=name
+            f"A dataset {name!r} exists already. Open it with registry.dataset({name!r}).", dataset=name
         )

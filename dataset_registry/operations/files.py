@@ -28,7 +28,7 @@ def find(access: Access, tx: Transaction, content_hash: str) -> FileRecord:
     prefix = content_hash.lower()
     if len(prefix) < 4 or set(prefix) - set("0123456789abcdef"):
         raise InvalidRef(
-            f"{content_hash!r} is no SHA-256: give at least its first 4 hexadecimal digits.", hash=content_hash
+            f"Invalid SHA-256 {content_hash!r}: expected at least its first 4 hexadecimal digits.", hash=content_hash
         )
     found = files.with_prefix(tx, prefix, limit=2 if readable(access, tx) is None else _LOOKED_AT)
     visible = readable_files(access, tx, [file.id for file in found])
@@ -51,7 +51,7 @@ def by_id(access: Access, file_id: int) -> FileRecord:
 def _visible(access: Access, tx: Transaction, file_id: int) -> FileRecord:
     found = files.get_many(tx, [file_id]).get(file_id)
     if found is None or level_on_file(access, tx, file_id) == NOTHING:
-        raise NotFound(f"There is no file with the id {file_id} (any more).", file_id=file_id)
+        raise NotFound(f"No file with the id {file_id}.", file_id=file_id)
     return found
 
 

@@ -20,7 +20,7 @@ def freeze(access: Access, reason: str) -> Freeze:
     """
     reason = free_text(reason, "reason").strip()
     if not reason or len(reason) > _LONGEST:
-        raise InputError(f"Give a reason of up to {_LONGEST} characters: everybody who wants to write is shown it.")
+        raise InputError(f"Give a reason of up to {_LONGEST} characters: it is shown on every write.")
     found = Freeze(reason, access.actor.name, datetime.now(UTC))
 
     def work(tx: Transaction) -> None:

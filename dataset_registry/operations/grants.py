@@ -56,8 +56,7 @@ def revoke(access: Access, user: str, name: str | None, file: str | None) -> Non
         there = [g for g in grants.grants(tx, resource=resource) if g.user == user]
         if grantee is None or not grants.revoke(tx, grantee, *resource):
             raise NotFound(
-                f"Nothing was granted to {user!r} on {file or name or 'all datasets'!r}. List what was with "
-                "registry.grants().",
+                f"{user!r} has no grant on {file or name or 'all datasets'!r}. List grants with registry.grants().",
                 user=user,
             )
         _note(access, tx, "revoke", resource, there[0].resource, before=f"{there[0].permission} for {user}")
@@ -88,7 +87,7 @@ def list_all(access: Access, name: str | None, file: str | None, user: str | Non
 def _resource(access: Access, tx: Transaction, name: str | None, file: str | None, *, make: bool = False) -> _Resource:
     """What is meant, if the actor has admin on it. Raises `NotFound`, `PermissionDenied`, `InputError`."""
     if (name is None) == (file is None):
-        raise InputError("Name a dataset or a prefix that ends in '/', or a file by its hash: one of them.")
+        raise InputError("Expected one of: a dataset, a prefix that ends in '/', a file's hash.")
     if file is not None:
         stored_file = files.find(access, tx, file)
         _check(access, level_on_file(access, tx, stored_file.id), file)
@@ -110,8 +109,8 @@ def _resource(access: Access, tx: Transaction, name: str | None, file: str | Non
 def _check(access: Access, found: int, what: str) -> None:
     if found < level("admin"):
         raise PermissionDenied(
-            f"Only an admin of {what} grants on it and protects its branches, and {access.actor.name} is none. Ask one of "
-            "them, or an administrator.",
+            f"Only an admin of {what} may grant on it and protect its branches; {access.actor.name} is not one. Ask an "
+            "admin of it, or an administrator.",
             resource=what,
         )
 

@@ -30,7 +30,7 @@ def version_by_id(access: Access, dataset: DatasetRecord, version_id: int) -> Ve
         authorize(access, tx, "read", dataset.id)
         found = versions.by_id(tx, version_id)
     if found is None or found.dataset_id != dataset.id:
-        raise NotFound(f"{dataset.name} has no version with the id {version_id}. List what there is with tree().")
+        raise NotFound(f"{dataset.name} has no version with the id {version_id}. List versions with tree().")
     return found
 
 

@@ -52,7 +52,7 @@ def _twin(name: str, other: str) -> str | None:
 def _lookalike(name: str, other: str) -> InvalidName:
     odd = next((c for c, o in zip(name, other, strict=False) if c != o), name[-1])
     return InvalidName(
-        f"{name!r} looks like {other!r}, and is another name: it has {odd!r} ({unicodedata.name(odd, '?')}). Write it "
+        f"{name!r} looks like {other!r}, but differs: it has {odd!r} ({unicodedata.name(odd, '?')}). Write it "
         "with the same letters, or choose another name.",
         name=name,
     )

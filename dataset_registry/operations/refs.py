@@ -144,7 +144,7 @@ def create_everywhere(access: Access, name: str, source: str) -> int:
     def work(tx: Transaction) -> int:
         administer(access, tx)
         if pointers.registry_branch(tx, name) is not None:
-            raise AlreadyExists(f"There is a registry-wide branch {name!r} already. Choose another name.", name=name)
+            raise AlreadyExists(f"A registry-wide branch {name!r} exists already. Choose another name.", name=name)
         if taken := pointers.taken(tx, name):
             raise AlreadyExists(
                 f"These datasets have a branch or tag {name!r} of their own: {', '.join(taken[:10])}. Choose another name.",
@@ -174,7 +174,7 @@ def delete_everywhere(access: Access, name: str) -> int:
     def work(tx: Transaction) -> int:
         administer(access, tx)
         if pointers.registry_branch(tx, name) is None:
-            raise NotFound(f"There is no registry-wide branch {name!r}. List them with registry.branches().", name=name)
+            raise NotFound(f"No registry-wide branch {name!r}. List them with registry.branches().", name=name)
         removed = pointers.remove_everywhere(tx, name)
         audit.note(access, tx, "registry-branch.delete", ref=name, datasets=removed)
         return removed

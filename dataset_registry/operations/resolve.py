@@ -25,7 +25,7 @@ def dataset(access: Access, tx: Transaction, name: str) -> DatasetRecord:
 def no_dataset(name: str) -> NotFound:
     """The error for a name that no dataset has, as far as the actor may know."""
     return NotFound(
-        f"There is no dataset {name!r}. Create it with registry.create_dataset({name!r}), or list what there is with "
+        f"No dataset {name!r}. Create it with registry.create_dataset({name!r}), or list datasets with "
         "registry.datasets().",
         dataset=name,
     )
@@ -47,7 +47,7 @@ def version(tx: Transaction, dataset: DatasetRecord, ref: str | Ref) -> VersionR
         if before is None:
             raise NotFound(
                 f"{dataset.name}@{parsed} goes back further than the history: v{found.number} has no such ancestor. "
-                f"List what there is with log({parsed.start!r}).",
+                f"List versions with log({parsed.start!r}).",
                 dataset=dataset.name,
                 ref=str(parsed),
             )
@@ -60,7 +60,7 @@ def _start(tx: Transaction, dataset: DatasetRecord, ref: Ref) -> VersionRecord:
         found = versions.by_number(tx, dataset.id, ref.number)
         if found is None:
             raise NotFound(
-                f"{dataset.name} has no version {ref.start}. List what there is with tree().",
+                f"{dataset.name} has no version {ref.start}. List versions with tree().",
                 dataset=dataset.name,
                 ref=ref.text,
             )

@@ -51,13 +51,13 @@ def create(access: Access, name: str, *, kind: Kind, role: str, members: Sequenc
             if kind == "group" or users.find_id(tx, name) is None:  # a name of an existing catalog stays what it is
                 raise
     if kind not in KINDS:
-        raise InputError(f"{kind!r} is no kind of user. Use one of: {', '.join(KINDS)}.", kind=kind)
+        raise InputError(f"Invalid kind of user {kind!r}. Use one of: {', '.join(KINDS)}.", kind=kind)
     given: Role | None = None if kind == "group" else parse_role(role)
 
     def work(tx: Transaction) -> User:
         administer(access, tx)
         if users.find(tx, name) is not None:
-            raise AlreadyExists(f"There is a user or group {name!r} already. Choose another name.", user=name)
+            raise AlreadyExists(f"A user or group {name!r} exists already. Choose another name.", user=name)
         user_id = users.create(tx, name, kind, given)
         if kind == "group":
             users.set_members(tx, user_id, _member_ids(tx, members))
@@ -80,11 +80,11 @@ def update(access: Access, name: str, *, role: str | None = None, disabled: bool
         administer(access, tx)
         found = get(tx, name)
         if found.kind == "group":
-            raise InputError(f"{name!r} is a group: it has members, no role.", user=name)
+            raise InputError(f"{name!r} is a group: groups have members, not a role.", user=name)
         leaves = disabled or (given is not None and given != "administrator")
         active = found.role == "administrator" and found.disabled_at is None
         if leaves and active and users.administrators(tx) == 1 and not access.actor.is_owner:
-            raise InputError(f"{name!r} is the last administrator. Make another one first.", user=name)
+            raise InputError(f"{name!r} is the last administrator. Create another one first.", user=name)
         if given is not None:
             users.set_role(tx, found.id, given)
         if disabled is not None:
@@ -102,7 +102,7 @@ def set_members(access: Access, name: str, members: Sequence[str]) -> User:
         administer(access, tx)
         found = get(tx, name)
         if found.kind != "group":
-            raise InputError(f"{name!r} is no group: only groups have members.", user=name)
+            raise InputError(f"{name!r} is not a group: only groups have members.", user=name)
         users.set_members(tx, found.id, _member_ids(tx, members))
         audit.note(access, tx, "group.update", after=name, members=sorted(members))
         return get(tx, name)
@@ -113,7 +113,7 @@ def set_members(access: Access, name: str, members: Sequence[str]) -> User:
 def _member_ids(tx: Transaction, members: Sequence[str]) -> list[int]:
     found = [get(tx, name) for name in dict.fromkeys(members)]
     if nested := [user.name for user in found if user.kind == "group"]:
-        raise InputError(f"{nested[0]!r} is a group: groups have persons and services as members.", user=nested[0])
+        raise InputError(f"{nested[0]!r} is a group: members of groups are persons and services.", user=nested[0])
     return [user.id for user in found]
 
 
@@ -121,9 +121,7 @@ def get(tx: Transaction, name: str) -> User:
     """The user or group of this name. Raises `NotFound`."""
     found = users.find(tx, name)
     if found is None:
-        raise NotFound(
-            f"There is no user or group {name!r}. An administrator lists them with registry.users().", user=name
-        )
+        raise NotFound(f"No user or group {name!r}. List them with registry.users().", user=name)
     return found
 
 
@@ -156,11 +154,9 @@ def create_token(
     user = access.actor.name if user is None else user
     given, prefix = parse_permission(permission), name_prefix(prefix)
     if lasts is not None and not timedelta(seconds=1) <= lasts <= _LONGEST:
-        raise InputError("A token lasts from a second to a hundred years.", lasts=str(lasts))
+        raise InputError("The lifetime of a token is 1 second to 100 years.", lasts=str(lasts))
     if prefix and not prefix.endswith("/"):
-        raise InputError(
-            f"A token is for all names under a prefix, and that ends in '/': {prefix + '/'!r}.", prefix=prefix
-        )
+        raise InputError(f"The prefix of a token ends in '/': {prefix + '/'!r}.", prefix=prefix)
     name = token_name(name)
     secret = new_secret()
 
@@ -169,11 +165,11 @@ def create_token(
         mine = access.actor.token
         if mine is not None and not _is_within(given, prefix, mine):
             raise PermissionDenied(
-                f"The token in use is for {mine.permission} on {mine.prefix or 'everything'!r}, and makes none for more.",
+                f"The token in use has {mine.permission} on {mine.prefix or 'everything'!r} and cannot create one with more.",
             )
         owner = get(tx, user)
         if owner.kind == "group":
-            raise InputError(f"{user!r} is a group, and groups do not ask for anything. Give its members tokens.")
+            raise InputError(f"{user!r} is a group, and groups have no tokens. Create tokens for its members.")
         if request is not None:
             _replace_earlier(access, tx, request)
         ends = mine.expires_at if mine is not None else None
@@ -236,7 +232,7 @@ def revoke_token(access: Access, token_id: int) -> Token:
         mine = access.actor.token
         is_hidden = found is None or (found.user != access.actor.name and not is_administrator(access, tx))
         if found is None or is_hidden or (mine is not None and not _is_within(found.permission, found.prefix, mine)):
-            raise NotFound(f"There is no token {token_id}. List yours with registry.tokens().", token=token_id)
+            raise NotFound(f"No token {token_id}. List yours with registry.tokens().", token=token_id)
         users.revoke_token(tx, token_id)
         audit.note(access, tx, "token.revoke", before=found.user, token=token_id)
         return users.find_token(tx, token_id) or found

@@ -46,13 +46,13 @@ def parse_share(text: str) -> tuple[int, int]:
     """A share like `2/7`: the second of seven. Raises `InputError`."""
     number, _, of = text.partition("/")
     if not (number.isdigit() and of.isdigit()):
-        raise InputError(f"{text!r} is no share: give one like 2/7, the second of seven.")
+        raise InputError(f"Invalid share {text!r}: expected one like 2/7, the second of seven.")
     return _checked_share(int(number), int(of))
 
 
 def _checked_share(number: int, of: int) -> tuple[int, int]:
     if not 1 <= number <= of:
-        raise InputError(f"{number}/{of} is no share: give one like 2/7, the second of seven.")
+        raise InputError(f"Invalid share {number}/{of}: expected one like 2/7, the second of seven.")
     return number, of
 
 
@@ -165,7 +165,7 @@ def _look_for_forged(access: Access, store: _Store) -> None:
     for file in suspects:
         with suppress(RegistryError, OSError), opened(access, file) as stream:  # unreadable bytes are found elsewhere
             if formats.format_of(None, None, stream.read(4)) != TABLE:
-                what = f"{_called(access, file)} is read as a table, and is no Parquet file"
+                what = f"{_called(access, file)} is read as a table, and is not a Parquet file"
                 store.findings.append(Finding("form", what))
 
 

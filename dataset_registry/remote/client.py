@@ -46,12 +46,12 @@ class Client:
             is_address = False
         if has_user(url):  # it would be sent in the place of the token
             raise InputError(
-                f"The address {redacted(url)!r} has a user in it. Remove it: the token says who you are.",
+                f"The address {redacted(url)!r} contains a user. Remove it: the token identifies the user.",
                 url=redacted(url),
             )
         if not is_address or not url.isprintable():
             raise InputError(
-                f"{redacted(url)!r} is no server: give its address, like https://registry.example.com.",
+                f"Invalid server address {redacted(url)!r}: expected one like https://registry.example.com.",
                 url=redacted(url),
             )
         if token is None:
@@ -60,7 +60,7 @@ class Client:
             )
         self.url = url.rstrip("/")
         if not token.isascii() or not token.isprintable() or not token.strip():
-            raise NotAuthenticated("The token has characters that no token has: was something copied along with it?")
+            raise NotAuthenticated("Invalid token: it contains characters that tokens do not have. Copy it again.")
         self._token = token
         self._opened: httpx.Client | None = None
         self._errors = errors_by_code()
@@ -190,7 +190,9 @@ class Client:
                     file[1].seek(0)
                 response = self._http.request(method, path, params=params, headers=sent, **content)  # type: ignore[arg-type]
             except UnicodeEncodeError as error:
-                raise InputError(f"{error.object[:40]!r} is no text that can be sent. Fix it.") from error
+                raise InputError(
+                    f"Invalid text {error.object[:40]!r}: not encodable as UTF-8. Remove the surrogates."
+                ) from error
             except httpx.TransportError as error:
                 is_at_work = isinstance(error, httpx.ReadTimeout)  # another request would not help it
                 if is_last or is_at_work or not again:
@@ -215,8 +217,8 @@ class Client:
             problem = Problem.model_validate_json(response.content)
         except ValidationError:
             return RetryLater(
-                f"The server {self.url} answered {response.status_code} {response.reason_phrase}, and not as a registry "
-                "does. Is the address right?"
+                f"The server {self.url} answered {response.status_code} {response.reason_phrase}, which is not a "
+                "response of a registry. Check the address."
             )
         kind = self._errors.get(problem.code, RetryLater if response.status_code in _PASSING else RegistryError)
         if (wait := retry_after(response)) > _LONGEST_WAIT:
@@ -228,8 +230,8 @@ class Client:
             return shape.model_validate_json(response.content)
         except ValidationError as error:
             raise CorruptionError(
-                f"The server {self.url} answered in another form than this version of dataset-registry knows: "
-                f"{error.errors()[0]['msg']}. Use the server's version."
+                f"The server {self.url} sent a response that this version of dataset-registry does not understand: "
+                f"{error.errors()[0]['msg']}. Install the server's version."
             ) from error
 
 
@@ -254,5 +256,5 @@ def _timeout(patience: float | None) -> httpx.Timeout:
 def segment(name: str) -> str:
     """A name as a part of a path, slashes and all."""
     if name in ("", ".", ".."):  # which would be another path
-        raise InvalidName(f"{name!r} is the name of nothing here.", name=name)
+        raise InvalidName(f"Invalid name {name!r}.", name=name)
     return quote(name, safe="")

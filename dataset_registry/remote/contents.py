@@ -100,7 +100,7 @@ def _key(file: FileRecord) -> str:
     if file.content_hash is None:
         raise InputError(
             "This version comes from a legacy catalog, and its bytes are not in the store yet: open() and checkout() read it. "
-            "Let an administrator run: dataset-registry adopt"
+            "Ask an administrator to run: dataset-registry adopt"
         )
     return file.content_hash + _KEY_TAIL
 
@@ -202,8 +202,8 @@ class _ServedFile(RawIOBase):
                     if isinstance(error, RetryLater):
                         raise
                     raise CorruptionError(
-                        f"The file {self._file_id} of {self._client.url} breaks off at {self._at:,} bytes, again and again. "
-                        "Let an administrator run: dataset-registry verify --deep",
+                        f"The file {self._file_id} of {self._client.url} breaks off repeatedly at {self._at:,} bytes. "
+                        "Ask an administrator to run: dataset-registry verify --deep",
                         file_id=self._file_id,
                     ) from None
                 sleep(0.05 * 2**self._broken)

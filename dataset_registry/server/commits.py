@@ -177,7 +177,7 @@ def _stage(
 ) -> Staged:
     if (component.content is None) == (component.parts is None):
         raise InputError(
-            f"The component {component.component_name!r} needs a content, or the parts of a table: one of them.",
+            f"The component {component.component_name!r} needs either a content or the parts of a table.",
             component=component.component_name,
         )
     if component.parts is not None:
@@ -229,7 +229,7 @@ def _spooled(
         return known.spooled[content.content_hash], None
     else:
         raise InputError(
-            "Say where a content comes from: an upload_id, a part, or a content_hash that is known to you."
+            "A content needs one of: an upload_id, a part, or the content_hash of a file that you may read."
         )
     if content.content_hash not in (None, spooled.content_hash):
         raise _differs(str(content.content_hash), spooled)
@@ -238,6 +238,6 @@ def _spooled(
 
 def _differs(said: str, spooled: Spooled) -> InputError:
     return InputError(
-        f"What arrived has the hash {spooled.content_hash[:12]}, not {said[:12]} as announced. Send it again.",
+        f"Content hash mismatch: received {spooled.content_hash[:12]}, announced {said[:12]}. Send it again.",
         hash=spooled.content_hash,
     )

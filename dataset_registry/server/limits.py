@@ -54,7 +54,7 @@ class LimitMiddleware:
                 message = await (receive() if has_begun else incoming.wait(receive()))
                 incoming.moved(len(message.get("body", b"")))
             except TimeoutError:
-                refusal = BodyTimeout("The body of this request came too slowly. Send it again.")
+                refusal = BodyTimeout("The body of this request arrived too slowly. Send it again.")
                 raise refusal from None
             count += len(message.get("body", b""))
             if count > most:
@@ -185,7 +185,7 @@ def _largest_body(scope: Scope, settings: Settings) -> int:
 
 def _too_large(most: int) -> PayloadTooLarge:
     return PayloadTooLarge(
-        f"This server takes {most:,} bytes in one such request. Send large files as uploads in several requests (POST "
+        f"The limit for this request is {most:,} bytes. Send large files as uploads in several requests (POST "
         "/v1/uploads).",
         most=most,
     )

@@ -43,7 +43,7 @@ def number(cursor: str | None) -> int | None:
 
 
 def _bad(cursor: str) -> InputError:
-    return InputError(f"{cursor!r} is no cursor of this server: take next_cursor of the page before.", cursor=cursor)
+    return InputError(f"Invalid cursor {cursor!r}: expected next_cursor of the previous page.", cursor=cursor)
 
 
 def page(

@@ -88,7 +88,7 @@ class Uploads:
         """Raise `PayloadTooLarge` for an upload of this many bytes that would be more than may be under way."""
         quota = self._quota
         if size > quota.most:
-            raise PayloadTooLarge(f"This server takes files of up to {quota.most:,} bytes.", most=quota.most)
+            raise PayloadTooLarge(f"The limit for a file is {quota.most:,} bytes.", most=quota.most)
         under_way = [*list(self._counted.values()), *list(self._forms.values())]
         mine = [count for owner, count in under_way if owner == user]
         if len(mine) >= quota.user_uploads or sum(mine) + size > quota.user_bytes:
@@ -156,7 +156,9 @@ class Uploads:
         with self._exclusively(upload):
             there = self.offset(upload)
             if offset != there:
-                raise ConflictError(f"The upload stands at {there}, not at {offset}. Go on from there.", offset=there)
+                raise ConflictError(
+                    f"The offset of the upload is {there}, not {offset}. Resume from there.", offset=there
+                )
             most = upload.file_size if upload.file_size is not None else self._quota.most
             pending: list[bytes] = []
             size = 0
@@ -188,7 +190,7 @@ class Uploads:
         except FileNotFoundError:
             raise _gone(upload.id) from None
         except PermissionError:
-            raise ConflictError("The upload is complete, and a commit has taken it: nothing can be added.") from None
+            raise ConflictError("The upload is complete, and was committed: nothing can be added.") from None
 
     def path(self, upload: UploadSession) -> Path:
         """The whole content. Raises `InputError` while some of it is missing."""
@@ -251,7 +253,7 @@ class Uploads:
 
 
 def _gone(upload_id: str) -> NotFound:
-    return NotFound("There is no such upload (any more). Begin one with POST /v1/uploads.", upload=upload_id)
+    return NotFound("No such upload: unknown, committed or expired. Begin one with POST /v1/uploads.", upload=upload_id)
 
 
 def _write(file: BinaryIO, pending: list[bytes]) -> None:

@@ -117,7 +117,7 @@ class Cache:
                     size += len(block)
             if hasher.hexdigest() != key[:64]:
                 raise CorruptionError(
-                    f"The object {key} of the store at {self._store.location} does not have the content it is named after: "
+                    f"The object {key} of the store at {self._store.location} has another content than its key says: "
                     f"its SHA-256 is {hasher.hexdigest()}. Run: dataset-registry verify --deep",
                     key=key,
                 )

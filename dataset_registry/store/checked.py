@@ -39,8 +39,8 @@ class _Checked(RawIOBase):
             self._hashed += count
             if count == 0 and self._hasher.hexdigest() != self._content_hash:
                 raise CorruptionError(
-                    f"The file {self._content_hash[:12]} was not read as what it is named after. Read it again; if that "
-                    "does not help, run: dataset-registry verify --deep",
+                    f"The file {self._content_hash[:12]} has other content than its hash says. Read it again; if it "
+                    "persists, run: dataset-registry verify --deep",
                     hash=self._content_hash,
                 )
         self._at += count

@@ -25,7 +25,7 @@ def parse_compression(text: str | None) -> Compression | None:
     """The compression of this name. Raises `InputError`."""
     if text in (None, "zstd"):
         return cast(Compression | None, text)
-    raise InputError(f"{text!r} is no compression that the registry writes. Use 'zstd', or None.", compression=text)
+    raise InputError(f"Unsupported compression {text!r}. Use 'zstd', or None.", compression=text)
 
 
 def compress(spool: Spool, content: Spooled) -> Spooled | None:

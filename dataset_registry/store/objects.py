@@ -75,7 +75,7 @@ class ObjectStore:
         self.location = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         if not parts.netloc:
             raise InputError(
-                f"{redacted(location)!r} names no bucket: give s3://bucket/prefix.", location=redacted(location)
+                f"{redacted(location)!r} has no bucket: expected s3://bucket/prefix.", location=redacted(location)
             )
         self.scratch = Path(cache).expanduser().absolute() / parts.scheme / parts.netloc / parts.path.strip("/")
         self._prefix = parts.path.strip("/")
@@ -303,12 +303,12 @@ class ObjectStore:
             raise missing(key or "", self.location) from self._cause(error)
         except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
             raise StorageError(
-                f"{self.location} refused: {self._reason(error)}. Check the credentials, and what they may do in the bucket.",
+                f"{self.location} refused: {self._reason(error)}. Check the credentials and their permissions on the bucket.",
                 key=key,
             ) from self._cause(error)
         except exceptions.BaseError as error:
             raise RetryLater(
-                f"{self.location} did not do it after several attempts: {self._reason(error)}. Nothing was committed; try again.",
+                f"{self.location} failed after retries: {self._reason(error)}. Nothing was committed; try again.",
                 key=key,
             ) from self._cause(error)
 
@@ -402,4 +402,4 @@ def _bytes(text: str) -> int:
     try:
         return int(float(number) * unit)
     except ValueError:
-        raise InputError(f"{text!r} is no number of bytes: give one like 500MB or 10GiB.") from None
+        raise InputError(f"Invalid number of bytes {text!r}: expected one like 500MB or 10GiB.") from None

@@ -29,7 +29,7 @@ def checked_key(key: str) -> str:
 def missing(key: str, location: str) -> CorruptionError:
     """The error for a key that the store does not have."""
     return CorruptionError(
-        f"The object {key} is missing from the store at {location}, though the catalog names it. Restore it from a backup "
+        f"The object {key} is missing from the store at {location}, though the catalog references it. Restore it from a backup "
         "of the store, or run: dataset-registry verify",
         key=key,
     )

@@ -22,7 +22,7 @@ def capture(path: Path, format: str) -> ComponentSchema | None:
     kind = kind_of(format)
     if path.stat().st_size == 0:
         raise UnreadableFile(
-            f"The file is empty: {_a(kind)} file has at least a header. Deliver it again, or commit it with "
+            f"The file is empty: {_a(kind)} file has at least a header. Export it again, or commit it with "
             "format='binary' if it is meant to be empty."
         )
     if kind == "parquet":

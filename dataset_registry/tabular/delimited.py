@@ -140,7 +140,7 @@ def _recognise(path: Path, options: ReadOptions) -> tuple[Dialect, list[str], li
     records = [record for record in _records(text, delimiter, quote, is_whole=is_whole) if record]
     if not records:
         raise UnreadableFile(
-            "The csv file has no rows and columns. Deliver it again, or commit it with format='binary' to keep it as it is."
+            "The csv file has no rows and columns. Export it again, or commit it with format='binary' to store it unchanged."
         )
     if options.skip_rows is None and not comment:
         _refuse_preamble(records, delimiter, skip, is_comment_meant=options.comment is not None)
@@ -169,7 +169,7 @@ def _names(first: Sequence[str], *, header: bool, notes: list[str]) -> list[str]
     if header and (longest := max(map(len, first))) > _LONGEST_NAME:
         raise UnreadableFile(
             f"The first row of the csv file has a name of {longest:,} characters, and a column's has at most {_LONGEST_NAME:,}. "
-            "If it is no header, say so with read={'header': False}, or commit the file with format='binary'."
+            "If it is not a header, pass read={'header': False}, or commit the file with format='binary'."
         )
     names = [name if header and name else f"column_{position}" for position, name in enumerate(first, 1)]
     if header and (unnamed := [name for name, given in zip(names, first, strict=True) if not given]):
@@ -270,7 +270,7 @@ def _refuse_preamble(records: Sequence[Sequence[str]], delimiter: str, skip: int
         raise UnreadableFile(
             f"The first {what} {counts[0]} of {usual} columns ({delimiter.join(records[0])[:60]!r}): is this a preamble? Skip it "
             f"with read={{'skip_rows': {skip + before}}}{comment}, name another delimiter with read={{'delimiter': …}}, or "
-            "commit the file with format='binary' to keep it as it is."
+            "commit the file with format='binary' to store it unchanged."
         )
     if re.match(r"#\s", records[0][0]) and not is_comment_meant:
         raise UnreadableFile(
@@ -398,8 +398,8 @@ def _unreadable(error: duckdb.Error, dialect: Dialect) -> UnreadableFile:
     text = str(error)
     if isinstance(error, duckdb.OutOfMemoryException):
         return UnreadableFile(
-            "The csv file takes more memory to look into than it may: are its columns and lines what they seem to be? "
-            "Deliver it in a simpler form (Parquet, say), or commit it with format='binary' to keep it as it is."
+            "The csv file takes more memory to capture than the limit: check its delimiter and line ends. "
+            "Export it in a simpler format (Parquet, say), or commit it with format='binary' to store it unchanged."
         )
     if "not utf-8" in text or "unicode" in text.lower():
         return _wrong_encoding(dialect.encoding, b"", None)
@@ -407,10 +407,10 @@ def _unreadable(error: duckdb.Error, dialect: Dialect) -> UnreadableFile:
     reason = re.sub(r"( in| when sniffing)? file \".*?\"", "", reason.removeprefix("Invalid Input Error: ")).rstrip(".")
     wrong = next((f", {line.strip().lower()}" for line in text.splitlines() if "Number of Columns" in line), "")
     if "unterminated quote" in text:
-        wrong = ", a quote is not closed; if quotes are no more than characters here, say read={'quote': ''}"
+        wrong = ", a quote is not closed; if quotes are plain characters here, pass read={'quote': ''}"
     if "aximum line size" in text:
         reason = f"a line has more than {dialect.line_bytes:,} bytes"
     return UnreadableFile(
-        f"The csv file cannot be read as a table ({reason}{wrong}). Fix it, or commit it with format='binary' to keep it as it "
-        "is."
+        f"The csv file cannot be read as a table ({reason}{wrong}). Fix it, or commit it with format='binary' to store "
+        "it unchanged."
     )

@@ -53,7 +53,7 @@ def capture(path: Path, options: ReadOptions) -> TableSchema:
             return _capture(path, options, size)
         except (RecursionError, pa.ArrowInvalid) as error:
             raise UnreadableFile(
-                "The json file nests values to a depth that cannot be read. Commit it with format='binary' to keep it as it is."
+                "The json file nests values to a depth that cannot be read. Commit it with format='binary' to store it unchanged."
             ) from error
         except duckdb.Error as error:
             if "maximum_object_size" not in str(error) or size > _OBJECT_BYTES:
@@ -97,8 +97,8 @@ def _capture(path: Path, options: ReadOptions, size: int) -> TableSchema:
             places = list(dict.fromkeys((*asked, *long)))
             if not structure and len(connection.sql(f"FROM {_objects(plain, size)} LIMIT 2").fetchall()) > 1:
                 raise UnreadableFile(
-                    "The objects of the json file have no keys, so there are no columns. Deliver it again, or commit it with "
-                    "format='binary' to keep it as it is."
+                    "The objects of the json file have no keys, so there are no columns. Export it again, or commit it with "
+                    "format='binary' to store it unchanged."
                 )
         names = list(structure)
         notes = [] if "" not in names else [f"A key without a name is the column column_{names.index('') + 1}."]
@@ -106,7 +106,7 @@ def _capture(path: Path, options: ReadOptions, size: int) -> TableSchema:
         if len(set(columns)) < len(columns):
             raise UnreadableFile(
                 f"The json file has a key without a name, which is the column column_{names.index('') + 1}, and a key of that "
-                "name. Rename one, or commit the file with format='binary' to keep it as it is."
+                "name. Rename one, or commit the file with format='binary' to store it unchanged."
             )
         folded = {name.casefold() for name in names}
         source: dict[str, Any] = {
@@ -387,8 +387,8 @@ def _unreadable(error: duckdb.Error) -> UnreadableFile:
     text = str(error)
     if isinstance(error, duckdb.OutOfMemoryException):
         return UnreadableFile(
-            "The json file takes more memory to look into than it may: are its objects what they seem to be? Deliver it in a "
-            "simpler form (Parquet, say), or commit it with format='binary' to keep it as it is."
+            "The json file takes more memory to capture than the limit: check its objects. Export it in a simpler "
+            "format (Parquet, say), or commit it with format='binary' to store it unchanged."
         )
     reason = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
     reason = re.sub(r"( in| when sniffing)? file \".*?\",?", "", reason.removeprefix("Invalid Input Error: ")).rstrip(
@@ -400,6 +400,6 @@ def _unreadable(error: duckdb.Error) -> UnreadableFile:
         else ""
     )
     return UnreadableFile(
-        f"The json file cannot be read as a table ({reason}).{hint} Fix it, or commit it with format='binary' to keep it as it "
-        "is."
+        f"The json file cannot be read as a table ({reason}).{hint} Fix it, or commit it with format='binary' to store "
+        "it unchanged."
     )

@@ -20,7 +20,7 @@ def refuse_lossy_types(relation: Any) -> None:
     for name, kind in zip(getattr(relation, "columns", ()), getattr(relation, "types", ()), strict=True):
         if found := _LOSSY.search(str(kind)):
             raise UnsupportedType(
-                f"Column {name!r} is of DuckDB's type {found[0]}, which Arrow has not. Cast it, to VARCHAR for example."
+                f"Column {name!r} is of DuckDB's type {found[0]}, which Arrow does not have. Cast it, to VARCHAR for example."
             )
 
 

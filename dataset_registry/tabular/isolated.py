@@ -61,9 +61,9 @@ def _looked(job: Mapping[str, Any]) -> tuple[ComponentSchema | None, list[PartFa
             answer = worker.ask(request)
     if answer is None:
         raise UnreadableFile(
-            f"The {job['format']} file takes more than {MEMORY >> 30} GB of memory or {SECONDS} seconds to look into: are its "
-            "columns and lines what they seem to be? Deliver it in a simpler form (Parquet, say), or commit it with "
-            "format='binary' to keep it as it is."
+            f"The {job['format']} file takes more than {MEMORY >> 30} GB of memory or {SECONDS} seconds to capture: "
+            "check its delimiter and line ends. Export it in a simpler format (Parquet, say), or commit it with "
+            "format='binary' to store it unchanged."
         )
     found = json.loads(answer)
     if "error" in found:
@@ -126,7 +126,7 @@ def _worker(*, fresh: bool = False) -> Iterator[_Worker]:
     """A worker for one job. Raises `RetryLater` when all are at work for too long."""
     workers = _workers
     if not workers.slots.acquire(timeout=_WAIT):
-        raise RetryLater("Too many files are being looked into. Try again in a moment.")
+        raise RetryLater("Too many files are being captured. Try again in a moment.")
     try:
         worker = workers.idle.pop() if workers.idle and not fresh else _Worker()
         try:
@@ -199,8 +199,8 @@ def _look(job: Mapping[str, Any]) -> dict[str, Any] | None:
     except Exception as error:  # whatever a library makes of such a file: this process is for that
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"[:300]
         return {
-            "error": f"The {job['format']} file cannot be read ({reason}). Mend it, or commit it with format='binary' to keep "
-            "it as it is."
+            "error": f"The {job['format']} file cannot be read ({reason}). Fix it, or commit it with format='binary' to "
+            "store it unchanged."
         }
     if found is not None and any(len(table.columns) > COLUMNS for table in found.tables):
         return {

@@ -65,8 +65,8 @@ def _refuse_attrs(attrs: Mapping[Any, Any]) -> None:
     except (TypeError, ValueError):
         pass
     raise UnsupportedType(
-        f"The attrs of this frame ({str(attrs)[:60]}) have keys or values that JSON has not. Make them texts, numbers, lists and "
-        "dicts, or leave them out: frame.attrs = {}"
+        f"The attrs of this frame ({str(attrs)[:60]}) have keys or values that JSON does not have. Make them texts, "
+        "numbers, lists and dicts, or leave them out: frame.attrs = {}"
     )
 
 

@@ -61,7 +61,7 @@ def write_parts(
     schema = plain_schema(reader.schema)
     if missing := [name for name in key if name not in schema.names]:
         raise InputError(
-            f"The key names {', '.join(map(repr, missing))}, which is no column of the table. It has: "
+            f"The key names {', '.join(map(repr, missing))}, which is not a column of the table. It has: "
             f"{', '.join(schema.names)}.",
             key=list(key),
         )
@@ -302,8 +302,8 @@ def capture(path: Path) -> TableSchema:
         file = pq.ParquetFile(path, coerce_int96_timestamp_unit=INT96_UNIT)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         raise UnreadableFile(
-            f"This is not a whole Parquet file ({_first_line(error)}). Was it cut off while it was written or copied? "
-            "Deliver it again, or commit it with format='binary'."
+            f"This is not a whole Parquet file ({_first_line(error)}). It may be truncated. "
+            "Export it again, or commit it with format='binary'."
         ) from error
     with file:
         names = file.schema_arrow.names

@@ -198,7 +198,8 @@ def _look_into(path: Path) -> bool:
     with zipfile.ZipFile(path) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > MOST_BYTES:
             raise UnreadableFile(
-                f"The spreadsheet unpacks to more than {MOST_BYTES >> 30} GB. Commit it with format='binary' to keep it as it is."
+                f"The spreadsheet unpacks to more than {MOST_BYTES >> 30} GB. Commit it with format='binary' to store "
+                "it unchanged."
             )
         for entry in archive.infolist():
             if re.fullmatch(r"xl/worksheets/[^/]+\.xml", entry.filename):

@@ -117,7 +117,7 @@ class NewTokenResponse(ResponseModel):
 
 
 class FreezeRequest(RequestModel):
-    """Why the registry becomes read-only: everybody who wants to write is shown it."""
+    """Why the registry becomes read-only: it is shown on every write."""
 
     reason: Annotated[str, Field(min_length=1, max_length=1000)]
 

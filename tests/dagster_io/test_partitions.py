@@ -403,7 +403,7 @@ def test_without_partition_expr_one_table_for_several_partitions_is_a_clear_erro
 
 def test_a_partition_expr_that_is_no_column_is_a_clear_error(world: World) -> None:
     source = returning(pa.table({"n": [1]}), metadata={"partition_expr": "color"})
-    with refused(InputError, "'color' is no column of the table; it has: n"):
+    with refused(InputError, "'color' is not a column of the table; it has: n"):
         world.materialize([source], span=("red", "blue"))
 
 

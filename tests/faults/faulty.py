@@ -125,9 +125,7 @@ class FaultyStore:
             raise self._silent("timed out")
 
     def _silent(self, reason: str) -> RetryLater:
-        return RetryLater(
-            f"{self.location} did not do it after several attempts: {reason}. Nothing was committed; try again."
-        )
+        return RetryLater(f"{self.location} failed after retries: {reason}. Nothing was committed; try again.")
 
     def _has(self, kind: str) -> bool:
         assert kind in FAULTS

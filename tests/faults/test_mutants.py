@@ -125,13 +125,13 @@ def collector_stops_after_its_snapshot(
         wait = "(SELECT pg_advisory_xact_lock_shared(7)::text) IS NOT NULL AND "
         return _LOOK.sub(lambda found: found[0] + wait, statement), parameters
 
-    def collect(in the meantime: Callable[[], object]) -> Any:
+    def collect(between: Callable[[], object]) -> Any:
         waits = _somebody_waits_for_a_lock(postgresql_catalog)
         with _connect(postgresql_catalog) as gate, ThreadPoolExecutor(1) as pool:
             gate.execute("SELECT pg_advisory_lock(7)")
             collecting = pool.submit(concurrent.collect, older_than=AT_ONCE)
             until(waits)
-            in the meantime()
+            between()
             gate.execute("SELECT pg_advisory_unlock(7)")
             waits.close()  # type: ignore[attr-defined]
             return collecting.result()

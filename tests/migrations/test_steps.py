@@ -298,7 +298,7 @@ def test_rows_that_name_rows_which_do_not_exist_stop_an_upgrade_and_nothing_chan
         raw.execute("PRAGMA foreign_keys=ON")
     before = support.snapshot(catalog)
 
-    with pytest.raises(MigrationRefused, match=r"dataset_versions whose uploaded_by is no row of users: \(1, 77\)"):
+    with pytest.raises(MigrationRefused, match=r"dataset_versions whose uploaded_by is not a row of users: \(1, 77\)"):
         migrate.upgrade(catalog)
     assert support.snapshot(catalog) == before
     assert support.tables(catalog) == {"users", "datasets", "files", "dataset_versions"}

@@ -249,7 +249,7 @@ def head(
 ) -> HeadResponse:
     """What a commit to a branch would start from, for who may make one: its `base_version_id`."""
     if (dataset_id is None) == (dataset_name is None):
-        raise InputError("Say which dataset: its dataset_id or its dataset_name, one of them.")
+        raise InputError("No dataset given: expected either dataset_id or dataset_name.")
     found: DatasetRecord | NewDataset
     if dataset_id is not None:
         found = datasets.by_id(access, dataset_id)
