@@ -54,7 +54,7 @@ def tell(instance: dg.DagsterInstance) -> None:
     run = materialize(
         instance,
         [carrier_delays.key, punctuality.key],
-        tags={"dataset_registry/branch": BRANCH},
+        tags={"registry/branch": BRANCH},
         ops={carrier_delays.op.name: {"config": DelayConfig(late_after_minutes=30).model_dump()}},
     )
     console.print(summary([run]))

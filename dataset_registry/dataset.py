@@ -25,14 +25,14 @@ from dataset_registry.version import Version
 
 
 class Dataset(ABC):
-    """A named line of versions."""
+    """A named dataset with its versions."""
 
     def __init__(self, record: DatasetRecord) -> None:
         self.record = record
 
     @property
     def id(self) -> int:
-        """The dataset's number in the registry; it survives a renaming."""
+        """The dataset's id; a rename keeps it."""
         return self.record.id
 
     @property
@@ -42,7 +42,7 @@ class Dataset(ABC):
 
     @property
     def description(self) -> str | None:
-        """What the dataset is about."""
+        """The description."""
         return self.record.description
 
     # --- committing ------------------------------------------------------------------------------------------------
@@ -61,20 +61,20 @@ class Dataset(ABC):
         provenance: Provenance | None = None,
         trust_stat: bool = False,
     ) -> Version:
-        """Set components and make a version of it: the others carry over from the version before.
+        """Commit components as a new version; the others carry over from the previous version.
 
         A component is a path, bytes, a binary stream, or a table (Arrow table or reader, pandas or polars frame,
         LazyFrame, DuckDB relation); a list of those becomes components indexed 0, 1, 2 …. Content equal to the head of
         the branch makes no new version: the head is returned.
 
-        `key` names the columns that tell the rows of a table apart. Said once, later versions keep it: a table is cut into
+        `key` are the columns that identify the rows of a table. Later versions keep it: a table is cut into
         parts by it, so that a change of few rows is a change of few parts. Without it all columns of the first version do.
 
         `read` are read options for the files among the components, such as `{"types": {"zip": "string"}, "delimiter": ";"}`
         (see `dataset_registry.model.reading.ReadOptions`, and `format`). They belong to the format of a component and hold on in
         its next versions; `read={}` drops them.
 
-        `parents` (refs, the branch's head first) makes a version with several parents. `overwrite` replaces what
+        `parents` (refs, the branch's head first) creates a version with several parents. `overwrite` replaces what
         others committed to the same components in the meantime, instead of raising `CommitConflict`.
         With `trust_stat` a path is not read that has the size, times and inode of the last time it was committed so from this
         machine. `fallback` names the branch whose head `branch` starts from when the dataset does not have it yet.
@@ -117,28 +117,28 @@ class Dataset(ABC):
         provenance: Provenance | None = None,
         trust_stat: bool = False,
     ) -> "Draft":
-        """Collect changes of components and commit them together on a clean exit of `with`; nothing on an exception."""
+        """Collect changes and commit them on a clean exit of `with`; an exception commits nothing."""
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def version(self, ref: str = MAIN) -> Version:
-        """The version that a ref names: a branch, a tag, `v6`, a digest's beginning, any of them with `~2` or `^2`.
+        """Resolve a ref to a version: a branch, a tag, `v6`, a digest's beginning, any of them with `~2` or `^2`.
 
         Raises `InvalidRef`, `NotFound`.
         """
 
     @abstractmethod
     def log(self, ref: str = MAIN, *, limit: int | None = None) -> list[Version]:
-        """The version a ref names and all it came from, newest first."""
+        """The history of a ref, newest first."""
 
     @abstractmethod
     def tree(self) -> list[Version]:
-        """Every version of the dataset, newest first; each knows its parents."""
+        """Every version of the dataset, newest first."""
 
     @abstractmethod
     def children(self, ref: str) -> list[Version]:
-        """The versions made from the one `ref` names, oldest first."""
+        """The children of a version, oldest first."""
 
     @abstractmethod
     def merge_bases(self, left: str, right: str) -> list[Version]:
@@ -157,7 +157,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def create_branch(self, name: str, ref: str = MAIN) -> PointerRecord:
-        """Start a branch at the version that `ref` names. Raises `InvalidName`, `AlreadyExists`, `NotFound`."""
+        """Create a branch at `ref`. Raises `InvalidName`, `AlreadyExists`, `NotFound`."""
 
     @abstractmethod
     def create_tag(self, name: str, ref: str = MAIN) -> PointerRecord:
@@ -165,7 +165,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def move_branch(self, name: str, ref: str, *, expect: str | None = None) -> PointerRecord:
-        """Let a branch name another version, with `expect` only if it names that one now.
+        """Move a branch to another version; with `expect`, only if it is at that one.
 
         Raises `BranchMoved`, `TagImmutable`, `NotFound`.
         """
@@ -202,11 +202,11 @@ class Dataset(ABC):
 
     @abstractmethod
     def delete_version(self, ref: str) -> None:
-        """Delete one version. Raises `InUse` while a branch, a tag or a child points at it."""
+        """Delete a version. Raises `InUse` while a branch, a tag or a child references it."""
 
     @abstractmethod
     def delete(self) -> int:
-        """Delete the dataset with all its versions, branches and tags; how many versions those were."""
+        """Delete the dataset with its versions, branches and tags. Returns the number of versions."""
 
     def __repr__(self) -> str:
         return f"<Dataset {self.name}>"
@@ -324,11 +324,11 @@ class Draft(ABC):
         self._change.replaced.add(name)
 
     def clear(self) -> None:
-        """Start from nothing: the version has only what this draft adds."""
+        """Remove all components: the version has only what this draft adds."""
         self._change.everything = True
 
     def clear_partition(self, key: str) -> None:
-        """Let a partition have only what this draft adds to it (see `dataset_registry.model.partitions`)."""
+        """Remove all components of a partition, except those that this draft adds (see `dataset_registry.model.partitions`)."""
         self._change.partitions.add(partition_key(key))
 
     def remove(self, name: str, *, index: int | None = None) -> None:
@@ -363,7 +363,7 @@ class Draft(ABC):
 
     @property
     def result(self) -> CommitResult:
-        """What the commit did. Raises `InputError` before it."""
+        """The result of the commit. Raises `InputError` before it."""
         if self._result is None:
             raise InputError("The draft was not committed: its with block did not end, or ended with an exception.")
         return self._result
@@ -371,4 +371,4 @@ class Draft(ABC):
     @property
     @abstractmethod
     def version(self) -> Version:
-        """The version that the branch names after the commit: new, or as it was when nothing changed."""
+        """The head of the branch after the commit: a new version, or the previous one if nothing changed."""

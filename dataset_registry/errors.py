@@ -1,6 +1,6 @@
 """Every error the registry raises, grouped by what the caller should do about it.
 
-Each class has a stable `code` (doors map it to an exit code or an HTTP status), keeps the values it is about in
+Each class has a stable `code` (interfaces map it to an exit code or an HTTP status), keeps the values it is about in
 `fields`, and its message ends with the next step.
 """
 
@@ -8,7 +8,7 @@ from typing import ClassVar
 
 
 class RegistryError(Exception):
-    """Anything the registry refuses or fails to do."""
+    """Base class of the registry's errors."""
 
     code: ClassVar[str] = "registry_error"
 
@@ -21,37 +21,37 @@ class RegistryError(Exception):
 
 
 class InputError(RegistryError):
-    """What was asked cannot be done as asked; another input can."""
+    """Invalid input."""
 
     code = "invalid_input"
 
 
 class InvalidName(InputError):
-    """A dataset, component, branch or tag name that the registry does not accept."""
+    """Invalid name of a dataset, component, branch or tag."""
 
     code = "invalid_name"
 
 
 class InvalidRef(InputError):
-    """A text that names no version in any form a ref may take, or an abbreviated digest that names several."""
+    """Invalid ref, or an ambiguous digest prefix."""
 
     code = "invalid_ref"
 
 
 class UnsupportedType(InputError):
-    """A value that the registry does not know how to store or to produce."""
+    """A type that cannot be stored or loaded."""
 
     code = "unsupported_type"
 
 
 class UnreadableFile(InputError):
-    """Bytes that are not what their format says: truncated, ragged, in another encoding, or empty."""
+    """A file that does not match its format: truncated, ragged, in another encoding, or empty."""
 
     code = "unreadable_file"
 
 
 class NotFound(InputError):
-    """The thing named does not exist."""
+    """The dataset, version, component, ref or file does not exist, or the caller may not see it."""
 
     code = "not_found"
 
@@ -75,7 +75,7 @@ class DowngradeRefused(InputError):
 
 
 class InUse(InputError):
-    """Something still points at what should be deleted."""
+    """The object is still referenced."""
 
     code = "in_use"
 
@@ -105,7 +105,7 @@ class RangeNotSatisfiable(InputError):
 
 
 class PreconditionFailed(InputError):
-    """What should be changed is no longer what the caller said it was (`If-Match`)."""
+    """The resource is not in the expected state (`If-Match`)."""
 
     code = "precondition_failed"
 
@@ -114,7 +114,7 @@ class PreconditionFailed(InputError):
 
 
 class ConflictError(RegistryError):
-    """Somebody else was first."""
+    """A conflict with another writer."""
 
     code = "conflict"
 
@@ -132,7 +132,7 @@ class CommitConflict(ConflictError):
 
 
 class RetryLater(RegistryError):
-    """A passing condition: a lock not won in time, a hold that ran out, a server that went away."""
+    """A temporary condition: a lock timeout, an expired hold, an unreachable server."""
 
     code = "retry_later"
 
@@ -144,7 +144,7 @@ class BodyTimeout(RetryLater):
 
 
 class TooManyRequests(RetryLater):
-    """The server has as much to do as it may: ask again in a moment."""
+    """The server has too many concurrent requests."""
 
     code = "too_many_requests"
 

@@ -49,7 +49,7 @@ class Registry(ABC):
         token: str | None = None,
         compression: str | None = None,
         verify_reads: bool = False,
-        door: str = "python",
+        interface: str = "python",
         create: bool = True,
     ) -> "Registry":
         """Open a registry: in a folder (SQLite and files, created on first use), by the URLs of its catalog and store, or the
@@ -60,8 +60,8 @@ class Registry(ABC):
         `gs://…` or `az://…`. `actor` acts as that user, with its permissions; without one you are the owner, who may do
         everything and commits under the name that the operating system knows. `compression="zstd"` compresses new CSV and
         JSON files where that pays; readers see the content either way. `verify_reads` hashes every stored file before anything
-        is read from it, where otherwise the store is trusted (see docs/operations.md). `door` is what the audit log says of how
-        you came in.
+        is read from it, where otherwise the store is trusted (see docs/operations.md). `interface` is what the audit
+        log says of how you came in.
 
         Raises `CatalogOutdated` for a PostgreSQL catalog that needs
         `dataset-registry db upgrade`, `StoreMismatch` for a catalog with another one's store, `InputError`, `NotAuthenticated`
@@ -85,28 +85,28 @@ class Registry(ABC):
             actor=actor,
             compression=compression,
             verify_reads=verify_reads,
-            door=door,
+            interface=interface,
             create=create,
         )
 
     @property
     @abstractmethod
     def actor(self) -> str:
-        """Who commits through this registry."""
+        """The current user."""
 
     @property
     @abstractmethod
     def is_owner(self) -> bool:
-        """Whether nothing is refused, because it was opened by its catalog and store without naming an actor."""
+        """Whether all permissions are granted: it was opened by its catalog and store, without an actor."""
 
     @property
     @abstractmethod
     def location(self) -> str:
-        """Where the registry is: catalog and store, without their secrets."""
+        """The catalog and the store, without secrets."""
 
     @abstractmethod
     def close(self) -> None:
-        """Give back database connections, and local copies of remote files: their paths are good until here.
+        """Close database connections and delete local copies of remote files.
 
         The registry connects again when it is used again.
         """
@@ -123,7 +123,7 @@ class Registry(ABC):
 
     @abstractmethod
     def create_dataset(self, name: str, *, description: str | None = None) -> Dataset:
-        """Make a dataset. Raises `InvalidName`, `AlreadyExists`."""
+        """Create a dataset. Raises `InvalidName`, `AlreadyExists`."""
 
     @abstractmethod
     def dataset(self, name: str | int) -> Dataset:
@@ -135,9 +135,9 @@ class Registry(ABC):
 
     @abstractmethod
     def draft(self, name: str, branch: str = MAIN, *, description: str | None = None, **options: Any) -> Draft:
-        """A draft of a dataset that is made with it when there is none of this name yet; `options` as in `Dataset.draft`.
+        """A draft of a dataset, which is created with the commit if needed; `options` as in `Dataset.draft`.
 
-        A commit that fails leaves no dataset behind. Raises `InvalidName`.
+        A failed commit creates no dataset. Raises `InvalidName`.
         """
 
     def version(self, address: str) -> Version:
@@ -156,7 +156,7 @@ class Registry(ABC):
 
     @abstractmethod
     def file(self, content_hash: str) -> FileRecord:
-        """A stored file by the beginning of its SHA-256, with its size and reference count. Raises `NotFound`."""
+        """A stored file by the first digits of its SHA-256, with its size and reference count. Raises `NotFound`."""
 
     @abstractmethod
     def files(self) -> Iterator[FileRecord]:
@@ -164,7 +164,7 @@ class Registry(ABC):
 
     @abstractmethod
     def open_file(self, content_hash: str) -> BinaryIO:
-        """A stream over a stored file's content, by the beginning of its SHA-256. Raises `NotFound`, `InputError` (a table in
+        """A stream over a stored file's content, by the first digits of its SHA-256. Raises `NotFound`, `InputError` (a table in
         several parts)."""
 
     # --- who may what ----------------------------------------------------------------------------------------------
@@ -173,9 +173,9 @@ class Registry(ABC):
     def create_user(
         self, name: str, *, role: str = "member", kind: Kind = "person", members: str | Sequence[str] = ()
     ) -> User:
-        """Make a user (`person`, `service`) with a role, or a `group` with members.
+        """Create a user (`person`, `service`) with a role, or a `group` with members.
 
-        Roles: `administrator` (everything), `member` (may make datasets, and what was granted), `guest` (what was granted).
+        Roles: `administrator` (everything), `member` (may create datasets, and what was granted), `guest` (what was granted).
         From the first user on, an `actor` must be one; who opens the registry without naming one stays its owner.
         Raises `InvalidName`, `AlreadyExists`.
         """
@@ -189,7 +189,7 @@ class Registry(ABC):
         disabled: bool | None = None,
         members: str | Sequence[str] | None = None,
     ) -> User:
-        """Change a user's role, lock it out or let it in again; give a group other members. Raises `NotFound`."""
+        """Change a user's role, disable or enable it, or replace the members of a group. Raises `NotFound`."""
 
     @abstractmethod
     def users(self) -> list[User]:
@@ -205,14 +205,14 @@ class Registry(ABC):
         prefix: str = "",
         lasts: timedelta | None = None,
     ) -> NewToken:
-        """Make an API token for a user, for oneself when None; its `secret` is not shown again.
+        """Create an API token for a user (None: yourself). Its `secret` is shown only once.
 
         It can do what its user can, up to `permission`, on datasets whose name starts with `prefix`, as long as it `lasts`.
         """
 
     @abstractmethod
     def tokens(self, user: str | None = None) -> list[Token]:
-        """The tokens of a user, the newest first; everybody's when None, for an administrator."""
+        """The tokens of a user, newest first; of all users when None, for administrators."""
 
     @abstractmethod
     def revoke_token(self, token_id: int) -> Token:
@@ -225,19 +225,19 @@ class Registry(ABC):
 
     @abstractmethod
     def revoke(self, user: str, name: str | None = None, *, file: str | None = None) -> None:
-        """Take what a user or group was granted on a dataset, a prefix or a file. Raises `NotFound`."""
+        """Revoke the grant of a user or group on a dataset, a prefix or a file. Raises `NotFound`."""
 
     @abstractmethod
     def grants(self, name: str | None = None, *, file: str | None = None, user: str | None = None) -> list[Grant]:
-        """What was granted: on a dataset, prefix or file, to a user and its groups, or all that you may see."""
+        """Grants on a dataset, prefix or file, of a user and its groups, or all that you can see."""
 
     @abstractmethod
     def protect(self, name: str, branch: str = MAIN, *, allow: str | Sequence[str] = ()) -> Protection:
-        """Let only admins and those in `allow` (users, groups) move a branch of a dataset, or of all under a prefix."""
+        """Restrict moving a branch of a dataset, or of all under a prefix, to admins and `allow` (users, groups)."""
 
     @abstractmethod
     def unprotect(self, name: str, branch: str = MAIN) -> None:
-        """Protect a branch no more. Raises `NotFound`."""
+        """Remove the protection of a branch. Raises `NotFound`."""
 
     @abstractmethod
     def protections(self, name: str | None = None) -> list[Protection]:
@@ -255,7 +255,7 @@ class Registry(ABC):
         before: int | None = None,
         limit: int | None = None,
     ) -> list[AuditEntry]:
-        """Entries of the audit log, the newest first; `before` is the id of the entry that the page before ended with."""
+        """Entries of the audit log, newest first; `before` is the id of the previous page's last entry."""
 
     @abstractmethod
     def export_audit(self) -> Iterator[tuple[AuditEntry, str]]:
@@ -263,17 +263,17 @@ class Registry(ABC):
 
     @abstractmethod
     def seal_audit(self) -> int:
-        """Seal the entries that were not sealed yet, as every collection does; how many those were."""
+        """Seal the unsealed entries, as every collection does. Returns their number."""
 
     @abstractmethod
     def check_audit(self) -> AuditCheck:
-        """Find out whether anybody changed, removed or added entries since they were sealed."""
+        """Check that no entry was changed, removed or added since it was sealed."""
 
     # --- read-only mode --------------------------------------------------------------------------------------------
 
     @abstractmethod
     def freeze(self, reason: str) -> Freeze:
-        """Make the registry read-only until `unfreeze`: whatever writes fails with `RegistryFrozen`, which gives the reason.
+        """Make the registry read-only until `unfreeze`: writes raise `RegistryFrozen` with the reason.
 
         Other processes obey within two seconds. For administrators. Raises `InputError` (no reason), `PermissionDenied`.
         """
@@ -285,17 +285,17 @@ class Registry(ABC):
     @property
     @abstractmethod
     def frozen(self) -> Freeze | None:
-        """Why the registry is read-only, None where it is not."""
+        """The reason if the registry is read-only, else None."""
 
     # --- branches over all datasets --------------------------------------------------------------------------------
 
     @abstractmethod
     def create_branch(self, name: str, source: str = MAIN) -> int:
-        """Branch every dataset that has the branch `source`, at once; how many those are."""
+        """Create a branch in every dataset that has the branch `source`, in one transaction. Returns their number."""
 
     @abstractmethod
     def delete_branch(self, name: str) -> int:
-        """Delete a registry-wide branch in every dataset; how many those were. Versions stay."""
+        """Delete a registry-wide branch in every dataset; versions stay. Returns the number of datasets."""
 
     @abstractmethod
     def branches(self) -> list[RegistryBranch]:
@@ -329,7 +329,7 @@ class Registry(ABC):
         live_runs: Collection[str] | None = None,
         progress: Progress = silent,
     ) -> ExpirePlan | Expired:
-        """Delete the versions that no rule of a policy keeps; with `dry_run`, only the plan of that (see `apply`).
+        """Delete the versions that no rule of a policy keeps; with `dry_run`, return the plan only (see `apply`).
 
         Heads of branches and tags stay, and what pipeline runs have read or written: the runs of `live_runs`, or of the
         last day when that is not given.
@@ -351,7 +351,7 @@ class Registry(ABC):
     def collect(
         self, *, older_than: timedelta = GRACE, dry_run: bool = False, progress: Progress = silent
     ) -> CollectPlan | Collected:
-        """Remove the unreferenced files, once they are older than this; with `dry_run`, only the plan of that.
+        """Delete the unreferenced files that are older than this; with `dry_run`, return the plan only.
 
         Safe beside any number of writers and other collections.
         """
@@ -387,7 +387,7 @@ class Registry(ABC):
         dry_run: bool = False,
         progress: Progress = silent,
     ) -> SweepPlan | Collected:
-        """Remove objects from the store that the catalog does not know; with `dry_run`, only the plan of that.
+        """Remove objects from the store that the catalog does not know; with `dry_run`, return the plan only.
 
         Raises `SweepRefused` when they are more than `max_share` of the store: what dead writers leave is collected, so the
         catalog was probably restored from an older backup (`verify(repair=True)` takes their content into `lost+found`), or
@@ -412,7 +412,7 @@ class Registry(ABC):
         live_runs: Collection[str] | None = None,
         progress: Progress = silent,
     ) -> Expired | Collected:
-        """Do what a plan says. What came to be needed since it was made stays; `live_runs` as in `expire`."""
+        """Apply a plan. What is referenced or in use since stays; `live_runs` as in `expire`."""
         return self._apply(plan, live_runs, progress)
 
     @abstractmethod
@@ -473,7 +473,7 @@ class Registry(ABC):
     def adopt(
         self, *, dry_run: bool = False, any_size: bool = False, give_up: Sequence[int] = (), progress: Progress = silent
     ) -> AdoptionPlan | Adoption:
-        """Take the bytes of a legacy catalog into the store: hashed, deduplicated, counted. Can be repeated."""
+        """Adopt the files of a legacy catalog into the store: hashed and deduplicated. Can be repeated."""
         return self._plan_adoption() if dry_run else self._adopt(any_size, give_up, progress)
 
     @abstractmethod

@@ -501,7 +501,7 @@ def test_a_secret_stands_alone_on_standard_output(shell: Shell) -> None:
 
 def test_who_did_what_is_listed_exported_and_checked(shell: Shell) -> None:
     shell("put", "raw/flights", "july.csv")
-    assert [(e["action"], e["door"]) for e in shell.json("audit", "list")] == [
+    assert [(e["action"], e["interface"]) for e in shell.json("audit", "list")] == [
         ("commit", "cli"),
         ("dataset.create", "cli"),
     ]

@@ -23,7 +23,7 @@ def append(tx: Transaction, entry: AuditEntry) -> None:
     row = {
         "at": entry.at,
         "actor": entry.actor,
-        "door": entry.door,
+        "door": entry.interface,
         "token_id": entry.token_id,
         "action": entry.action,
         "dataset_id": entry.dataset_id,
@@ -87,7 +87,7 @@ def page(tx: Transaction, after: int = _BEFORE_ALL) -> list[tuple[AuditEntry, st
 def _entry(row: Row) -> AuditEntry:  # type: ignore[type-arg]
     return AuditEntry(
         actor=row.actor,
-        door=row.door,
+        interface=row.door,
         action=row.action,
         dataset_id=row.dataset_id,
         dataset=row.dataset_name,

@@ -302,7 +302,7 @@ def _ranges(tx: Transaction, query: Any, key: Any) -> Iterator[tuple[int, Sequen
 
 
 def repair(tx: Transaction, kind: str, rows: Sequence[int]) -> None:
-    """Mend what `pages`, `index_pages` and `graph` found and nothing depends on."""
+    """Repair what `pages`, `index_pages` and `graph` found and nothing depends on."""
     if kind == "unnamed-page":
         manifests.drop_unnamed(tx, [], rows)
     elif kind == "unnamed-index-page":

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer()
-dataset_app = typer.Typer(no_args_is_help=True, help="Make, describe, rename and delete datasets.")
-version_app = typer.Typer(no_args_is_help=True, help="What was made from a version, and deleting one.")
+dataset_app = typer.Typer(no_args_is_help=True, help="Create, describe, rename and delete datasets.")
+version_app = typer.Typer(no_args_is_help=True, help="Descendants and consumers of a version; delete a version.")
 file_app = typer.Typer(no_args_is_help=True, help="Stored files by their hash.")
 
 Address = Annotated[
@@ -47,34 +47,34 @@ Address = Annotated[
 DatasetName = Annotated[
     str, typer.Argument(metavar="DATASET", help="The name of a dataset.", autocompletion=target.complete_dataset)
 ]
-Message = Annotated[str | None, typer.Option("--message", "-m", help="What the version is.")]
+Message = Annotated[str | None, typer.Option("--message", "-m", help="The version message.")]
 
 
 @app.command()
 def init(
     context: typer.Context,
     folder: Annotated[
-        str | None, typer.Argument(help="A new or empty folder; or -r, or --catalog and --store.")
+        str | None, typer.Argument(help="A new or empty folder; or pass -r, or --catalog and --store.")
     ] = None,
     registry: target.Folder = None,
     catalog: target.AnyCatalog = None,
     store: target.AnyStore = None,
 ) -> None:
-    """Create a registry: in a folder, or from a catalog and a store. One that exists already stays as it is."""
+    """Create a registry in a folder, or from a catalog and a store. An existing registry is left unchanged."""
     where: dict[str, Any] = {"registry": registry, "catalog": catalog, "store": store}
     where = target.chosen(context, where) if folder is None else {"registry": folder, "catalog": None, "store": None}
     try:
         with target.opened(**where) as found:
-            say(f"{found.location} is a registry already")
+            say(f"{found.location} exists already")
     except NotFound:
         with target.opened(**where, create=True) as found:
-            say(f"{found.location} is a registry now")
+            say(f"{found.location} created")
 
 
 @app.command()
 @here
 def status(registry: "Registry", as_json: AsJson = False) -> None:
-    """Where the registry is, who you are there, and how much it holds."""
+    """Show the registry's location, the current user, and its size."""
     found = registry.datasets()
     count = total = stored = 0
     for file in registry.files():
@@ -113,7 +113,7 @@ def datasets(
     prefix: Annotated[str, typer.Argument(help="Only names with this prefix.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """List the datasets that you may read."""
+    """List the datasets that you can read."""
     from dataset_registry.wire.datasets import DatasetResponse
 
     found = registry.datasets(prefix=prefix)
@@ -133,14 +133,14 @@ def put(
         list[str],
         typer.Argument(
             metavar="FILES…",
-            help="Files and folders to set: a path, name=path for a component of that name, or - for standard input.",
+            help="Files and folders to commit: a path, name=path for a component of that name, or - for standard input.",
         ),
     ],
     message: Message = None,
     branch: Annotated[str, typer.Option("--branch", "-b", help="The branch to commit to.")] = "main",
     kind: Annotated[str, typer.Option("--type", help="data, metadata, schema or overlay.")] = "data",
     format: Annotated[
-        str | None, typer.Option("--format", help="csv, json, parquet, excel or binary; else the name tells.")
+        str | None, typer.Option("--format", help="csv, json, parquet, excel or binary. Default: by the file name.")
     ] = None,
     read: Annotated[
         list[str] | None,
@@ -158,13 +158,14 @@ def put(
     trust_stat: Annotated[
         bool,
         typer.Option(
-            "--trust-stat", help="Do not read a file that has the size and times of the last time this was said."
+            "--trust-stat",
+            help="Skip reading files whose size and times are unchanged since the last commit with this option.",
         ),
     ] = False,
     create: target.Create = False,
     as_json: AsJson = False,
 ) -> None:
-    """Commit files: they become components of a new version, the others carry over. Creates the dataset if there is none.
+    """Commit files as components of a new version; other components carry over. Creates the dataset if needed.
 
     One file alone is the component `data`. Of several, and of folders, each component has the file's relative path for a name;
     `get` writes the same files and folders.
@@ -189,7 +190,7 @@ def put(
     if as_json:
         print_json(CommitResponse.of(result))
     elif result.unchanged:
-        say(f"{draft.version} on {branch} has this already: nothing changed")
+        say(f"{draft.version} on {branch} unchanged")
     else:
         new = f"{size(result.new_bytes)} new of {size(result.total_bytes)}"
         say(f"{draft.version} on {branch}, {(draft.version.digest or '')[:8]}: {new}")
@@ -204,12 +205,12 @@ def rm(
     registry: "Registry",
     dataset: DatasetName,
     components: Annotated[
-        list[str], typer.Argument(metavar="COMPONENTS…", help="Names; with a slash at the end, a folder.")
+        list[str], typer.Argument(metavar="COMPONENTS…", help="Component names; a trailing slash means a folder.")
     ],
     message: Message = None,
     branch: Annotated[str, typer.Option("--branch", "-b", help="The branch to commit to.")] = "main",
 ) -> None:
-    """Remove components: a new version has the others. Earlier versions keep them."""
+    """Remove components in a new version. Earlier versions keep them."""
     found = registry.dataset(dataset)
     there = [component.name for component in found.version(branch).components]
     names = dict.fromkeys(
@@ -230,13 +231,13 @@ def rm(
 def get(
     registry: "Registry",
     address: Address,
-    component: Annotated[str | None, typer.Argument(help="One component; else all of them.")] = None,
+    component: Annotated[str | None, typer.Argument(help="A component. Default: all of them.")] = None,
     to: Annotated[
-        str | None, typer.Option("--to", "-o", help="A folder to write into; - for standard output (one component).")
+        str | None, typer.Option("--to", "-o", help="The folder to write to; - for standard output (one component).")
     ] = None,
-    index: Annotated[int, typer.Option("--index", help="Which of the components of that name.")] = 0,
+    index: Annotated[int, typer.Option("--index", help="The index of the component.")] = 0,
 ) -> None:
-    """Write a version's components as files, which are yours to change; or one to standard output."""
+    """Write a version's components as files, or one of them to standard output."""
     version = registry.version(address)
     if to == "-" or (to is None and not sys.stdout.isatty()):
         with version.open(component, index=index) as stream:
@@ -259,11 +260,11 @@ def _write(stream: BinaryIO) -> None:
 def log(
     registry: "Registry",
     address: Address,
-    everything: Annotated[bool, typer.Option("--all", "-a", help="Every version, on whatever branch.")] = False,
+    everything: Annotated[bool, typer.Option("--all", "-a", help="Every version, on all branches.")] = False,
     limit: Annotated[int | None, typer.Option("--limit", "-n", help="Maximum number of versions.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Draw the history of a ref: how it branched, and what was merged. Versions come before their parents."""
+    """Show the history of a ref as a graph. Versions come before their parents."""
     from dataset_registry.wire.datasets import VersionResponse
 
     dataset, ref = registry.at(address)
@@ -289,7 +290,7 @@ def _line(version: "Version", refs: list[str]) -> str:
 @app.command()
 @here
 def show(registry: "Registry", address: Address, as_json: AsJson = False) -> None:
-    """A version: who made it, from what, and what it holds."""
+    """Show a version: author, inputs and components."""
     from dataset_registry.wire.commits import ProductionResponse
     from dataset_registry.wire.datasets import ComponentResponse, VersionResponse
 
@@ -305,7 +306,7 @@ def show(registry: "Registry", address: Address, as_json: AsJson = False) -> Non
             ("version", version),
             ("digest", version.digest),
             ("parents", ", ".join(f"v{number}" for number in version.parents)),
-            ("made", f"{moment(version.created_at)} by {version.created_by or 'unknown'}"),
+            ("created", f"{moment(version.created_at)} by {version.created_by or 'unknown'}"),
             ("message", version.message),
         ]
     )
@@ -332,10 +333,10 @@ def show(registry: "Registry", address: Address, as_json: AsJson = False) -> Non
 def schema(
     registry: "Registry",
     address: Address,
-    component: Annotated[str | None, typer.Argument(help="One component; else all of them.")] = None,
+    component: Annotated[str | None, typer.Argument(help="A component. Default: all of them.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """The columns of a version's tables, with what is known of their values."""
+    """Show the columns of a version's tables, with statistics."""
     from dataset_registry.wire.datasets import CapturedResponse, SchemaResponse
 
     version = registry.version(address)
@@ -369,7 +370,7 @@ def diff(
     after: Annotated[str, typer.Argument(help="Another one.", autocompletion=target.complete_ref)] = "main",
     as_json: AsJson = False,
 ) -> None:
-    """What changed from one version to another: components, and the columns of their tables."""
+    """Show the changes between two versions: components, and the columns of their tables."""
     from dataset_registry.wire.datasets import ComparisonResponse
 
     found = registry.dataset(dataset).diff(before, after)
@@ -386,8 +387,8 @@ def diff(
             say(f"{sign} {name}{f'[{index}]' if index else ''}")
     for label, parts in found.parts.items():
         say(
-            f"parts of {label}: {parts.removed} became {parts.added} ({parts.removed_rows:,} rows became {parts.added_rows:,}), "
-            f"{parts.shared} are the same ({parts.shared_rows:,} rows)"
+            f"{label}: {parts.removed} of {count_of(parts.removed + parts.shared, 'part')} rewritten "
+            f"({parts.removed_rows:,} → {parts.added_rows:,} rows)"
         )
     for label, changes in found.schema.items():
         reads = ", ".join(
@@ -411,8 +412,8 @@ def create_dataset(
     description: Annotated[str | None, typer.Option("--description", "-d")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make an empty dataset, of which you become the admin."""
-    _say(registry.create_dataset(name, description=description), "made", as_json)
+    """Create an empty dataset. You become its admin."""
+    _say(registry.create_dataset(name, description=description), "created", as_json)
 
 
 @dataset_app.command("describe")
@@ -440,13 +441,13 @@ def rename(
     """Change the name; versions, branches and tags stay."""
     found = registry.dataset(dataset)
     found.rename(name)
-    _say(found, f"is {dataset} by its new name", as_json)
+    _say(found, f"renamed from {dataset}", as_json)
 
 
 @dataset_app.command("delete")
 @here
 def delete_dataset(registry: "Registry", dataset: DatasetName, yes: Yes = False) -> None:
-    """Delete a dataset with all its versions. Files go with the next collect, those that nothing else names."""
+    """Delete a dataset with all its versions. The next collect deletes its files, unless they are referenced elsewhere."""
     found = registry.dataset(dataset)
     count = len(found.tree())
     if confirmed(f"Delete {dataset} with {count} versions?", yes=yes):
@@ -468,7 +469,7 @@ def _say(dataset: "Dataset", what: str, as_json: bool) -> None:
 @version_app.command("children")
 @here
 def children(registry: "Registry", address: Address, as_json: AsJson = False) -> None:
-    """The versions made from one in its own dataset."""
+    """List the children of a version."""
     dataset, ref = registry.at(address)
     _list(dataset.children(ref or "main"), as_json)
 
@@ -482,14 +483,14 @@ def merge_base(
     right: Annotated[str, typer.Argument(autocompletion=target.complete_ref)],
     as_json: AsJson = False,
 ) -> None:
-    """The best common ancestors of two refs."""
+    """List the best common ancestors of two refs."""
     _list(registry.dataset(dataset).merge_bases(left, right), as_json)
 
 
 @version_app.command("consumers")
 @here
 def consumers(registry: "Registry", address: Address, as_json: AsJson = False) -> None:
-    """The versions of other datasets that were made from one."""
+    """List the versions of other datasets that were produced from a version."""
     found = registry.version(address).consumers
     if as_json:
         print_json([{"dataset_name": name, "version_number": number} for name, number in found])
@@ -501,7 +502,7 @@ def consumers(registry: "Registry", address: Address, as_json: AsJson = False) -
 @version_app.command("delete")
 @here
 def delete_version(registry: "Registry", address: Address, yes: Yes = False) -> None:
-    """Delete a version that no branch, tag or child points at."""
+    """Delete a version that no branch, tag or child references."""
     dataset, ref = registry.at(address)
     if ref is None:
         raise InputError(f"No version given: expected {dataset.name}@v3, for example.")
@@ -523,13 +524,13 @@ def _list(found: "list[Version]", as_json: bool) -> None:
 
 # --- files ---------------------------------------------------------------------------------------------------------
 
-Hash = Annotated[str, typer.Argument(help="The beginning of a SHA-256.")]
+Hash = Annotated[str, typer.Argument(help="The first digits of a SHA-256.")]
 
 
 @file_app.command("show")
 @here
 def show_file(registry: "Registry", content_hash: Hash, as_json: AsJson = False) -> None:
-    """A stored file: its hash, its size, and how many versions name it."""
+    """Show a stored file: its hash, size and reference count."""
     from dataset_registry.wire.files import FileResponse
 
     found = registry.file(content_hash)
@@ -555,7 +556,7 @@ def get_file(
     content_hash: Hash,
     to: Annotated[str, typer.Option("--to", "-o", help="A file to write; - for standard output.")] = "-",
 ) -> None:
-    """The content of a stored file."""
+    """Write the content of a stored file."""
     with registry.open_file(content_hash) as stream:
         if to == "-":
             _write(stream)
@@ -567,7 +568,7 @@ def get_file(
 @file_app.command("list")
 @here
 def list_files(registry: "Registry", as_json: AsJson = False) -> None:
-    """The stored files that you may read, oldest first."""
+    """List the stored files that you can read, oldest first."""
     from dataset_registry.wire.files import FileResponse
 
     found = list(registry.files())

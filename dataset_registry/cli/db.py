@@ -10,12 +10,12 @@ from dataset_registry.cli.output import Yes, confirmed, progress, say
 from dataset_registry.cli.target import STORE_VARIABLE, CatalogOption, chosen
 from dataset_registry.errors import InputError
 
-app = typer.Typer(no_args_is_help=True, help="The catalog's tables: which revision they have, and how to change it.")
+app = typer.Typer(no_args_is_help=True, help="Show and change the revision of the catalog's tables.")
 
 
 @app.command()
 def current(catalog: CatalogOption) -> None:
-    """Print the revision that the catalog has."""
+    """Show the revision of the catalog."""
     from dataset_registry.catalog import Catalog
 
     with closing(Catalog(catalog)) as opened:
@@ -30,7 +30,7 @@ def upgrade(
         bool, typer.Option("--beside", help="Create an empty catalog though another schema has an existing one.")
     ] = False,
     sql: Annotated[
-        bool, typer.Option("--sql", help="Print the statements instead: the upgrade is done, and rolled back.")
+        bool, typer.Option("--sql", help="Print the statements instead: the upgrade runs and is rolled back.")
     ] = False,
 ) -> None:
     """Create the catalog's tables, or bring them to the newest revision, in one transaction."""
@@ -52,13 +52,13 @@ def downgrade(
     catalog: CatalogOption,
     revision: Annotated[str, typer.Argument(help="The revision to go back to, or 'base' for the database before.")],
     discard: Annotated[
-        str | None, typer.Option(metavar="REVISION", help="The revision once more: lose what it has no place for.")
+        str | None, typer.Option(metavar="REVISION", help="Repeat the revision: discard the data that it cannot hold.")
     ] = None,
     export: Annotated[
         Path | None, typer.Option(help="The file to which lost rows are written first, as lines of JSON.")
     ] = None,
 ) -> None:
-    """Take the tables back to an older revision. Refuses, naming the rows, where that would lose data."""
+    """Downgrade the tables to an older revision. Refuses, listing the rows, if that would lose data."""
     from dataset_registry.catalog import Catalog, migrate
 
     if discard is not None and discard != revision:
@@ -78,7 +78,7 @@ def downgrade(
 def bind(
     context: typer.Context,
     catalog: CatalogOption,
-    store: Annotated[str, typer.Option("--store", envvar=STORE_VARIABLE, help="The store that is the catalog's.")],
+    store: Annotated[str, typer.Option("--store", envvar=STORE_VARIABLE, help="The store of the catalog.")],
     yes: Yes = False,
 ) -> None:
     """Bind the catalog to a store that carries another id, or none: after a restore, or when the store was moved.
@@ -95,7 +95,7 @@ def bind(
 
 @app.command()
 def check(catalog: CatalogOption) -> None:
-    """Compare the database with the tables that this package expects (`alembic check`)."""
+    """Compare the database with the tables of this package (`alembic check`)."""
     from dataset_registry.catalog import Catalog, migrate
 
     with closing(Catalog(catalog)) as opened:

@@ -24,9 +24,7 @@ app = typer.Typer()
 
 _OR_LOOK = ", or --dry-run to see the plan only"
 
-OlderThan = Annotated[
-    str, typer.Option("--older-than", help="Leave alone what is younger than this: 12h, 7d; 0 for nothing.")
-]
+OlderThan = Annotated[str, typer.Option("--older-than", help="Only files older than this: 12h, 7d; 0 for all.")]
 
 
 # --- maintenance ---------------------------------------------------------------------------------------------------
@@ -37,9 +35,9 @@ OlderThan = Annotated[
 def expire(
     registry: "Registry",
     policy: Annotated[Path | None, typer.Option(help="A policy in a TOML file, instead of the options below.")] = None,
-    datasets: Annotated[str, typer.Option(help="The datasets it is for, as a pattern: 'raw/*'.")] = "*",
-    branches: Annotated[str, typer.Option(help="The branches whose histories are judged, as a pattern.")] = "*",
-    last: Annotated[int, typer.Option("--keep-last", help="Keep the newest versions.")] = 0,
+    datasets: Annotated[str, typer.Option(help="A pattern of datasets: 'raw/*'.")] = "*",
+    branches: Annotated[str, typer.Option(help="A pattern of branches.")] = "*",
+    last: Annotated[int, typer.Option("--keep-last", help="Keep this many of the newest versions.")] = 0,
     younger_than: Annotated[
         str | None, typer.Option("--keep-younger-than", help="Keep those of the last 30d, 12h …")
     ] = None,
@@ -48,12 +46,12 @@ def expire(
     weekly: Annotated[int, typer.Option("--keep-weekly", help="Keep one a week, for this many weeks.")] = 0,
     monthly: Annotated[int, typer.Option("--keep-monthly", help="Keep one a month, for this many months.")] = 0,
     yearly: Annotated[int, typer.Option("--keep-yearly", help="Keep one a year, for this many years.")] = 0,
-    keep_inputs: Annotated[bool, typer.Option("--keep-inputs", help="Keep what kept versions were made from.")] = False,
+    keep_inputs: Annotated[bool, typer.Option("--keep-inputs", help="Keep the inputs of kept versions.")] = False,
     dry_run: DryRun = False,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete the versions that no rule keeps. Heads of branches, tags and what runs use always stay.
+    """Delete the versions that no rule keeps. Branch heads, tags and versions in use by runs always stay.
 
     Files are removed by the next collect.
     """
@@ -81,7 +79,7 @@ def expire(
     else:
         rows = [[name, kept, gone, why] for name, kept, gone, why in plan.summary() if gone or kept]
         print_table(["dataset", "keep", "expire", "kept because"], rows)
-        say(f"{plan.versions} versions expire; {size(plan.bytes)} are free after the next collect")
+        say(f"{plan.versions} versions expire; the next collect frees {size(plan.bytes)}")
     if not plan.versions or dry_run or not confirmed(f"Delete {plan.versions} versions?", yes=yes, otherwise=_OR_LOOK):
         return
     with progress() as bars:
@@ -94,7 +92,7 @@ def expire(
 @here
 def freeze(
     registry: "Registry",
-    reason: Annotated[str, typer.Option(help="Why: it is shown on every write.")],
+    reason: Annotated[str, typer.Option(help="The reason. It is shown on every write.")],
 ) -> None:
     """Make the registry read-only, for a migration or an incident. Reads continue; unfreeze ends it."""
     found = registry.freeze(reason)
@@ -106,7 +104,7 @@ def freeze(
 def unfreeze(registry: "Registry") -> None:
     """End the read-only mode of the registry."""
     registry.unfreeze()
-    say(f"{registry.location} can be written to")
+    say(f"{registry.location} is writable again")
 
 
 @app.command()
@@ -119,7 +117,7 @@ def collect(
         typer.Option("--sweep", help="Also remove objects that the catalog does not know (lists the whole store)."),
     ] = False,
     max_share: Annotated[
-        float, typer.Option(help="The share of the store that a sweep may remove; 1 for whatever is unknown.")
+        float, typer.Option(help="The share of the store that a sweep may remove; 1 for all unknown objects.")
     ] = 0.0,
     dry_run: DryRun = False,
     yes: Yes = False,
@@ -168,16 +166,14 @@ def collect(
 def verify(
     registry: "Registry",
     deep: Annotated[bool, typer.Option("--deep", help="Read and hash the content of every file.")] = False,
-    share: Annotated[
-        str | None, typer.Option(help="Read a share of the files: 2/7 is the second of seven, say on Tuesdays.")
-    ] = None,
+    share: Annotated[str | None, typer.Option(help="Read a share of the files: 2/7 is the second of seven.")] = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Mend what is safe, put what is damaged into quarantine.")
+        bool, typer.Option("--repair", help="Repair what is safe to repair; quarantine damaged files.")
     ] = False,
     older_than: OlderThan = "1d",
     as_json: AsJson = False,
 ) -> None:
-    """Check every digest, look for every object, on request read every byte. Writers continue.
+    """Check every digest and object; with --deep, read every byte. Writers continue.
 
     The exit code is 3 when something is damaged, 0 when nothing was found but leftovers.
     """
@@ -195,10 +191,10 @@ def verify(
         if len(found.findings) > 200:
             say(f"and {len(found.findings) - 200} more (see --json)")
         for kind, remedy in {f.kind: f.repair for f in found.findings if not f.repaired}.items():
-            say(f"what to do about {kind}: {remedy}")
+            say(f"repair {kind}: {remedy}")
         read = f", {size(found.bytes_read)} of content read" if part else ""
         left = sum(not finding.repaired for finding in found.findings)
-        say(f"{found.files} files looked for{read}: " + (f"{left} findings left" if left else "all is well"))
+        say(f"{found.files} files checked{read}: " + (f"{left} findings left" if left else "no findings"))
         if found.waiting:
             say(f"{found.waiting} legacy files wait for: dataset-registry adopt")
     if found.damage:
@@ -222,7 +218,7 @@ def copy(
     compress: Annotated[bool, typer.Option("--compress", help="Compress CSV and JSON files in the copy.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Copy datasets with their histories into another registry. Only what is missing there travels; can be repeated."""
+    """Copy datasets with their histories to another registry. Only missing data is transferred; can be repeated."""
     actor = None if registry.is_owner else registry.actor
     with (
         opened(to, to_catalog, to_store, actor, otherwise=_WHERE_TO, compress=compress, create=True) as target,
@@ -246,7 +242,7 @@ def adopt(
     registry: "Registry",
     dry_run: DryRun = False,
     any_size: Annotated[
-        bool, typer.Option("--any-size", help="Adopt files that have another size than the catalog says, too.")
+        bool, typer.Option("--any-size", help="Adopt files whose size differs from the catalog, too.")
     ] = False,
     give_up: Annotated[
         list[int] | None,
@@ -254,7 +250,7 @@ def adopt(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take the files of a legacy catalog into the store: hashed, deduplicated, counted. Can be stopped and repeated.
+    """Adopt the files of a legacy catalog into the store: hashed and deduplicated. Can be stopped and repeated.
 
     Exits with 3 when files are left that could not be adopted; everything else was.
     """

@@ -29,7 +29,7 @@ Name = Annotated[str, typer.Argument(autocompletion=target.complete_ref)]
 @branch_app.command("list")
 @here
 def list_branches(registry: "Registry", dataset: DatasetName, as_json: AsJson = False) -> None:
-    """The branches of a dataset."""
+    """List the branches of a dataset."""
     _list(registry.dataset(dataset).branches(), as_json)
 
 
@@ -38,7 +38,7 @@ def list_branches(registry: "Registry", dataset: DatasetName, as_json: AsJson = 
 def create_branch(
     registry: "Registry", dataset: DatasetName, name: Name, ref: Ref = "main", as_json: AsJson = False
 ) -> None:
-    """Start a branch at a version."""
+    """Create a branch at a version."""
     _say(dataset, registry.dataset(dataset).create_branch(name, ref), as_json)
 
 
@@ -49,17 +49,17 @@ def move_branch(
     dataset: DatasetName,
     name: Name,
     ref: Ref,
-    expect: Annotated[str | None, typer.Option("--expect", help="Only if it names this version now.")] = None,
+    expect: Annotated[str | None, typer.Option("--expect", help="Only if the branch is at this version.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let a branch name another version: back to roll back, on to publish."""
+    """Move a branch to another version: an older one to roll back, a newer one to publish."""
     _say(dataset, registry.dataset(dataset).move_branch(name, ref, expect=expect), as_json)
 
 
 @branch_app.command("delete")
 @here
 def delete_branch(registry: "Registry", dataset: DatasetName, name: Name, yes: Yes = False) -> None:
-    """Delete a branch; its versions stay. Asks before main, and before versions that nothing else reaches."""
+    """Delete a branch; its versions stay. Asks for main, and if versions become unreachable."""
     found = registry.dataset(dataset)
     alone = _reached_alone(found, found.branch(name))
     question = f"Delete the branch {dataset}@{name}?"
@@ -74,7 +74,7 @@ def delete_branch(registry: "Registry", dataset: DatasetName, name: Name, yes: Y
 @tag_app.command("list")
 @here
 def list_tags(registry: "Registry", dataset: DatasetName, as_json: AsJson = False) -> None:
-    """The tags of a dataset."""
+    """List the tags of a dataset."""
     _list(registry.dataset(dataset).tags(), as_json)
 
 
@@ -120,7 +120,7 @@ def _say_deleted(dataset: str, name: str, alone: int) -> None:
 @everywhere_app.command("list")
 @here
 def list_everywhere(registry: "Registry", as_json: AsJson = False) -> None:
-    """The branches over all datasets."""
+    """List the branches over all datasets."""
     from dataset_registry.wire.datasets import RegistryBranchResponse
 
     found = registry.branches()
@@ -133,14 +133,14 @@ def list_everywhere(registry: "Registry", as_json: AsJson = False) -> None:
 @everywhere_app.command("create")
 @here
 def create_everywhere(registry: "Registry", name: Name, source: Annotated[str, typer.Argument()] = "main") -> None:
-    """Branch every dataset that has the branch SOURCE, at once."""
-    say(f"{name} made in {registry.create_branch(name, source)} datasets")
+    """Create a branch in every dataset that has the branch SOURCE."""
+    say(f"{name} created in {registry.create_branch(name, source)} datasets")
 
 
 @everywhere_app.command("delete")
 @here
 def delete_everywhere(registry: "Registry", name: Name, yes: Yes = False) -> None:
-    """Delete a branch over all datasets; versions stay. Asks before versions that nothing else reaches."""
+    """Delete a branch over all datasets; versions stay. Asks if versions become unreachable."""
     pointers = ((d, p) for d in registry.datasets() for p in d.branches() if p.name == name)
     alone = 0 if yes else sum(_reached_alone(dataset, pointer) for dataset, pointer in pointers)
     question = f"Delete the branch {name} over all datasets? Then {_on_no_branch(alone)}."

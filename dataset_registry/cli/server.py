@@ -22,7 +22,7 @@ def serve(
     port: Annotated[int, typer.Option(help="The port to listen on.")] = 8600,
     compress: Annotated[bool, typer.Option("--compress", help="Compress new CSV and JSON files.")] = False,
 ) -> None:
-    """Serve a registry over REST, until SIGTERM or Ctrl-C; requests under way are finished first.
+    """Serve a registry over REST until SIGTERM or Ctrl-C; running requests are finished first.
 
     Limits come from the environment (DATASET_REGISTRY_CONCURRENCY, …). It speaks HTTP: put a proxy with TLS before it where
     others than this machine reach it.

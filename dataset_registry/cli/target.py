@@ -53,7 +53,7 @@ As = Annotated[
     typer.Option(
         "--as",
         envvar=ACTOR_VARIABLE,
-        help="Act as this user, with its permissions; else you are the registry's owner.",
+        help="Act as this user, with its permissions. Default: the registry's owner.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -62,7 +62,7 @@ Token = Annotated[
     typer.Option(
         "--token",
         envvar=TOKEN_VARIABLE,
-        help="The API token for a server. Better in the environment: others see your command line.",
+        help="The API token for a server. Prefer the environment variable: command lines are visible to others.",
         rich_help_panel=PANEL,
         show_envvar=True,
     ),
@@ -108,7 +108,7 @@ def opened(
         actor=acting_as,
         token=token,
         compression="zstd" if compress else None,
-        door="cli",
+        interface="cli",
         create=create,
     ) as found:
         yield found

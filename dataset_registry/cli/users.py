@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 user_app = typer.Typer(no_args_is_help=True, help="Users, services and groups, for administrators.")
-token_app = typer.Typer(no_args_is_help=True, help="API tokens: yours, and for administrators those of others.")
-grant_app = typer.Typer(no_args_is_help=True, help="Who may read, write or administer what.")
-protect_app = typer.Typer(no_args_is_help=True, help="Branches that only some may move.")
-audit_app = typer.Typer(no_args_is_help=True, help="Who did what, and whether anybody tampered with that.")
+token_app = typer.Typer(no_args_is_help=True, help="API tokens.")
+grant_app = typer.Typer(no_args_is_help=True, help="Grants: who may read, write or administer what.")
+protect_app = typer.Typer(no_args_is_help=True, help="Protected branches.")
+audit_app = typer.Typer(
+    no_args_is_help=True, help="The audit log: who did what, and whether the log was tampered with."
+)
 
 TAMPERED = 3
 """The exit code of a check that found the audit log tampered with."""
@@ -29,13 +31,13 @@ UserName = Annotated[str, typer.Argument(help="The name of a user or a group.")]
 Resource = Annotated[
     str | None, typer.Argument(help="A dataset, or a prefix that ends in '/'; '/' alone for all datasets.")
 ]
-FileHash = Annotated[str | None, typer.Option("--file", help="A file by its hash, instead.")]
+FileHash = Annotated[str | None, typer.Option("--file", help="A file by its hash instead.")]
 
 
 @app.command()
 @here
 def whoami(registry: "Registry") -> None:
-    """As whom you act."""
+    """Show the current user."""
     say(registry.actor)
 
 
@@ -47,13 +49,17 @@ def whoami(registry: "Registry") -> None:
 def create_user(
     registry: "Registry",
     name: UserName,
-    role: Annotated[str, typer.Option("--role", help="administrator, member (may make datasets) or guest.")] = "member",
+    role: Annotated[
+        str, typer.Option("--role", help="administrator, member (may create datasets) or guest.")
+    ] = "member",
     kind: Annotated[str, typer.Option("--kind", help="person, service or group.")] = "person",
-    members: Annotated[list[str] | None, typer.Option("--member", help="Of a group; several times.")] = None,
+    members: Annotated[
+        list[str] | None, typer.Option("--member", help="A member of the group. Can be repeated.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a user or a group. From the first one on, names are checked."""
-    _say(registry.create_user(name, role=role, kind=cast(Kind, kind), members=members or ()), "made", as_json)
+    """Create a user or a group. From the first one on, names are checked."""
+    _say(registry.create_user(name, role=role, kind=cast(Kind, kind), members=members or ()), "created", as_json)
 
 
 @user_app.command("update")
@@ -62,20 +68,20 @@ def update_user(
     registry: "Registry",
     name: UserName,
     role: Annotated[str | None, typer.Option("--role")] = None,
-    disable: Annotated[bool | None, typer.Option("--disable/--enable", help="Lock it out, let it in again.")] = None,
+    disable: Annotated[bool | None, typer.Option("--disable/--enable", help="Disable or enable the user.")] = None,
     members: Annotated[
-        list[str] | None, typer.Option("--member", help="All the members of a group from now on; several times.")
+        list[str] | None, typer.Option("--member", help="A member of the group; replaces all members. Can be repeated.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Change a user's role, lock it out or let it in again; give a group other members."""
+    """Change a user's role, disable or enable it, or replace the members of a group."""
     _say(registry.update_user(name, role=role, disabled=disable, members=members), "changed", as_json)
 
 
 @user_app.command("list")
 @here
 def list_users(registry: "Registry", as_json: AsJson = False) -> None:
-    """Every user and group."""
+    """List users and groups."""
     from dataset_registry.wire.users import UserResponse
 
     found = registry.users()
@@ -103,14 +109,18 @@ def _say(user: User, what: str, as_json: bool) -> None:
 @here
 def create_token(
     registry: "Registry",
-    user: Annotated[str | None, typer.Argument(help="Whose; else your own.")] = None,
-    name: Annotated[str, typer.Option("--name", help="What it is for.")] = "token",
-    permission: Annotated[str, typer.Option("--permission", help="read, write or admin: at most this.")] = "admin",
-    prefix: Annotated[str, typer.Option("--prefix", help="Only datasets whose name begins so: raw/")] = "",
-    lasts: Annotated[str | None, typer.Option("--lasts", help="30d, 12h …; else until it is revoked.")] = None,
+    user: Annotated[str | None, typer.Argument(help="The user. Default: yourself.")] = None,
+    name: Annotated[str, typer.Option("--name", help="A name for the token.")] = "token",
+    permission: Annotated[
+        str, typer.Option("--permission", help="The maximum permission: read, write or admin.")
+    ] = "admin",
+    prefix: Annotated[str, typer.Option("--prefix", help="Only datasets with this prefix: raw/")] = "",
+    lasts: Annotated[
+        str | None, typer.Option("--lasts", help="Lifetime: 30d, 12h … Default: until it is revoked.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a token. Its secret is printed once, alone on standard output."""
+    """Create a token. Its secret is printed once, on standard output."""
     from dataset_registry.wire.users import NewTokenResponse
 
     duration: timedelta | None = parse_duration(lasts) if lasts is not None else None
@@ -121,7 +131,7 @@ def create_token(
         print_json(NewTokenResponse.of(made))
         return
     until = f" until {moment(made.token.expires_at)}" if made.token.expires_at else ""
-    say(f"token {made.token.id} lets {made.token.user} in{until}; it is not shown again:", err=True)
+    say(f"token {made.token.id} of {made.token.user} created{until}; it is shown only once:", err=True)
     say(made.secret)
 
 
@@ -130,7 +140,7 @@ def create_token(
 def list_tokens(
     registry: "Registry", user: Annotated[str | None, typer.Argument()] = None, as_json: AsJson = False
 ) -> None:
-    """Tokens, the newest first."""
+    """List tokens, newest first."""
     from dataset_registry.wire.users import TokenResponse
 
     found = registry.tokens(user)
@@ -155,7 +165,7 @@ def list_tokens(
 @token_app.command("revoke")
 @here
 def revoke_token(
-    registry: "Registry", token_id: Annotated[int, typer.Argument(help="Its id, from token list.")]
+    registry: "Registry", token_id: Annotated[int, typer.Argument(help="The id, from token list.")]
 ) -> None:
     """Revoke a token."""
     say(f"token {token_id} of {registry.revoke_token(token_id).user} revoked")
@@ -180,7 +190,7 @@ def grant(
     file: FileHash = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let a user or group read, write or admin something, instead of what it could do there."""
+    """Grant a user or group read, write or admin. Replaces its grant on the same resource."""
     from dataset_registry.wire.users import GrantResponse
 
     given: Permission = parse_permission(permission)
@@ -188,15 +198,15 @@ def grant(
     if as_json:
         print_json(GrantResponse.of(made))
     else:
-        say(f"{user} may {permission} {made.resource or 'all datasets'}")
+        say(f"Granted {user} {permission} on {made.resource or 'all datasets'}")
 
 
 @grant_app.command("revoke")
 @here
 def revoke(registry: "Registry", user: UserName, resource: Resource = None, file: FileHash = None) -> None:
-    """Take what a user or group was granted on something."""
+    """Revoke the grant of a user or group."""
     registry.revoke(user, _name(resource, file), file=file)
-    say(f"{user} was granted nothing on {file or resource} any more")
+    say(f"Revoked the grant of {user} on {file or resource}")
 
 
 @grant_app.command("list")
@@ -205,7 +215,7 @@ def list_grants(
     registry: "Registry",
     resource: Resource = None,
     file: FileHash = None,
-    user: Annotated[str | None, typer.Option("--user", help="What this user or group was granted.")] = None,
+    user: Annotated[str | None, typer.Option("--user", help="Only grants of this user or group.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List grants: on a dataset, to a user, or all that you may see."""
@@ -231,35 +241,37 @@ def protect(
     registry: "Registry",
     resource: Where,
     branch: Branch = "main",
-    allow: Annotated[list[str] | None, typer.Option("--allow", help="Users and groups that may move it.")] = None,
+    allow: Annotated[
+        list[str] | None, typer.Option("--allow", help="A user or group that may move it. Can be repeated.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let only admins and those who are allowed commit to a branch, move it or delete it."""
+    """Restrict committing to, moving and deleting a branch to admins and the allowed users."""
     from dataset_registry.wire.users import ProtectionResponse
 
     made = registry.protect("" if resource == "/" else resource, branch, allow=allow or ())
     if as_json:
         print_json(ProtectionResponse.of(made))
     else:
-        say(f"{branch} of {resource} is moved by {', '.join(['admins', *made.allowed])} only")
+        say(f"Protected {branch} of {resource}: {', '.join(['admins', *made.allowed])} may move it")
 
 
 @protect_app.command("remove")
 @here
 def unprotect(registry: "Registry", resource: Where, branch: Branch = "main") -> None:
-    """Protect a branch no more."""
+    """Remove the protection of a branch."""
     registry.unprotect("" if resource == "/" else resource, branch)
-    say(f"{branch} of {resource} is protected no more")
+    say(f"Removed the protection of {branch} of {resource}")
 
 
 @protect_app.command("list")
 @here
 def list_protections(
     registry: "Registry",
-    dataset: Annotated[str | None, typer.Argument(help="A dataset; else all, for administrators.")] = None,
+    dataset: Annotated[str | None, typer.Argument(help="A dataset. Default: all, for administrators.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Protected branches."""
+    """List protected branches."""
     from dataset_registry.wire.users import ProtectionResponse
 
     found = registry.protections(dataset)
@@ -277,13 +289,13 @@ def list_protections(
 @here
 def audit(
     registry: "Registry",
-    dataset: Annotated[str | None, typer.Option("--dataset", help="Only what is about this one.")] = None,
-    actor: Annotated[str | None, typer.Option("--by", help="Only what this user did.")] = None,
-    action: Annotated[str | None, typer.Option("--action", help="Only this: commit, grant …")] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", help="Only entries of this dataset.")] = None,
+    actor: Annotated[str | None, typer.Option("--by", help="Only entries by this user.")] = None,
+    action: Annotated[str | None, typer.Option("--action", help="Only this action: commit, grant …")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """Who did what, the newest first."""
+    """List audit entries, newest first."""
     from dataset_registry.wire.maintenance import AuditResponse
 
     found = registry.audit(dataset=dataset, actor=actor, action=action, limit=limit)
@@ -294,14 +306,14 @@ def audit(
     for e in found:
         change = " -> ".join(text for text in (e.before, e.after) if text)
         what = (e.dataset or str(e.details.get("name", ""))) + (f"@{e.ref}" if e.ref else "")
-        rows.append([moment(e.at), e.actor, e.door, e.action, what, change])
-    print_table(["when", "who", "door", "did", "to", "change"], rows)
+        rows.append([moment(e.at), e.actor, e.interface, e.action, what, change])
+    print_table(["when", "who", "interface", "action", "resource", "change"], rows)
 
 
 @audit_app.command("export")
 @here
 def export(registry: "Registry") -> None:
-    """The whole log, oldest first, an entry of JSON with its hash a line."""
+    """Export the whole log, oldest first: one JSON object with its hash per line."""
     from dataset_registry.wire.maintenance import AuditResponse
 
     for entry, carried in registry.export_audit():
@@ -311,14 +323,14 @@ def export(registry: "Registry") -> None:
 @audit_app.command("seal")
 @here
 def seal(registry: "Registry") -> None:
-    """Seal what was not sealed yet; every collect does, and a server every minute."""
+    """Seal the unsealed entries. Every collect does so, and a server every minute."""
     say(f"{registry.seal_audit()} entries sealed")
 
 
 @audit_app.command("check")
 @here
 def check(registry: "Registry", as_json: AsJson = False) -> None:
-    """Find out whether anybody changed, removed or added entries since they were sealed. The exit code is 3 then."""
+    """Check that no entry was changed, removed or added since it was sealed. Exit code 3 if one was."""
     from dataset_registry.wire.maintenance import AuditCheckResponse
 
     found = registry.check_audit()
@@ -332,6 +344,6 @@ def check(registry: "Registry", as_json: AsJson = False) -> None:
         for problem in found.problems:
             say(problem)
         print_facts([("entries", f"{found.entries:,}, {found.sealed:,} of them sealed"), ("seal", found.digest)])
-        say("the log was tampered with" if found.problems else "nothing was tampered with")
+        say("the log was tampered with" if found.problems else "no tampering found")
     if found.problems:
         raise typer.Exit(TAMPERED)

@@ -27,7 +27,7 @@ class Contents(Protocol):
     def schema_count(self, version: VersionRecord, names: Sequence[str]) -> int:
         """How many different schemas the components of these names have."""
 
-    def objects(self, version: VersionRecord, found: Sequence[ComponentRecord]) -> list[list[FileRecord]]:
+    def data_files(self, version: VersionRecord, found: Sequence[ComponentRecord]) -> list[list[FileRecord]]:
         """For each component the files to read: one, or the parts of a table in order."""
 
     def facts(self, version: VersionRecord, found: Sequence[FileRecord]) -> Mapping[int, FileFacts]:

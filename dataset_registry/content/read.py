@@ -64,7 +64,7 @@ def component(contents: Contents, version: VersionRecord, name: str | None, inde
 def open_bytes(contents: Contents, version: VersionRecord, name: str | None, index: int = 0) -> BinaryIO:
     """A stream over a component's bytes. Raises `InputError` for a table of several parts."""
     found = component(contents, version, name, index)
-    (objects,) = contents.objects(version, [found])
+    (objects,) = contents.data_files(version, [found])
     if len(objects) > 1:
         raise InputError(
             f"{found.name!r} is a table in {len(objects)} Parquet files: read it with to_arrow(), or its parts from uris()."
@@ -74,7 +74,7 @@ def open_bytes(contents: Contents, version: VersionRecord, name: str | None, ind
 
 def paths(contents: Contents, version: VersionRecord, found: Sequence[ComponentRecord]) -> list[Path]:
     """Local, read-only files with the bytes of components, a table's parts in order. Nothing is copied in a folder store."""
-    stored = [file for objects in contents.objects(version, found) for file in objects]
+    stored = [file for objects in contents.data_files(version, found) for file in objects]
 
     fetch = partial(contents.fetch, version)
     with ThreadPoolExecutor(contents.transfers, "dataset-registry-fetch") as pool:
@@ -86,7 +86,7 @@ def uris(contents: Contents, version: VersionRecord, name: str | None) -> list[s
     found = components(contents, version, None if name is None else [name])
     if name is not None and not found:
         component(contents, version, name)
-    stored = [file for objects in contents.objects(version, found) for file in objects]
+    stored = [file for objects in contents.data_files(version, found) for file in objects]
     return [contents.uri(file) for file in stored]
 
 
@@ -145,7 +145,7 @@ def lazily(contents: Contents, version: VersionRecord, names: Sequence[str] | No
     found = _tables(contents, version, names)
     _refuse_other_formats(version, found)
     whole = _whole(contents, version, found)
-    objects = contents.objects(version, found)
+    objects = contents.data_files(version, found)
     fetched = iter(paths(contents, version, found))
     return whole.lazy([[next(fetched) for _ in files] for files in objects])
 
@@ -157,7 +157,7 @@ def checkout(contents: Contents, version: VersionRecord, folder: Path, names: Se
     overwritten. Raises `InputError`, `StorageError`.
     """
     found = components(contents, version, names)
-    objects = contents.objects(version, found)
+    objects = contents.data_files(version, found)
     targets = [
         folder / name
         for name in _file_names([(c, i) for c, f in zip(found, objects, strict=True) for i in range(len(f))])
@@ -200,7 +200,7 @@ def _scan(
 ) -> "ds.Dataset":
     from dataset_registry.tabular import parquet
 
-    stored = [file for objects in contents.objects(version, found) for file in objects]
+    stored = [file for objects in contents.data_files(version, found) for file in objects]
     facts = contents.facts(version, stored) if prune and len(stored) > 1 else {}
     sources = [
         parquet.Source(contents.source(version, file), statistics=facts[file.id].statistics if file.id in facts else {})

@@ -50,7 +50,7 @@ class CatalogContents:
             authorize(self._access, tx, "read", version.dataset_id)
             return manifests.schema_count(tx, version.id, names)
 
-    def objects(self, version: VersionRecord, found: Sequence[ComponentRecord]) -> list[list[FileRecord]]:
+    def data_files(self, version: VersionRecord, found: Sequence[ComponentRecord]) -> list[list[FileRecord]]:
         with self._access.catalog.read() as tx:
             known = files.objects_of(tx, [c.file_id for c in found])
         if any(c.file_id not in known for c in found):

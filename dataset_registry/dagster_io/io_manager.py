@@ -282,7 +282,7 @@ def _note_read(context: dg.InputContext, version: Version, run_id: str) -> None:
     try:
         version.note_read(run_id)
     except (StorageError, RegistryFrozen, RetryLater) as error:
-        context.log.warning(f"{version} is read without a note that keeps expiries from it: {error}")
+        context.log.warning(f"{version} is read without protection from expiry: {error}")
 
 
 def _keys(context: dg.OutputContext | dg.InputContext) -> list[str] | None:

@@ -1,5 +1,6 @@
 """The registry as a Dagster resource: where it is, who writes, and which branch a run is on."""
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -13,11 +14,16 @@ from dataset_registry.errors import InputError
 from dataset_registry.model.addresses import has_secrets, redacted
 from dataset_registry.registry import Registry
 
-BRANCH_TAG = "dataset_registry/branch"
-"""The run tag that puts a run on a branch, before anything else does."""
+_log = logging.getLogger(__name__)
 
-_TAGS = (BRANCH_TAG, "dataset_registry/tag")
-"""Run tags of ours."""
+BRANCH_TAG = "registry/branch"
+"""The run tag with the branch of a run. It takes precedence over all other settings."""
+
+TAG_TAG = "registry/tag"
+"""The run tag with the tag that a scheduled run creates."""
+
+_FORMER_TAGS = {"dataset_registry/branch": BRANCH_TAG, "dataset_registry/tag": TAG_TAG}
+"""Deprecated names of these run tags, still read."""
 
 BRANCH_VARIABLE = "DATASET_REGISTRY_BRANCH"
 """The environment variable that names the branch where neither a run tag nor the resource does."""
@@ -26,7 +32,7 @@ BRANCH_VARIABLE = "DATASET_REGISTRY_BRANCH"
 class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """A registry, and the branch that runs write to and read from.
 
-    The branch is the run tag `dataset_registry/branch`, else this resource's `branch`, else the environment's
+    The branch is the run tag `registry/branch`, else this resource's `branch`, else the environment's
     `DATASET_REGISTRY_BRANCH`, else `fallback_branch` (`main`). A dataset that does not have the branch is read from the
     fallback branch, and its first write on the branch starts there.
 
@@ -43,9 +49,7 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
     store: str | None = Field(
         default=None, description="The store, with `catalog`: a folder, or s3://bucket/prefix, gs://…, az://…"
     )
-    compression: str | None = Field(
-        default=None, description="What new CSV and JSON files are compressed with, where that pays."
-    )
+    compression: str | None = Field(default=None, description="Compression of new CSV and JSON files, where it pays.")
     verify_reads: bool = Field(
         default=False,
         description="Hash every stored file before anything is read from it, instead of trusting the store.",
@@ -93,17 +97,20 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
             context.log.info(f"Registry: {places}{' (new)' if is_new else ''}")
 
     def branch_of(self, run_tags: Mapping[str, str] | None = None) -> str:
-        """The branch of a run with these tags. Raises `InputError` for a tag that looks like ours and is none."""
+        """The branch of a run with these tags. Raises `InputError` for an unknown tag of the registry's namespace."""
         tags = run_tags or {}
         for tag in tags:
-            is_ours = tag.lower().replace("_", "-").startswith(("dataset-registry/", "registry/"))
-            if tag not in _TAGS and is_ours:
+            if tag in _FORMER_TAGS:
+                _log.warning("The run tag %r is deprecated: use %r", tag, _FORMER_TAGS[tag])
+            elif tag not in (BRANCH_TAG, TAG_TAG) and tag.lower().replace("_", "-").startswith(_NAMESPACES):
                 raise InputError(
                     f"The run has the tag {tag!r}, which is unknown. Did you mean {BRANCH_TAG!r}?", tag=tag
                 )
-        return tags.get(BRANCH_TAG) or self.branch or os.environ.get(BRANCH_VARIABLE) or self.fallback_branch
+        former = tags.get("dataset_registry/branch")
+        return tags.get(BRANCH_TAG) or former or self.branch or os.environ.get(BRANCH_VARIABLE) or self.fallback_branch
 
 
+_NAMESPACES = ("dataset-registry/", "registry/")
 _PLACES = ("path", "catalog", "store")
 
 _concealed_values: dict[str, str] = {}
@@ -173,5 +180,5 @@ def _open(
         token=token,
         compression=compression,
         verify_reads=verify_reads,
-        door="dagster",
+        interface="dagster",
     )

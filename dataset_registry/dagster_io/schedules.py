@@ -63,7 +63,7 @@ def build_tag_schedule(
                 continue
             tag, is_new = made
             tagged += 1
-            context.log.info(f"{dataset.name}@{tag} {'made' if is_new else 'was there already'}")
+            context.log.info(f"{dataset.name}@{tag} {'created' if is_new else 'exists already'}")
         context.add_output_metadata({"registry/tag": wanted, "registry/tagged": tagged})
 
     @dg.job(name=f"{name}_job", description=f"Tags the heads of {', '.join(patterns)} on {branch}.")
@@ -83,7 +83,7 @@ def build_tag_schedule(
         return dg.RunRequest(
             run_key=f"{name}:{tick.isoformat()}",
             run_config=dg.RunConfig(ops={f"{name}_op": TagConfig(tick=tick.isoformat())}),
-            tags={"dataset_registry/tag": _expand(template, branch, tick)},
+            tags={"registry/tag": _expand(template, branch, tick)},
         )
 
     return tag_schedule

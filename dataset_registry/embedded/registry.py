@@ -258,7 +258,7 @@ def open_embedded(
     actor: str | None = None,
     compression: str | None = None,
     verify_reads: bool = False,
-    door: str = "python",
+    interface: str = "python",
     create: bool = True,
 ) -> EmbeddedRegistry:
     """Open a catalog and a store, as `Registry.open` says."""
@@ -288,7 +288,11 @@ def open_embedded(
     except BaseException:
         opened.close()
         raise
-    who = Actor(_user(), is_owner=True, door=door) if actor is None else Actor(user_name(actor), door=door)
+    who = (
+        Actor(_user(), is_owner=True, interface=interface)
+        if actor is None
+        else Actor(user_name(actor), interface=interface)
+    )
     access = Access(opened, kept, Cache(kept), who, packing, verifies_reads=verify_reads)
     try:
         binding.bind(access)
@@ -304,7 +308,7 @@ def rebound(catalog: str, store: str) -> str:
     try:
         opened.ready()
         kept = open_store(store)
-        return binding.rebind(Access(opened, kept, Cache(kept), Actor(_user(), is_owner=True, door="cli")))
+        return binding.rebind(Access(opened, kept, Cache(kept), Actor(_user(), is_owner=True, interface="cli")))
     finally:
         opened.close()
 

@@ -88,7 +88,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class NewToken:
-    """A token just made, with its secret, which cannot be shown again."""
+    """A new token with its secret, which cannot be shown again."""
 
     token: Token
     secret: str
@@ -124,9 +124,9 @@ class Protection:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who asks, through which door. An owner holds the keys of catalog and store themselves: nothing is refused to it."""
+    """The caller and the interface it uses. An owner has direct access to catalog and store: all is permitted."""
 
     name: str
     is_owner: bool = False
-    door: str = "python"
+    interface: str = "python"
     token: Token | None = None

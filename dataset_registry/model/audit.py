@@ -19,10 +19,10 @@ GENESIS = "0" * 64
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """Who did what to which ref, through which door. `before` and `after` are what the ref named, as `vN`, or names."""
+    """Who did what to which ref, through which interface. `before` and `after` are what the ref named, as `vN`, or names."""
 
     actor: str
-    door: str
+    interface: str
     action: str
     dataset_id: int | None = None
     dataset: str | None = None
@@ -39,7 +39,7 @@ class AuditEntry:
         return canonical_json(
             {
                 "actor": self.actor,
-                "door": self.door,
+                "door": self.interface,
                 "action": self.action,
                 "dataset_id": self.dataset_id,
                 "dataset": self.dataset,

@@ -1,4 +1,4 @@
-"""How long work tells what it is at; the doors show it: a bar on the command line, log lines under Dagster."""
+"""How long work tells what it is at; the interfaces show it: a bar on the command line, log lines under Dagster."""
 
 from typing import Protocol
 

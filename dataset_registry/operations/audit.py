@@ -33,7 +33,7 @@ def note(
     actor = access.actor
     entry = AuditEntry(
         actor=actor.name,
-        door=actor.door,
+        interface=actor.interface,
         action=action,
         dataset_id=dataset[0] if dataset else None,
         dataset=dataset[1] if dataset else None,

@@ -19,7 +19,7 @@ from dataset_registry.operations.lookalikes import refuse_lookalike
 
 
 def create(access: Access, name: str, description: str | None) -> DatasetRecord:
-    """Make a dataset. Raises `InvalidName`, `AlreadyExists`."""
+    """Create a dataset. Raises `InvalidName`, `AlreadyExists`."""
     name, description = names.dataset_name(name), _checked(description)
 
     def work(tx: Transaction) -> DatasetRecord:

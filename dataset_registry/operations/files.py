@@ -55,7 +55,7 @@ def _visible(access: Access, tx: Transaction, file_id: int) -> FileRecord:
     return found
 
 
-def objects(access: Access, file_id: int) -> list[FileRecord]:
+def data_files(access: Access, file_id: int) -> list[FileRecord]:
     """What to read for a file: itself, or the parts of a table in order. Raises `NotFound`."""
     with access.catalog.read() as tx:
         _visible(access, tx, file_id)
@@ -64,7 +64,7 @@ def objects(access: Access, file_id: int) -> list[FileRecord]:
 
 def open_bytes(access: Access, content_hash: str) -> BinaryIO:
     """A stream over a file's content. Raises `NotFound`, `InvalidRef`, `InputError` (a table in several parts)."""
-    found = objects(access, file(access, content_hash).id)
+    found = data_files(access, file(access, content_hash).id)
     if len(found) != 1:
         raise InputError(f"{content_hash!r} is a table in {len(found)} Parquet files: read each by its own hash.")
     return CatalogContents(access).open(None, found[0])

@@ -153,7 +153,7 @@ def protect(access: Access, name: str, branch: str, allowed: Sequence[str]) -> P
 
 
 def unprotect(access: Access, name: str, branch: str) -> None:
-    """Protect a branch no more. Raises `NotFound` when it was not, `PermissionDenied`."""
+    """Remove the protection of a branch. Raises `NotFound` when it was not, `PermissionDenied`."""
     branch = pointer_name(branch)
 
     def work(tx: Transaction) -> None:

@@ -168,7 +168,7 @@ def create_everywhere(access: Access, name: str, source: str) -> int:
 
 
 def delete_everywhere(access: Access, name: str) -> int:
-    """Delete a registry-wide branch in every dataset; how many those were. Versions stay. Raises `NotFound`."""
+    """Delete a registry-wide branch in every dataset; versions stay. Returns the number of datasets. Raises `NotFound`."""
     single_line(name, "name")
 
     def work(tx: Transaction) -> int:

@@ -40,7 +40,7 @@ _LONGEST = timedelta(days=36500)
 
 
 def create(access: Access, name: str, *, kind: Kind, role: str, members: Sequence[str] = ()) -> User:
-    """Make a user or a group. From the first one on, names are checked. Raises `InvalidName`, `AlreadyExists`, `InputError`.
+    """Create a user or a group. From the first one on, names are checked. Raises `InvalidName`, `AlreadyExists`, `InputError`.
 
     A name that signed something before becomes the user who did, and admin of the datasets it created.
     """
@@ -252,7 +252,7 @@ def _own_or_administer(access: Access, tx: Transaction, user: str) -> None:
         administer(access, tx)
 
 
-def authenticate(catalog: Catalog, secret: str, *, door: str) -> Actor:
+def authenticate(catalog: Catalog, secret: str, *, interface: str) -> Actor:
     """Who asks with this token. Raises `NotAuthenticated` for one that is unknown, expired or revoked: which, it does not say."""
     with catalog.read() as tx:
         found = users.valid_token(tx, secret_hash(secret))
@@ -264,4 +264,4 @@ def authenticate(catalog: Catalog, secret: str, *, door: str) -> Actor:
     if is_due:
         with suppress(RegistryError):  # a full disk, or a catalog that is read-only: reads continue
             catalog.write(lambda tx: users.note_use(tx, token.id))
-    return Actor(token.user, door=door, token=token)
+    return Actor(token.user, interface=interface, token=token)

@@ -301,7 +301,8 @@ def _leftovers(access: Access) -> list[Finding]:
 
 
 def _repair(access: Access, found: Sequence[Finding]) -> list[Finding]:
-    """Mend what can be: damaged files go into quarantine first, so that unknown objects can heal them before any goes."""
+    """Repair what can be repaired: damaged files go into quarantine first, so that unknown objects can heal them before
+    any goes."""
     damaged = [finding for finding in found if finding.file is not None]
     others = [finding for finding in found if finding.file is None]
     damaged = [_mend(access, finding) for finding in damaged]

@@ -59,10 +59,10 @@ class ServedContents:
     def schema_count(self, version: VersionRecord, names: Sequence[str]) -> int:
         return len({str(captured.to_json()) for _, _, captured in self.schemas(version, names)})
 
-    def objects(self, version: VersionRecord, found: Sequence[ComponentRecord]) -> list[list[FileRecord]]:
+    def data_files(self, version: VersionRecord, found: Sequence[ComponentRecord]) -> list[list[FileRecord]]:
         names = sorted({component.name for component in found})
-        listed = self._client.pages(f"{_path(version)}/objects", DataFilesResponse, name=_few(names))
-        known = {shape.file_id: [file.record() for file in shape.objects] for shape in listed}
+        listed = self._client.pages(f"{_path(version)}/data-files", DataFilesResponse, name=_few(names))
+        known = {shape.file_id: [file.record() for file in shape.data_files] for shape in listed}
         for files in known.values():
             self._store.ids.update((str(file.content_hash), file.id) for file in files)
         return [known[component.file_id] for component in found]

@@ -140,7 +140,7 @@ class RemoteRegistry(Registry):
         return (shape.record() for shape in self._client.pages("files", FileResponse))
 
     def open_file(self, content_hash: str) -> BinaryIO:
-        found = self._client.get(f"files/{self.file(content_hash).id}/objects", DataFilesResponse).objects
+        found = self._client.get(f"files/{self.file(content_hash).id}/data-files", DataFilesResponse).data_files
         if len(found) != 1:
             raise InputError(f"{content_hash!r} is a table in {len(found)} Parquet files: read each by its own hash.")
         return self._contents.open(None, found[0].record())

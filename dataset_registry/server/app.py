@@ -41,7 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
         store=settings.store,
         compression=settings.compression,
         verify_reads=settings.verify_reads,
-        door="rest",
+        interface="rest",
         create=False,
     )
     telemetry.configure()

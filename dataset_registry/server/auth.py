@@ -28,7 +28,7 @@ from dataset_registry.server import problems
 from dataset_registry.server.limits import Slots
 from dataset_registry.server.settings import Settings
 
-_bearer = HTTPBearer(auto_error=False, description="An API token: `dataset-registry token create` makes one.")
+_bearer = HTTPBearer(auto_error=False, description="An API token: created by `dataset-registry token create`.")
 KEY = "Idempotency-Key"
 _LONGEST_KEY = 200
 _LONGEST_ANSWER = 1 << 16
@@ -64,7 +64,7 @@ class AuthMiddleware:
         scheme, _, secret = header.partition(" ")
         if scheme.lower() != "bearer" or not secret.strip():
             raise NotAuthenticated("Missing credentials: send the header `Authorization: Bearer <token>`.")
-        actor = authenticate(self._here.catalog, secret.strip(), door="rest")
+        actor = authenticate(self._here.catalog, secret.strip(), interface="rest")
         return replace(self._here, actor=actor)
 
 

@@ -13,8 +13,8 @@ from dataset_registry.wire.base import Page
 _Record = TypeVar("_Record")
 _Item = TypeVar("_Item")
 
-Limit = Annotated[int, Query(ge=1, le=1000, description="How many items a page has at most.")]
-Cursor = Annotated[str | None, Query(max_length=2000, description="`next_cursor` of the page before.")]
+Limit = Annotated[int, Query(ge=1, le=1000, description="Maximum number of items of a page.")]
+Cursor = Annotated[str | None, Query(max_length=2000, description="`next_cursor` of the previous page.")]
 
 
 def encode(position: str | int) -> str:

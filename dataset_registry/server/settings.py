@@ -12,34 +12,32 @@ class Settings(BaseSettings):
     folder: str | None = Field(default=None, description="The folder of an embedded registry.")
     catalog: str | None = Field(default=None, repr=False, description="The catalog's URL, with a store.")
     store: str | None = Field(default=None, repr=False, description="The store, with a catalog.")
-    compression: str | None = Field(
-        None, description="What new CSV and JSON files are compressed with, where that pays."
-    )
+    compression: str | None = Field(None, description="Compression of new CSV and JSON files, where it pays.")
 
     verify_reads: bool = Field(default=False, description="Whether every stored file is hashed before it is sent.")
     direct_uploads: bool = Field(
         default=False,
         description="Whether clients may PUT large files straight into the object store (they must reach it).",
     )
-    max_request_bytes: int = Field(default=1 << 20, description="The largest body of a request that is no commit.")
-    max_json_bytes: int = Field(default=32 << 20, description="The largest JSON of a commit, or of a plan to apply.")
-    max_form_bytes: int = Field(default=1 << 30, description="The largest commit as a form, with its files.")
-    max_upload_bytes: int = Field(default=1 << 40, description="The largest upload, in one request or in several.")
+    max_request_bytes: int = Field(default=1 << 20, description="The maximum body of a request other than a commit.")
+    max_json_bytes: int = Field(default=32 << 20, description="The maximum JSON of a commit, or of a plan to apply.")
+    max_form_bytes: int = Field(default=1 << 30, description="The maximum size of a form with files.")
+    max_upload_bytes: int = Field(default=1 << 40, description="The maximum size of an upload.")
     user_upload_bytes: int = Field(
-        default=256 << 30, description="Bytes of uploads that a user may have under way, announced or received."
+        default=256 << 30, description="Maximum bytes of a user's open uploads, announced or received."
     )
     all_upload_bytes: int = Field(
-        default=1 << 40, description="Bytes of uploads that may be under way in all, announced or received."
+        default=1 << 40, description="Maximum bytes of all open uploads, announced or received."
     )
-    user_uploads: int = Field(default=10_000, description="Uploads that a user may have under way.")
-    max_form_files: int = Field(default=2000, description="How many files one commit may bring in one form.")
+    user_uploads: int = Field(default=10_000, description="Maximum number of a user's open uploads.")
+    max_form_files: int = Field(default=2000, description="Maximum number of files in a form.")
     body_seconds: float = Field(
-        default=60.0, description="How long a client may send nothing of its request, or take nothing of its answer."
+        default=60.0, description="Timeout of a silent client, while sending its request or reading its response."
     )
     least_bytes_per_second: int = Field(
-        default=1024, description="How fast a client must send or take after that, on average."
+        default=1024, description="Minimum average rate of a client after that, in bytes a second."
     )
-    concurrency: int = Field(default=64, description="Requests under way at once; more are told to retry (429).")
-    user_concurrency: int = Field(default=24, description="Requests of one user under way at once.")
+    concurrency: int = Field(default=64, description="Maximum number of concurrent requests; more get a 429.")
+    user_concurrency: int = Field(default=24, description="Maximum number of concurrent requests of one user.")
     upload_hours: float = Field(default=24.0, description="Hours until an abandoned upload is deleted.")
-    seal_seconds: float = Field(default=60.0, description="How often the audit log is sealed; 0 for never.")
+    seal_seconds: float = Field(default=60.0, description="Interval of sealing the audit log; 0 for never.")

@@ -58,7 +58,7 @@ class DataFilesResponse(ResponseModel):
     """The files to read for a file: itself, or the parts of a table in order."""
 
     file_id: int
-    objects: list[FileResponse]
+    data_files: list[FileResponse]
 
 
 class UploadRequest(RequestModel):

@@ -16,7 +16,7 @@ class AuditResponse(ResponseModel):
     id: int
     at: datetime | None
     actor: str
-    door: str
+    interface: str
     action: str
     dataset_id: int | None
     dataset: str | None
@@ -33,7 +33,7 @@ class AuditResponse(ResponseModel):
             id=entry.id,
             at=entry.at,
             actor=entry.actor,
-            door=entry.door,
+            interface=entry.interface,
             action=entry.action,
             dataset_id=entry.dataset_id,
             dataset=entry.dataset,
@@ -48,7 +48,7 @@ class AuditResponse(ResponseModel):
     def entry(self) -> AuditEntry:
         return AuditEntry(
             actor=self.actor,
-            door=self.door,
+            interface=self.interface,
             action=self.action,
             dataset_id=self.dataset_id,
             dataset=self.dataset,

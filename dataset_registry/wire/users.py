@@ -51,7 +51,7 @@ class UserResponse(ResponseModel):
 
 
 class TokenRequest(RequestModel):
-    """A token to make: for oneself without a `user`. It lasts permanently without `lasts_seconds`."""
+    """A token to create; for the caller without a `user`. It does not expire without `lasts_seconds`."""
 
     user: Name | None = None
     name: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00]*$")] = "token"
@@ -103,7 +103,7 @@ class TokenResponse(ResponseModel):
 
 
 class NewTokenResponse(ResponseModel):
-    """A token just made. The secret is shown this once."""
+    """A new token. The secret is shown only once."""
 
     token: TokenResponse
     secret: str
@@ -117,7 +117,7 @@ class NewTokenResponse(ResponseModel):
 
 
 class FreezeRequest(RequestModel):
-    """Why the registry becomes read-only: it is shown on every write."""
+    """The reason of the read-only mode, shown on every write."""
 
     reason: Annotated[str, Field(min_length=1, max_length=1000)]
 
@@ -138,7 +138,7 @@ class FreezeResponse(ResponseModel):
 
 
 class WhoResponse(ResponseModel):
-    """Who the token in use lets in, and for what; and why nothing may be written, where that is so."""
+    """The user and scope of the token; the reason if the registry is read-only."""
 
     user: str
     token: TokenResponse | None

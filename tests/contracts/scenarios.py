@@ -38,7 +38,7 @@ class Way:
         return self.served is not None
 
     @property
-    def door(self) -> str:
+    def interface(self) -> str:
         return "rest" if self.is_rest else "python"
 
     def user(self, name: str, *, role: str = "member", **token: Any) -> Registry:

@@ -1380,8 +1380,8 @@ def test_what_was_done_is_in_the_audit_log_with_its_door(flights: Dataset, way: 
         ("commit", "main", None, "v1"),
         ("dataset.create", None, None, None),
     ]
-    assert {(e.actor, e.door, e.dataset, e.dataset_id) for e in found} == {
-        ("admin", way.door, flights.name, flights.id)
+    assert {(e.actor, e.interface, e.dataset, e.dataset_id) for e in found} == {
+        ("admin", way.interface, flights.name, flights.id)
     }
     assert {e.token_id is not None for e in found} == {way.is_rest}
     assert found[-2].details["run"] == "run-1"

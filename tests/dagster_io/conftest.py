@@ -15,7 +15,7 @@ from dataset_registry.dagster_io import DatasetRegistryIOManager, DatasetRegistr
 
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
-BRANCH = "dataset_registry/branch"
+BRANCH = "registry/branch"
 
 
 class World:

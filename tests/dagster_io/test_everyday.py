@@ -215,7 +215,7 @@ def test_a_misspelt_run_tag_is_an_error(world: World) -> None:
     def source() -> pa.Table:
         return TABLE
 
-    with refused(InputError, "dataset-registry/branch.*Did you mean 'dataset_registry/branch'"):
+    with refused(InputError, "dataset-registry/branch.*Did you mean 'registry/branch'"):
         dg.materialize(
             [source], resources=world.resources(), instance=world.instance, tags={"dataset-registry/branch": "dev"}
         )

@@ -109,7 +109,7 @@ def test_two_assets_become_versions_on_the_server_with_their_lineage(remote: Rem
     facts = shown(result, "large_orders")
     assert facts["registry/version"].startswith("**v1**")
     assert data_version(result, "orders") == source.digest
-    assert {entry.door for entry in remote.served.owner.audit(action="commit")} == {"rest"}
+    assert {entry.interface for entry in remote.served.owner.audit(action="commit")} == {"rest"}
 
 
 def test_an_unchanged_rerun_makes_no_version_and_is_on_record(remote: Remote) -> None:

@@ -65,7 +65,7 @@ def test_a_tick_tags_the_heads_with_the_date_it_was_due(world: World, flights: D
     assert tags(world.registry.dataset("clean/flights")) == {"nightly-2026-11-24-0630-main": 1}
     request = clock.request(due)
     assert request.run_key == "registry_tags:2026-11-24T06:30:00+00:00"
-    assert request.tags["dataset_registry/tag"] == "nightly-2026-11-24-0630-main"
+    assert request.tags["registry/tag"] == "nightly-2026-11-24-0630-main"
 
 
 def test_the_date_is_that_of_the_schedules_timezone(world: World, flights: Dataset) -> None:

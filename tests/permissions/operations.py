@@ -308,7 +308,7 @@ OPERATIONS = (
     Operation("facts of a version", On(READ), _facts, None, cli("show", f"{DATASET}@v2")),
     Operation("schema", On(READ), None, get(lambda w: f"datasets/{w.id}/schema/{w.ids[2]}"), cli("schema", DATASET)),
     Operation("components", On(READ), lambda r, w: w.v(r).components, get(that("/components"))),
-    Operation("read a table in every way", On(READ), _read_everything, get(that("/objects"))),
+    Operation("read a table in every way", On(READ), _read_everything, get(that("/data-files"))),
     Operation(
         "download",
         On(READ),
@@ -461,7 +461,7 @@ OPERATIONS = (
         cli("file", "show", "{hash}"),
     ),
     Operation("find a file by its id", OnFile(READ), None, get(lambda w: f"files/{w.file.id}")),
-    Operation("objects of a file", OnFile(READ), None, get(lambda w: f"files/{w.file.id}/objects")),
+    Operation("objects of a file", OnFile(READ), None, get(lambda w: f"files/{w.file.id}/data-files")),
     Operation(
         "download a file",
         OnFile(READ),

@@ -115,7 +115,7 @@ def test_a_narrow_token_does_not_know_of_wider_ones(owned: Registry) -> None:
     wide = owned.create_token("alice")
     narrow = owned.create_token("alice", permission="read", prefix="raw/")
     other = owned.create_token("alice", permission="read", prefix="clean/")
-    actor = authenticate(owned.access.catalog, narrow.secret, door="rest")
+    actor = authenticate(owned.access.catalog, narrow.secret, interface="rest")
 
     seen = Registry(replace(owned.access, actor=actor))
     assert [token.id for token in seen.tokens()] == [narrow.token.id]

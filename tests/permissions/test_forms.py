@@ -138,7 +138,7 @@ def _listed(client: httpx.Client, file: FileRecord) -> bool:
 
 WAYS: dict[str, Callable[[httpx.Client, int, FileRecord], bool]] = {
     "by id": lambda c, own, f: c.get(f"files/{f.id}").status_code == 200,
-    "its objects": lambda c, own, f: c.get(f"files/{f.id}/objects").status_code == 200,
+    "its objects": lambda c, own, f: c.get(f"files/{f.id}/data-files").status_code == 200,
     "its content": lambda c, own, f: c.get(f"files/{f.id}/content").status_code in (200, 422),
     "a range of it": lambda c, own, f: (
         c.get(f"files/{f.id}/content", headers={"Range": "bytes=0-3"}).status_code in (206, 422)

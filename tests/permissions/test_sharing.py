@@ -120,7 +120,7 @@ def test_a_granted_table_comes_with_its_parts(served: Served, people: dict[str, 
     (component,) = table.version().components
     served.owner.grant("bob", "read", file=str(component.content_hash))
     bob = people["bob"]
-    (part,) = bob.get(f"files/{component.file_id}/objects").json()["objects"]
+    (part,) = bob.get(f"files/{component.file_id}/data-files").json()["data_files"]
     assert bob.get(f"files/{part['id']}/content").content[:4] == b"PAR1"
     assert people["eve"].get(f"files/{part['id']}/content").status_code == 404
 

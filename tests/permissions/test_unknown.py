@@ -106,7 +106,7 @@ def test_knowing_a_hash_or_an_id_of_a_file_gives_nothing(world: World, subject: 
             unknown,
         )
         assert same(lambda h: client.delete("grants", params={"user": "somebody", "file": h}), world.hash, unknown)
-        for tail in ("", "/objects", "/content"):
+        for tail in ("", "/data-files", "/content"):
             assert same(lambda i, t=tail: client.get(f"files/{i}{t}"), world.file.id, ABSENT)
         etag = {"If-None-Match": f'"{world.hash}"'}
         assert client.get(f"files/{world.file.id}/content", headers=etag).status_code == 404
@@ -152,7 +152,7 @@ def test_a_version_or_a_file_of_another_dataset_is_not_in_mine(world: World) -> 
     subject = next(s for s in PERSONS if s.name == "foreign keeper")
     with world.client(subject) as client:
         mine = client.get("datasets", params={"name": "other/prices"}).json()["items"][0]["id"]
-        for tail in ("", "/components", "/content", "/productions", "/consumers", "/objects", "/children"):
+        for tail in ("", "/components", "/content", "/productions", "/consumers", "/data-files", "/children"):
             assert same(lambda v, t=tail: client.get(f"datasets/{mine}/versions/{v}{t}"), world.ids[2], ABSENT)
         assert same(lambda v: client.delete(f"datasets/{mine}/versions/{v}"), world.ids[2], ABSENT)
         assert same(lambda v: client.get(f"datasets/{mine}/schema/{v}"), world.ids[2], ABSENT)

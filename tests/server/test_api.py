@@ -520,7 +520,7 @@ def test_cursors_walk_everything_exactly_once(walked: httpx.Client) -> None:
     version = walked.get(f"datasets/{dataset}/resolve").json()["id"]
     there = f"datasets/{dataset}/versions/{version}"
     assert sorted(c["component_name"] for c in _walk(walked, f"{there}/components", 2)) == sorted(NAMES[:5])
-    assert len({o["file_id"] for o in _walk(walked, f"{there}/objects", 2)}) == 5
+    assert len({o["file_id"] for o in _walk(walked, f"{there}/data-files", 2)}) == 5
     files = [f["id"] for f in _walk(walked, "files", 4)]
     assert files == sorted(set(files))
     assert len(files) == 35

@@ -199,7 +199,7 @@ def owner(catalog_url: str, tmp_path: Path) -> Iterator[Registry]:
 
 CHANGES = {
     "actor": "'mallory'",
-    "door": "'cli'",
+    "interface": "'cli'",
     "action": "'delete'",
     "dataset_id": "77",
     "dataset_name": "'b'",
@@ -455,16 +455,16 @@ def test_entries_say_who_through_which_door_moved_what_from_where_to_where(
     arguments = ["branch", "create", "a", "dev", "v2", "--catalog", sqlite_url, "--store", str(tmp_path / "store")]
     subprocess.run([sys.executable, "-c", command, *arguments], check=True, capture_output=True, timeout=SAFETY)
     entries = http.get("audit", params={"dataset": "a"}).json()["items"]
-    found = {(e["action"], e["ref"], e["before"], e["after"], e["door"]) for e in entries}
+    found = {(e["action"], e["ref"], e["before"], e["after"], e["interface"]) for e in entries}
     assert ("commit", "main", None, "v1", "rest") in found
     assert ("commit", "main", "v1", "v2", "rest") in found
     moved = next(e for e in entries if e["before"] == "v2" and e["after"] == "v1")
-    assert (moved["actor"], moved["ref"], moved["door"]) == ("bob", "main", "rest")
+    assert (moved["actor"], moved["ref"], moved["interface"]) == ("bob", "main", "rest")
     assert moved["token_id"] == bob.get("whoami").json()["token"]["id"]
     tagged = next(e for e in entries if e["ref"] == "july")
-    assert (tagged["actor"], tagged["door"], tagged["after"], tagged["token_id"]) == ("bob", "python", "v2", None)
+    assert (tagged["actor"], tagged["interface"], tagged["after"], tagged["token_id"]) == ("bob", "python", "v2", None)
     branched = next(e for e in entries if e["ref"] == "dev")
-    assert (branched["door"], branched["before"], branched["after"]) == ("cli", None, "v2")
+    assert (branched["interface"], branched["before"], branched["after"]) == ("cli", None, "v2")
     assert all(e["at"] and len(e["entry_hash"]) == 64 for e in entries)
 
 

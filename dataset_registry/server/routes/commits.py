@@ -67,7 +67,10 @@ def _bodies(name: str) -> dict[str, Any]:
 
 DatasetName = Annotated[
     str | None,
-    Query(max_length=10_000, description="The dataset's name. A form needs it here: permission comes before files."),
+    Query(
+        max_length=10_000,
+        description="The dataset's name. Required for a form: permission is checked before files are received.",
+    ),
 ]
 
 
@@ -231,7 +234,7 @@ async def _commit(
     "/datasets/{dataset_id}/versions", status_code=201, tags=["versions"], openapi_extra=_bodies("CommitRequest")
 )
 async def commit(request: Request, there: DatasetDep, access: Annotated[Access, Depends(writer_of)]) -> CommitResponse:
-    """Make a version of a dataset: JSON whose contents were uploaded before, or a form with the files themselves.
+    """Commit a version: JSON whose contents were uploaded before, or a form with the files.
 
     In a form without `commit`, every file is the component of its field's name: `curl -F data=@flights.csv -F message=July`.
     """
@@ -247,7 +250,7 @@ def head(
     branch: Annotated[str, Query(max_length=10_000)] = "main",
     fallback: Annotated[str | None, Query(max_length=10_000)] = None,
 ) -> HeadResponse:
-    """What a commit to a branch would start from, for who may make one: its `base_version_id`."""
+    """The version that a commit to a branch would start from: its `base_version_id`."""
     if (dataset_id is None) == (dataset_name is None):
         raise InputError("No dataset given: expected either dataset_id or dataset_name.")
     found: DatasetRecord | NewDataset
@@ -270,7 +273,7 @@ def head(
 async def commit_by_name(
     request: Request, access: Annotated[Access, Depends(writer)], dataset_name: DatasetName = None
 ) -> CommitResponse:
-    """The same by the dataset's name; a dataset that is not there is created with its first version.
+    """Commit by the dataset's name; a new dataset is created with its first version.
 
     A form names its dataset in the URL: `curl -F data=@flights.csv '…/v1/commits?dataset_name=raw/flights'`.
     """

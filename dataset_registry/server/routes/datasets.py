@@ -66,12 +66,12 @@ def _shape(version: Version) -> VersionResponse:
 @router.get("/datasets", tags=["datasets"])
 def list_datasets(
     here: RegistryDep,
-    prefix: Annotated[str, Query(max_length=10_000, description="Only names that start so.")] = "",
-    name: Annotated[str | None, Query(max_length=10_000, description="The dataset of this name alone.")] = None,
+    prefix: Annotated[str, Query(max_length=10_000, description="Only names with this prefix.")] = "",
+    name: Annotated[str | None, Query(max_length=10_000, description="Only the dataset of this name.")] = None,
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> Page[DatasetResponse]:
-    """The datasets that you may read, by name. One that is looked up by `name` and is not there is a 404."""
+    """List the datasets that you can read, by name. An unknown `name` is a 404."""
     if name is not None:
         return Page(items=[DatasetResponse.of(here.dataset(name).record)])
     after = paging.decode(cursor)
@@ -81,7 +81,7 @@ def list_datasets(
 
 @router.post("/datasets", status_code=201, tags=["datasets"])
 def create_dataset(here: RegistryDep, body: DatasetRequest) -> DatasetResponse:
-    """Make a dataset, of which you become the admin."""
+    """Create a dataset. You become its admin."""
     return DatasetResponse.of(here.create_dataset(body.name, description=body.description).record)
 
 
@@ -93,13 +93,13 @@ def get_dataset(there: DatasetDep) -> DatasetResponse:
 
 @router.patch("/datasets/{dataset_id}", tags=["datasets"])
 def update_dataset(there: DatasetDep, body: UpdateDatasetRequest, access: AccessDep) -> DatasetResponse:
-    """Change the name or the description, those that are given."""
+    """Change the name, the description, or both."""
     return DatasetResponse.of(datasets.update(access, there.record, name=body.name, description=body.description))
 
 
 @router.delete("/datasets/{dataset_id}", tags=["datasets"])
 def delete_dataset(there: DatasetDep) -> CountResponse:
-    """Delete a dataset with its versions, branches and tags; how many versions those were."""
+    """Delete a dataset with its versions, branches and tags. Returns the number of versions."""
     return CountResponse(count=there.delete())
 
 
@@ -117,7 +117,7 @@ def list_versions(
 
 @router.get("/datasets/{dataset_id}/tree", tags=["versions"])
 def tree(there: DatasetDep, access: AccessDep, cursor: Cursor = None, limit: Limit = 1000) -> Page[VersionResponse]:
-    """The same as the list of versions: the tree is in their parents."""
+    """The same as the list of versions."""
     return list_versions(there, access, cursor, limit)
 
 
@@ -132,7 +132,7 @@ def nested_tree(
 
 @router.get("/datasets/{dataset_id}/resolve", tags=["versions"])
 def resolve(there: DatasetDep, ref: Ref = "main") -> VersionResponse:
-    """The version that a ref names."""
+    """Resolve a ref to a version."""
     return _shape(there.version(ref))
 
 
@@ -140,7 +140,7 @@ def resolve(there: DatasetDep, ref: Ref = "main") -> VersionResponse:
 def log(
     there: DatasetDep, access: AccessDep, ref: Ref = "main", cursor: Cursor = None, limit: Limit = 100
 ) -> Page[VersionResponse]:
-    """The version that a ref names and all it came from, newest first."""
+    """The history of a ref, newest first."""
     found = history.log(access, there.record, ref, limit + 1, before=paging.number(cursor))
     return paging.page(found, limit, VersionResponse.of, lambda record: record.number)
 
@@ -177,14 +177,14 @@ def get_version(
 
 @router.delete("/datasets/{dataset_id}/versions/{version_id}", tags=["versions"])
 def delete_version(there: DatasetDep, that: VersionDep) -> CountResponse:
-    """Delete a version that no branch, tag or child points at."""
+    """Delete a version that no branch, tag or child references."""
     there.delete_version(f"v{that.number}")
     return CountResponse(count=1)
 
 
 @router.get("/datasets/{dataset_id}/versions/{version_id}/children", tags=["versions"])
 def children(there: DatasetDep, that: VersionDep) -> Page[VersionResponse]:
-    """The versions made from this one, oldest first."""
+    """The children of a version, oldest first."""
     return Page(items=[_shape(child) for child in there.children(f"v{that.number}")])
 
 
@@ -200,18 +200,18 @@ def schema(
 
 @router.get("/datasets/{dataset_id}/versions/{version_id}/productions", tags=["lineage"])
 def productions(that: VersionDep) -> Page[ProductionResponse]:
-    """Every production of a version on record: which run made it from exactly which others."""
+    """The productions of a version: the runs that produced it, with their exact inputs."""
     return Page(items=[ProductionResponse.of(production) for production in that.productions])
 
 
 @router.get("/datasets/{dataset_id}/versions/{version_id}/consumers", tags=["lineage"])
 def consumers(that: VersionDep) -> Page[ConsumerResponse]:
-    """The versions that were made from this one, of datasets that you may read."""
+    """The versions that were produced from this one, in datasets that you can read."""
     return Page(items=[ConsumerResponse(dataset_name=name, version_number=number) for name, number in that.consumers])
 
 
 @router.post("/datasets/{dataset_id}/versions/{version_id}/reads", status_code=201, tags=["lineage"])
 def note_read(that: VersionDep, body: ReadRequest) -> CountResponse:
-    """Note that a pipeline run reads a version: no expiry takes it in the meantime."""
+    """Record that a pipeline run reads a version, which protects it from expiry."""
     that.note_read(body.run_id)
     return CountResponse(count=1)

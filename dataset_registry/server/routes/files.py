@@ -31,11 +31,11 @@ _BLOCK = 1 << 20
 def list_files(
     here: RegistryDep,
     access: AccessDep,
-    content_hash: Annotated[str | None, Query(max_length=10_000, description="The beginning of a SHA-256.")] = None,
+    content_hash: Annotated[str | None, Query(max_length=10_000, description="The first digits of a SHA-256.")] = None,
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> Page[FileResponse]:
-    """The files that you may read, oldest first; or the one with a hash (one you may not read is a 404, as an unknown one)."""
+    """List the files that you can read, oldest first; or the one with a hash. Unknown and unreadable files are a 404."""
     if content_hash is not None:
         return Page(items=[FileResponse.of(here.file(content_hash))])
     found = list(files.list_all(access, paging.number(cursor) or 0, limit + 1))
@@ -44,15 +44,15 @@ def list_files(
 
 @router.get("/files/{file_id}", tags=["files"])
 def get_file(file_id: FileId, access: AccessDep) -> FileResponse:
-    """A file, with its hash and how many versions name it."""
+    """A file with its hash and reference count."""
     return FileResponse.of(files.by_id(access, file_id))
 
 
-@router.get("/files/{file_id}/objects", tags=["files"])
-def objects(file_id: FileId, access: AccessDep) -> DataFilesResponse:
+@router.get("/files/{file_id}/data-files", tags=["files"])
+def data_files(file_id: FileId, access: AccessDep) -> DataFilesResponse:
     """The files to read for a file: itself, or the parts of a table in order."""
     return DataFilesResponse(
-        file_id=file_id, objects=[FileResponse.of(found) for found in files.objects(access, file_id)]
+        file_id=file_id, data_files=[FileResponse.of(found) for found in files.data_files(access, file_id)]
     )
 
 
@@ -76,7 +76,7 @@ def download_file(
     file_id: FileId, access: AccessDep, wanted: _Range = None, if_none_match: _IfNoneMatch = None
 ) -> Response:
     """The bytes of a file. Its ETag is its hash."""
-    return _download(access, files.objects(access, file_id), wanted, if_none_match)
+    return _download(access, files.data_files(access, file_id), wanted, if_none_match)
 
 
 @router.get("/datasets/{dataset_id}/versions/{version_id}/components", tags=["versions"])
@@ -91,7 +91,7 @@ def components(
     return paging.slice_of(found, cursor, limit, ComponentResponse.of)
 
 
-@router.get("/datasets/{dataset_id}/versions/{version_id}/objects", tags=["versions"])
+@router.get("/datasets/{dataset_id}/versions/{version_id}/data-files", tags=["versions"])
 def component_objects(
     that: VersionDep,
     access: AccessDep,
@@ -103,9 +103,9 @@ def component_objects(
     found = that.components if name is None else that.components_named(name)
     start = paging.number(cursor) or 0
     wanted = found[start : start + limit]
-    listed = CatalogContents(access).objects(that.record, wanted)
+    listed = CatalogContents(access).data_files(that.record, wanted)
     items = [
-        DataFilesResponse(file_id=component.file_id, objects=[FileResponse.of(file) for file in files])
+        DataFilesResponse(file_id=component.file_id, data_files=[FileResponse.of(file) for file in files])
         for component, files in zip(wanted, listed, strict=True)
     ]
     return Page(items=items, next_cursor=paging.encode(start + limit) if start + limit < len(found) else None)
@@ -125,16 +125,16 @@ def download_component(
     wanted: _Range = None,
     if_none_match: _IfNoneMatch = None,
 ) -> Response:
-    """The bytes of a component, exactly those that were committed."""
+    """The bytes of a component, exactly as committed."""
     contents = CatalogContents(access)
     found = read.component(contents, that.record, component, index)
-    (listed,) = contents.objects(that.record, [found])
+    (listed,) = contents.data_files(that.record, [found])
     return _download(access, listed, wanted, if_none_match)
 
 
 def _download(access: Access, found: Sequence[FileRecord], wanted: str | None, if_none_match: str | None) -> Response:
     if len(found) != 1:
-        raise InputError(f"This is a table in {len(found)} Parquet files: download each (see its objects).")
+        raise InputError(f"This is a table in {len(found)} Parquet files: download each (see its data files).")
     file = found[0]
     headers = {"Accept-Ranges": "bytes", "Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
     headers["Content-Disposition"] = "attachment"

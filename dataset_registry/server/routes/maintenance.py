@@ -47,21 +47,21 @@ def _rule(rule: RuleRequest) -> Rule:
 
 @router.post("/expire/plan", tags=["maintenance"])
 def plan_expiry(here: RegistryDep, body: ExpireRequest) -> ExpirePlanResponse:
-    """Which versions no rule of a policy keeps. Changes nothing."""
+    """Plan an expiry: the versions that no rule keeps. Changes nothing."""
     policy = Policy(tuple(map(_rule, body.rules)), body.keep_inputs)
     return ExpirePlanResponse.of(here.expire(policy, dry_run=True, live_runs=body.live_runs))
 
 
 @router.post("/expire/apply", tags=["maintenance"])
 def apply_expiry(here: RegistryDep, body: ExpireApplyRequest) -> ExpiredResponse:
-    """Delete the versions of a plan, but for what came to be needed since."""
+    """Delete the versions of a plan, except those that are in use since."""
     done = here.apply(body.plan.plan(), live_runs=body.live_runs)
     return ExpiredResponse(versions=done.versions, kept=done.kept)
 
 
 @router.post("/collect/plan", tags=["maintenance"])
 def plan_collection(here: RegistryDep, body: CollectRequest) -> CollectPlanResponse:
-    """Which files are unreferenced. Changes nothing."""
+    """Plan a collection: the unreferenced files. Changes nothing."""
     return CollectPlanResponse.of(here.collect(older_than=timedelta(seconds=body.older_than_seconds), dry_run=True))
 
 
@@ -74,7 +74,7 @@ def apply_collection(here: RegistryDep, body: CollectPlanResponse) -> CollectedR
 
 @router.post("/sweep/plan", tags=["maintenance"])
 def plan_sweep(here: RegistryDep, body: SweepRequest) -> SweepPlanResponse:
-    """Which objects of the store the catalog does not know. Changes nothing."""
+    """Plan a sweep: the objects that the catalog does not know. Changes nothing."""
     age = timedelta(seconds=body.older_than_seconds)
     return SweepPlanResponse.of(here.sweep(older_than=age, max_share=body.max_share, dry_run=True))
 
@@ -88,7 +88,7 @@ def apply_sweep(here: RegistryDep, body: SweepPlanResponse) -> CollectedResponse
 
 @router.post("/verify", tags=["maintenance"])
 def verify(here: RegistryDep, body: VerifyRequest) -> VerificationResponse:
-    """Check every digest, look for every object, on request read every byte. Takes as long as it takes."""
+    """Check every digest and object; on request read every byte. The request lasts until it is done."""
     found = here.verify(
         deep=body.share or False, repair=body.repair, older_than=timedelta(seconds=body.older_than_seconds)
     )
@@ -105,7 +105,7 @@ def verify(here: RegistryDep, body: VerifyRequest) -> VerificationResponse:
 
 @router.post("/freeze", tags=["maintenance"])
 def freeze(here: RegistryDep, body: FreezeRequest) -> FreezeResponse:
-    """Make the registry read-only: whatever writes is answered with 423 and the reason. `GET /v1/whoami` shows it, too."""
+    """Make the registry read-only: writes are a 423 with the reason, which `GET /v1/whoami` shows, too."""
     return FreezeResponse.of(here.freeze(body.reason))
 
 
@@ -118,14 +118,14 @@ def unfreeze(here: RegistryDep) -> CountResponse:
 
 @router.post("/adopt/plan", tags=["maintenance"])
 def plan_adoption(here: RegistryDep) -> AdoptionPlanResponse:
-    """What of a legacy catalog waits to be taken into the store. Changes nothing."""
+    """Plan an adoption: the files of a legacy catalog. Changes nothing."""
     plan = here.adopt(dry_run=True)
     return AdoptionPlanResponse(inline=plan.inline, paths=plan.paths, bytes=plan.bytes, unreadable=plan.unreadable)
 
 
 @router.post("/adopt/apply", tags=["maintenance"])
 def adopt(here: RegistryDep, body: AdoptRequest | None = None) -> AdoptionResponse:
-    """Take the bytes of a legacy catalog into the store."""
+    """Adopt the files of a legacy catalog into the store."""
     body = body or AdoptRequest()
     return AdoptionResponse(**asdict(here.adopt(any_size=body.any_size, give_up=body.give_up)))
 
@@ -136,14 +136,14 @@ def adopt(here: RegistryDep, body: AdoptRequest | None = None) -> AdoptionRespon
 @audited.get("/audit", tags=["audit"])
 def audit(
     here: RegistryDep,
-    dataset: Annotated[str | None, Query(max_length=1000, description="Only what is about this dataset.")] = None,
-    actor: Annotated[str | None, Query(max_length=1000, description="Only what this user did.")] = None,
-    action: Annotated[str | None, Query(max_length=100, description="Only this: `commit`, `grant`, …")] = None,
-    before: Annotated[int | None, Query(ge=1, le=MOST_IDS, description="Only what is older than this entry.")] = None,
+    dataset: Annotated[str | None, Query(max_length=1000, description="Only entries of this dataset.")] = None,
+    actor: Annotated[str | None, Query(max_length=1000, description="Only entries by this user.")] = None,
+    action: Annotated[str | None, Query(max_length=100, description="Only this action: `commit`, `grant`, …")] = None,
+    before: Annotated[int | None, Query(ge=1, le=MOST_IDS, description="Only entries older than this one.")] = None,
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> Page[AuditResponse]:
-    """Who did what, the newest first: everything for administrators, of a dataset for its admins."""
+    """List audit entries, newest first: all for administrators, those of a dataset for its admins."""
     before = paging.number(cursor) or before
     found = here.audit(dataset=dataset, actor=actor, action=action, before=before, limit=limit + 1)
     return paging.page(found, limit, AuditResponse.of, lambda entry: entry.id)
@@ -156,7 +156,7 @@ def audit(
     responses={200: {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}}},
 )
 def export(here: RegistryDep) -> StreamingResponse:
-    """The whole log, oldest first, an entry with its hash a line."""
+    """Export the whole log, oldest first: one entry with its hash per line."""
     entries = here.export_audit()
     first = next(entries, None)  # who may not is told so before the answer begins
 
@@ -171,7 +171,7 @@ def export(here: RegistryDep) -> StreamingResponse:
 
 @audited.get("/audit/check", tags=["audit"])
 def check(here: RegistryDep) -> AuditCheckResponse:
-    """Whether anybody changed, removed or added entries since they were sealed."""
+    """Check that no entry was changed, removed or added since it was sealed."""
     found = here.check_audit()
     return AuditCheckResponse(
         entries=found.entries, sealed=found.sealed, digest=found.digest, problems=list(found.problems)
@@ -180,5 +180,5 @@ def check(here: RegistryDep) -> AuditCheckResponse:
 
 @audited.post("/audit/seal", tags=["audit"])
 def seal(here: RegistryDep) -> CountResponse:
-    """Seal the entries that were not sealed yet; how many those were."""
+    """Seal the unsealed entries. Returns their number."""
     return CountResponse(count=here.seal_audit())

@@ -21,7 +21,7 @@ router = APIRouter(route_class=Idempotent)
 
 BranchName = Annotated[str, Path(min_length=1, max_length=1000, description="The name of a branch or a tag.")]
 IfMatch = Annotated[
-    str | None, Header(alias="If-Match", max_length=200, description='The ETag that the branch had: `"v5"`.')
+    str | None, Header(alias="If-Match", max_length=200, description='The expected ETag of the branch: `"v5"`.')
 ]
 
 
@@ -48,13 +48,13 @@ def branches(there: DatasetDep) -> Page[PointerResponse]:
 
 @router.post("/datasets/{dataset_id}/branches", status_code=201, tags=["branches and tags"])
 def create_branch(there: DatasetDep, body: PointerRequest, response: Response) -> PointerResponse:
-    """Start a branch at the version that a ref names."""
+    """Create a branch at a ref."""
     return _tagged(response, there.create_branch(body.pointer_name, body.ref))
 
 
 @router.get("/datasets/{dataset_id}/branches/{name:path}", tags=["branches and tags"])
 def get_branch(there: DatasetDep, name: BranchName, response: Response) -> PointerResponse:
-    """A branch; its ETag is what `If-Match` takes."""
+    """A branch, with the ETag for `If-Match`."""
     return _tagged(response, there.branch(name))
 
 
@@ -62,7 +62,7 @@ def get_branch(there: DatasetDep, name: BranchName, response: Response) -> Point
 def move_branch(
     there: DatasetDep, name: BranchName, body: MoveRequest, response: Response, if_match: IfMatch = None
 ) -> PointerResponse:
-    """Let a branch name another version; with `If-Match` or `expect`, only if it names that one now."""
+    """Move a branch to another version; with `If-Match` or `expect`, only if it is at that one."""
     expect = body.expect
     if if_match is not None and if_match != "*":
         now = there.branch(name)
@@ -117,17 +117,17 @@ def delete_tag(there: DatasetDep, name: BranchName) -> CountResponse:
 
 @router.get("/branches", tags=["registry"])
 def registry_branches(here: RegistryDep) -> Page[RegistryBranchResponse]:
-    """The branches over all datasets, for administrators."""
+    """List the branches over all datasets, for administrators."""
     return Page(items=[RegistryBranchResponse.of(branch) for branch in here.branches()])
 
 
 @router.post("/branches", status_code=201, tags=["registry"])
 def create_registry_branch(here: RegistryDep, body: RegistryBranchRequest) -> CountResponse:
-    """Branch every dataset that has the branch `source`, at once; how many those are."""
+    """Create a branch in every dataset that has the branch `source`, in one transaction. Returns their number."""
     return CountResponse(count=here.create_branch(body.name, body.source))
 
 
 @router.delete("/branches/{name:path}", tags=["registry"])
 def delete_registry_branch(here: RegistryDep, name: BranchName) -> CountResponse:
-    """Delete a branch over all datasets; how many those were."""
+    """Delete a branch over all datasets. Returns their number."""
     return CountResponse(count=here.delete_branch(name))

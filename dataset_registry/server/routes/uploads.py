@@ -34,7 +34,7 @@ UploadsDep = Annotated[Uploads, Depends(uploads_of)]
 
 @router.post("/contents/known", tags=["uploads"])
 def known(access: AccessDep, body: HashesRequest) -> HashesResponse:
-    """Which of these contents need no upload, because they are stored and you may read them."""
+    """The contents that need no upload: they are stored, and you can read them."""
     return HashesResponse(known=sorted(stored.known(access, body.hashes)))
 
 
@@ -76,7 +76,7 @@ def begin_upload(
 
 @router.get("/uploads/{upload_id}", tags=["uploads"])
 def get_upload(upload_id: UploadId, access: AccessDep, uploads: UploadsDep) -> UploadResponse:
-    """Where an upload stands."""
+    """The offset of an upload."""
     return _upload(uploads, uploads.get(access.actor.name, upload_id))
 
 
@@ -95,9 +95,9 @@ async def append_upload(
     upload_id: UploadId,
     access: AccessDep,
     uploads: UploadsDep,
-    offset: Annotated[int, Header(alias="Upload-Offset", ge=0, le=2**46, description="Where the body belongs.")],
+    offset: Annotated[int, Header(alias="Upload-Offset", ge=0, le=2**46, description="The offset of the body.")],
 ) -> UploadResponse:
-    """Append bytes to an upload, at the offset where it stands. What arrived before a connection broke stays."""
+    """Append bytes at the upload's offset. Bytes that arrived before a broken connection are kept."""
     upload = uploads.get(access.actor.name, upload_id)
     await uploads.append(upload, offset, request.stream())
     return _upload(uploads, upload)
@@ -105,6 +105,6 @@ async def append_upload(
 
 @router.delete("/uploads/{upload_id}", tags=["uploads"])
 def end_upload(upload_id: UploadId, access: AccessDep, uploads: UploadsDep) -> CountResponse:
-    """Forget an upload."""
+    """Delete an upload."""
     uploads.end(uploads.get(access.actor.name, upload_id))
     return CountResponse(count=1)

@@ -36,7 +36,7 @@ UserName = Annotated[str | None, Query(max_length=1000, description="A user or a
 
 @router.get("/whoami", tags=["users"])
 def whoami(here: RegistryDep, access: AccessDep) -> WhoResponse:
-    """Who your token lets in, and for what; and why the registry is read-only, where it is."""
+    """The user and scope of your token; the reason if the registry is read-only."""
     token, frozen = access.actor.token, here.frozen
     return WhoResponse(
         user=access.actor.name,
@@ -47,13 +47,13 @@ def whoami(here: RegistryDep, access: AccessDep) -> WhoResponse:
 
 @router.get("/users", tags=["users"])
 def users(here: RegistryDep) -> Page[UserResponse]:
-    """Every user and group, for administrators."""
+    """List users and groups, for administrators."""
     return Page(items=[UserResponse.of(user) for user in here.users()])
 
 
 @router.post("/users", status_code=201, tags=["users"])
 def create_user(here: RegistryDep, body: UserRequest) -> UserResponse:
-    """Make a user or a group."""
+    """Create a user or a group."""
     return UserResponse.of(here.create_user(body.name, role=body.role, kind=body.kind, members=body.members))
 
 
@@ -61,13 +61,13 @@ def create_user(here: RegistryDep, body: UserRequest) -> UserResponse:
 def update_user(
     here: RegistryDep, name: Annotated[str, Path(min_length=1, max_length=1000)], body: UpdateUserRequest
 ) -> UserResponse:
-    """Change a user's role, lock it out or let it in again; give a group other members."""
+    """Change a user's role, disable or enable it, or replace the members of a group."""
     return UserResponse.of(here.update_user(name, role=body.role, disabled=body.disabled, members=body.members))
 
 
 @router.get("/tokens", tags=["users"])
 def tokens(here: RegistryDep, user: UserName = None) -> Page[TokenResponse]:
-    """Your tokens, the newest first; for administrators those of anybody."""
+    """List your tokens, newest first; for administrators, those of any user."""
     return Page(items=[TokenResponse.of(token) for token in here.tokens(user)])
 
 
@@ -100,13 +100,13 @@ def revoke_token(here: RegistryDep, token_id: Annotated[int, Path(ge=1, le=MOST_
 def grants(
     here: RegistryDep, name: Resource = None, file: FileHash = None, user: UserName = None
 ) -> Page[GrantResponse]:
-    """What was granted: on a dataset, prefix or file that you are an admin of, or to you."""
+    """List grants: on a dataset, prefix or file that you administer, or to you."""
     return Page(items=[GrantResponse.of(grant) for grant in here.grants(name, file=file, user=user)])
 
 
 @router.post("/grants", status_code=201, tags=["permissions"])
 def grant(here: RegistryDep, body: GrantRequest) -> GrantResponse:
-    """Let a user or group read, write or admin something, instead of what it could do there."""
+    """Grant a user or group read, write or admin. Replaces its grant on the same resource."""
     return GrantResponse.of(here.grant(body.user, body.permission, body.name, file=body.file))
 
 
@@ -117,7 +117,7 @@ def revoke(
     name: Resource = None,
     file: FileHash = None,
 ) -> CountResponse:
-    """Take what a user or group was granted on something."""
+    """Revoke the grant of a user or group."""
     here.revoke(user, name, file=file)
     return CountResponse(count=1)
 
@@ -130,7 +130,7 @@ def protections(here: RegistryDep, name: Resource = None) -> Page[ProtectionResp
 
 @router.post("/protections", status_code=201, tags=["permissions"])
 def protect(here: RegistryDep, body: ProtectionRequest) -> ProtectionResponse:
-    """Let only admins and those who are allowed move a branch."""
+    """Restrict moving a branch to admins and the allowed users."""
     return ProtectionResponse.of(here.protect(body.name, body.branch, allow=body.allow))
 
 
@@ -140,6 +140,6 @@ def unprotect(
     name: Annotated[str, Query(max_length=1000)],
     branch: Annotated[str, Query(min_length=1, max_length=1000)] = "main",
 ) -> CountResponse:
-    """Protect a branch no more."""
+    """Remove the protection of a branch."""
     here.unprotect(name, branch)
     return CountResponse(count=1)
