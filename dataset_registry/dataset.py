@@ -17,6 +17,7 @@ from dataset_registry.model.diff import Diff
 from dataset_registry.model.manifest import component_label
 from dataset_registry.model.names import MAIN, component_name, pointer_name, several
 from dataset_registry.model.partitions import partition_key
+from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.records import CommitResult, DatasetRecord, Head, NewDataset, PointerRecord, Provenance
 from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.store import Spool, Spooled
@@ -116,6 +117,7 @@ class Dataset(ABC):
         fallback: str | None = None,
         provenance: Provenance | None = None,
         trust_stat: bool = False,
+        progress: Progress = silent,
     ) -> "Draft":
         """Collect changes and commit them on a clean exit of `with`; an exception commits nothing."""
 
@@ -229,6 +231,7 @@ class Draft(ABC):
         fallback: str | None = None,
         provenance: Provenance | None = None,
         trust_stat: bool = False,
+        progress: Progress = silent,
     ) -> None:
         self._dataset = dataset
         branch = pointer_name(branch)
@@ -237,6 +240,7 @@ class Draft(ABC):
         self._result: CommitResult | None = None
         self.provenance = provenance
         self._trust_stat = trust_stat
+        self._progress = progress
         self._options = CommitOptions(
             branch=branch,
             message=message,
@@ -250,7 +254,7 @@ class Draft(ABC):
     def __enter__(self) -> "Draft":
         if self._result is not None:
             raise InputError("This draft was committed. Begin another one with dataset.draft().")
-        self._spool = Spool(self._scratch).__enter__()
+        self._spool = Spool(self._scratch, self._progress).__enter__()
         return self
 
     def __exit__(

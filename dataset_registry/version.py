@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from dataset_registry.content import read
 from dataset_registry.content.contents import Contents
 from dataset_registry.model.extras import require
+from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.records import ComponentRecord, Production, Provenance, VersionRecord
 from dataset_registry.model.schema import ComponentSchema, Schema
 
@@ -190,9 +191,9 @@ class Version(ABC):
         """The addresses of its stored files, for other engines; those of a table are Parquet files."""
         return read.uris(self._contents, self.record, component)
 
-    def checkout(self, folder: str | Path, *, component: Components = None) -> list[Path]:
-        """Write its components as files into a folder, which are then yours to change; their paths."""
-        return read.checkout(self._contents, self.record, Path(folder).expanduser(), _names(component))
+    def checkout(self, folder: str | Path, *, component: Components = None, progress: Progress = silent) -> list[Path]:
+        """Write its components as files into a folder; their paths. The files are copies."""
+        return read.checkout(self._contents, self.record, Path(folder).expanduser(), _names(component), progress)
 
     def __str__(self) -> str:
         return f"{self.dataset}@v{self.number}"

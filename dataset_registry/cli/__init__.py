@@ -9,12 +9,14 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping
+from typing import Annotated
 
 import typer
 
-from dataset_registry import errors
-from dataset_registry.cli import data, db, maintenance, refs, server, users
+from dataset_registry import __version__, errors
+from dataset_registry.cli import datasets, db, history, maintenance, refs, server, transfer, users
 from dataset_registry.cli.output import say
+from dataset_registry.model.next_steps import spelled
 
 EXIT_CODES: dict[type[errors.RegistryError], int] = {
     errors.RegistryError: 1,
@@ -33,20 +35,30 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        say(f"dataset-registry {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def root() -> None:
-    """Keeps the group a group."""
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """The options of the command line itself."""
 
 
-for _commands in (data.app, users.app, maintenance.app, server.app):
+for _commands in (datasets.app, transfer.app, history.app, users.app, maintenance.app, server.app):
     app.registered_commands += _commands.registered_commands
 for _name, _group in (
-    ("dataset", data.dataset_app),
-    ("version", data.version_app),
+    ("dataset", datasets.dataset_app),
+    ("version", history.version_app),
     ("branch", refs.branch_app),
     ("tag", refs.tag_app),
     ("registry-branch", refs.everywhere_app),
-    ("file", data.file_app),
+    ("file", transfer.file_app),
     ("user", users.user_app),
     ("token", users.token_app),
     ("grant", users.grant_app),
@@ -71,7 +83,7 @@ def main() -> None:
     except errors.RegistryError as error:
         if os.environ.get("DATASET_REGISTRY_DEBUG"):
             say(traceback.format_exc(), lines=True, err=True)
-        _print_error(error.code, str(error), error.fields, as_json=as_json)
+        _print_error(error.code, spelled(str(error), "shell", error.fields), error.fields, as_json=as_json)
         raise SystemExit(exit_code(error)) from None
     except BrokenPipeError:  # the reader of our output closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dataset_registry.cli.output import AsJson, DryRun, Yes, confirmed, print_json, print_table, progress, say, size
+from dataset_registry.cli.output import (
+    AsJson,
+    DryRun,
+    Yes,
+    confirmed,
+    count_of,
+    print_json,
+    print_table,
+    progress,
+    say,
+    size,
+)
 from dataset_registry.cli.target import here, opened
 from dataset_registry.errors import InputError
 from dataset_registry.model.retention import Policy, Rule, parse_duration
@@ -79,13 +90,17 @@ def expire(
     else:
         rows = [[name, kept, gone, why] for name, kept, gone, why in plan.summary() if gone or kept]
         print_table(["dataset", "keep", "expire", "kept because"], rows)
-        say(f"{plan.versions} versions expire; the next collect frees {size(plan.bytes)}")
-    if not plan.versions or dry_run or not confirmed(f"Delete {plan.versions} versions?", yes=yes, otherwise=_OR_LOOK):
+        say(f"{count_of(plan.versions, 'version')} to expire; the next collect frees {size(plan.bytes)}")
+    if (
+        not plan.versions
+        or dry_run
+        or not confirmed(f"Delete {count_of(plan.versions, 'version')}?", yes=yes, otherwise=_OR_LOOK)
+    ):
         return
     with progress() as bars:
         done = registry.apply(plan, progress=bars)
     kept = f", {done.kept} came to be needed and stay" if done.kept else ""
-    say(f"{done.versions} versions deleted{kept}", err=as_json)
+    say(f"{count_of(done.versions, 'version')} deleted{kept}", err=as_json)
 
 
 @app.command()
@@ -155,7 +170,7 @@ def collect(
         if unknown is not None:
             done.append(registry.apply(unknown, progress=bars))
     say(
-        f"{sum(d.files for d in done)} files, {sum(d.objects for d in done)} objects removed; "
+        f"{count_of(sum(d.files for d in done), 'file')}, {count_of(sum(d.objects for d in done), 'object')} removed; "
         f"{size(sum(d.bytes for d in done))} freed",
         err=as_json,
     )
@@ -194,9 +209,12 @@ def verify(
             say(f"repair {kind}: {remedy}")
         read = f", {size(found.bytes_read)} of content read" if part else ""
         left = sum(not finding.repaired for finding in found.findings)
-        say(f"{found.files} files checked{read}: " + (f"{left} findings left" if left else "no findings"))
+        say(
+            f"{count_of(found.files, 'file')} checked{read}: "
+            + (f"{count_of(left, 'finding')} left" if left else "no findings")
+        )
         if found.waiting:
-            say(f"{found.waiting} legacy files wait for: dataset-registry adopt")
+            say(f"{count_of(found.waiting, 'legacy file')} to adopt: dataset-registry adopt")
     if found.damage:
         raise typer.Exit(DAMAGED)
 
@@ -275,7 +293,7 @@ def adopt(
             f"{done.versions} versions have their digest now"
         )
         if done.given_up:
-            say(f"{done.given_up} files are declared lost")
+            say(f"{count_of(done.given_up, 'file')} declared lost")
         for difference in done.differences.values():
             say(difference, err=True)
         for reason in done.failed.values():

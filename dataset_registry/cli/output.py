@@ -57,6 +57,32 @@ def progress() -> Iterator[Progress]:
 
 
 @contextmanager
+def transferring(what: str) -> Iterator[Progress]:
+    """A bar of bytes with its speed on a terminal, nothing elsewhere. Until the first bytes, what is being done."""
+    if not sys.stderr.isatty():
+        yield silent
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task(shown(what), total=None)
+
+        def show(what: str, done: int, total: int | None) -> None:
+            bars.update(task, description=shown(what), completed=done, total=total)
+
+        yield show
+
+
+@contextmanager
 def working(what: str) -> Iterator[None]:
     """A sign of life on a terminal, for work of unknown length."""
     if not sys.stderr.isatty():
@@ -143,6 +169,17 @@ def size(count: int) -> str:
             return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
+
+
+def age(at: datetime | None) -> str:
+    """The time since a moment, in its largest unit: `3d`, `5h`, `12m`, `0m`."""
+    if at is None:
+        return ""
+    seconds = max(0, int((datetime.now(UTC) - at.astimezone(UTC)).total_seconds()))
+    for unit, length in (("y", 365 * 86400), ("d", 86400), ("h", 3600)):
+        if seconds >= length:
+            return f"{seconds // length}{unit}"
+    return f"{seconds // 60}m"
 
 
 def moment(at: datetime | None) -> str:

@@ -1,11 +1,13 @@
 """Commands about branches and tags."""
 
-from typing import TYPE_CHECKING, Annotated
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from dataset_registry.cli import target
-from dataset_registry.cli.data import DatasetName
+from dataset_registry.cli.arguments import DatasetName
 from dataset_registry.cli.output import AsJson, Yes, confirmed, count_of, moment, print_json, print_table, say
 from dataset_registry.cli.target import here
 from dataset_registry.model.history import only_reached_from
@@ -18,8 +20,19 @@ if TYPE_CHECKING:
 
 MAIN = "main"
 
-branch_app = typer.Typer(no_args_is_help=True, help="Branches: pointers that move.")
-tag_app = typer.Typer(no_args_is_help=True, help="Tags: pointers that never move.")
+
+class ListByDefault(TyperGroup):
+    """A group whose command `list` is the default: `branch raw/flights` lists the branches of raw/flights."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        is_typo = bool(args) and bool(get_close_matches(args[0], self.commands))
+        if args and "--help" not in args and not is_typo and self.commands.keys().isdisjoint(args):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+branch_app = typer.Typer(cls=ListByDefault, no_args_is_help=True, help="Branches: pointers that move.")
+tag_app = typer.Typer(cls=ListByDefault, no_args_is_help=True, help="Tags: pointers that never move.")
 everywhere_app = typer.Typer(no_args_is_help=True, help="Branches over all datasets at once.")
 
 Ref = Annotated[str, typer.Argument(help="A branch, a tag, v3, a digest …", autocompletion=target.complete_ref)]
@@ -114,7 +127,7 @@ def _on_no_branch(count: int) -> str:
 
 def _say_deleted(dataset: str, name: str, alone: int) -> None:
     hint = f"; {_on_no_branch(alone)}: dataset-registry log {dataset} --all" if alone else ""
-    say(f"{dataset}@{name} deleted{hint}")
+    say(f"Deleted {dataset}@{name}{hint}")
 
 
 @everywhere_app.command("list")
@@ -127,14 +140,14 @@ def list_everywhere(registry: "Registry", as_json: AsJson = False) -> None:
     if as_json:
         print_json([RegistryBranchResponse.of(branch) for branch in found])
         return
-    print_table(["branch", "from", "made"], [[b.name, b.source, moment(b.created_at)] for b in found])
+    print_table(["branch", "from", "created"], [[b.name, b.source, moment(b.created_at)] for b in found])
 
 
 @everywhere_app.command("create")
 @here
 def create_everywhere(registry: "Registry", name: Name, source: Annotated[str, typer.Argument()] = "main") -> None:
     """Create a branch in every dataset that has the branch SOURCE."""
-    say(f"{name} created in {registry.create_branch(name, source)} datasets")
+    say(f"Created {name} in {count_of(registry.create_branch(name, source), 'dataset')}")
 
 
 @everywhere_app.command("delete")
@@ -146,7 +159,7 @@ def delete_everywhere(registry: "Registry", name: Name, yes: Yes = False) -> Non
     question = f"Delete the branch {name} over all datasets? Then {_on_no_branch(alone)}."
     if alone and not confirmed(question, yes=yes):
         return
-    say(f"{name} deleted in {registry.delete_branch(name)} datasets")
+    say(f"Deleted {name} in {count_of(registry.delete_branch(name), 'dataset')}")
 
 
 def _say(dataset: str, pointer: PointerRecord, as_json: bool) -> None:

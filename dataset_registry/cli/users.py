@@ -59,7 +59,7 @@ def create_user(
     as_json: AsJson = False,
 ) -> None:
     """Create a user or a group. From the first one on, names are checked."""
-    _say(registry.create_user(name, role=role, kind=cast(Kind, kind), members=members or ()), "created", as_json)
+    _say(registry.create_user(name, role=role, kind=cast(Kind, kind), members=members or ()), "Created", as_json)
 
 
 @user_app.command("update")
@@ -75,7 +75,7 @@ def update_user(
     as_json: AsJson = False,
 ) -> None:
     """Change a user's role, disable or enable it, or replace the members of a group."""
-    _say(registry.update_user(name, role=role, disabled=disable, members=members), "changed", as_json)
+    _say(registry.update_user(name, role=role, disabled=disable, members=members), "Changed", as_json)
 
 
 @user_app.command("list")
@@ -99,7 +99,7 @@ def _say(user: User, what: str, as_json: bool) -> None:
         print_json(UserResponse.of(user))
     else:
         of = f"with {', '.join(user.members) or 'no members'}" if user.kind == "group" else f"({user.role})"
-        say(f"{user.kind} {user.name} {of} {what}")
+        say(f"{what} {user.kind} {user.name} {of}")
 
 
 # --- tokens --------------------------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain
 from pathlib import Path, PurePath, PurePosixPath
-from shutil import copyfileobj
 from typing import TYPE_CHECKING, BinaryIO
 from uuid import uuid4
 
@@ -17,6 +16,7 @@ from dataset_registry.content.contents import Contents
 from dataset_registry.errors import InputError, NotFound, StorageError
 from dataset_registry.model.manifest import component_label
 from dataset_registry.model.names import component_name, suggestion
+from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.reading import kind_of
 from dataset_registry.model.records import ComponentRecord, VersionRecord
 from dataset_registry.model.schema import Schema
@@ -150,7 +150,9 @@ def lazily(contents: Contents, version: VersionRecord, names: Sequence[str] | No
     return whole.lazy([[next(fetched) for _ in files] for files in objects])
 
 
-def checkout(contents: Contents, version: VersionRecord, folder: Path, names: Sequence[str] | None) -> list[Path]:
+def checkout(
+    contents: Contents, version: VersionRecord, folder: Path, names: Sequence[str] | None, progress: Progress = silent
+) -> list[Path]:
     """Write a version's components as files into a folder: copies, free to change. Their paths.
 
     A component whose name is a relative path, such as `cats/1.png`, becomes that file. A file that exists already is not
@@ -164,7 +166,8 @@ def checkout(contents: Contents, version: VersionRecord, folder: Path, names: Se
     ]
     if taken := [target for target in targets if target.exists()]:
         raise InputError(f"{taken[0]} exists already. Check out into an empty folder.", path=str(taken[0]))
-    sources = chain.from_iterable(objects)
+    sources = list(chain.from_iterable(objects))
+    done, total = 0, sum(source.size for source in sources)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for source, target in zip(sources, targets, strict=True):
@@ -177,7 +180,10 @@ def checkout(contents: Contents, version: VersionRecord, folder: Path, names: Se
             partial = target.with_name(f".{uuid4().hex}.partial")
             try:
                 with contents.open(version, source) as stream, partial.open("xb") as output:
-                    copyfileobj(stream, output, 1 << 20)
+                    while block := stream.read(1 << 20):
+                        output.write(block)
+                        done += len(block)
+                        progress(f"writing {target.name}", done, total)
                 partial.rename(target)
             finally:
                 partial.unlink(missing_ok=True)

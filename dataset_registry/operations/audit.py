@@ -78,7 +78,7 @@ def entries(
                 administer(access, tx)  # also for datasets that are gone
             dataset_id = found.id if found else None
             if found is None:
-                raise resolve.no_dataset(dataset)
+                raise resolve.no_dataset(access, tx, dataset)
         else:
             administer(access, tx)
         return audit.entries(tx, dataset_id=dataset_id, actor=actor, action=action, before=before, limit=limit)

@@ -101,7 +101,7 @@ def _resource(access: Access, tx: Transaction, name: str | None, file: str | Non
     record = datasets.find(tx, name) or resolve.dataset(access, tx, name)
     found_level = level_on(access, tx, record.id)
     if found_level == NOTHING:
-        raise resolve.no_dataset(name)
+        raise resolve.no_dataset(access, tx, name)
     _check(access, found_level, name)
     return "dataset", record.id
 

@@ -127,7 +127,9 @@ def _get(tx: Transaction, dataset: DatasetRecord, name: str, *, lock: bool = Fal
         pointers.lock(tx, dataset.id, name)
     found = pointers.find(tx, dataset.id, name)
     if found is None:
-        raise NotFound(f"{dataset.name} has no branch or tag {name!r}. {resolve.what_there_is(tx, dataset)}", name=name)
+        raise NotFound(
+            f"{dataset.name} has no branch or tag {name!r}. {resolve.what_there_is(tx, dataset, name)}", name=name
+        )
     return found
 
 

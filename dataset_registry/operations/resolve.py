@@ -1,8 +1,10 @@
 """Finding what a name or a ref means, inside a transaction."""
 
+import difflib
 import re
+from itertools import islice
 
-from dataset_registry.access import Access, level_on
+from dataset_registry.access import Access, level_on, readable
 from dataset_registry.catalog import Transaction, datasets, pointers, versions
 from dataset_registry.errors import InvalidRef, NotFound
 from dataset_registry.model import history
@@ -14,21 +16,25 @@ _ODD_NUMBER = re.compile(r"v-?[0-9]{1,9}")
 """Numbers that only versions of existing catalogs have: 0, and those below. A branch may be called so, and comes first."""
 
 
+_SUGGESTED_FROM = 1000
+"""Maximum number of names among which a similar one is searched."""
+
+
 def dataset(access: Access, tx: Transaction, name: str) -> DatasetRecord:
     """The dataset of this name, which the actor may at least read. Raises `NotFound`."""
     found = datasets.find(tx, name)
     if found is None or level_on(access, tx, found.id) == NOTHING:
-        raise no_dataset(name)
+        raise no_dataset(access, tx, name)
     return found
 
 
-def no_dataset(name: str) -> NotFound:
-    """The error for a name that no dataset has, as far as the actor may know."""
-    return NotFound(
-        f"No dataset {name!r}. Create it with registry.create_dataset({name!r}), or list datasets with "
-        "registry.datasets().",
-        dataset=name,
-    )
+def no_dataset(access: Access, tx: Transaction, name: str) -> NotFound:
+    """The error for a name that no dataset has, as far as the actor may know: it suggests names that the actor can read."""
+    readable_ones = datasets.all_of(tx, "", readable(access, tx))
+    names = [found.name for found in islice(readable_ones, _SUGGESTED_FROM)]
+    near = difflib.get_close_matches(name, names, 1)
+    step = f"Did you mean {near[0]!r}? " if near else f"Create it with registry.create_dataset({name!r}). "
+    return NotFound(f"No dataset {name!r}. {step}List datasets with registry.datasets().", dataset=name)
 
 
 def version(tx: Transaction, dataset: DatasetRecord, ref: str | Ref) -> VersionRecord:
@@ -90,15 +96,17 @@ def _start(tx: Transaction, dataset: DatasetRecord, ref: Ref) -> VersionRecord:
     if _ODD_NUMBER.fullmatch(ref.start) and (odd := versions.by_number(tx, dataset.id, int(ref.start[1:]))) is not None:
         return odd
     raise NotFound(
-        f"{dataset.name} has no branch, tag or digest {ref.start!r}. {what_there_is(tx, dataset)}",
+        f"{dataset.name} has no branch, tag or digest {ref.start!r}. {what_there_is(tx, dataset, ref.start)}",
         dataset=dataset.name,
         ref=ref.text,
     )
 
 
-def what_there_is(tx: Transaction, dataset: DatasetRecord) -> str:
-    """What a dataset has, for who asked for something else: branches and tags, else how to list its versions."""
+def what_there_is(tx: Transaction, dataset: DatasetRecord, wanted: str) -> str:
+    """What a dataset has instead of a ref: a similar branch or tag, all of them, or how to list its versions."""
     names = [pointer.name for pointer in pointers.all_of(tx, dataset.id)]
+    if near := difflib.get_close_matches(wanted, names, 1):
+        return f"Did you mean {near[0]!r}?"
     if names:
         return f"It has: {', '.join(names[:20])}."
     count = datasets.version_count(tx, dataset.id)

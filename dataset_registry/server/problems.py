@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from dataset_registry import errors
+from dataset_registry.model.next_steps import spelled
 from dataset_registry.server.telemetry import log, redact
 from dataset_registry.store.spool import storage_error
 from dataset_registry.wire.base import Problem
@@ -41,6 +42,9 @@ STATUS: Mapping[type[errors.RegistryError], int] = {
     errors.CorruptionError: 500,
 }
 """The status of each class of error; of those not named here, that of the class they are a kind of."""
+
+CLIENT = "dataset-registry"
+"""The user agent of the Python client."""
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -80,8 +84,9 @@ def _failure(error: errors.RegistryError, request_id: str | None) -> str:
     return f"{what} {again} the operator of the server the id of this request: {request_id}."
 
 
-def response(error: errors.RegistryError, request_id: str | None) -> JSONResponse:
-    """An error as its answer. That of the server's own failures is logged, and the answer says how to find it there."""
+def response(error: errors.RegistryError, request_id: str | None, *, is_python: bool = False) -> JSONResponse:
+    """An error as its answer, with next steps as requests, or as Python calls for our client. That of the server's own
+    failures is logged, and the answer says how to find it there."""
     status = status_of(error)
     headers = {}
     if status >= 500:
@@ -95,7 +100,9 @@ def response(error: errors.RegistryError, request_id: str | None) -> JSONRespons
     problem = Problem(
         title=HTTPStatus(status).phrase,
         status=status,
-        detail=redact(str(error)) if status < 500 else _failure(error, request_id),
+        detail=redact(str(error) if is_python else spelled(str(error), "rest", error.fields))
+        if status < 500
+        else _failure(error, request_id),
         code=error.code,
         instance=request_id,
         fields={name: _plain(value) for name, value in error.fields.items()} if status < 500 else {},
@@ -124,7 +131,8 @@ def install(app: FastAPI) -> None:
     async def ours(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, errors.RegistryError)
         request.state.code = error.code
-        return response(error, request.state.request_id)
+        is_python = request.headers.get("user-agent", "").startswith(CLIENT)
+        return response(error, request.state.request_id, is_python=is_python)
 
     async def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
+from itertools import chain
 from pathlib import Path
 from shutil import rmtree
 from types import TracebackType
@@ -16,6 +17,7 @@ from typing import BinaryIO
 
 from dataset_registry import modes
 from dataset_registry.errors import StorageError
+from dataset_registry.model.progress import Progress, silent
 from dataset_registry.store.process_dirs import ProcessDir, abandoned
 
 SPOOL = "spool"
@@ -62,8 +64,9 @@ class Spooled:
 class Spool:
     """A private place that lives until the commit it serves is acknowledged: a retry may need the bytes again."""
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, progress: Progress = silent) -> None:
         self._parent = scratch / SPOOL
+        self._progress = progress
         self._folder: ProcessDir | None = None
         self._count = 0
         self._held = 0
@@ -99,11 +102,21 @@ class Spool:
         """Spool a file or a stream, hashing it on the way. Raises `StorageError` when the disk refuses."""
         if isinstance(source, str | Path):
             with FileIO(source) as file:
-                return self.copy(file)
+                return self._copy(file, os.path.basename(source), os.fstat(file.fileno()).st_size)
+        return self._copy(source, "the stream", None)
+
+    def _copy(self, source: BinaryIO | FileIO, name: str, total: int | None) -> Spooled:
         start = source.read(_SMALL + 1) or b""
         if len(start) <= _SMALL and not (rest := source.read(_SMALL)):
             return self.hold(start)
-        return self.write(lambda target: _pump((start, rest if len(start) <= _SMALL else b""), source, target))
+
+        def fill(target: BinaryIO) -> None:
+            _pump((start, rest if len(start) <= _SMALL else b""), source, target, report)
+
+        def report(done: int) -> None:
+            self._progress(f"reading {name}", done, total)
+
+        return self.write(fill)
 
     def hold(self, data: bytes) -> Spooled:
         """Spool bytes that are in memory, there while there is room. Raises `StorageError` when the disk refuses."""
@@ -246,11 +259,12 @@ def _clone(source: Path, target: Path) -> bool:
     return True
 
 
-def _pump(read: Iterable[bytes], source: BinaryIO, target: BinaryIO) -> None:
-    for block in read:
+def _pump(read: Iterable[bytes], source: BinaryIO | FileIO, target: BinaryIO, report: Callable[[int], object]) -> None:
+    done = 0
+    for block in chain(read, iter(lambda: source.read(_BLOCK) or b"", b"")):
         target.write(block)
-    while block := source.read(_BLOCK):
-        target.write(block)
+        done += len(block)
+        report(done)
 
 
 @contextmanager

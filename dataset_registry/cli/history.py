@@ -1,0 +1,319 @@
+"""Commands about versions: log, show, schema, diff, lineage."""
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dataset_registry.cli import graph, target
+from dataset_registry.cli.arguments import Address, DatasetName
+from dataset_registry.cli.output import (
+    AsJson,
+    Yes,
+    confirmed,
+    count_of,
+    first_line,
+    moment,
+    print_facts,
+    print_json,
+    print_table,
+    say,
+    size,
+)
+from dataset_registry.cli.target import here
+from dataset_registry.errors import InputError, NotFound
+
+if TYPE_CHECKING:
+    from dataset_registry.dataset import Dataset
+    from dataset_registry.registry import Registry
+    from dataset_registry.version import Version
+
+
+app = typer.Typer()
+version_app = typer.Typer(no_args_is_help=True, help="Descendants and consumers of a version; delete a version.")
+
+
+@app.command()
+@here
+def log(
+    registry: "Registry",
+    address: Address,
+    everything: Annotated[bool, typer.Option("--all", "-a", help="Every version, on all branches.")] = False,
+    limit: Annotated[int | None, typer.Option("--limit", "-n", help="Maximum number of versions.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the history of a ref as a graph. Versions come before their parents."""
+    from dataset_registry.wire.datasets import VersionResponse
+
+    dataset, ref = registry.at(address)
+    found = dataset.tree()[:limit] if everything else dataset.log(ref or "main", limit=limit)
+    if as_json:
+        print_json([VersionResponse.of(version.record) for version in found])
+        return
+    refs: dict[int, list[str]] = {}
+    for pointer in [*dataset.branches(), *dataset.tags()]:
+        label = f"tag: {pointer.name}" if pointer.is_tag else pointer.name
+        refs.setdefault(pointer.version_number, []).append(label)
+    for line in graph.draw((v.number, v.parents, _line(v, refs.get(v.number, []))) for v in found):
+        say(line)
+
+
+def _line(version: "Version", refs: list[str]) -> str:
+    where = f" ({', '.join(refs)})" if refs else ""
+    message = first_line(version.message)
+    who = f"{version.created_by or 'unknown'}, {moment(version.created_at)}"
+    return f"v{version.number} {(version.digest or 'legacy')[:8]}{where} {message} · {who}".replace("  ", " ")
+
+
+@app.command()
+@here
+def show(registry: "Registry", address: Address, as_json: AsJson = False) -> None:
+    """Show a version: author, inputs and components."""
+    from dataset_registry.wire.commits import ProductionResponse
+    from dataset_registry.wire.datasets import ComponentResponse, VersionResponse
+
+    version = registry.version(address)
+    productions = version.productions
+    if as_json:
+        shapes = [ComponentResponse.of(component) for component in version.components]
+        made = [ProductionResponse.of(production) for production in productions]
+        print_json({"version": VersionResponse.of(version.record), "components": shapes, "productions": made})
+        return
+    print_facts(
+        [
+            ("version", version),
+            ("digest", version.digest),
+            ("parents", ", ".join(f"v{number}" for number in version.parents)),
+            ("created", f"{moment(version.created_at)} by {version.created_by or 'unknown'}"),
+            ("message", version.message),
+        ]
+    )
+    for production in productions:
+        provenance = production.provenance
+        inputs = ", ".join(f"{read.dataset}@v{read.version}" for read in provenance.inputs)
+        if provenance.run_id or inputs:
+            again = " again, unchanged," if production.unchanged else ""
+            say(f"produced{again} by run {provenance.run_id or '?'}" + (f" from {inputs}" if inputs else ""))
+    schema = version.schema
+    rows = []
+    for c in version.components:
+        found = schema.components.get(c.name if c.index == 0 else f"{c.name}[{c.index}]")
+        count = found.rows if found else None
+        label = c.name + (f"[{c.index}]" if c.index else "")
+        rows.append(
+            [label, c.type, c.format, "" if count is None else f"{count:,}", size(c.size), (c.content_hash or "")[:12]]
+        )
+    print_table(["component", "type", "format", "rows", "size", "hash"], rows)
+
+
+@app.command()
+@here
+def schema(
+    registry: "Registry",
+    address: Address,
+    component: Annotated[str | None, typer.Argument(help="A component. Default: all of them.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the columns of a version's tables, with statistics."""
+    from dataset_registry.wire.datasets import CapturedResponse, SchemaResponse
+
+    version = registry.version(address)
+    captured = version.captured(component)
+    if as_json:
+        shapes = [CapturedResponse.of(*found) for found in captured]
+        print_json(SchemaResponse(dataset_version_id=version.id, components=shapes))
+        return
+    for name, index, found in captured:
+        for table in found.tables:
+            label = name + (f"[{index}]" if index else "") + (f"/{table.name}" if table.name else "")
+            say(f"{label}: {found.format}, {table.rows if table.rows is not None else '?'} rows")
+            rows = []
+            for column in table.columns:
+                facts = table.statistics.get(column.name)
+                known = [None] * 3 if facts is None else [facts.null_count, facts.min, facts.max]
+                rows.append([column.name, column.type, "" if column.nullable else "not null", *map(_text, known)])
+            print_table(["column", "type", "", "nulls", "min", "max"], rows)
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)[:40]
+
+
+@app.command()
+@here
+def diff(
+    registry: "Registry",
+    address: Annotated[
+        str, typer.Argument(help="A dataset, or a version: raw/flights@v1.", autocompletion=target.complete_address)
+    ],
+    refs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[BEFORE [AFTER]]",
+            help="Refs, or one range v1..v2. Default: the head of main against its parent.",
+            autocompletion=target.complete_ref,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the changes between two versions: components, and the columns of their tables.
+
+    diff DS compares the head of main with its parent, diff DS REF a ref with main; diff DS A B, diff DS A..B and diff DS@A DS@B
+    compare A with B.
+    """
+    from dataset_registry.wire.datasets import ComparisonResponse
+
+    dataset, before, after = _compared(registry, address, refs or [])
+    found = dataset.diff(before, after)
+    if as_json:
+        print_json(ComparisonResponse.of(found))
+        return
+    say(f"{dataset.name} v{found.before.number} -> v{found.after.number}")
+    for sign, keys in (
+        ("+", found.components.added),
+        ("-", found.components.removed),
+        ("~", found.components.changed),
+    ):
+        for name, index in keys:
+            say(f"{sign} {name}{f'[{index}]' if index else ''}")
+    for label, parts in found.parts.items():
+        say(
+            f"{label}: {parts.removed} of {count_of(parts.removed + parts.shared, 'part')} rewritten "
+            f"({parts.removed_rows:,} → {parts.added_rows:,} rows)"
+        )
+    for label, changes in found.schema.items():
+        reads = ", ".join(
+            text for holds, text in ((changes.backward, "backward"), (changes.forward, "forward")) if holds
+        )
+        say(f"columns of {label} ({reads + ' compatible' if reads else 'not compatible'}):")
+        for change in changes.changes:
+            say(f"  {change}")
+    if not found.components:
+        say("no difference")
+
+
+def _compared(registry: "Registry", address: str, refs: list[str]) -> tuple["Dataset", str, str]:
+    """The dataset and the two refs that the arguments of `diff` mean. Raises `InputError`."""
+    dataset, ref = registry.at(address)
+    if len(refs) == 1 and re.search(r"[^.]\.\.\.?[^.]", refs[0]):
+        refs = [part for part in re.split(r"\.{2,3}", refs[0], maxsplit=1) if part]
+    if len(refs) > 2 or (ref is not None and len(refs) > 1):
+        raise InputError("diff compares two versions: expected DS, DS REF, DS A B, DS A..B or DS@A DS@B.")
+    if ref is not None and len(refs) == 1:
+        other, after = registry.at(refs[0]) if "@" in refs[0] else (dataset, refs[0])
+        if other.name != dataset.name:
+            raise InputError(
+                f"{address} and {refs[0]} are versions of different datasets. Compare versions of one dataset."
+            )
+        return dataset, ref, after or "main"
+    if len(refs) == 2:
+        return dataset, refs[0], refs[1]
+    if len(refs) == 1:
+        return dataset, refs[0], "main"
+    head = ref or "main"
+    if not dataset.version(head).parents:
+        raise InputError(f"{dataset.name}@{head} is the first version: it has no parent to compare with.")
+    return dataset, f"{head}~1", head
+
+
+@app.command()
+@here
+def lineage(
+    registry: "Registry",
+    address: Address,
+    down: Annotated[bool, typer.Option("--down", help="Show what was produced from the version instead.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the versions that a version was produced from, as a tree."""
+    version = registry.version(address)
+    found = _lineage(registry, version, down=down, seen=set())
+    if as_json:
+        print_json(found)
+        return
+    _say_tree(found, "", "")
+
+
+def _lineage(registry: "Registry", version: "Version", *, down: bool, seen: set[str]) -> dict[str, Any]:
+    """A version with its inputs, or with its consumers. A version that was listed before is listed without them."""
+    name = str(version)
+    found: dict[str, Any] = {"version": name, "consumers" if down else "inputs": []}
+    if name in seen:
+        return found
+    seen.add(name)
+    inputs = [(read.dataset, read.version) for read in version.provenance.inputs]
+    near = version.consumers if down else inputs
+    for dataset, number in near:
+        try:
+            other = registry.dataset(dataset).version(f"v{number}")
+        except NotFound:
+            found["consumers" if down else "inputs"].append({"version": f"{dataset}@v{number}", "is_deleted": True})
+            continue
+        found["consumers" if down else "inputs"].append(_lineage(registry, other, down=down, seen=seen))
+    return found
+
+
+def _say_tree(found: dict[str, Any], first: str, rest: str) -> None:
+    say(f"{first}{found['version']}{' (deleted)' if found.get('is_deleted') else ''}")
+    near = found.get("inputs") or found.get("consumers") or []
+    for position, other in enumerate(near):
+        is_last = position == len(near) - 1
+        _say_tree(other, f"{rest}{'└── ' if is_last else '├── '}", f"{rest}{'    ' if is_last else '│   '}")
+
+
+# --- one version ---------------------------------------------------------------------------------------------------
+
+
+@version_app.command("children")
+@here
+def children(registry: "Registry", address: Address, as_json: AsJson = False) -> None:
+    """List the children of a version."""
+    dataset, ref = registry.at(address)
+    _list(dataset.children(ref or "main"), as_json)
+
+
+@version_app.command("merge-base")
+@here
+def merge_base(
+    registry: "Registry",
+    dataset: DatasetName,
+    left: Annotated[str, typer.Argument(autocompletion=target.complete_ref)],
+    right: Annotated[str, typer.Argument(autocompletion=target.complete_ref)],
+    as_json: AsJson = False,
+) -> None:
+    """List the best common ancestors of two refs."""
+    _list(registry.dataset(dataset).merge_bases(left, right), as_json)
+
+
+@version_app.command("consumers")
+@here
+def consumers(registry: "Registry", address: Address, as_json: AsJson = False) -> None:
+    """List the versions of other datasets that were produced from a version."""
+    found = registry.version(address).consumers
+    if as_json:
+        print_json([{"dataset_name": name, "version_number": number} for name, number in found])
+        return
+    for name, number in found:
+        say(f"{name}@v{number}")
+
+
+@version_app.command("delete")
+@here
+def delete_version(registry: "Registry", address: Address, yes: Yes = False) -> None:
+    """Delete a version that no branch, tag or child references."""
+    dataset, ref = registry.at(address)
+    if ref is None:
+        raise InputError(f"No version given: expected {dataset.name}@v3, for example.")
+    version = dataset.version(ref)
+    if confirmed(f"Delete {version}?", yes=yes):
+        dataset.delete_version(f"v{version.number}")
+        say(f"{version} deleted")
+
+
+def _list(found: "list[Version]", as_json: bool) -> None:
+    from dataset_registry.wire.datasets import VersionResponse
+
+    if as_json:
+        print_json([VersionResponse.of(version.record) for version in found])
+        return
+    for version in found:
+        say(_line(version, []))
