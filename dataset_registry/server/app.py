@@ -20,6 +20,7 @@ from dataset_registry.errors import RegistryError
 from dataset_registry.operations import audit, freeze
 from dataset_registry.server import pages, problems, telemetry
 from dataset_registry.server.auth import AuthMiddleware, UnderWay
+from dataset_registry.server.by_name import ByNameMiddleware
 from dataset_registry.server.http_protocol import header_timeout_protocol
 from dataset_registry.server.limits import LimitMiddleware
 from dataset_registry.server.routes import commits, datasets, files, maintenance, refs, uploads, users
@@ -74,6 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(v1)
     app.include_router(_watching(metrics))
     app.include_router(pages.router)
+    app.add_middleware(ByNameMiddleware)
     app.add_middleware(AuthMiddleware, access=app.state.access, settings=settings)
     app.add_middleware(LimitMiddleware, settings=settings)
     app.add_middleware(RequestMetrics, metrics=metrics, unforeseen=problems.unforeseen)

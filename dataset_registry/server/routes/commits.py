@@ -233,13 +233,15 @@ async def _commit(
 @router.post(
     "/datasets/{dataset_id}/versions", status_code=201, tags=["versions"], openapi_extra=_bodies("CommitRequest")
 )
-async def commit(request: Request, there: DatasetDep, access: Annotated[Access, Depends(writer_of)]) -> CommitResponse:
+async def commit(
+    request: Request, dataset: DatasetDep, access: Annotated[Access, Depends(writer_of)]
+) -> CommitResponse:
     """Commit a version: JSON whose contents were uploaded before, or a form with the files.
 
     In a form without `commit`, every file is the component of its field's name: `curl -F data=@flights.csv -F message=July`.
     """
     async with _received(request, access, CommitRequest) as (body, files):
-        return await _commit(request, access, there.record, body, files)
+        return await _commit(request, access, dataset.record, body, files)
 
 
 @router.get("/head", tags=["versions"])

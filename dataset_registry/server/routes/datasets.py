@@ -65,7 +65,7 @@ def _shape(version: Version) -> VersionResponse:
 
 @router.get("/datasets", tags=["datasets"])
 def list_datasets(
-    here: RegistryDep,
+    registry: RegistryDep,
     prefix: Annotated[str, Query(max_length=10_000, description="Only names with this prefix.")] = "",
     name: Annotated[str | None, Query(max_length=10_000, description="Only the dataset of this name.")] = None,
     cursor: Cursor = None,
@@ -73,34 +73,34 @@ def list_datasets(
 ) -> Page[DatasetResponse]:
     """List the datasets that you can read, by name. An unknown `name` is a 404."""
     if name is not None:
-        return Page(items=[DatasetResponse.of(here.dataset(name).record)])
+        return Page(items=[DatasetResponse.of(registry.dataset(name).record)])
     after = paging.decode(cursor)
-    found = [dataset.record for dataset in here.datasets(prefix=prefix) if after is None or dataset.name > after]
+    found = [dataset.record for dataset in registry.datasets(prefix=prefix) if after is None or dataset.name > after]
     return paging.page(found, limit, DatasetResponse.of, lambda record: record.name)
 
 
 @router.post("/datasets", status_code=201, tags=["datasets"])
-def create_dataset(here: RegistryDep, body: DatasetRequest) -> DatasetResponse:
+def create_dataset(registry: RegistryDep, body: DatasetRequest) -> DatasetResponse:
     """Create a dataset. You become its admin."""
-    return DatasetResponse.of(here.create_dataset(body.name, description=body.description).record)
+    return DatasetResponse.of(registry.create_dataset(body.name, description=body.description).record)
 
 
 @router.get("/datasets/{dataset_id}", tags=["datasets"])
-def get_dataset(there: DatasetDep) -> DatasetResponse:
+def get_dataset(dataset: DatasetDep) -> DatasetResponse:
     """A dataset."""
-    return DatasetResponse.of(there.record)
+    return DatasetResponse.of(dataset.record)
 
 
 @router.patch("/datasets/{dataset_id}", tags=["datasets"])
-def update_dataset(there: DatasetDep, body: UpdateDatasetRequest, access: AccessDep) -> DatasetResponse:
+def update_dataset(dataset: DatasetDep, body: UpdateDatasetRequest, access: AccessDep) -> DatasetResponse:
     """Change the name, the description, or both."""
-    return DatasetResponse.of(datasets.update(access, there.record, name=body.name, description=body.description))
+    return DatasetResponse.of(datasets.update(access, dataset.record, name=body.name, description=body.description))
 
 
 @router.delete("/datasets/{dataset_id}", tags=["datasets"])
-def delete_dataset(there: DatasetDep) -> CountResponse:
+def delete_dataset(dataset: DatasetDep) -> CountResponse:
     """Delete a dataset with its versions, branches and tags. Returns the number of versions."""
-    return CountResponse(count=there.delete())
+    return CountResponse(count=dataset.delete())
 
 
 # --- versions ------------------------------------------------------------------------------------------------------
@@ -108,65 +108,65 @@ def delete_dataset(there: DatasetDep) -> CountResponse:
 
 @router.get("/datasets/{dataset_id}/versions", tags=["versions"])
 def list_versions(
-    there: DatasetDep, access: AccessDep, cursor: Cursor = None, limit: Limit = 100
+    dataset: DatasetDep, access: AccessDep, cursor: Cursor = None, limit: Limit = 100
 ) -> Page[VersionResponse]:
     """Every version, newest first, each with its parents."""
-    found = history.tree(access, there.record, before=paging.number(cursor), limit=limit + 1)
+    found = history.tree(access, dataset.record, before=paging.number(cursor), limit=limit + 1)
     return paging.page(found, limit, VersionResponse.of, lambda record: record.number)
 
 
 @router.get("/datasets/{dataset_id}/tree", tags=["versions"])
-def tree(there: DatasetDep, access: AccessDep, cursor: Cursor = None, limit: Limit = 1000) -> Page[VersionResponse]:
+def tree(dataset: DatasetDep, access: AccessDep, cursor: Cursor = None, limit: Limit = 1000) -> Page[VersionResponse]:
     """The same as the list of versions."""
-    return list_versions(there, access, cursor, limit)
+    return list_versions(dataset, access, cursor, limit)
 
 
 @router.get("/datasets/{dataset_id}/tree/nested", tags=["versions"])
 def nested_tree(
-    there: DatasetDep, access: AccessDep, cursor: Cursor = None, limit: Annotated[int, Query(ge=1, le=200)] = 200
+    dataset: DatasetDep, access: AccessDep, cursor: Cursor = None, limit: Annotated[int, Query(ge=1, le=200)] = 200
 ) -> Page[NestedVersionResponse]:
     """The tree with each version's children inside it: of the newest 200 versions at most, for each is a level deeper."""
-    page = list_versions(there, access, cursor, limit)
+    page = list_versions(dataset, access, cursor, limit)
     return Page(items=NestedVersionResponse.forest(page.items), next_cursor=page.next_cursor)
 
 
 @router.get("/datasets/{dataset_id}/resolve", tags=["versions"])
-def resolve(there: DatasetDep, ref: Ref = "main") -> VersionResponse:
+def resolve(dataset: DatasetDep, ref: Ref = "main") -> VersionResponse:
     """Resolve a ref to a version."""
-    return _shape(there.version(ref))
+    return _shape(dataset.version(ref))
 
 
 @router.get("/datasets/{dataset_id}/log", tags=["versions"])
 def log(
-    there: DatasetDep, access: AccessDep, ref: Ref = "main", cursor: Cursor = None, limit: Limit = 100
+    dataset: DatasetDep, access: AccessDep, ref: Ref = "main", cursor: Cursor = None, limit: Limit = 100
 ) -> Page[VersionResponse]:
     """The history of a ref, newest first."""
-    found = history.log(access, there.record, ref, limit + 1, before=paging.number(cursor))
+    found = history.log(access, dataset.record, ref, limit + 1, before=paging.number(cursor))
     return paging.page(found, limit, VersionResponse.of, lambda record: record.number)
 
 
 @router.get("/datasets/{dataset_id}/compare", tags=["versions"])
-def compare(there: DatasetDep, before: Ref, after: Ref) -> ComparisonResponse:
+def compare(dataset: DatasetDep, before: Ref, after: Ref) -> ComparisonResponse:
     """What changed from one ref to another: components, and the columns of each table."""
-    return ComparisonResponse.of(there.diff(before, after))
+    return ComparisonResponse.of(dataset.diff(before, after))
 
 
 @router.get("/datasets/{dataset_id}/merge-bases", tags=["versions"])
-def merge_bases(there: DatasetDep, left: Ref, right: Ref) -> Page[VersionResponse]:
+def merge_bases(dataset: DatasetDep, left: Ref, right: Ref) -> Page[VersionResponse]:
     """The best common ancestors of two refs, newest first."""
-    return Page(items=[_shape(version) for version in there.merge_bases(left, right)])
+    return Page(items=[_shape(version) for version in dataset.merge_bases(left, right)])
 
 
 @router.get("/datasets/{dataset_id}/versions/{version_id}", tags=["versions"])
 def get_version(
-    that: VersionDep, access: AccessDep, cursor: Cursor = None, limit: Annotated[int, Query(ge=1, le=10_000)] = 1000
+    version: VersionDep, access: AccessDep, cursor: Cursor = None, limit: Annotated[int, Query(ge=1, le=10_000)] = 1000
 ) -> WholeVersionResponse:
     """A version with its files and its schema."""
-    page = paging.slice_of(that.components, cursor, limit, lambda component: component)
+    page = paging.slice_of(version.components, cursor, limit, lambda component: component)
     counts = files.counts(access, [component.file_id for component in page.items])
-    captured = that.captured(sorted({component.name for component in page.items})) if page.items else []
+    captured = version.captured(sorted({component.name for component in page.items})) if page.items else []
     return WholeVersionResponse(
-        **_shape(that).model_dump(),
+        **_shape(version).model_dump(),
         files=[VersionFileResponse.of(component, counts.get(component.file_id, 0)) for component in page.items],
         next_cursor=page.next_cursor,
         schema_json=[
@@ -176,42 +176,44 @@ def get_version(
 
 
 @router.delete("/datasets/{dataset_id}/versions/{version_id}", tags=["versions"])
-def delete_version(there: DatasetDep, that: VersionDep) -> CountResponse:
+def delete_version(dataset: DatasetDep, version: VersionDep) -> CountResponse:
     """Delete a version that no branch, tag or child references."""
-    there.delete_version(f"v{that.number}")
+    dataset.delete_version(f"v{version.number}")
     return CountResponse(count=1)
 
 
 @router.get("/datasets/{dataset_id}/versions/{version_id}/children", tags=["versions"])
-def children(there: DatasetDep, that: VersionDep) -> Page[VersionResponse]:
+def children(dataset: DatasetDep, version: VersionDep) -> Page[VersionResponse]:
     """The children of a version, oldest first."""
-    return Page(items=[_shape(child) for child in there.children(f"v{that.number}")])
+    return Page(items=[_shape(child) for child in dataset.children(f"v{version.number}")])
 
 
 @router.get("/datasets/{dataset_id}/schema/{version_id}", tags=["versions"])
 def schema(
-    that: VersionDep,
+    version: VersionDep,
     component: Annotated[list[str] | None, Query(max_length=10_000, description="Only of these.")] = None,
 ) -> SchemaResponse:
     """The columns and statistics captured of a version's components."""
-    found = [CapturedResponse.of(*captured) for captured in that.captured(component)]
-    return SchemaResponse(dataset_version_id=that.id, components=found)
+    found = [CapturedResponse.of(*captured) for captured in version.captured(component)]
+    return SchemaResponse(dataset_version_id=version.id, components=found)
 
 
 @router.get("/datasets/{dataset_id}/versions/{version_id}/productions", tags=["lineage"])
-def productions(that: VersionDep) -> Page[ProductionResponse]:
+def productions(version: VersionDep) -> Page[ProductionResponse]:
     """The productions of a version: the runs that produced it, with their exact inputs."""
-    return Page(items=[ProductionResponse.of(production) for production in that.productions])
+    return Page(items=[ProductionResponse.of(production) for production in version.productions])
 
 
 @router.get("/datasets/{dataset_id}/versions/{version_id}/consumers", tags=["lineage"])
-def consumers(that: VersionDep) -> Page[ConsumerResponse]:
+def consumers(version: VersionDep) -> Page[ConsumerResponse]:
     """The versions that were produced from this one, in datasets that you can read."""
-    return Page(items=[ConsumerResponse(dataset_name=name, version_number=number) for name, number in that.consumers])
+    return Page(
+        items=[ConsumerResponse(dataset_name=name, version_number=number) for name, number in version.consumers]
+    )
 
 
 @router.post("/datasets/{dataset_id}/versions/{version_id}/reads", status_code=201, tags=["lineage"])
-def note_read(that: VersionDep, body: ReadRequest) -> CountResponse:
+def note_read(version: VersionDep, body: ReadRequest) -> CountResponse:
     """Record that a pipeline run reads a version, which protects it from expiry."""
-    that.note_read(body.run_id)
+    version.note_read(body.run_id)
     return CountResponse(count=1)

@@ -29,7 +29,7 @@ _BLOCK = 1 << 20
 
 @router.get("/files", tags=["files"])
 def list_files(
-    here: RegistryDep,
+    registry: RegistryDep,
     access: AccessDep,
     content_hash: Annotated[str | None, Query(max_length=10_000, description="The first digits of a SHA-256.")] = None,
     cursor: Cursor = None,
@@ -37,7 +37,7 @@ def list_files(
 ) -> Page[FileResponse]:
     """List the files that you can read, oldest first; or the one with a hash. Unknown and unreadable files are a 404."""
     if content_hash is not None:
-        return Page(items=[FileResponse.of(here.file(content_hash))])
+        return Page(items=[FileResponse.of(registry.file(content_hash))])
     found = list(files.list_all(access, paging.number(cursor) or 0, limit + 1))
     return paging.page(found, limit, FileResponse.of, lambda record: record.id)
 
@@ -81,29 +81,29 @@ def download_file(
 
 @router.get("/datasets/{dataset_id}/versions/{version_id}/components", tags=["versions"])
 def components(
-    that: VersionDep,
+    version: VersionDep,
     name: Annotated[list[str] | None, Query(max_length=1000, description="Only these.")] = None,
     cursor: Cursor = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
 ) -> Page[ComponentResponse]:
     """The components of a version, in order of name and index."""
-    found = that.components if name is None else that.components_named(name)
+    found = version.components if name is None else version.components_named(name)
     return paging.slice_of(found, cursor, limit, ComponentResponse.of)
 
 
 @router.get("/datasets/{dataset_id}/versions/{version_id}/data-files", tags=["versions"])
 def component_objects(
-    that: VersionDep,
+    version: VersionDep,
     access: AccessDep,
     name: Annotated[list[str] | None, Query(max_length=1000, description="Only of these components.")] = None,
     cursor: Cursor = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
 ) -> Page[DataFilesResponse]:
     """For each component the files to read, by the id of its file."""
-    found = that.components if name is None else that.components_named(name)
+    found = version.components if name is None else version.components_named(name)
     start = paging.number(cursor) or 0
     wanted = found[start : start + limit]
-    listed = CatalogContents(access).data_files(that.record, wanted)
+    listed = CatalogContents(access).data_files(version.record, wanted)
     items = [
         DataFilesResponse(file_id=component.file_id, data_files=[FileResponse.of(file) for file in files])
         for component, files in zip(wanted, listed, strict=True)
@@ -118,7 +118,7 @@ def component_objects(
     responses=_DOWNLOAD,
 )
 def download_component(
-    that: VersionDep,
+    version: VersionDep,
     access: AccessDep,
     component: Annotated[str | None, Query(max_length=1000, description="Its name, where there are several.")] = None,
     index: Annotated[int, Query(ge=0, le=MOST_IDS)] = 0,
@@ -127,8 +127,8 @@ def download_component(
 ) -> Response:
     """The bytes of a component, exactly as committed."""
     contents = CatalogContents(access)
-    found = read.component(contents, that.record, component, index)
-    (listed,) = contents.data_files(that.record, [found])
+    found = read.component(contents, version.record, component, index)
+    (listed,) = contents.data_files(version.record, [found])
     return _download(access, listed, wanted, if_none_match)
 
 

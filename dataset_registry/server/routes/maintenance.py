@@ -46,50 +46,50 @@ def _rule(rule: RuleRequest) -> Rule:
 
 
 @router.post("/expire/plan", tags=["maintenance"])
-def plan_expiry(here: RegistryDep, body: ExpireRequest) -> ExpirePlanResponse:
+def plan_expiry(registry: RegistryDep, body: ExpireRequest) -> ExpirePlanResponse:
     """Plan an expiry: the versions that no rule keeps. Changes nothing."""
     policy = Policy(tuple(map(_rule, body.rules)), body.keep_inputs)
-    return ExpirePlanResponse.of(here.expire(policy, dry_run=True, live_runs=body.live_runs))
+    return ExpirePlanResponse.of(registry.expire(policy, dry_run=True, live_runs=body.live_runs))
 
 
 @router.post("/expire/apply", tags=["maintenance"])
-def apply_expiry(here: RegistryDep, body: ExpireApplyRequest) -> ExpiredResponse:
+def apply_expiry(registry: RegistryDep, body: ExpireApplyRequest) -> ExpiredResponse:
     """Delete the versions of a plan, except those that are in use since."""
-    done = here.apply(body.plan.plan(), live_runs=body.live_runs)
+    done = registry.apply(body.plan.plan(), live_runs=body.live_runs)
     return ExpiredResponse(versions=done.versions, kept=done.kept)
 
 
 @router.post("/collect/plan", tags=["maintenance"])
-def plan_collection(here: RegistryDep, body: CollectRequest) -> CollectPlanResponse:
+def plan_collection(registry: RegistryDep, body: CollectRequest) -> CollectPlanResponse:
     """Plan a collection: the unreferenced files. Changes nothing."""
-    return CollectPlanResponse.of(here.collect(older_than=timedelta(seconds=body.older_than_seconds), dry_run=True))
+    return CollectPlanResponse.of(registry.collect(older_than=timedelta(seconds=body.older_than_seconds), dry_run=True))
 
 
 @router.post("/collect/apply", tags=["maintenance"])
-def apply_collection(here: RegistryDep, body: CollectPlanResponse) -> CollectedResponse:
+def apply_collection(registry: RegistryDep, body: CollectPlanResponse) -> CollectedResponse:
     """Remove the files of a plan that are still unreferenced."""
-    done = here.apply(body.plan())
+    done = registry.apply(body.plan())
     return CollectedResponse(files=done.files, kept=done.kept, objects=done.objects, bytes=done.bytes)
 
 
 @router.post("/sweep/plan", tags=["maintenance"])
-def plan_sweep(here: RegistryDep, body: SweepRequest) -> SweepPlanResponse:
+def plan_sweep(registry: RegistryDep, body: SweepRequest) -> SweepPlanResponse:
     """Plan a sweep: the objects that the catalog does not know. Changes nothing."""
     age = timedelta(seconds=body.older_than_seconds)
-    return SweepPlanResponse.of(here.sweep(older_than=age, max_share=body.max_share, dry_run=True))
+    return SweepPlanResponse.of(registry.sweep(older_than=age, max_share=body.max_share, dry_run=True))
 
 
 @router.post("/sweep/apply", tags=["maintenance"])
-def apply_sweep(here: RegistryDep, body: SweepPlanResponse) -> CollectedResponse:
+def apply_sweep(registry: RegistryDep, body: SweepPlanResponse) -> CollectedResponse:
     """Remove the objects of a plan that the catalog still does not know."""
-    done = here.apply(body.plan())
+    done = registry.apply(body.plan())
     return CollectedResponse(files=done.files, kept=done.kept, objects=done.objects, bytes=done.bytes)
 
 
 @router.post("/verify", tags=["maintenance"])
-def verify(here: RegistryDep, body: VerifyRequest) -> VerificationResponse:
+def verify(registry: RegistryDep, body: VerifyRequest) -> VerificationResponse:
     """Check every digest and object; on request read every byte. The request lasts until it is done."""
-    found = here.verify(
+    found = registry.verify(
         deep=body.share or False, repair=body.repair, older_than=timedelta(seconds=body.older_than_seconds)
     )
     findings = [
@@ -104,30 +104,30 @@ def verify(here: RegistryDep, body: VerifyRequest) -> VerificationResponse:
 
 
 @router.post("/freeze", tags=["maintenance"])
-def freeze(here: RegistryDep, body: FreezeRequest) -> FreezeResponse:
+def freeze(registry: RegistryDep, body: FreezeRequest) -> FreezeResponse:
     """Make the registry read-only: writes are a 423 with the reason, which `GET /v1/whoami` shows, too."""
-    return FreezeResponse.of(here.freeze(body.reason))
+    return FreezeResponse.of(registry.freeze(body.reason))
 
 
 @router.delete("/freeze", tags=["maintenance"])
-def unfreeze(here: RegistryDep) -> CountResponse:
+def unfreeze(registry: RegistryDep) -> CountResponse:
     """End the read-only mode."""
-    here.unfreeze()
+    registry.unfreeze()
     return CountResponse(count=1)
 
 
 @router.post("/adopt/plan", tags=["maintenance"])
-def plan_adoption(here: RegistryDep) -> AdoptionPlanResponse:
+def plan_adoption(registry: RegistryDep) -> AdoptionPlanResponse:
     """Plan an adoption: the files of a legacy catalog. Changes nothing."""
-    plan = here.adopt(dry_run=True)
+    plan = registry.adopt(dry_run=True)
     return AdoptionPlanResponse(inline=plan.inline, paths=plan.paths, bytes=plan.bytes, unreadable=plan.unreadable)
 
 
 @router.post("/adopt/apply", tags=["maintenance"])
-def adopt(here: RegistryDep, body: AdoptRequest | None = None) -> AdoptionResponse:
+def adopt(registry: RegistryDep, body: AdoptRequest | None = None) -> AdoptionResponse:
     """Adopt the files of a legacy catalog into the store."""
     body = body or AdoptRequest()
-    return AdoptionResponse(**asdict(here.adopt(any_size=body.any_size, give_up=body.give_up)))
+    return AdoptionResponse(**asdict(registry.adopt(any_size=body.any_size, give_up=body.give_up)))
 
 
 # --- the audit log -------------------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ def adopt(here: RegistryDep, body: AdoptRequest | None = None) -> AdoptionRespon
 
 @audited.get("/audit", tags=["audit"])
 def audit(
-    here: RegistryDep,
+    registry: RegistryDep,
     dataset: Annotated[str | None, Query(max_length=1000, description="Only entries of this dataset.")] = None,
     actor: Annotated[str | None, Query(max_length=1000, description="Only entries by this user.")] = None,
     action: Annotated[str | None, Query(max_length=100, description="Only this action: `commit`, `grant`, …")] = None,
@@ -145,7 +145,7 @@ def audit(
 ) -> Page[AuditResponse]:
     """List audit entries, newest first: all for administrators, those of a dataset for its admins."""
     before = paging.number(cursor) or before
-    found = here.audit(dataset=dataset, actor=actor, action=action, before=before, limit=limit + 1)
+    found = registry.audit(dataset=dataset, actor=actor, action=action, before=before, limit=limit + 1)
     return paging.page(found, limit, AuditResponse.of, lambda entry: entry.id)
 
 
@@ -155,9 +155,9 @@ def audit(
     response_class=StreamingResponse,
     responses={200: {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}}},
 )
-def export(here: RegistryDep) -> StreamingResponse:
+def export(registry: RegistryDep) -> StreamingResponse:
     """Export the whole log, oldest first: one entry with its hash per line."""
-    entries = here.export_audit()
+    entries = registry.export_audit()
     first = next(entries, None)  # who may not is told so before the answer begins
 
     def lines() -> Iterator[bytes]:
@@ -170,15 +170,15 @@ def export(here: RegistryDep) -> StreamingResponse:
 
 
 @audited.get("/audit/check", tags=["audit"])
-def check(here: RegistryDep) -> AuditCheckResponse:
+def check(registry: RegistryDep) -> AuditCheckResponse:
     """Check that no entry was changed, removed or added since it was sealed."""
-    found = here.check_audit()
+    found = registry.check_audit()
     return AuditCheckResponse(
         entries=found.entries, sealed=found.sealed, digest=found.digest, problems=list(found.problems)
     )
 
 
 @audited.post("/audit/seal", tags=["audit"])
-def seal(here: RegistryDep) -> CountResponse:
+def seal(registry: RegistryDep) -> CountResponse:
     """Seal the unsealed entries. Returns their number."""
-    return CountResponse(count=here.seal_audit())
+    return CountResponse(count=registry.seal_audit())

@@ -35,45 +35,45 @@ def _tagged(response: Response, pointer: PointerRecord) -> PointerResponse:
 
 
 @router.get("/datasets/{dataset_id}/pointers", tags=["branches and tags"])
-def pointers(there: DatasetDep) -> Page[PointerResponse]:
+def pointers(dataset: DatasetDep) -> Page[PointerResponse]:
     """The branches and tags of a dataset."""
-    return Page(items=[PointerResponse.of(pointer) for pointer in [*there.branches(), *there.tags()]])
+    return Page(items=[PointerResponse.of(pointer) for pointer in [*dataset.branches(), *dataset.tags()]])
 
 
 @router.get("/datasets/{dataset_id}/branches", tags=["branches and tags"])
-def branches(there: DatasetDep) -> Page[PointerResponse]:
+def branches(dataset: DatasetDep) -> Page[PointerResponse]:
     """The branches of a dataset, by name."""
-    return Page(items=[PointerResponse.of(pointer) for pointer in there.branches()])
+    return Page(items=[PointerResponse.of(pointer) for pointer in dataset.branches()])
 
 
 @router.post("/datasets/{dataset_id}/branches", status_code=201, tags=["branches and tags"])
-def create_branch(there: DatasetDep, body: PointerRequest, response: Response) -> PointerResponse:
+def create_branch(dataset: DatasetDep, body: PointerRequest, response: Response) -> PointerResponse:
     """Create a branch at a ref."""
-    return _tagged(response, there.create_branch(body.pointer_name, body.ref))
+    return _tagged(response, dataset.create_branch(body.pointer_name, body.ref))
 
 
 @router.get("/datasets/{dataset_id}/branches/{name:path}", tags=["branches and tags"])
-def get_branch(there: DatasetDep, name: BranchName, response: Response) -> PointerResponse:
+def get_branch(dataset: DatasetDep, name: BranchName, response: Response) -> PointerResponse:
     """A branch, with the ETag for `If-Match`."""
-    return _tagged(response, there.branch(name))
+    return _tagged(response, dataset.branch(name))
 
 
 @router.patch("/datasets/{dataset_id}/branches/{name:path}", tags=["branches and tags"])
 def move_branch(
-    there: DatasetDep, name: BranchName, body: MoveRequest, response: Response, if_match: IfMatch = None
+    dataset: DatasetDep, name: BranchName, body: MoveRequest, response: Response, if_match: IfMatch = None
 ) -> PointerResponse:
     """Move a branch to another version; with `If-Match` or `expect`, only if it is at that one."""
     expect = body.expect
     if if_match is not None and if_match != "*":
-        now = there.branch(name)
+        now = dataset.branch(name)
         if if_match.removeprefix("W/") != _etag(now):
             raise PreconditionFailed(
-                f"{there.name}@{name} is at v{now.version_number}, not at {if_match}. Look at what happened, then try again.",
+                f"{dataset.name}@{name} is at v{now.version_number}, not at {if_match}. Look at what happened, then try again.",
                 branch=name,
             )
         expect = expect or f"v{now.version_number}"
     try:
-        return _tagged(response, there.move_branch(name, body.ref, expect=expect))
+        return _tagged(response, dataset.move_branch(name, body.ref, expect=expect))
     except BranchMoved as error:
         if if_match is None:
             raise
@@ -81,53 +81,53 @@ def move_branch(
 
 
 @router.delete("/datasets/{dataset_id}/branches/{name:path}", tags=["branches and tags"])
-def delete_branch(there: DatasetDep, name: BranchName) -> CountResponse:
+def delete_branch(dataset: DatasetDep, name: BranchName) -> CountResponse:
     """Delete a branch; its versions stay."""
-    there.delete_branch(name)
+    dataset.delete_branch(name)
     return CountResponse(count=1)
 
 
 @router.get("/datasets/{dataset_id}/tags", tags=["branches and tags"])
-def tags(there: DatasetDep) -> Page[PointerResponse]:
+def tags(dataset: DatasetDep) -> Page[PointerResponse]:
     """The tags of a dataset, by name."""
-    return Page(items=[PointerResponse.of(pointer) for pointer in there.tags()])
+    return Page(items=[PointerResponse.of(pointer) for pointer in dataset.tags()])
 
 
 @router.post("/datasets/{dataset_id}/tags", status_code=201, tags=["branches and tags"])
-def create_tag(there: DatasetDep, body: PointerRequest, response: Response) -> PointerResponse:
+def create_tag(dataset: DatasetDep, body: PointerRequest, response: Response) -> PointerResponse:
     """Create a tag. Tags never move."""
-    return _tagged(response, there.create_tag(body.pointer_name, body.ref))
+    return _tagged(response, dataset.create_tag(body.pointer_name, body.ref))
 
 
 @router.get("/datasets/{dataset_id}/tags/{name:path}", tags=["branches and tags"])
-def get_tag(there: DatasetDep, name: BranchName, response: Response) -> PointerResponse:
+def get_tag(dataset: DatasetDep, name: BranchName, response: Response) -> PointerResponse:
     """A tag."""
-    found = there.branch(name)
+    found = dataset.branch(name)
     if not found.is_tag:
-        raise NotFound(f"{there.name} has no tag {name!r}, which is a branch. See /branches/{name}.", tag=name)
+        raise NotFound(f"{dataset.name} has no tag {name!r}, which is a branch. See /branches/{name}.", tag=name)
     return _tagged(response, found)
 
 
 @router.delete("/datasets/{dataset_id}/tags/{name:path}", tags=["branches and tags"])
-def delete_tag(there: DatasetDep, name: BranchName) -> CountResponse:
+def delete_tag(dataset: DatasetDep, name: BranchName) -> CountResponse:
     """Delete a tag; its name cannot be reused."""
-    there.delete_tag(name)
+    dataset.delete_tag(name)
     return CountResponse(count=1)
 
 
 @router.get("/branches", tags=["registry"])
-def registry_branches(here: RegistryDep) -> Page[RegistryBranchResponse]:
+def registry_branches(registry: RegistryDep) -> Page[RegistryBranchResponse]:
     """List the branches over all datasets, for administrators."""
-    return Page(items=[RegistryBranchResponse.of(branch) for branch in here.branches()])
+    return Page(items=[RegistryBranchResponse.of(branch) for branch in registry.branches()])
 
 
 @router.post("/branches", status_code=201, tags=["registry"])
-def create_registry_branch(here: RegistryDep, body: RegistryBranchRequest) -> CountResponse:
+def create_registry_branch(registry: RegistryDep, body: RegistryBranchRequest) -> CountResponse:
     """Create a branch in every dataset that has the branch `source`, in one transaction. Returns their number."""
-    return CountResponse(count=here.create_branch(body.name, body.source))
+    return CountResponse(count=registry.create_branch(body.name, body.source))
 
 
 @router.delete("/branches/{name:path}", tags=["registry"])
-def delete_registry_branch(here: RegistryDep, name: BranchName) -> CountResponse:
+def delete_registry_branch(registry: RegistryDep, name: BranchName) -> CountResponse:
     """Delete a branch over all datasets. Returns their number."""
-    return CountResponse(count=here.delete_branch(name))
+    return CountResponse(count=registry.delete_branch(name))

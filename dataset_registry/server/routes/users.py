@@ -35,9 +35,9 @@ UserName = Annotated[str | None, Query(max_length=1000, description="A user or a
 
 
 @router.get("/whoami", tags=["users"])
-def whoami(here: RegistryDep, access: AccessDep) -> WhoResponse:
+def whoami(registry: RegistryDep, access: AccessDep) -> WhoResponse:
     """The user and scope of your token; the reason if the registry is read-only."""
-    token, frozen = access.actor.token, here.frozen
+    token, frozen = access.actor.token, registry.frozen
     return WhoResponse(
         user=access.actor.name,
         token=TokenResponse.of(token) if token else None,
@@ -46,29 +46,29 @@ def whoami(here: RegistryDep, access: AccessDep) -> WhoResponse:
 
 
 @router.get("/users", tags=["users"])
-def users(here: RegistryDep) -> Page[UserResponse]:
+def users(registry: RegistryDep) -> Page[UserResponse]:
     """List users and groups, for administrators."""
-    return Page(items=[UserResponse.of(user) for user in here.users()])
+    return Page(items=[UserResponse.of(user) for user in registry.users()])
 
 
 @router.post("/users", status_code=201, tags=["users"])
-def create_user(here: RegistryDep, body: UserRequest) -> UserResponse:
+def create_user(registry: RegistryDep, body: UserRequest) -> UserResponse:
     """Create a user or a group."""
-    return UserResponse.of(here.create_user(body.name, role=body.role, kind=body.kind, members=body.members))
+    return UserResponse.of(registry.create_user(body.name, role=body.role, kind=body.kind, members=body.members))
 
 
 @router.patch("/users/{name}", tags=["users"])
 def update_user(
-    here: RegistryDep, name: Annotated[str, Path(min_length=1, max_length=1000)], body: UpdateUserRequest
+    registry: RegistryDep, name: Annotated[str, Path(min_length=1, max_length=1000)], body: UpdateUserRequest
 ) -> UserResponse:
     """Change a user's role, disable or enable it, or replace the members of a group."""
-    return UserResponse.of(here.update_user(name, role=body.role, disabled=body.disabled, members=body.members))
+    return UserResponse.of(registry.update_user(name, role=body.role, disabled=body.disabled, members=body.members))
 
 
 @router.get("/tokens", tags=["users"])
-def tokens(here: RegistryDep, user: UserName = None) -> Page[TokenResponse]:
+def tokens(registry: RegistryDep, user: UserName = None) -> Page[TokenResponse]:
     """List your tokens, newest first; for administrators, those of any user."""
-    return Page(items=[TokenResponse.of(token) for token in here.tokens(user)])
+    return Page(items=[TokenResponse.of(token) for token in registry.tokens(user)])
 
 
 @secrets.post("/tokens", status_code=201, tags=["users"])
@@ -91,55 +91,55 @@ def create_token(request: Request, access: AccessDep, body: TokenRequest) -> New
 
 
 @router.delete("/tokens/{token_id}", tags=["users"])
-def revoke_token(here: RegistryDep, token_id: Annotated[int, Path(ge=1, le=MOST_IDS)]) -> TokenResponse:
+def revoke_token(registry: RegistryDep, token_id: Annotated[int, Path(ge=1, le=MOST_IDS)]) -> TokenResponse:
     """Revoke a token."""
-    return TokenResponse.of(here.revoke_token(token_id))
+    return TokenResponse.of(registry.revoke_token(token_id))
 
 
 @router.get("/grants", tags=["permissions"])
 def grants(
-    here: RegistryDep, name: Resource = None, file: FileHash = None, user: UserName = None
+    registry: RegistryDep, name: Resource = None, file: FileHash = None, user: UserName = None
 ) -> Page[GrantResponse]:
     """List grants: on a dataset, prefix or file that you administer, or to you."""
-    return Page(items=[GrantResponse.of(grant) for grant in here.grants(name, file=file, user=user)])
+    return Page(items=[GrantResponse.of(grant) for grant in registry.grants(name, file=file, user=user)])
 
 
 @router.post("/grants", status_code=201, tags=["permissions"])
-def grant(here: RegistryDep, body: GrantRequest) -> GrantResponse:
+def grant(registry: RegistryDep, body: GrantRequest) -> GrantResponse:
     """Grant a user or group read, write or admin. Replaces its grant on the same resource."""
-    return GrantResponse.of(here.grant(body.user, body.permission, body.name, file=body.file))
+    return GrantResponse.of(registry.grant(body.user, body.permission, body.name, file=body.file))
 
 
 @router.delete("/grants", tags=["permissions"])
 def revoke(
-    here: RegistryDep,
+    registry: RegistryDep,
     user: Annotated[str, Query(min_length=1, max_length=1000)],
     name: Resource = None,
     file: FileHash = None,
 ) -> CountResponse:
     """Revoke the grant of a user or group."""
-    here.revoke(user, name, file=file)
+    registry.revoke(user, name, file=file)
     return CountResponse(count=1)
 
 
 @router.get("/protections", tags=["permissions"])
-def protections(here: RegistryDep, name: Resource = None) -> Page[ProtectionResponse]:
+def protections(registry: RegistryDep, name: Resource = None) -> Page[ProtectionResponse]:
     """The protected branches of a dataset, by its own rules and those of prefixes."""
-    return Page(items=[ProtectionResponse.of(found) for found in here.protections(name)])
+    return Page(items=[ProtectionResponse.of(found) for found in registry.protections(name)])
 
 
 @router.post("/protections", status_code=201, tags=["permissions"])
-def protect(here: RegistryDep, body: ProtectionRequest) -> ProtectionResponse:
+def protect(registry: RegistryDep, body: ProtectionRequest) -> ProtectionResponse:
     """Restrict moving a branch to admins and the allowed users."""
-    return ProtectionResponse.of(here.protect(body.name, body.branch, allow=body.allow))
+    return ProtectionResponse.of(registry.protect(body.name, body.branch, allow=body.allow))
 
 
 @router.delete("/protections", tags=["permissions"])
 def unprotect(
-    here: RegistryDep,
+    registry: RegistryDep,
     name: Annotated[str, Query(max_length=1000)],
     branch: Annotated[str, Query(min_length=1, max_length=1000)] = "main",
 ) -> CountResponse:
     """Remove the protection of a branch."""
-    here.unprotect(name, branch)
+    registry.unprotect(name, branch)
     return CountResponse(count=1)
