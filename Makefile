@@ -21,11 +21,12 @@ demo: $(READY)  ## materialize the example pipeline on real data and show what t
 test: $(READY)  ## the whole suite, on SQLite and on a real PostgreSQL
 	$(BIN)/python -m pytest $(TEST_OPTIONS)
 
-check: $(READY)  ## format, lint, types, import rules
+check: $(READY)  ## format, lint, types, import rules, words
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.words
 
 dev: $(READY)  ## the Dagster UI on the example location
 	$(BIN)/python -m dagster_assets.ui

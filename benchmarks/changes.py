@@ -55,7 +55,7 @@ def _measured(table: data.Table) -> Iterator[dict[str, Any]]:
             try:
                 yield {
                     "key": bool(key),
-                    "kept as": "recipes" if recipes else "parts",
+                    "stored as": "recipes" if recipes else "parts",
                     **_changes(folder, table, base, key),
                 }
             finally:
@@ -101,14 +101,14 @@ def _print(rows: list[dict[str, Any]]) -> None:
         title_justify="left",
         box=None,
     )
-    for name in ("table", "key", "kept as", "size x", "write x", *TARGETS):
-        table.add_column(name, justify="left" if name in ("table", "key", "kept as") else "right")
+    for name in ("table", "key", "stored as", "size x", "write x", *TARGETS):
+        table.add_column(name, justify="left" if name in ("table", "key", "stored as") else "right")
     for row in rows:
         changes = (f"{row[name]['of a default file']} ({row[name]['parts touched']})" for name in TARGETS)
         table.add_row(
             row["table"],
             "declared" if row["key"] else "none",
-            row["kept as"],
+            row["stored as"],
             str(row["size"]),
             str(row["write"]),
             *changes,

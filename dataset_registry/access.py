@@ -1,4 +1,4 @@
-"""Who asks, of which catalog and which store; and whether they may.
+"""The access of an actor to a catalog and a store, and its permissions.
 
 The first line of every operation is one of these functions, inside its transaction. An owner, who holds the keys of
 catalog and store, may do everything. So may every name until the first user is created: until then names are recorded,

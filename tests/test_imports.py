@@ -33,7 +33,10 @@ def imported(code: str, folder: Path) -> set[str]:
     [
         ("import dataset_registry", set()),
         ("import dataset_registry.cli", set()),
-        ("from dataset_registry import Registry", {"sqlalchemy"}),
+        ("from dataset_registry import Registry", set()),
+        ("import dataset_registry.embedded", {"sqlalchemy"}),
+        ("import dataset_registry.remote", {"httpx", "pydantic"}),
+        ("import dataset_registry.dagster_io", {"dagster", "pyarrow", "numpy", "pydantic"}),
         ("from dataset_registry import Policy, Provenance, RegistryError", set()),
     ],
 )

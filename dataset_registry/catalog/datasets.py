@@ -95,7 +95,7 @@ def next_number(tx: Transaction, dataset_id: int) -> int:
 
 
 def take_number(tx: Transaction, dataset_id: int, number: int) -> None:
-    """See to it that this number is never given again. Holds the dataset's row until the end."""
+    """Ensure that this number is not reused. Locks the dataset's row until the end of the transaction."""
     lock(tx, dataset_id)
     statement = update(datasets).where(datasets.c.id == dataset_id, datasets.c.last_version_number < number)
     tx.execute(statement.values(last_version_number=number))

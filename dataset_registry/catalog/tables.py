@@ -37,7 +37,7 @@ metadata = MetaData(
 )
 
 _NOW = text("CURRENT_TIMESTAMP")
-# `sqlite_autoincrement`: an id that was given once is never given again. `sqlite_with_rowid=False`: the rows of a page
+# `sqlite_autoincrement`: ids are not reused. `sqlite_with_rowid=False`: the rows of a page
 # lie together, and a new page dirties one tree instead of two.
 
 users = Table(

@@ -249,8 +249,8 @@ def copy(
     for note in done.notes:
         say(f"note: {note}", err=True)
     say(
-        f"{done.datasets} datasets: {done.versions} versions copied, {done.present} there already; "
-        f"{done.files} files, {size(done.bytes)} moved"
+        f"{count_of(done.datasets, 'dataset')}: {count_of(done.versions, 'version')} copied, {done.present:,} present; "
+        f"{count_of(done.files, 'file')}, {size(done.bytes)} copied"
     )
 
 

@@ -88,7 +88,7 @@ def list_users(registry: "Registry", as_json: AsJson = False) -> None:
     if as_json:
         print_json([UserResponse.of(user) for user in found])
         return
-    rows = [[u.name, u.kind, u.role, ", ".join(u.members), "locked out" if u.disabled_at else ""] for u in found]
+    rows = [[u.name, u.kind, u.role, ", ".join(u.members), "disabled" if u.disabled_at else ""] for u in found]
     print_table(["name", "kind", "role", "members", ""], rows)
 
 

@@ -269,7 +269,7 @@ def _tables(contents: Contents, version: VersionRecord, names: Sequence[str] | N
 
 def _file_names(files: Sequence[tuple[ComponentRecord, int]]) -> list[str]:
     """A relative path for each part of components: their names where these are such paths, else names made safe. Where two
-    would be the same, or one a folder of the other, a piece of the component's hash tells them apart."""
+    would be the same, or one a folder of the other, get a part of the component's hash."""
     names = [_path(component, part) or _file_name(component, part) for component, part in files]
     counts = Counter(map(_on_disk, names))
     folders = {_on_disk(str(parent)) for name in names for parent in PurePosixPath(name).parents}
@@ -282,7 +282,7 @@ def _file_names(files: Sequence[tuple[ComponentRecord, int]]) -> list[str]:
 
 
 def _on_disk(name: str) -> str:
-    """A name as the file systems of this machine tell names apart: those of Windows and macOS do not by letter case."""
+    """A name as file systems compare it: Windows and macOS ignore letter case."""
     return name.casefold() if sys.platform in ("win32", "darwin") else name
 
 

@@ -34,7 +34,8 @@ def split(value: Any, keys: Sequence[str], partitions: dg.PartitionsDefinition, 
         )
     if expression is None:
         raise InputError(
-            f"The run covers {len(keys)} partitions, and the asset returned one table. Say which column tells them apart, "
+            f"The run covers {len(keys)} partitions, and the asset returned one table. Give the column "
+            "that identifies the partition, "
             'with metadata={"partition_expr": "column"} on the asset, or return a dict with one value for each of '
             "context.partition_keys."
         )

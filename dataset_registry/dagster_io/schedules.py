@@ -1,4 +1,4 @@
-"""Schedules: a job that names the heads of datasets permanently, and one that lets go of what no policy keeps."""
+"""Schedules: a job that tags the heads of datasets, and one that expires what no policy keeps."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta

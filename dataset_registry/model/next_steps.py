@@ -27,6 +27,11 @@ _STEPS: tuple[tuple[str, str, str], ...] = (
         "dataset-registry protect add {0} {1} --allow {2}",
         "POST /v1/protections",
     ),
+    (
+        rf"registry\.grant\({_TEXT}, {_TEXT}, {_TEXT}\)",
+        "dataset-registry grant add {0} {1} {2}",
+        "POST /v1/grants",
+    ),
     (rf"create_branch\({_TEXT}, {_TEXT}\)", "dataset-registry branch create {dataset} {0} {1}", "POST …/branches"),
     (rf"delete_branch\({_TEXT}\)", "dataset-registry branch delete {dataset} {0}", "DELETE …/branches/{0}"),
     (rf"delete_tag\({_TEXT}\)", "dataset-registry tag delete {dataset} {0}", "DELETE …/tags/{0}"),

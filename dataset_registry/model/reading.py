@@ -137,7 +137,7 @@ def _check(name: str, value: Any) -> None:
 
 
 def _says_a_day(date_format: str) -> bool:
-    """Whether a strptime format tells moments apart: nothing that it leaves out is made up."""
+    """Whether a strptime format is complete: it has year, month and day."""
     found = re.findall(r"%-?.?", date_format)
     said = {directive[-1] for directive in found}
     is_day = bool(said & set("Yy")) and ((bool(said & set("mbB")) and "d" in said) or "j" in said)

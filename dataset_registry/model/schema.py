@@ -52,7 +52,7 @@ class TableSchema:
 
     `name` is the sheet of a spreadsheet, None where the file is the table. `user_types` carries, base64, the Arrow
     schema that the writer's table had where the stored one is plainer (dictionaries, a pandas index): it is given
-    back on reading. `key` names the columns that tell its rows apart, where that was declared; `cut` is how its parts were
+    back on reading. `key` are the columns that identify its rows, if declared; `cut` is how its parts were
     cut, where they were. `source` says how the text of a delivered file is read: the `rule` that it was captured by, its
     dialect, the types that were proven; None for what was captured before there was a rule, and for Parquet. `notes` are what
     a user should know of how it was captured. `library` is that of the frame that it was stored from.

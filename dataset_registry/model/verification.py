@@ -8,30 +8,30 @@ REPAIRS = {
     "database": "Restore the catalog from a backup.",
     "reference": "Restore the catalog from a backup.",
     "structure": "Restore the catalog from a backup with its constraints, or create what is missing as `dataset-registry db "
-    "check` says. Until then nothing keeps rows from being deleted or changed that others need.",
-    "schema": "Commit the same content again, which captures it anew, or restore the catalog from a backup.",
-    "capture": "Commit the same content again, which captures it anew, or restore the catalog from a backup.",
+    "check` says. Until then rows that others need are not protected from deletion or change.",
+    "schema": "Commit the same content again, which captures it again, or restore the catalog from a backup.",
+    "capture": "Commit the same content again, which captures it again, or restore the catalog from a backup.",
     "page": "Restore the catalog from a backup; the bytes of the files are not concerned.",
     "manifest": "Restore the catalog from a backup; the bytes of the files are not concerned.",
     "graph": "Restore the catalog from a backup.",
-    "pointer": "Delete the pointer and make it anew at a version of its own dataset.",
+    "pointer": "Delete the pointer and create it again at a version of its own dataset.",
     "table": "Restore the catalog from a backup; the parts are stored files of their own.",
-    "form": "Delete the versions that it names: their content was forged to share a hash with something else. Commit what "
-    "they should hold again.",
+    "form": "Delete the versions that it names: their content was forged to share a hash with other content. Commit their "
+    "content again.",
     "recipe": "Commit the same content again, or restore the catalog from a backup.",
-    "file": "Commit the same content again, which heals it, or restore the catalog from a backup.",
-    "missing": "Run verify --repair, which puts the file into quarantine: nothing new comes to rest on it. Then restore the "
-    "object from a backup of the store and repair again, or commit the same content again, which heals it.",
+    "file": "Commit the same content again, which repairs it, or restore the catalog from a backup.",
+    "missing": "Run verify --repair, which puts the file into quarantine: no new version can reference it. Then restore the "
+    "object from a backup of the store and repair again, or commit the same content again, which repairs it.",
     "size": "As for a missing object.",
     "content": "As for a missing object.",
     "quarantined": "Restore the object from a backup of the store and run verify --repair, or commit the same content again.",
     "unreadable": "The store did not answer for this object: verify again.",
-    "counter": "--repair sets it right.",
+    "counter": "--repair corrects it.",
     "unnamed-page": "--repair drops it.",
     "unnamed-index-page": "--repair drops it.",
-    "unknown-objects": "The catalog looks older than the store. Restore a newer catalog if there is one; else --repair takes "
-    "their content into the dataset lost+found, from where it can be committed again. See docs/operations.md.",
-    "surplus-objects": "They take space and nothing else, unless another registry uses this store: then they are its own. If "
+    "unknown-objects": "The catalog looks older than the store. Restore a newer catalog if there is one; else --repair moves "
+    "their content to the dataset lost+found, from where it can be committed again. See docs/operations.md.",
+    "surplus-objects": "They only cost space, unless another registry uses this store: then they belong to it. If "
     "none does, remove them: dataset-registry collect --sweep --max-share 1",
     "expired-hold": "--repair or a collection removes it.",
     "trash": "--repair or a collection removes it.",
@@ -39,13 +39,13 @@ REPAIRS = {
 """What to do about each kind of finding."""
 
 
-LITTER = ("surplus-objects", "unnamed-page", "unnamed-index-page", "expired-hold", "trash")
-"""Findings that cost space and nothing else."""
+LEFTOVERS = ("surplus-objects", "unnamed-page", "unnamed-index-page", "expired-hold", "trash")
+"""Findings that only cost space."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that a verification found. `kind` is stable, `repair` says what to do, `repaired` whether that was done."""
+    """A finding of a verification. `kind` is stable, `repair` says what to do, `repaired` whether that was done."""
 
     kind: str
     what: str
@@ -56,13 +56,13 @@ class Finding:
 
     @property
     def repair(self) -> str:
-        """What to do about it."""
+        """How to repair it."""
         return REPAIRS[self.kind]
 
     @property
-    def is_litter(self) -> bool:
-        """Whether it costs space and nothing else."""
-        return self.kind in LITTER
+    def is_leftover(self) -> bool:
+        """Whether it only costs space."""
+        return self.kind in LEFTOVERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,5 +82,5 @@ class Verification:
 
     @property
     def damage(self) -> tuple[Finding, ...]:
-        """The findings that are left and are more than litter."""
-        return tuple(f for f in self.findings if not f.repaired and not f.is_litter)
+        """The findings that are left and are more than leftovers."""
+        return tuple(f for f in self.findings if not f.repaired and not f.is_leftover)

@@ -67,6 +67,7 @@ def move(access: Access, dataset: DatasetRecord, name: str, ref: str, *, expect:
             raise BranchMoved(
                 f"{dataset.name}@{name} is at v{pointer.version_number}, not at v{expected.number} as expected. Look at "
                 f"what happened with log({name!r}), then try again with expect='v{pointer.version_number}'.",
+                dataset=dataset.name,
                 branch=name,
                 expected=expected.number,
                 found=pointer.version_number,
@@ -99,7 +100,11 @@ def delete(access: Access, dataset: DatasetRecord, name: str, *, is_tag: bool) -
         pointer = _get(tx, dataset, name, lock=True)
         if pointer.is_tag != is_tag:
             other = "tag" if pointer.is_tag else "branch"
-            raise NotFound(f"{name!r} is a {other} of {dataset.name}. Use delete_{other}({name!r}).", name=name)
+            raise NotFound(
+                f"{name!r} is a {other} of {dataset.name}. Use delete_{other}({name!r}).",
+                dataset=dataset.name,
+                name=name,
+            )
         pointers.remove(tx, dataset.id, name)
         action = "tag.delete" if is_tag else "branch.delete"
         audit.note(access, tx, action, (dataset.id, dataset.name), ref=name, before=f"v{pointer.version_number}")

@@ -253,7 +253,7 @@ def _own_or_administer(access: Access, tx: Transaction, user: str) -> None:
 
 
 def authenticate(catalog: Catalog, secret: str, *, interface: str) -> Actor:
-    """Who asks with this token. Raises `NotAuthenticated` for one that is unknown, expired or revoked: which, it does not say."""
+    """The actor of a token. Raises `NotAuthenticated` if it is unknown, expired or revoked, without saying which."""
     with catalog.read() as tx:
         found = users.valid_token(tx, secret_hash(secret))
     if found is None:

@@ -31,7 +31,7 @@ from dataset_registry.server.uploads import Quota, Uploads
 _TIDY_SECONDS = 60.0
 """How often abandoned uploads are looked for where the audit log is not sealed."""
 _MORE_THREADS = 8
-"""Threads beside those of requests under way: authentication, whether the catalog answers, upkeep."""
+"""Threads beside those of requests under way: authentication, readiness, maintenance."""
 
 
 def create_app(settings: Settings) -> FastAPI:

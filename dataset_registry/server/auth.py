@@ -1,4 +1,4 @@
-"""Who asks: a bearer token becomes the registry as its user sees it. And: what was asked before is not done again."""
+"""Authentication by bearer token, and requests that are repeated with the same key."""
 
 import asyncio
 import hashlib

@@ -127,7 +127,7 @@ def _cut(
 
 
 def _drained(tables: list[pa.Table]) -> Iterator[pa.Table]:
-    """The tables of a list, which lets go of each."""
+    """The tables of a list, which drops each."""
     tables.reverse()
     while tables:
         yield tables.pop()

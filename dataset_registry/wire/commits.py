@@ -33,7 +33,7 @@ class CutRequest(RequestModel):
 
 class ComponentRequest(RequestModel):
     """A component to set. A table comes as several Parquet `parts` with the same columns, any other content as one; `key`
-    are the columns that tell its rows apart. `read` are the read options of a file: `types`, `delimiter`, `header`, `skip_rows`,
+    are the columns that identify its rows. `read` are the read options of a file: `types`, `delimiter`, `header`, `skip_rows`,
     `comment`, `quote`, `encoding`, `decimal`, `null_values`, `date_format`, `sheet`, `format`; left out, those of the version
     before. `encoding` is short for that one option."""
 

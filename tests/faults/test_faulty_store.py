@@ -384,7 +384,7 @@ def test_a_collection_that_the_store_refuses_is_finished_by_the_next_one(
         registry.collect(older_than=NOW)
     faulty.rates = {}
     (left,) = registry.verify(older_than=NOW).findings
-    assert (left.kind, left.is_litter) == ("trash", True)
+    assert (left.kind, left.is_leftover) == ("trash", True)
     assert registry.collect(older_than=NOW).objects == 2
     assert registry.verify(deep=True, older_than=NOW).findings == ()
     assert [found.size for found in faulty.list()] == [4]

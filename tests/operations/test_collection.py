@@ -264,7 +264,7 @@ def test_what_the_store_refuses_to_delete_waits_in_the_trash(stubborn: Registry)
     plan = stubborn.collect(older_than=NOW, dry_run=True)
     assert (plan.files, plan.trashed, plan.bytes) == ((), 2, 0)
     (finding,) = stubborn.verify(deep=True).findings
-    assert (finding.kind, finding.is_litter) == ("trash", True)
+    assert (finding.kind, finding.is_leftover) == ("trash", True)
     assert stubborn.sweep(older_than=NOW, max_share=1, dry_run=True).objects == ()
     store.refused = frozenset()
     assert stubborn.collect(older_than=NOW).objects == 2

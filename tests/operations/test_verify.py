@@ -13,7 +13,7 @@ import pytest
 from dataset_registry import Dataset, Registry
 from dataset_registry.catalog import holds
 from dataset_registry.errors import CorruptionError, InputError, RetryLater
-from dataset_registry.model.verification import LITTER, REPAIRS, Verification
+from dataset_registry.model.verification import LEFTOVERS, REPAIRS, Verification
 from dataset_registry.operations.verify import content_digest, parse_share
 from dataset_registry.store import FolderStore, new_key
 from tests.operations.support import (
@@ -64,8 +64,8 @@ def only(registry: Registry, kind: str, **options: object) -> str:
     (finding,) = verification.findings
     assert not verification.clean
     assert finding.repair == REPAIRS[kind]
-    assert finding.is_litter == (kind in LITTER)
-    assert verification.damage == (() if finding.is_litter else (finding,))
+    assert finding.is_leftover == (kind in LEFTOVERS)
+    assert verification.damage == (() if finding.is_leftover else (finding,))
     return finding.what
 
 

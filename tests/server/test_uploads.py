@@ -233,7 +233,7 @@ def test_the_same_content_of_two_clients_at_once_is_stored_once(
         assert (file.reference_count, file.content_hash) == (2, _sha(content))
         objects = [path for path in (tmp_path / "store").rglob(f"{file.content_hash}*") if path.is_file()]
         assert len(objects) <= 2  # the second one, if both put it, goes with the next collection
-        assert [found for found in served.owner.verify(deep=True).findings if not found.is_litter] == []
+        assert [found for found in served.owner.verify(deep=True).findings if not found.is_leftover] == []
         for n, user in enumerate(users):
             assert user.get("datasets", params={"name": f"of-{n}"}).status_code == 200
 

@@ -94,7 +94,11 @@ def verify(registry: RegistryDep, body: VerifyRequest) -> VerificationResponse:
     )
     findings = [
         FindingResponse(
-            kind=f.kind, what=f.what, repaired=f.repaired, repair=f.repair, is_damage=not f.repaired and not f.is_litter
+            kind=f.kind,
+            what=f.what,
+            repaired=f.repaired,
+            repair=f.repair,
+            is_damage=not f.repaired and not f.is_leftover,
         )
         for f in found.findings
     ]

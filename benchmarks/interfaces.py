@@ -1,4 +1,4 @@
-"""`python -m benchmarks.doors [audit] [load]`: what the audit log costs a commit, and what a server bears.
+"""`python -m benchmarks.interfaces [audit] [load]`: what the audit log costs a commit, and what a server bears.
 
 `audit`: commits a second with the audit log, without it, and with it sealed every second, on SQLite and on PostgreSQL with 8
 clients. `load`: 50 clients for a minute (SECONDS), reads and commits mixed, over REST on PostgreSQL and S3: requests a second,
@@ -39,13 +39,13 @@ console = Console(width=118)
 
 
 def main(parts: list[str]) -> None:
-    """Measure, print, and write `benchmarks/results/<date>-doors.json`."""
+    """Measure, print, and write `benchmarks/results/<date>-interfaces.json`."""
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="registry-bench-") as folder:
         for name, part in (("audit", audit), ("load", load)):
             if not parts or name in parts:
                 results[name] = part(Path(folder) / name)
-    target = Path(__file__).parent / "results" / f"{datetime.now(UTC):%Y-%m-%d}-doors.json"
+    target = Path(__file__).parent / "results" / f"{datetime.now(UTC):%Y-%m-%d}-interfaces.json"
     before = json.loads(target.read_text()) if target.exists() else {}
     target.write_text(json.dumps(before | results, indent=2) + "\n")
 
@@ -157,7 +157,7 @@ def load(folder: Path) -> dict[str, Any]:
                 dataset.commit({"data": b"a,b\n1,2\n", "notes": os.urandom(20_000)})
             assert served.process is not None, "a process"
             memory: list[int] = []
-            command = [sys.executable, "-m", "benchmarks.doors", "--client", served.url, token]
+            command = [sys.executable, "-m", "benchmarks.interfaces", "--client", served.url, token]
             clients = [
                 subprocess.Popen([*command, str(i)], stdout=subprocess.PIPE, text=True) for i in range(_CHILDREN)
             ]
