@@ -16,6 +16,7 @@ import typer
 from dataset_registry import Registry, cli
 from dataset_registry.cli import output
 from dataset_registry.cli.output import first_line, json_text
+from dataset_registry.embedded import EmbeddedRegistry
 from dataset_registry.errors import InputError
 
 HOSTILE = "\x1b[31mred\x1b]52;c;cm0=\x07\x9b2J\x08\x08\rhidden\u202etxt.exe\u2066\ufeff\x85\x7f[red]x[/red][link=file:///x]y[/link]:smile:"
@@ -234,7 +235,7 @@ def test_an_unforeseen_error_is_printed_as_text(
     def fail(*_: object, **__: object) -> None:
         raise ValueError(HOSTILE)
 
-    monkeypatch.setattr(Registry, "datasets", fail)
+    monkeypatch.setattr(EmbeddedRegistry, "datasets", fail)
     assert run(monkeypatch, "datasets", "-r", folder) == 1
     printed = capsys.readouterr()
     assert controls(printed.out + printed.err) == []
@@ -265,7 +266,7 @@ def test_an_error_of_several_lines_has_them(
     def fail(*_: object, **__: object) -> None:
         raise InputError(f"one\r\ntwo\t{HOSTILE}")
 
-    monkeypatch.setattr(Registry, "datasets", fail)
+    monkeypatch.setattr(EmbeddedRegistry, "datasets", fail)
     assert run(monkeypatch, "datasets", "-r", folder) == 1
     assert capsys.readouterr().err == f"error: one\ntwo\t{SEEN}\n"
     monkeypatch.setenv("DATASET_REGISTRY_DEBUG", "1")
@@ -277,10 +278,10 @@ def test_an_error_of_several_lines_has_them(
 
 def test_the_shell_completes_no_name_that_would_control_it(folder: str) -> None:
     context = typer.Context(typer.main.get_command(cli.app))
-    context.params = dict.fromkeys(cli.place._OPTIONS) | {"registry": folder, "dataset": "raw/flights"}
-    assert cli.place.complete_ref(context, "") == ["everywhere", "main"]
-    assert cli.place.complete_address(context, "raw/flights@") == ["raw/flights@everywhere", "raw/flights@main"]
-    assert cli.place.complete_dataset(context, "") == ["raw/flights"]
+    context.params = dict.fromkeys(cli.target._OPTIONS) | {"registry": folder, "dataset": "raw/flights"}
+    assert cli.target.complete_ref(context, "") == ["everywhere", "main"]
+    assert cli.target.complete_address(context, "raw/flights@") == ["raw/flights@everywhere", "raw/flights@main"]
+    assert cli.target.complete_dataset(context, "") == ["raw/flights"]
 
 
 def test_json_is_what_it_was_without_characters_that_control_a_terminal() -> None:

@@ -66,7 +66,7 @@ def test_a_folder_of_2000_images_is_put_changed_and_synced(shell: Shell) -> None
     assert changes.changed == (("class 0/00/image (0).PNG", 0),)
     shell.run("get", "raw/photos", "--to", "back")
     assert same(photos, shell.folder / "back")
-    assert "nothing changed" in shell.run("put", "raw/photos", "photos", "--sync")
+    assert "unchanged" in shell.run("put", "raw/photos", "photos", "--sync")
 
 
 def test_files_of_one_name_in_two_folders_are_two_components(shell: Shell) -> None:
@@ -134,7 +134,7 @@ def test_read_options_on_the_command_line_are_those_of_python(shell: Shell) -> N
     assert str(table["when"][0]) == "2024-12-31"
     assert "Did you mean 'delimiter'" in shell.run("put", "raw/codes", "codes.csv", "--read", "delimeter=;", code=1)
     shutil.copy(shell.folder / "codes.csv", shell.folder / "again.csv")
-    assert "nothing changed" in shell.run("put", "raw/codes", "again.csv"), "the options hold on"
+    assert "unchanged" in shell.run("put", "raw/codes", "again.csv"), "the options hold on"
 
 
 def test_the_command_says_what_was_made_of_columns_without_a_name(shell: Shell) -> None:

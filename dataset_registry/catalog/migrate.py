@@ -79,8 +79,8 @@ def downgrade(catalog: Catalog, revision: str, *, discard: str | None = None, ex
         wanted = "" if revision == "base" else _known(config, revision)
         if before is None or wanted >= before:
             raise InputError(
-                f"The catalog {catalog.address} has {f'revision {before}' if before else 'no tables'}: it is already "
-                f"below {revision}.",
+                f"The catalog {catalog.address} has {f'revision {before}' if before else 'no tables'}: there is "
+                f"nothing to downgrade to {revision}.",
                 revision=before,
             )
         is_taken_over = "taken_over" in {c["name"] for c in inspect(connection).get_columns(REVISION_TABLE)}

@@ -30,7 +30,7 @@ _STEPS: tuple[tuple[str, str, str], ...] = (
     (
         rf"registry\.grant\({_TEXT}, {_TEXT}, {_TEXT}\)",
         "dataset-registry grant add {0} {1} {2}",
-        "POST /v1/grants",
+        'POST /v1/grants {{"user": "{0}", "permission": "{1}", "name": "{2}"}}',
     ),
     (rf"create_branch\({_TEXT}, {_TEXT}\)", "dataset-registry branch create {dataset} {0} {1}", "POST …/branches"),
     (rf"delete_branch\({_TEXT}\)", "dataset-registry branch delete {dataset} {0}", "DELETE …/branches/{0}"),

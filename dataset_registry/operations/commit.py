@@ -345,6 +345,7 @@ def _insert(
 ) -> _Made:
     """A new version with its files, schemas and manifest."""
     registered, stored_bytes = register_change(tx, change, plan, stored)
+    new_bytes = _new_bytes(access, tx, change, registered, stored_bytes)  # before the version makes its files readable
     version = versions.insert_version(
         tx,
         uuid=uuid,
@@ -358,7 +359,6 @@ def _insert(
         overlay_file_id=overlay_of(change, registered),
     )
     manifests.store(tx, version.id, with_files(after, registered))
-    new_bytes = _new_bytes(access, tx, change, registered, stored_bytes)
     written = written_by(change, registered)
     return _Made(_result(change, version, written, unchanged=False, new_bytes=new_bytes), registered.new_schemas)
 

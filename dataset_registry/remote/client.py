@@ -256,5 +256,5 @@ def _timeout(patience: float | None) -> httpx.Timeout:
 def segment(name: str) -> str:
     """A name as a part of a path, slashes and all."""
     if name in ("", ".", ".."):  # which would be another path
-        raise InvalidName(f"Invalid name {name!r}.", name=name)
+        raise InvalidName(f"Invalid name {name!r}: it would be another path. Check the name.", name=name)
     return quote(name, safe="")

@@ -386,7 +386,7 @@ def test_a_branch_moves_only_from_where_it_is_expected(flights: Dataset) -> None
         flights.commit({"data": b"%d" % number})
     error = error_of(lambda: flights.move_branch("main", "v1", expect="v2"))
     assert type(error) is BranchMoved
-    assert error.fields == {"branch": "main", "expected": 2, "found": 3}
+    assert error.fields == {"dataset": flights.name, "branch": "main", "expected": 2, "found": 3}
     assert heads(flights) == {"main": 3}
     assert flights.move_branch("main", "v1", expect="v3").version_number == 1
     assert flights.move_branch("main", "v3", expect="main").version_number == 3

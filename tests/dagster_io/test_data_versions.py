@@ -280,7 +280,7 @@ def test_a_pinned_ref_that_is_not_there_is_an_error_and_never_falls_back(
     @dg.asset(ins={"source": dg.AssetIn(metadata={"registry/ref": "gone"})})
     def pinned(source: pa.Table) -> None: ...
 
-    with refused(NotFound, "no version 'gone', which the metadata registry/ref of this input names"):
+    with refused(NotFound, "no version 'gone', given by the metadata registry/ref"):
         world.materialize([three_versions, pinned], "pinned")
 
 

@@ -85,7 +85,7 @@ class Journal:
 
 
 def entries(folder: Path) -> Iterator[dict[str, Any]]:
-    """Every line of every journal; of a line that was cut off its writer knew nothing yet."""
+    """Every line of every journal; of a line that was truncated its writer knew nothing yet."""
     for path in sorted(folder.glob("*.jsonl")):
         for line in path.read_bytes().split(b"\n"):
             with suppress(json.JSONDecodeError):

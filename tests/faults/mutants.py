@@ -3,7 +3,7 @@
 A mutant is applied to the package in memory: by a test through monkeypatch, or for good in the workers of the crash test.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from sqlalchemy import delete, exists, select, text, true
 from dataset_registry.catalog import Catalog, Transaction, collection, engine, files, holds, manifests, pointers
 from dataset_registry.catalog.tables import file_parts, manifest_pages
 from dataset_registry.catalog.tables import files as file_rows
-from dataset_registry.content import upload
+from dataset_registry.content import pack, upload
 from dataset_registry.errors import StorageError
 from dataset_registry.operations import commit
 from dataset_registry.store import FolderStore
@@ -76,15 +76,17 @@ def pointers_not_locked(patch: Patch) -> None:
 
 def hits_without_holds(patch: Patch) -> None:
     """Content that is stored already is named as it was found: without a hold before, without a look in the commit."""
-    real_upload, real_look = upload.upload, files.look_up
+    real_upload, real_look = commit._upload, files.look_up
     seen: dict[str, Any] = {}
 
-    def careless_upload(access: Any, wanted: Mapping[str, Any], *how: Any, **options: Any) -> upload.Upload:
+    def careless_upload(access: Any, spool: Any, dataset: Any, change: Any, *how: Any, **options: Any) -> Any:
         seen.clear()
+        wanted = change.contents().files
         with access.catalog.read() as tx:
             seen.update(real_look(tx, list(wanted))[0])
-        new = {content_hash: what for content_hash, what in wanted.items() if content_hash not in seen}
-        return real_upload(access, new, *how, **options) if new else upload.Upload()
+        if seen.keys() == wanted.keys():
+            return pack.PackPlan(), upload.Upload()
+        return real_upload(access, spool, dataset, change, *how, **options)
 
     def remembered(
         tx: Transaction, hashes: Sequence[str], tables: Sequence[str] = ()
@@ -92,7 +94,7 @@ def hits_without_holds(patch: Patch) -> None:
         found, damaged = real_look(tx, hashes, tables)
         return found | {content_hash: seen[content_hash] for content_hash in hashes if content_hash in seen}, damaged
 
-    patch(commit, "upload", careless_upload)
+    patch(commit, "_upload", careless_upload)
     patch(files, "look_up", remembered)
 
 

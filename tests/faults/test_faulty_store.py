@@ -290,7 +290,7 @@ def test_a_store_that_keeps_less_than_it_was_given_is_found_out_before_the_commi
 ) -> None:
     dataset = registry.create_dataset("d")
     faulty.rates = {"short write": 1.0}
-    with pytest.raises(StorageError, match=r"kept .* of .*try again"):
+    with pytest.raises(StorageError, match=r"stored .* of .*try again"):
         dataset.commit({"data": content})
     faulty.rates = {}
     assert _read(dataset.commit({"data": content}), "data") == content

@@ -115,7 +115,7 @@ def _announced(registry: Registry) -> set[str]:
 
 
 def _clean_up(registry: Registry) -> None:
-    """What is done a day later; then all is well."""
+    """What is done a day later; then no findings."""
     access = registry.access
     access.catalog.write(lambda tx: tx.execute(text("UPDATE uploads SET expires_at = '2020-01-01'")))
     registry.collect(older_than=NOW)
@@ -163,7 +163,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_commit_leaves_nothing_half_writ
             elif step == STORING:  # what is large is there already, and only linked; what is small is written now
                 _before(FolderStore, "put", disk.fill, patch)
             elif step == COMMITTING:
-                _before(commits, "make", disk.fill, patch)
+                _before(commits, "commit_in", disk.fill, patch)
             with pytest.raises(StorageError, match=r"(?i)(no space left|disk is full).*Nothing was committed"):
                 dataset.commit(NEW)
         assert _contents(registry) == {1: OLD}

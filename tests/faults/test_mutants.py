@@ -233,21 +233,20 @@ def test_content_that_is_named_without_a_hold_is_gone_when_the_commit_comes(
     concurrent: Registry, postgresql_catalog: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = concurrent.create_dataset("d")
-    real_put = commit._upload
 
     def a_collection_comes_between_each_time() -> tuple[int, str | None]:
-        content = _forgotten(dataset)
+        content, real_upload = _forgotten(dataset), commit._upload
         attempts = count(1)
 
-        def put(*arguments: Any, **options: Any) -> Any:
-            held = real_put(*arguments, **options)
+        def upload(*arguments: Any, **options: Any) -> Any:
+            held = real_upload(*arguments, **options)
             concurrent.collect(older_than=AT_ONCE)
             concurrent.sweep(older_than=AT_ONCE, max_share=1)
             next(attempts)
             return held
 
         with monkeypatch.context() as patch:
-            patch.setattr(commit, "_upload", put)
+            patch.setattr(commit, "_upload", upload)
             version = dataset.commit({"a": content})
         return next(attempts) - 1, wrong_bytes(version)
 

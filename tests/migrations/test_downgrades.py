@@ -210,10 +210,10 @@ def test_the_command_says_each_refusal_in_a_few_lines(
 
     refused = exit_code(DowngradeRefused(""))
     assert "--discard 0001" in command("downgrade", "0001", code=refused)
-    assert "once more" in command("downgrade", "0001", "--discard", "0002", code=refused)
-    assert "There is no revision" in command("downgrade", "0099", code=refused)
-    assert "There is no revision" in command("upgrade", "nonsense", code=refused)
-    assert "nothing to take back" in command("downgrade", HEAD, code=refused)
+    assert "must repeat" in command("downgrade", "0001", "--discard", "0002", code=refused)
+    assert "No revision" in command("downgrade", "0099", code=refused)
+    assert "No revision" in command("upgrade", "nonsense", code=refused)
+    assert "nothing to downgrade" in command("downgrade", HEAD, code=refused)
     assert "which is newer than 0003" in command("upgrade", "0003", code=refused)
     said = command("downgrade", "0001", "--discard", "0001")
     assert "messages and overlays of versions (1): a@v1" in said

@@ -183,7 +183,7 @@ def test_a_scan_ends_where_the_rule_is_satisfied() -> None:
 
 
 def test_a_rule_must_keep_something_and_counts_from_zero() -> None:
-    with pytest.raises(InputError, match="must keep something: say last"):
+    with pytest.raises(InputError, match="must keep something: give last"):
         Rule()
     with pytest.raises(InputError, match="0 or more"):
         Rule(last=-1)
@@ -276,8 +276,8 @@ def test_a_policy_comes_from_toml_and_json_alike() -> None:
         ({"rule": [{"last": -1}]}, "0 or more"),
         ({"rule": [{"last": "3"}]}, "0 or more"),
         ({"rule": [{"daily": 1.5}]}, "0 or more"),
-        ({"rule": [{"younger_than": "1y"}]}, "give one like 30d"),
-        ({"rule": [{"younger_than": ""}]}, "give one like 30d"),
+        ({"rule": [{"younger_than": "1y"}]}, "expected one like 30d"),
+        ({"rule": [{"younger_than": ""}]}, "expected one like 30d"),
     ],
 )
 def test_a_policy_that_cannot_be_meant_is_refused_with_what_to_do(value: dict[str, Any], says: str) -> None:

@@ -154,7 +154,7 @@ def test_a_folder_is_copied_to_s3_and_from_there_to_s3_and_back(
         assert second.copy_to(back).bytes == total(source)
         assert facts(back) == expected
         assert source.copy_to(back).versions == 0
-        with pytest.raises(InputError, match="keep their files in s3://"):
+        with pytest.raises(InputError, match="store their files in s3://"):
             remote.copy_to(remote)
 
 

@@ -57,7 +57,7 @@ def stored(registry: Registry) -> int:
 
 
 def forms(registry: Registry, version: Version) -> set[str]:
-    found = version._contents.objects(version.record, version.components)
+    found = version._contents.data_files(version.record, version.components)
     return {file.form for listed in found for file in listed}
 
 
@@ -178,7 +178,7 @@ def test_files_that_share_nothing_stay_objects(registry: Registry, flights: Data
     for _ in range(6):
         version = flights.commit({"noise": random.randbytes(100_000)})
         assert forms(registry, version) == {"whole"}
-        (file,) = version._contents.objects(version.record, version.components)[0]
+        (file,) = version._contents.data_files(version.record, version.components)[0]
         compared.append(bool(version._contents.facts(version.record, [file]).get(file.id, pack.FileFacts()).chunks))
     assert compared == [False, True, True, True, False, True]
 
@@ -239,7 +239,7 @@ def test_somebody_who_was_faster_put_it_together_for_both(registry: Registry, fl
 
     flights.commit({"data": table_of()}, key=["id"])
     version = flights.commit({"data": scatter(table_of())})
-    (paths,) = version._contents.objects(version.record, version.components)
+    (paths,) = version._contents.data_files(version.record, version.components)
     first = version._contents.uri(paths[0])
     mine = f"{paths[0].content_hash}.{'e' * 32}"
     theirs = registry.access.catalog.write(lambda tx: recipes.lease(tx, paths[0].id, mine))
@@ -349,7 +349,7 @@ def test_a_reader_does_not_notice_that_what_it_reads_was_packed_anew(registry: R
     files = {f"f{i}": random.randbytes(200_000) for i in range(20)}
     flights.commit(files)
     kept = registry.create_dataset("kept").commit({"a": files["f0"]})
-    (file,) = kept._contents.objects(kept.record, kept.components)[0]
+    (file,) = kept._contents.data_files(kept.record, kept.components)[0]
     flights.delete()
     registry.collect(older_than=NOW)
     registry.collect(older_than=NOW)

@@ -114,7 +114,7 @@ KINDS: dict[str, tuple[str, Tamper]] = {
     # the store
     "an object is missing": ("verify", lose_object),
     "an object has other bytes": ("verify", change_object),
-    "an object was cut off": ("verify", cut_object),
+    "an object was truncated": ("verify", cut_object),
     "a row of a file is gone": ("verify", forget_file),
     # rows
     "a component names another file": (

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from dataset_registry import Dataset, Provenance, Registry
+from dataset_registry.embedded import EmbeddedRegistry
 from dataset_registry.errors import InputError, InvalidName, NotFound
 from dataset_registry.model.records import InputVersion
 
@@ -22,7 +23,7 @@ def _commit(**provenance: object) -> Callable[[Dataset, str], object]:
 
 REFUSALS: dict[str, Callable[[Dataset, str], object]] = {
     "message": lambda d, text: d.commit({"data": b"x"}, message=text),
-    "reason": lambda d, text: Registry(d.access).freeze(text),
+    "reason": lambda d, text: EmbeddedRegistry(d.access).freeze(text),
     "description": lambda d, text: d.update(description=text),
     "run": _commit(run_id=str),
     "step": _commit(step=str),

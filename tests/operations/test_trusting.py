@@ -108,7 +108,7 @@ def test_a_file_that_changed_after_it_was_trusted_is_not_taken_for_what_it_was(
 ) -> None:
     dataset.commit({"data": path}, trust_stat=True)
     other = embedded.create_dataset("other")
-    with pytest.raises(RetryLater, match="not what it was"), other.draft(trust_stat=True) as draft:
+    with pytest.raises(RetryLater, match="changed while it was committed"), other.draft(trust_stat=True) as draft:
         draft.add("data", path)
         dataset.delete()
         embedded.collect(older_than=NOW)

@@ -622,7 +622,7 @@ def test_every_flipped_bit_of_a_compressed_file_is_found_or_changes_nothing(sqli
                 assert found(registry.verify(deep=True)) == [("content", False)], bit
             rewrite(path, whole)
         assert len(harmless) < 8, harmless  # some bits of a frame's header say nothing
-        # What is cut off or follows the frame is a matter of size, and found without reading.
+        # What is truncated or follows the frame is a matter of size, and found without reading.
         rewrite(path, whole[:-1])
         assert found(registry.verify()) == [("size", False)]
         rewrite(path, whole + b"\0")

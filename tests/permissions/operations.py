@@ -162,6 +162,8 @@ OPERATIONS = (
         cli("datasets"),
         shows=at(_SHOWN),
     ),
+    Operation("ls", Anybody(), None, None, cli("ls"), shows=at(_SHOWN)),
+    Operation("list", Anybody(), None, None, cli("list"), shows=at(_SHOWN)),
     Operation("what is here", Anybody(), None, None, cli("status")),
     Operation("find a dataset by name", On(READ), lambda r, w: r.dataset(DATASET), get(at("datasets"), name=DATASET)),
     Operation("find a dataset by id", On(READ), lambda r, w: r.dataset(w.id), get(there())),
@@ -316,7 +318,8 @@ OPERATIONS = (
         get(that("/content", 1), component="data"),
         cli("get", DATASET, "data", "--to", "-"),
     ),
-    Operation("check out", On(READ), _checkout),
+    Operation("check out", On(READ), _checkout, None, cli("checkout", DATASET, "{out}")),
+    Operation("lineage", On(READ), None, None, cli("lineage", DATASET)),
     Operation(
         "productions",
         On(READ),
@@ -510,7 +513,7 @@ OPERATIONS = (
         changes=True,
     ),
     Operation(
-        "let a locked out user in",
+        "let a disabled user in",
         Administrator(),
         lambda r, w: r.update_user("disabled", disabled=False),
         put("PATCH", at("users/disabled"), json={"disabled": False}),

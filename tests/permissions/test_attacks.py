@@ -50,7 +50,7 @@ def test_a_prefix_lists_what_begins_so_only(owner: Registry) -> None:
         assert list(eve.files()) == []
 
 
-# --- who is locked out, or nobody ----------------------------------------------------------------------------------
+# --- who is disabled, or nobody ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ask", ["create_token", "tokens", "revoke_token", "grants"])

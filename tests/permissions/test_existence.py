@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from dataset_registry import Registry
+from dataset_registry.embedded import EmbeddedRegistry
 from dataset_registry.errors import NotFound, PermissionDenied, RegistryError
 from dataset_registry.operations.users import authenticate
 from tests.permissions.support import acting
@@ -117,7 +118,7 @@ def test_a_narrow_token_does_not_know_of_wider_ones(owned: Registry) -> None:
     other = owned.create_token("alice", permission="read", prefix="clean/")
     actor = authenticate(owned.access.catalog, narrow.secret, interface="rest")
 
-    seen = Registry(replace(owned.access, actor=actor))
+    seen = EmbeddedRegistry(replace(owned.access, actor=actor))
     assert [token.id for token in seen.tokens()] == [narrow.token.id]
     absent = refusal(lambda: seen.revoke_token(10**6), str(10**6))
     for foreign in (wide, other):

@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import text
 
 from dataset_registry import Registry
+from dataset_registry.content.stored import spooled
 from dataset_registry.errors import CorruptionError, InputError, NotFound
 from dataset_registry.model.parts import Part, legacy_parts_digest, parts_digest
-from dataset_registry.operations.files import spooled
 from tests.permissions.support import acting
 
 SECRET = pa.table({"salary": [100, 200, 300]})

@@ -88,7 +88,7 @@ def fill(owner: Registry) -> dict[str, FileRecord]:
 def _parts(owner: Registry, table: FileRecord) -> list[FileRecord]:
     from dataset_registry.operations import files
 
-    return files.objects(owner.access, table.id)
+    return files.data_files(owner.access, table.id)
 
 
 @pytest.fixture(scope="module")

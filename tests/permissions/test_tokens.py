@@ -20,7 +20,7 @@ def whoami(served: Served, secret: str | None) -> httpx.Response:
 
 
 def test_whoever_is_not_let_in_is_told_the_same(served: Served) -> None:
-    """Unknown, malformed, expired, revoked, of somebody who is locked out: which, nobody is told."""
+    """Unknown, malformed, expired, revoked, of somebody who is disabled: which, nobody is told."""
     for name in ("alice", "bob"):
         served.owner.create_user(name)
     expired = served.owner.create_token("alice", lasts=timedelta(hours=1))

@@ -13,6 +13,7 @@ import httpx
 import pyarrow as pa
 
 from dataset_registry import Dataset, Registry, Version
+from dataset_registry.embedded.dataset import EmbeddedDataset, EmbeddedVersion
 from dataset_registry.model.actors import PERMISSIONS
 from dataset_registry.model.maintenance import CollectPlan, SweepPlan, Unreferenced
 from dataset_registry.model.records import InputVersion, Provenance, StoredObject
@@ -58,10 +59,10 @@ class World:
 
     def at(self, registry: Registry) -> Dataset:
         """The dataset, as somebody holds it who looked it up when it was allowed to."""
-        return Dataset(registry.access, self.facts.record)
+        return EmbeddedDataset(registry.access, self.facts.record)
 
     def v(self, registry: Registry, number: int = 2) -> Version:
-        return Version(registry.access, self.facts.versions[number])
+        return EmbeddedVersion(registry.access, self.facts.versions[number])
 
 
 @contextmanager

@@ -199,7 +199,7 @@ def owner(catalog_url: str, tmp_path: Path) -> Iterator[Registry]:
 
 CHANGES = {
     "actor": "'mallory'",
-    "interface": "'cli'",
+    "door": "'cli'",
     "action": "'delete'",
     "dataset_id": "77",
     "dataset_name": "'b'",

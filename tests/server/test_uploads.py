@@ -355,7 +355,7 @@ def test_nothing_is_added_to_an_upload_that_a_commit_has_taken(
 
     monkeypatch.setattr(Path, "open", refused)
     found = problem(http.patch(f"uploads/{upload}", content=b"x", headers=headers), 409, "conflict")
-    assert "a commit has taken it" in found["detail"]
+    assert "was committed" in found["detail"]
 
 
 @pytest.mark.parametrize(("number", "status"), [(28, 507), (30, 507), (5, 507)])

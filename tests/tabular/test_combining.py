@@ -248,7 +248,7 @@ def test_a_table_without_columns_adds_nothing(dataset: Dataset) -> None:
     [
         (["z"], "no column 'z'. It has: 'day', 'town'"),
         (["twon"], "Did you mean 'town'"),
-        (["day", "day"], "names 'day' twice"),
+        (["day", "day"], "has 'day' twice"),
         ("day", "a list of column names"),
         ([0], "a list of column names"),
     ],
