@@ -18,6 +18,7 @@ from sqlalchemy.util import LRUCache
 
 from dataset_registry import Dataset, Registry
 from dataset_registry.catalog import Catalog, engine, migrate
+from dataset_registry.catalog.opening import make_ready
 from tests import servers, serving
 
 DATABASES = ("sqlite", "postgresql")
@@ -107,7 +108,7 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite catalog to copy: migrating anew would take longer than most tests."""
     path = tmp_path_factory.mktemp("template") / "catalog.sqlite"
     catalog = Catalog(f"sqlite:///{path}")
-    catalog.ready()
+    make_ready(catalog)
     catalog.close()
     return path
 

@@ -1,5 +1,7 @@
 """Where facts live: rows in, model values out. The only home of SQLAlchemy; knows nothing of bytes beyond their digest."""
 
-from dataset_registry.catalog.engine import Catalog, Transaction, sqlite_url
+from dataset_registry.catalog.engine import Catalog
+from dataset_registry.catalog.rows import Transaction
+from dataset_registry.catalog.sqlite import sqlite_url
 
 __all__ = ["Catalog", "Transaction", "sqlite_url"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Row, func, insert, select, text
 
-from dataset_registry.catalog.engine import Transaction
+from dataset_registry.catalog.rows import Transaction
 from dataset_registry.catalog.tables import audit_log, audit_seals
 from dataset_registry.model.audit import GENESIS, AuditEntry, Seal, seal_digest
 from dataset_registry.model.manifest import canonical_json

@@ -7,9 +7,8 @@ from typing import Any
 
 from sqlalchemy import and_, exists, func, or_, select, text, update
 
-from dataset_registry.catalog import manifests, structure
-from dataset_registry.catalog.engine import Transaction
-from dataset_registry.catalog.files import users_of
+from dataset_registry.catalog import file_checks, manifests, structure
+from dataset_registry.catalog.rows import Transaction
 from dataset_registry.catalog.tables import (
     dataset_pointers,
     dataset_versions,
@@ -200,7 +199,7 @@ def tables(tx: Transaction) -> Iterator[Problem]:
                 row.content_hash not in (parts_digest(found), legacy_parts_digest(found))
                 or sum(p.size for p in found) != row.file_size
             ):
-                users = ", ".join(users_of(tx, row.id)) or "of no version"
+                users = ", ".join(file_checks.users_of(tx, row.id)) or "of no version"
                 yield Problem(
                     "table", f"the table {row.content_hash[:12]} ({users}) does not have its parts", (row.id,)
                 )
@@ -225,7 +224,7 @@ def forms(tx: Transaction) -> Iterator[Problem]:
     )
     for file_id, content_hash, form in tx.execute(named):
         what = "the list of a table's parts" if form == "parts" else "a pack"
-        users = ", ".join(users_of(tx, file_id))
+        users = ", ".join(file_checks.users_of(tx, file_id))
         yield Problem("form", f"the file {content_hash[:12]} ({users}) is a plain file and {what} at once", (file_id,))
     nested = select(files.c.id, files.c.content_hash, files.c.form).distinct()
     nested = nested.join(file_parts, file_parts.c.part_id == files.c.id).where(files.c.form.in_(("parts", "pack")))
@@ -258,7 +257,7 @@ def recipes(tx: Transaction) -> Iterator[Problem]:
     )
     wrong = and_(files.c.form == "ranges", or_(length != files.c.file_size, outside))
     for file_id, content_hash in tx.execute(select(files.c.id, files.c.content_hash).where(wrong)):
-        users = ", ".join(users_of(tx, file_id)) or "of no version"
+        users = ", ".join(file_checks.users_of(tx, file_id)) or "of no version"
         yield Problem("recipe", f"the file {content_hash[:12]} ({users}) is not what its ranges are", (file_id,))
 
 

@@ -7,8 +7,8 @@ from math import ceil
 
 from sqlalchemy import ColumnElement, and_, case, delete, exists, func, insert, or_, select, true, update
 
-from dataset_registry.catalog.engine import Transaction, batches
 from dataset_registry.catalog.holds import discard
+from dataset_registry.catalog.rows import Transaction, batches
 from dataset_registry.catalog.tables import (
     assembled_files,
     dataset_versions,

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from sqlalchemy import Row, bindparam, delete, func, select, update
 
-from dataset_registry.catalog.engine import Transaction, insert_row
 from dataset_registry.catalog.grants import Readable, forget_resource
+from dataset_registry.catalog.rows import Transaction, insert_row
 from dataset_registry.catalog.tables import dataset_versions, datasets, retired_tags, users
 from dataset_registry.errors import NotFound
 from dataset_registry.model.records import DatasetRecord

@@ -3,32 +3,27 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import Row, and_, bindparam, delete, exists, func, insert, or_, select, union, update
+from sqlalchemy import Row, and_, bindparam, delete, exists, func, insert, or_, select, update
 
 from dataset_registry.catalog import holds, recipes
-from dataset_registry.catalog.engine import Transaction, batches, insert_row
 from dataset_registry.catalog.grants import Readable
+from dataset_registry.catalog.rows import Transaction, batches, insert_row
 from dataset_registry.catalog.tables import (
     dataset_version_files,
     dataset_versions,
-    datasets,
-    file_captures,
     file_info,
     file_parts,
     file_ranges,
     files,
-    manifest_entries,
-    schemas,
 )
 from dataset_registry.errors import CorruptionError
 from dataset_registry.model.chunks import FileFacts
 from dataset_registry.model.parts import PartsDiff
 from dataset_registry.model.records import FileForm, FileRecord, StoredBytes
-from dataset_registry.model.schema import ComponentSchema
 
-_COLUMNS = (
+COLUMNS = (
     files.c.id,
     files.c.content_hash,
     files.c.file_size,
@@ -40,29 +35,29 @@ _COLUMNS = (
     files.c.stored_size,
     files.c.damage,
 )
-_LIVE = and_(
+LIVE = and_(
     files.c.damage.is_(None), or_(files.c.object_key.is_not(None), files.c.form == "parts", files.c.form == "ranges")
 )
 """That a file's bytes are there, as far as anybody knows."""
 
-_BY_HASH = select(*_COLUMNS).where(files.c.content_hash == bindparam("hash"), _LIVE)
-_BY_IDS = select(*_COLUMNS).where(files.c.id.in_(bindparam("ids", expanding=True)))
+_BY_HASH = select(*COLUMNS).where(files.c.content_hash == bindparam("hash"), LIVE)
+_BY_IDS = select(*COLUMNS).where(files.c.id.in_(bindparam("ids", expanding=True)))
 
 
 def find(tx: Transaction, content_hash: str) -> FileRecord | None:
     """The file with this content, None when nothing has it undamaged."""
     row = tx.execute(_BY_HASH, {"hash": content_hash}).one_or_none()
-    return _record(row) if row else None
+    return record_of(row) if row else None
 
 
-_OF_HASHES = files.c.content_hash.in_(bindparam("hashes", expanding=True))
-_BY_HASHES = select(*_COLUMNS).where(_OF_HASHES, _LIVE)
+OF_HASHES = files.c.content_hash.in_(bindparam("hashes", expanding=True))
+_BY_HASHES = select(*COLUMNS).where(OF_HASHES, LIVE)
 
 
 def find_many(tx: Transaction, hashes: Sequence[str]) -> dict[str, FileRecord]:
     """The files with these contents, by hash; those whose bytes are damaged are as good as absent."""
     rows = (row for chunk in batches(hashes) for row in tx.execute(_BY_HASHES, {"hashes": chunk}))
-    return {row.content_hash: _record(row) for row in rows}
+    return {row.content_hash: record_of(row) for row in rows}
 
 
 class Known(NamedTuple):
@@ -73,7 +68,7 @@ class Known(NamedTuple):
 
 
 _PLAIN = and_(files.c.object_key.is_not(None), files.c.compression_type.is_(None))
-_KNOWN = select(files.c.content_hash, files.c.form == "parts", _LIVE, files.c.id, _PLAIN).where(_OF_HASHES)
+_KNOWN = select(files.c.content_hash, files.c.form == "parts", LIVE, files.c.id, _PLAIN).where(OF_HASHES)
 
 
 def look_up(tx: Transaction, hashes: Iterable[str], tables: Collection[str] = ()) -> tuple[dict[str, Known], set[str]]:
@@ -105,7 +100,7 @@ def get_many(tx: Transaction, ids: Iterable[int]) -> dict[int, FileRecord]:
     found: dict[int, FileRecord] = {}
     for chunk in batches(wanted):
         rows = tx.execute(_BY_IDS, {"ids": chunk})
-        found.update((row.id, _record(row)) for row in rows)
+        found.update((row.id, record_of(row)) for row in rows)
     return dict(zip(found, recipes.with_extents(tx, list(found.values())), strict=True))
 
 
@@ -122,13 +117,13 @@ def objects_of(tx: Transaction, ids: Sequence[int]) -> dict[int, list[FileRecord
 def parts_of(tx: Transaction, ids: Sequence[int]) -> dict[int, list[tuple[FileRecord, int]]]:
     """The parts of tables in order, each with its rows, by the table's id."""
     found: dict[int, list[tuple[FileRecord, int]]] = {}
-    query = select(*_COLUMNS, file_parts.c.file_id, file_parts.c.row_count).join(
+    query = select(*COLUMNS, file_parts.c.file_id, file_parts.c.row_count).join(
         file_parts, file_parts.c.part_id == files.c.id
     )
     for chunk in batches(ids):
         rows = query.where(file_parts.c.file_id.in_(chunk))
         for row in tx.execute(rows.order_by(file_parts.c.file_id, file_parts.c.position)):
-            found.setdefault(row.file_id, []).append((_record(row), row.row_count))
+            found.setdefault(row.file_id, []).append((record_of(row), row.row_count))
     listed = recipes.with_extents(tx, [part for parts in found.values() for part, _ in parts])
     whole = iter(listed)
     return {table: [(next(whole), rows) for _, rows in parts] for table, parts in found.items()}
@@ -171,16 +166,16 @@ def legacy_bytes(tx: Transaction, file_id: int) -> bytes:
 def with_prefix(tx: Transaction, prefix: str, limit: int = 2) -> list[FileRecord]:
     """Files whose hash starts with `prefix`."""
     upper = prefix + "g"  # the next text after every hexadecimal continuation
-    query = select(*_COLUMNS).where(files.c.content_hash >= prefix, files.c.content_hash < upper)
+    query = select(*COLUMNS).where(files.c.content_hash >= prefix, files.c.content_hash < upper)
     rows = tx.execute(query.order_by(files.c.content_hash).limit(limit))
-    return recipes.with_extents(tx, [_record(row) for row in rows])
+    return recipes.with_extents(tx, [record_of(row) for row in rows])
 
 
 def page(tx: Transaction, after: int, limit: int, among: Readable = None) -> list[FileRecord]:
     """Files from the one after this id on, oldest first, packs included; only those `among` these ids."""
-    query = select(*_COLUMNS).where(files.c.id > after).order_by(files.c.id).limit(limit)
+    query = select(*COLUMNS).where(files.c.id > after).order_by(files.c.id).limit(limit)
     query = query if among is None else query.where(files.c.id.in_(among))
-    return [_record(row) for row in tx.execute(query)]
+    return [record_of(row) for row in tx.execute(query)]
 
 
 def reference_counts(tx: Transaction, ids: Sequence[int], among: Readable = None) -> dict[int, int]:
@@ -213,72 +208,6 @@ def reference_counts(tx: Transaction, ids: Sequence[int], among: Readable = None
 
 
 # --- captures ------------------------------------------------------------------------------------------------------
-
-
-_CAPTURES = (
-    select(files.c.content_hash, file_captures.c.format, schemas.c.schema_json, file_captures.c.statistics_json)
-    .join(file_captures, file_captures.c.file_id == files.c.id)
-    .join(schemas, schemas.c.id == file_captures.c.schema_id)
-    .where(_OF_HASHES, _LIVE)
-    .order_by(file_captures.c.schema_id.desc())
-)
-
-
-def captures_by_hash(
-    tx: Transaction, hashes: Sequence[str]
-) -> dict[tuple[str, str], list[tuple[Mapping[str, Any], Any]]]:
-    """The schema snapshots and the statistics that were captured of contents, by hash and format, the newest first."""
-    found: dict[tuple[str, str], list[tuple[Mapping[str, Any], Any]]] = defaultdict(list)
-    for chunk in batches(hashes):
-        for content_hash, format, schema, statistics in tx.execute(_CAPTURES, {"hashes": chunk}):
-            found[content_hash, format].append((schema, statistics))
-    return found
-
-
-def captures_of(tx: Transaction, file_ids: Sequence[int]) -> list[tuple[int, str, int, Any]]:
-    """What was captured of files: file id, format, schema id, statistics."""
-    query = select(file_captures).order_by(file_captures.c.file_id, file_captures.c.format, file_captures.c.schema_id)
-    rows = (row for chunk in batches(file_ids) for row in tx.execute(query.where(file_captures.c.file_id.in_(chunk))))
-    return [(row.file_id, row.format, row.schema_id, row.statistics_json) for row in rows]
-
-
-def schemas_by_id(tx: Transaction, ids: Sequence[int]) -> dict[int, tuple[str, Mapping[str, Any]]]:
-    """Digest and snapshot of schemas, by id."""
-    found: dict[int, tuple[str, Mapping[str, Any]]] = {}
-    for chunk in batches(ids):
-        query = select(schemas.c.id, schemas.c.digest, schemas.c.schema_json)
-        rows = tx.execute(query.where(schemas.c.id.in_(chunk)))
-        found.update((row[0], (row[1], row[2])) for row in rows)
-    return found
-
-
-_CAPTURED = select(file_captures.c.file_id, file_captures.c.format, file_captures.c.schema_id).where(
-    file_captures.c.file_id.in_(bindparam("ids", expanding=True))
-)
-
-
-def record_captures(tx: Transaction, captures: Sequence[tuple[int, str, int, Any]]) -> None:
-    """Keep what was captured of files (file id, format, schema id, statistics); the first capture of each stays."""
-    known: set[tuple[int, str, int]] = set()
-    for chunk in batches(captures):
-        ids = [capture[0] for capture in chunk]
-        known.update((row[0], row[1], row[2]) for row in tx.execute(_CAPTURED, {"ids": ids}))
-    new = {(file_id, format, schema): statistics for file_id, format, schema, statistics in captures}
-    rows = [
-        {"file_id": file_id, "format": format, "schema_id": schema, "statistics_json": statistics}
-        for (file_id, format, schema), statistics in new.items()
-        if (file_id, format, schema) not in known
-    ]
-    if rows:
-        tx.execute(insert(file_captures), rows)
-
-
-def schema_id(tx: Transaction, digest: str, snapshot: Mapping[str, Any]) -> tuple[int, bool]:
-    """The id of a schema, and whether it is new: then it was inserted."""
-    found = tx.execute(select(schemas.c.id).where(schemas.c.digest == digest)).scalar()
-    if found is not None:
-        return found, False
-    return insert_row(tx, schemas, {"digest": digest, "schema_json": snapshot}), True
 
 
 # --- entering ------------------------------------------------------------------------------------------------------
@@ -338,7 +267,7 @@ def _kept(stored: StoredBytes | None, size: int, form: FileForm) -> dict[str, ob
 
 _DAMAGED = (
     select(files.c.id, files.c.content_hash, files.c.object_key, files.c.file_size)
-    .where(files.c.content_hash.in_(bindparam("hashes", expanding=True)), ~_LIVE)
+    .where(files.c.content_hash.in_(bindparam("hashes", expanding=True)), ~LIVE)
     .order_by(files.c.id)
     .with_for_update()
 )
@@ -381,7 +310,7 @@ def add_table(tx: Transaction, content_hash: str, size: int, format: str, parts:
     return file_id
 
 
-def _record(row: Row) -> FileRecord:  # type: ignore[type-arg]
+def record_of(row: Row) -> FileRecord:  # type: ignore[type-arg]
     return FileRecord(
         id=row.id,
         content_hash=row.content_hash,
@@ -402,89 +331,5 @@ def _record(row: Row) -> FileRecord:  # type: ignore[type-arg]
 
 # --- verification --------------------------------------------------------------------------------------------------
 
-_HAS_BYTES = or_(files.c.object_key.is_not(None), files.c.form == "ranges")
-_STORED = select(*_COLUMNS).where(files.c.object_key.is_not(None))
-
-
-def by_keys(tx: Transaction, keys: Sequence[str]) -> dict[str, FileRecord]:
-    """The files whose objects have these keys, by key."""
-    found: dict[str, FileRecord] = {}
-    for chunk in batches(keys):
-        rows = tx.execute(_STORED.where(files.c.object_key.in_(chunk)))
-        found.update((row.object_key, _record(row)) for row in rows)
-    return found
-
-
-def stored_after(tx: Transaction, after: int, limit: int) -> list[FileRecord]:
-    """The files that have an object, or ranges of objects, from the row after this one on."""
-    query = select(*_COLUMNS).where(_HAS_BYTES, files.c.id > after).order_by(files.c.id).limit(limit)
-    return recipes.with_extents(tx, [_record(row) for row in tx.execute(query)])
-
-
-def posing_as(tx: Transaction, format: str) -> list[FileRecord]:
-    """The stored files that components read in a format, and that were first stored in another one."""
-    entry = manifest_entries
-    named = exists().where(entry.c.file_id == files.c.id, entry.c.format == format)
-    query = select(*_COLUMNS).where(_HAS_BYTES, files.c.file_type != format, files.c.damage.is_(None), named)
-    return recipes.with_extents(tx, [_record(row) for row in tx.execute(query.order_by(files.c.id))])
-
-
-def captured_after(tx: Transaction, after: int, limit: int) -> list[tuple[FileRecord, ComponentSchema]]:
-    """Up to `limit` files of which something was captured, from the row after this one on, each with every capture of it."""
-    ids = select(file_captures.c.file_id).distinct().where(file_captures.c.file_id > after)
-    chosen = list(tx.execute(ids.order_by(file_captures.c.file_id).limit(limit)).scalars())
-    query = (
-        select(file_captures.c.file_id, schemas.c.schema_json, file_captures.c.statistics_json)
-        .join(schemas, schemas.c.id == file_captures.c.schema_id)
-        .where(file_captures.c.file_id.in_(chosen))
-        .order_by(file_captures.c.file_id, file_captures.c.format, file_captures.c.schema_id)
-    )
-    known = get_many(tx, chosen)
-    return [(known[row[0]], ComponentSchema.from_json(row[1], row[2])) for row in tx.execute(query)]
-
-
-def stored_count(tx: Transaction) -> int:
-    """How many files have an object, or ranges of objects."""
-    return int(tx.execute(select(func.count()).select_from(files).where(_HAS_BYTES)).scalar_one())
-
-
-def waiting_count(tx: Transaction) -> int:
-    """How many legacy files were not adopted yet."""
-    return int(tx.execute(select(func.count()).select_from(files).where(files.c.content_hash.is_(None))).scalar_one())
-
-
-def set_damage(tx: Transaction, file_id: int, key: str | None, damage: str | None) -> bool:
-    """Put a file into quarantine, or take it out again, and with it what has ranges of its object; False when it has another
-    object by now (None: as a recipe it has none), or is gone."""
-    statement = update(files).where(files.c.id == file_id, files.c.object_key == key).values(damage=damage)
-    if not tx.execute(statement).rowcount:
-        return False
-    if damage is None:
-        recipes.release(tx, [file_id])
-    else:  # what has ranges of it is no better
-        theirs = select(file_ranges.c.file_id).where(file_ranges.c.object_id == file_id)
-        tx.execute(update(files).where(files.c.id.in_(theirs)).values(damage=damage))
-    return True
-
-
-def damaged_hashes(tx: Transaction) -> set[str]:
-    """The content hashes of the files in quarantine."""
-    return set(tx.execute(select(files.c.content_hash).where(files.c.damage.is_not(None))).scalars())
-
-
-def users_of(tx: Transaction, file_id: int, limit: int = 5) -> list[str]:
-    """Some of the versions that name a file as `name@vN`, the newest first: it itself, a table that it is a part of, or what
-    has ranges of its object."""
-    of_it = select(file_ranges.c.file_id).where(file_ranges.c.object_id == file_id)
-    in_tables = or_(file_parts.c.part_id == file_id, file_parts.c.part_id.in_(of_it))
-    owners = union(of_it, select(file_parts.c.file_id).where(in_tables))
-    query = (
-        select(datasets.c.name, dataset_versions.c.version_number, dataset_versions.c.id)
-        .distinct()
-        .join(dataset_versions, dataset_versions.c.dataset_id == datasets.c.id)
-        .join(dataset_version_files, dataset_version_files.c.version_id == dataset_versions.c.id)
-        .where(or_(dataset_version_files.c.file_id == file_id, dataset_version_files.c.file_id.in_(owners)))
-        .order_by(dataset_versions.c.id.desc())
-        .limit(limit)
-    )
-    return [f"{name}@v{number}" for name, number, _ in tx.execute(query)]
+HAS_BYTES = or_(files.c.object_key.is_not(None), files.c.form == "ranges")
+STORED = select(*COLUMNS).where(files.c.object_key.is_not(None))

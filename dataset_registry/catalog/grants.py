@@ -21,7 +21,7 @@ from sqlalchemy import (
     update,
 )
 
-from dataset_registry.catalog.engine import Transaction, batches, insert_row
+from dataset_registry.catalog.rows import Transaction, batches, insert_row
 from dataset_registry.catalog.tables import (
     dataset_version_files,
     dataset_versions,

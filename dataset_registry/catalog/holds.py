@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import bindparam, delete, insert, update
 
-from dataset_registry.catalog.engine import Transaction, batches
+from dataset_registry.catalog.rows import Transaction, batches
 from dataset_registry.catalog.tables import trash, uploads
 from dataset_registry.catalog.types import utc_now
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Row, and_, delete, exists, func, inspect, select, text, update
 
-from dataset_registry.catalog import files as file_rows
-from dataset_registry.catalog import grants, manifests
-from dataset_registry.catalog.engine import Transaction
+from dataset_registry.catalog import captures, grants, manifests
+from dataset_registry.catalog.rows import Transaction
 from dataset_registry.catalog.tables import (
     dataset_version_files,
     dataset_versions,
@@ -131,8 +130,8 @@ def describe(tx: Transaction, file_id: int, format: str, schema: ComponentSchema
     schema_id = None
     if schema is not None:
         snapshot = schema.to_json()
-        schema_id, _ = file_rows.schema_id(tx, hashlib.sha256(canonical_json(snapshot).encode()).hexdigest(), snapshot)
-        file_rows.record_captures(tx, [(capture_of, format, schema_id, schema.statistics_to_json())])
+        schema_id, _ = captures.schema_id(tx, hashlib.sha256(canonical_json(snapshot).encode()).hexdigest(), snapshot)
+        captures.record_captures(tx, [(capture_of, format, schema_id, schema.statistics_to_json())])
     tx.execute(update(files).where(files.c.id == file_id).values(file_type=format))
     tx.execute(
         update(manifest_entries).where(manifest_entries.c.file_id == file_id).values(format=format, schema_id=schema_id)

@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from dataset_registry.catalog.engine import Transaction, batches, insert_row, insert_rows
+from dataset_registry.catalog.rows import Transaction, batches, insert_row, insert_rows
 from dataset_registry.catalog.tables import (
     dataset_version_files,
     file_captures,

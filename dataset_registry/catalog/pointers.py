@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 
 from sqlalchemy import bindparam, delete, func, insert, literal, select, update
 
-from dataset_registry.catalog.engine import Transaction, id_rows
+from dataset_registry.catalog.rows import Transaction, id_rows
 from dataset_registry.catalog.tables import (
     dataset_pointers,
     dataset_versions,

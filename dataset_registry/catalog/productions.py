@@ -8,8 +8,8 @@ from uuid import UUID
 
 from sqlalchemy import Row, Select, insert, select, update
 
-from dataset_registry.catalog.engine import Transaction, insert_row
 from dataset_registry.catalog.grants import Readable
+from dataset_registry.catalog.rows import Transaction, insert_row
 from dataset_registry.catalog.tables import dataset_versions, datasets, production_inputs, productions, users
 from dataset_registry.model.records import InputVersion, Production, Provenance
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from sqlalchemy import bindparam, exists, insert, select, update
 
 from dataset_registry.catalog import holds
-from dataset_registry.catalog.engine import Transaction, batches, insert_rows
+from dataset_registry.catalog.rows import Transaction, batches, insert_rows
 from dataset_registry.catalog.tables import assembled_files, file_ranges, files
 from dataset_registry.catalog.types import utc_now
 from dataset_registry.model.records import Extent, FileRecord

@@ -17,7 +17,7 @@ from sqlalchemy import (
     update,
 )
 
-from dataset_registry.catalog.engine import Transaction, id_rows
+from dataset_registry.catalog.rows import Transaction, id_rows
 from dataset_registry.catalog.tables import (
     dataset_pointers,
     dataset_versions,

@@ -2,7 +2,7 @@
 
 from sqlalchemy import delete, insert, select, update
 
-from dataset_registry.catalog.engine import Transaction
+from dataset_registry.catalog.rows import Transaction
 from dataset_registry.catalog.tables import registry_settings
 from dataset_registry.catalog.types import utc_now
 

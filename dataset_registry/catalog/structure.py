@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import ForeignKeyConstraint, Inspector, Table, UniqueConstraint, inspect, text
 
-from dataset_registry.catalog.engine import Transaction
+from dataset_registry.catalog.rows import Transaction
 from dataset_registry.catalog.tables import metadata, views
 
 GUARDS = {

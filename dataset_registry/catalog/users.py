@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Row, bindparam, case, delete, exists, func, insert, or_, select, update
 
-from dataset_registry.catalog.engine import Transaction, insert_row
+from dataset_registry.catalog.rows import Transaction, insert_row
 from dataset_registry.catalog.tables import group_members, tokens, users
 from dataset_registry.catalog.types import utc_now
 from dataset_registry.model.actors import Kind, Permission, Role, Token, User

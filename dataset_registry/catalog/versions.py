@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, bindparam, delete, exists, insert, or_, select, update
 
-from dataset_registry.catalog.engine import Transaction, batches
+from dataset_registry.catalog.rows import Transaction, batches
 from dataset_registry.catalog.tables import (
     dataset_pointers,
     dataset_versions,

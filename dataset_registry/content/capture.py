@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset_registry.access import Access
-from dataset_registry.catalog import files
+from dataset_registry.catalog import captures
 from dataset_registry.content import stored
 from dataset_registry.content.stage import Staged, chunks_of_file, staged_table
 from dataset_registry.model.chunks import Chunk
@@ -36,7 +36,7 @@ Captures = Mapping[tuple[str, str], Sequence[tuple[Mapping[str, Any], Any]]]
 def captures_of(access: Access, hashes: Sequence[str]) -> Captures:
     """What was captured of these contents before, in one transaction."""
     with access.catalog.read() as tx:
-        return files.captures_by_hash(tx, hashes)
+        return captures.captures_by_hash(tx, hashes)
 
 
 def captured(

@@ -6,7 +6,7 @@ Step 4 of docs/design/write-protocol.md: everything is looked up once more, now 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from dataset_registry.catalog import Transaction, files, manifests
+from dataset_registry.catalog import Transaction, captures, files, manifests
 from dataset_registry.catalog.files import Known, NewFile
 from dataset_registry.catalog.recipes import add_ranges
 from dataset_registry.content.change import OVERLAY, Change
@@ -105,20 +105,20 @@ def _register_schemas(
     schemas: dict[ComponentKey, int] = {}
     by_digest: dict[str, int] = {}
     new: dict[int, str] = {}
-    captures = []
+    found = []
     for key, component in change.put.items():
         if (schema := component.staged.schema) is None:
             continue
         snapshot = schema.to_json()
         digest = schema_digest(snapshot)
         if digest not in by_digest:
-            by_digest[digest], is_new = files.schema_id(tx, digest, snapshot)
+            by_digest[digest], is_new = captures.schema_id(tx, digest, snapshot)
             if is_new:
                 new[by_digest[digest]] = digest
         schemas[key] = by_digest[digest]
         file_id = ids[component.staged.content_hash]
-        captures.append((file_id, component.staged.format, schemas[key], schema.statistics_to_json()))
-    files.record_captures(tx, captures)
+        found.append((file_id, component.staged.format, schemas[key], schema.statistics_to_json()))
+    captures.record_captures(tx, found)
     return schemas, new
 
 

@@ -21,7 +21,7 @@ from dataset_registry.model.records import (
 )
 from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.operations import commit as commits
-from dataset_registry.operations import datasets, diff, expire, history, refs
+from dataset_registry.operations import commit_base, datasets, diff, expire, history, refs
 from dataset_registry.store import Spool, Spooled
 from dataset_registry.version import Version
 
@@ -136,10 +136,10 @@ class EmbeddedDraft(Draft):
         return self.access.store.scratch
 
     def _head(self, branch: str, fallback: str | None) -> Head | None:
-        return commits.head(self.access, self._dataset, branch, fallback)
+        return commit_base.head(self.access, self._dataset, branch, fallback)
 
     def _previous(self, name: str, index: int) -> ComponentSchema | None:
-        found = commits.schemas_before(self.access, self._dataset, self._options.base, [name])
+        found = commit_base.schemas_before(self.access, self._dataset, self._options.base, [name])
         return found.get((name, index))
 
     def _known(self, path: Path) -> Spooled | None:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dataset_registry.access import Access
-from dataset_registry.catalog import Catalog, sqlite_url
+from dataset_registry.catalog import Catalog
+from dataset_registry.catalog.opening import make_ready
+from dataset_registry.catalog.sqlite import sqlite_url
 from dataset_registry.dataset import Dataset
 from dataset_registry.embedded.dataset import EmbeddedDataset, EmbeddedDraft
 from dataset_registry.errors import InputError, NotFound
@@ -37,6 +39,7 @@ from dataset_registry.operations import copy as copying
 from dataset_registry.operations import expire as expiry
 from dataset_registry.operations import freeze as freezing
 from dataset_registry.operations import verify as verification
+from dataset_registry.operations.sweep import apply_sweep, plan_sweep
 from dataset_registry.registry import Registry
 from dataset_registry.store import Cache, Store, open_store, parse_compression
 
@@ -215,7 +218,7 @@ class EmbeddedRegistry(Registry):
         return collection.plan(self.access, older_than)
 
     def _plan_sweep(self, older_than: timedelta, max_share: float, progress: Progress) -> SweepPlan:
-        return collection.plan_sweep(self.access, older_than, max_share, progress)
+        return plan_sweep(self.access, older_than, max_share, progress)
 
     def _apply(
         self, plan: ExpirePlan | CollectPlan | SweepPlan, live_runs: Collection[str] | None, progress: Progress
@@ -226,7 +229,7 @@ class EmbeddedRegistry(Registry):
             case CollectPlan():
                 return collection.apply(self.access, plan, progress)
             case SweepPlan():
-                return collection.apply_sweep(self.access, plan, progress)
+                return apply_sweep(self.access, plan, progress)
 
     def copy_to(
         self,
@@ -284,7 +287,7 @@ def open_embedded(
     try:
         if not create:
             _refuse_absent(opened, folder)
-        opened.ready()
+        make_ready(opened)
     except BaseException:
         opened.close()
         raise
@@ -306,7 +309,7 @@ def rebound(catalog: str, store: str) -> str:
     """Bind a catalog to a store, whatever it was bound to; the id of the store. For who knows that they belong together."""
     opened = Catalog(catalog)
     try:
-        opened.ready()
+        make_ready(opened)
         kept = open_store(store)
         return binding.rebind(Access(opened, kept, Cache(kept), Actor(_user(), is_owner=True, interface="cli")))
     finally:

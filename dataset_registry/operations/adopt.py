@@ -12,7 +12,7 @@ from io import BytesIO
 from pathlib import Path
 
 from dataset_registry.access import Access, administer
-from dataset_registry.catalog import Transaction, files, legacy
+from dataset_registry.catalog import Transaction, file_checks, files, legacy
 from dataset_registry.content import legacy as sources
 from dataset_registry.content.upload import BytesGone, SpooledContent, Upload, upload
 from dataset_registry.errors import CorruptionError, NotFound, PermissionDenied, RegistryError, RetryLater
@@ -153,7 +153,7 @@ def _failure(access: Access, file: legacy.LegacyFile, error: Exception) -> str:
 
 def _users(access: Access, file: legacy.LegacyFile) -> str:
     with access.catalog.read() as tx:
-        return ", ".join(files.users_of(tx, file.id)[:5]) or "no version"
+        return ", ".join(file_checks.users_of(tx, file.id)[:5]) or "no version"
 
 
 def _give_up(access: Access, file: legacy.LegacyFile, reason: str, tx: Transaction) -> bool:

@@ -7,7 +7,7 @@ from functools import partial
 from uuid import uuid4
 
 from dataset_registry.access import Access, administer
-from dataset_registry.catalog import Transaction, files, settings
+from dataset_registry.catalog import Transaction, file_checks, settings
 from dataset_registry.errors import RegistryFrozen, RetryLater, StorageError, StoreMismatch
 from dataset_registry.operations import audit
 
@@ -48,7 +48,7 @@ def bind(access: Access) -> None:
 def _has_our_files(access: Access) -> bool:
     """Whether a file of the catalog is in the store: its key has a random half, and is in no other registry's."""
     with access.catalog.read() as tx:
-        keys = [file.object_key for file in files.stored_after(tx, 0, _SAMPLES) if file.object_key is not None]
+        keys = [file.object_key for file in file_checks.stored_after(tx, 0, _SAMPLES) if file.object_key is not None]
     return any(access.store.size(key) is not None for key in keys)
 
 

@@ -25,7 +25,7 @@ from dataset_registry.content.register import (
     written_by,
 )
 from dataset_registry.content.upload import BytesGone, SpooledContent, Upload, upload
-from dataset_registry.errors import BranchMoved, CommitConflict, InputError, NotAdopted, NotFound, RetryLater
+from dataset_registry.errors import CommitConflict, InputError, NotAdopted, NotFound, RetryLater
 from dataset_registry.model.commits import CommitOptions, RequestKey
 from dataset_registry.model.manifest import (
     ComponentKey,
@@ -35,7 +35,7 @@ from dataset_registry.model.manifest import (
     is_nested_deeper,
     rewrite,
 )
-from dataset_registry.model.names import MAIN, free_text, pointer_name, single_line
+from dataset_registry.model.names import free_text, pointer_name, single_line
 from dataset_registry.model.records import (
     CommitResult,
     ComponentRecord,
@@ -46,78 +46,9 @@ from dataset_registry.model.records import (
     Provenance,
     VersionRecord,
 )
-from dataset_registry.model.schema import ComponentSchema
-from dataset_registry.operations import audit, refs, requests, resolve
+from dataset_registry.operations import audit, commit_base, refs, requests
 from dataset_registry.operations import datasets as dataset_operations
 from dataset_registry.store import Spool
-
-
-def base_of(access: Access, dataset: DatasetRecord | NewDataset, version_id: int | None) -> Head | None:
-    """The version that a writer looked at, by its id. Raises `CommitConflict` when it is gone."""
-    if version_id is None or isinstance(dataset, NewDataset):
-        return None
-    with access.catalog.read() as tx:
-        authorize(access, tx, "read", dataset.id)
-        found = versions.by_id(tx, version_id)
-    if found is None or found.dataset_id != dataset.id:
-        raise CommitConflict(
-            f"The version from which this commit began was deleted from {dataset.name} in the meantime. Read the new version and "
-            "commit again.",
-            dataset=dataset.name,
-        )
-    return Head(found.id, found.number, found.depth, found.digest)
-
-
-def parent_of(
-    access: Access, dataset: DatasetRecord | NewDataset, version_id: int, branch: str | None
-) -> tuple[str, Head]:
-    """The version that a commit is to start from, by its id, and the branch: the one that is given, else one that is there.
-
-    Raises `NotFound` for a version that the dataset does not have, `BranchMoved` when no branch is at it.
-    """
-    if isinstance(dataset, NewDataset):
-        raise NotFound(f"{dataset.name} has no version with the id {version_id}: it is created by this commit.")
-    with access.catalog.read() as tx:
-        authorize(access, tx, "read", dataset.id)
-        found = versions.by_id(tx, version_id)
-        if found is None or found.dataset_id != dataset.id:
-            raise NotFound(f"{dataset.name} has no version with the id {version_id}. List versions with tree().")
-        there = [p.name for p in pointers.all_of(tx, dataset.id, tags=False) if p.version_id == version_id]
-    if branch is None and not there:
-        raise BranchMoved(
-            f"No branch of {dataset.name} is at v{found.number}. Give the name of a new branch with parent_version_id: it "
-            "starts there.",
-            dataset=dataset.name,
-            version=found.number,
-        )
-    chosen = branch or (MAIN if MAIN in there else there[0])
-    return chosen, Head(found.id, found.number, found.depth, found.digest)
-
-
-def head(
-    access: Access,
-    dataset: DatasetRecord | NewDataset,
-    branch: str,
-    fallback: str | None = None,
-    parent: Head | None = None,
-) -> Head | None:
-    """The version that a commit to the branch would start from now: the base of a draft."""
-    if isinstance(dataset, NewDataset):
-        return None
-    with access.catalog.read() as tx:
-        authorize_commit(access, tx, dataset, branch)
-        return _start_of(tx, dataset, branch, fallback, parent)[0]
-
-
-def schemas_before(
-    access: Access, dataset: DatasetRecord | NewDataset, base: Head | None, names: Sequence[str]
-) -> dict[ComponentKey, ComponentSchema]:
-    """What was captured of the components of these names in a version, those of which something was."""
-    if base is None or isinstance(dataset, NewDataset):
-        return {}
-    with access.catalog.read() as tx:
-        authorize(access, tx, "read", dataset.id)
-        return {(name, index): schema for name, index, schema in manifests.schemas_of(tx, base.id, names)}
 
 
 def commit(
@@ -264,7 +195,7 @@ def commit_in(
     if isinstance(dataset, NewDataset):
         dataset = dataset_operations.make(access, tx, dataset)
         authorize_commit(access, tx, dataset, options.branch)  # another commit may have created it
-    start, has_branch = _start_of(tx, dataset, options.branch, options.fallback, options.parent, lock=True)
+    start, has_branch = commit_base.start_of(tx, dataset, options.branch, options.fallback, options.parent, lock=True)
     if options.request is not None and (done := _answered(access, tx, options.request, change.put)) is not None:
         stored.release(tx)
         return done
@@ -276,7 +207,7 @@ def commit_in(
         )
     if not has_branch:
         refs.check_new(tx, dataset, options.branch)
-    parents = _parents(tx, dataset, options, start)
+    parents = commit_base.parents_of(tx, dataset, options, start)
     change, after = _manifest_after(tx, dataset, change, options, start)
     stored.release(tx)
     if (
@@ -455,77 +386,6 @@ def _result(
         tuple(component for component in written if (component.name, component.index) in change.put),
         {key: component.staged.schema for key, component in change.put.items() if component.staged.schema},
     )
-
-
-def _start_of(
-    tx: Transaction,
-    dataset: DatasetRecord,
-    branch: str,
-    fallback: str | None,
-    parent: Head | None = None,
-    *,
-    lock: bool = False,
-) -> tuple[Head | None, bool]:
-    """The version a commit to the branch starts from, and whether the branch exists.
-
-    With `lock` the branch stands still until the transaction ends, and the version and its pages cannot go. The first
-    commit of a dataset makes its branch; later a new branch is made on purpose, or starts from `parent` or `fallback` (from
-    nothing when the dataset has neither). Raises `BranchMoved` for a branch that is not at `parent`.
-    """
-    for name in (branch, None if parent else fallback):
-        if name is None:
-            continue
-        if lock:
-            pointers.lock(tx, dataset.id, name)
-        found = versions.head(tx, dataset.id, name, share=lock)
-        if found is None:
-            continue
-        if found.is_tag:
-            raise InputError(
-                f"{name!r} is a tag of {dataset.name}, and tags do not move. Commit to a branch.", branch=name
-            )
-        if parent is not None and found.id != parent.id:
-            raise BranchMoved(
-                f"{dataset.name}@{branch} is at v{found.number}, not at v{parent.number}, from which this commit is to start. "
-                f"Give the name of a new branch, which starts there, or commit to v{found.number}.",
-                branch=branch,
-                version=found.number,
-            )
-        return found, name == branch
-    if parent is not None:
-        if lock and not versions.share(tx, [parent.id]):
-            raise NotFound(f"v{parent.number} of {dataset.name} was deleted in the meantime.", version=parent.number)
-        return parent, False
-    if fallback is not None or datasets.version_count(tx, dataset.id) == 0:
-        return None, False
-    names = [p.name for p in pointers.all_of(tx, dataset.id, tags=False)]
-    newest = next(versions.below(tx, dataset.id, (1 << 31) - 1), None)
-    start = names[0] if names and MAIN not in names else f"v{newest.number}" if newest and not names else MAIN
-    raise NotFound(
-        f"{dataset.name} has no branch {branch!r} (it has: {', '.join(names) or 'none'}). Create it first: "
-        f"create_branch({branch!r}, {start!r}).",
-        dataset=dataset.name,
-        branch=branch,
-    )
-
-
-def _parents(tx: Transaction, dataset: DatasetRecord, options: CommitOptions, start: Head | None) -> list[Head]:
-    if not options.parents:
-        return [start] if start else []
-    found = [resolve.version(tx, dataset, ref) for ref in options.parents]
-    parents = [Head(version.id, version.number, version.depth, version.digest) for version in found]
-    if start is None or parents[0].id != start.id:
-        at = f"v{start.number}" if start else "nothing yet"
-        raise BranchMoved(
-            f"The first parent must be the head of {options.branch!r}, which is {at}, not v{parents[0].number}. "
-            "Look at what was committed since, then try again.",
-            branch=options.branch,
-        )
-    if len({parent.id for parent in parents}) < len(parents):
-        raise InputError("The parents of a version must differ from one another.", parents=list(options.parents))
-    if not versions.share(tx, [parent.id for parent in parents]):
-        raise RetryLater("A parent was deleted while this commit began. Try again.")
-    return parents
 
 
 def _refuse_conflicts(

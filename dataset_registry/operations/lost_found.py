@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from uuid import UUID, uuid4
 
 from dataset_registry.access import Access
-from dataset_registry.catalog import Transaction, files, grants, holds
+from dataset_registry.catalog import Transaction, file_checks, files, grants, holds
 from dataset_registry.content.change import Change, staged_component
 from dataset_registry.content.pack import PackPlan
 from dataset_registry.content.stage import Staged
@@ -79,7 +79,7 @@ def rescue(access: Access, objects: Sequence[StoredObject]) -> bool:
 def heal(access: Access, objects: Sequence[StoredObject]) -> int:
     """Give files in quarantine the content that unknown objects turn out to hold; how many were healed."""
     with access.catalog.read() as tx:
-        wanted = files.damaged_hashes(tx)
+        wanted = file_checks.damaged_hashes(tx)
     found = {o.key[:64]: content[0] for o in objects if o.key[:64] in wanted and (content := _content(access, o))}
 
     if not found:

@@ -9,7 +9,7 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from dataset_registry.catalog import Transaction, datasets, files, grants, pointers, users, versions
+from dataset_registry.catalog import Transaction, captures, datasets, grants, pointers, users, versions
 from dataset_registry.model.audit import AuditEntry
 from dataset_registry.model.manifest import canonical_json, schema_digest
 from dataset_registry.model.records import DatasetRecord, VersionRecord
@@ -136,7 +136,7 @@ class Replay:
             yield f"the description of {found.name!r} is another one than its last entry says"
 
     def _of_schemas(self, tx: Transaction) -> Iterator[str]:
-        for found, (_, snapshot) in files.schemas_by_id(tx, sorted(self.schemas)).items():
+        for found, (_, snapshot) in captures.schemas_by_id(tx, sorted(self.schemas)).items():
             if schema_digest(snapshot) != self.schemas[found]:
                 yield f"the schema snapshot {found} is another one than was captured"
 

@@ -4,27 +4,29 @@ A live registry is verified without keeping anybody out: the catalog is read in 
 the catalog is asked about what was listed, and whatever looks missing is looked for once more.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from typing import BinaryIO
 
 from dataset_registry.access import Access, administer
-from dataset_registry.catalog import Transaction, checks, collection, files
+from dataset_registry.catalog import Transaction, checks, collection, file_checks, files
 from dataset_registry.catalog.checks import Problem
 from dataset_registry.content.source import local_file, opened
 from dataset_registry.errors import CorruptionError, InputError, RegistryError
-from dataset_registry.model.maintenance import GRACE, CollectPlan
+from dataset_registry.model.maintenance import GRACE
 from dataset_registry.model.parts import TABLE
 from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.records import FileRecord, StoredObject
 from dataset_registry.model.schema import ComponentSchema, is_current
 from dataset_registry.model.verification import Finding, Verification
-from dataset_registry.operations import audit, collect, lost_found
+from dataset_registry.operations import audit
+from dataset_registry.operations.repair import repair as repair_findings
+from dataset_registry.operations.repair import stored_now
+from dataset_registry.operations.sweep import plan_sweep
+from dataset_registry.store.checked import content_digest
 from dataset_registry.tabular import formats
 
 _BATCH = 5000
@@ -82,10 +84,10 @@ def verify(
         _read_content(access, share, store, progress)
         _capture_again(access, share, store, progress)
     with access.catalog.read() as tx:
-        waiting = files.waiting_count(tx)
+        waiting = file_checks.waiting_count(tx)
     found = [*findings, *store.findings, *_leftovers(access)]
     if repair:
-        found = _repair(access, found)
+        found = repair_findings(access, found)
         repaired = sum(finding.repaired for finding in found)
         access.catalog.write(lambda tx: audit.note(access, tx, "repair", findings=len(found), repaired=repaired))
     return Verification(tuple(found), store.files, store.bytes_read, waiting)
@@ -122,14 +124,14 @@ def _look_at_store(access: Access, older_than: timedelta, progress: Progress) ->
     def look(batch: Sequence[StoredObject]) -> None:
         sizes = {found.key: found.size for found in batch}
         with access.catalog.read() as tx:
-            known = files.by_keys(tx, list(sizes))
+            known = file_checks.by_keys(tx, list(sizes))
         for key, file in known.items():
             store.seen.add(file.id)
             if file.damage is None and sizes[key] != file.stored_size:
                 what = f"{_called(access, file)} has {sizes[key]} bytes instead of {file.stored_size}"
                 store.findings.append(Finding("size", what, file=file))
 
-    plan = collect.plan_sweep(access, older_than, progress=progress, healing=True, each=look)
+    plan = plan_sweep(access, older_than, progress=progress, healing=True, each=look)
     if plan.suspicion is not None:
         with access.catalog.read() as tx:
             known = files.find_many(tx, sorted({found.key[:64] for found in plan.objects}))
@@ -161,7 +163,7 @@ def _look_for_missing(access: Access, store: _Store, progress: Progress) -> None
 def _look_for_forged(access: Access, store: _Store) -> None:
     """Look for components that are tables, and whose file is no Parquet: what a forged list of parts leaves behind."""
     with access.catalog.read() as tx:
-        suspects = files.posing_as(tx, TABLE)
+        suspects = file_checks.posing_as(tx, TABLE)
     for file in suspects:
         with suppress(RegistryError, OSError), opened(access, file) as stream:  # unreadable bytes are found elsewhere
             if formats.format_of(None, None, stream.read(4)) != TABLE:
@@ -173,7 +175,7 @@ def _read_content(access: Access, share: tuple[int, int], store: _Store, progres
     number, of = share
     bad = {finding.file.id for finding in store.findings if finding.file is not None}
     with access.catalog.read() as tx:
-        total = files.stored_count(tx)
+        total = file_checks.stored_count(tx)
     done = 0
     with ThreadPoolExecutor(max(2, access.store.transfers // 2), "dataset-registry-verify") as pool:
         for batch in _all_files(access):
@@ -193,7 +195,7 @@ def _capture_again(access: Access, share: tuple[int, int], store: _Store, progre
     after, done = 0, 0
     while True:
         with access.catalog.read() as tx:
-            batch = files.captured_after(tx, after, _CAPTURED_AT_ONCE)
+            batch = file_checks.captured_after(tx, after, _CAPTURED_AT_ONCE)
         if not batch:
             return
         for file, known in batch:
@@ -253,21 +255,11 @@ def _hash(access: Access, file: FileRecord) -> tuple[int, Finding | None]:
     return size, None
 
 
-def content_digest(content: BinaryIO) -> tuple[str, int]:
-    """The SHA-256 and the size of content, which is read to its end and closed."""
-    hasher, size = hashlib.sha256(), 0
-    with content as stream:
-        while block := stream.read(_BLOCK):
-            hasher.update(block)
-            size += len(block)
-    return hasher.hexdigest(), size
-
-
 def _all_files(access: Access) -> Iterator[list[FileRecord]]:
     after = 0
     while True:
         with access.catalog.read() as tx:
-            batch = files.stored_after(tx, after, _BATCH)
+            batch = file_checks.stored_after(tx, after, _BATCH)
         if not batch:
             return
         yield batch
@@ -276,13 +268,13 @@ def _all_files(access: Access) -> Iterator[list[FileRecord]]:
 
 def _is_there(access: Access, file: FileRecord) -> bool:
     """Whether the catalog still says that the file is at this key: it may have been collected in the meantime, or healed."""
-    now = _now(access, file)
+    now = stored_now(access, file)
     return now is not None and (now.object_key, now.extents) == (file.object_key, file.extents)
 
 
 def _called(access: Access, file: FileRecord) -> str:
     with access.catalog.read() as tx:
-        users = files.users_of(tx, file.id)
+        users = file_checks.users_of(tx, file.id)
     return f"the file {(file.content_hash or '?')[:12]} ({', '.join(users) or 'of no version'})"
 
 
@@ -298,74 +290,3 @@ def _leftovers(access: Access) -> list[Finding]:
 
 
 # --- repairing -----------------------------------------------------------------------------------------------------
-
-
-def _repair(access: Access, found: Sequence[Finding]) -> list[Finding]:
-    """Repair what can be repaired: damaged files go into quarantine first, so that unknown objects can heal them before
-    any goes."""
-    damaged = [finding for finding in found if finding.file is not None]
-    others = [finding for finding in found if finding.file is None]
-    damaged = [_mend(access, finding) for finding in damaged]
-    lost_found.heal(access, [o for finding in others for o in finding.objects])
-    healed = [
-        f if f.repaired or f.file is None or f.kind == "unreadable" else replace(f, repaired=_is_sound(access, f.file))
-        for f in damaged
-    ]
-    return [*healed, *(_mend(access, finding) for finding in others)]
-
-
-def _is_sound(access: Access, file: FileRecord) -> bool:
-    """Whether a file is in no quarantine, or is gone."""
-    now = _now(access, file)
-    return now is None or now.damage is None
-
-
-def _now(access: Access, file: FileRecord) -> FileRecord | None:
-    """The file as the catalog has it now."""
-    with access.catalog.read() as tx:
-        return files.get_many(tx, [file.id]).get(file.id)
-
-
-def _mend(access: Access, finding: Finding) -> Finding:
-    """Do what is safe about a finding."""
-    catalog = access.catalog
-    match finding.kind:
-        case "unnamed-page" | "unnamed-index-page" | "counter":
-            catalog.write(partial(checks.repair, kind=finding.kind, rows=finding.rows))
-        case "expired-hold" | "trash":
-            collect.apply(access, CollectPlan((), 0, 0))
-        case "unknown-objects":
-            return replace(finding, repaired=lost_found.rescue(access, finding.objects))
-        case "missing" | "size" | "content" if finding.file is not None:
-            _quarantine(access, finding.file, finding.kind)
-            return finding  # safe now, and not repaired
-        case "quarantined" if finding.file is not None:
-            return replace(finding, repaired=_release(access, finding.file))
-        case _:
-            return finding
-    return replace(finding, repaired=True)
-
-
-_DAMAGE = {
-    "missing": "its object is missing",
-    "size": "its object has another size",
-    "content": "its bytes have changed",
-}
-
-
-def _quarantine(access: Access, file: FileRecord, kind: str) -> None:
-    damage = _DAMAGE[kind]
-    access.catalog.write(partial(files.set_damage, file_id=file.id, key=file.object_key, damage=damage))
-
-
-def _release(access: Access, file: FileRecord) -> bool:
-    """Take a file out of quarantine if its bytes are back."""
-    sound = replace(file, damage=None)
-    try:
-        digest, _ = content_digest(opened(access, sound))
-    except (RegistryError, OSError):
-        return False
-    key = file.object_key
-    if digest != file.content_hash or (key is not None and access.store.size(key) != file.stored_size):
-        return False
-    return access.catalog.write(partial(files.set_damage, file_id=file.id, key=key, damage=None))

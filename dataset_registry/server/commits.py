@@ -22,6 +22,7 @@ from dataset_registry.model.parts import ChunkingRule
 from dataset_registry.model.records import CommitResult, DatasetRecord, Head, NewDataset
 from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.operations import commit as commits
+from dataset_registry.operations import commit_base
 from dataset_registry.server.uploads import Uploads, UploadSession
 from dataset_registry.store import Spool, Spooled
 from dataset_registry.wire.commits import CommitRequest, ComponentRequest, ContentRequest
@@ -88,11 +89,13 @@ def _commit(
     branch, parent = pointer_name(request.branch), None
     if request.parent_version_id is not None:
         given = branch if "branch" in request.model_fields_set else None
-        branch, parent = commits.parent_of(access, dataset, request.parent_version_id, given)
+        branch, parent = commit_base.parent_of(access, dataset, request.parent_version_id, given)
     fallback = pointer_name(request.fallback) if request.fallback is not None else None
-    base = commits.head(access, dataset, branch, fallback, parent)  # who may not commit is told before anything is read
+    base = commit_base.head(
+        access, dataset, branch, fallback, parent
+    )  # who may not commit is told before anything is read
     if "base_version_id" in request.model_fields_set and not request.overwrite:
-        base = commits.base_of(access, dataset, request.base_version_id)
+        base = commit_base.base_of(access, dataset, request.base_version_id)
     options = CommitOptions(
         branch=branch,
         message=request.message,
@@ -142,7 +145,7 @@ class _Stored:
     @cached_property
     def before(self) -> Mapping[ComponentKey, ComponentSchema]:
         """What was captured of the components in the version before."""
-        return commits.schemas_before(self._access, self._dataset, self._base, self._names)
+        return commit_base.schemas_before(self._access, self._dataset, self._base, self._names)
 
     def look(self, spool: Spool, spooled: Spooled, format: str) -> ComponentSchema | None:
         """The schema of a file."""

@@ -6,6 +6,8 @@ from typing import Any, BinaryIO, cast
 
 from dataset_registry.errors import CorruptionError
 
+_BLOCK = 1 << 20
+
 
 def checked(stream: BinaryIO, content_hash: str) -> BinaryIO:
     """A stream that raises `CorruptionError` at its end when what it gave does not have this hash."""
@@ -49,3 +51,13 @@ class _Checked(RawIOBase):
     def close(self) -> None:
         super().close()
         self._stream.close()
+
+
+def content_digest(content: BinaryIO) -> tuple[str, int]:
+    """The SHA-256 and the size of content, which is read to its end and closed."""
+    hasher, size = hashlib.sha256(), 0
+    with content as stream:
+        while block := stream.read(_BLOCK):
+            hasher.update(block)
+            size += len(block)
+    return hasher.hexdigest(), size

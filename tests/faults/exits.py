@@ -183,7 +183,7 @@ class _Effects:
     def install(self) -> None:
         """Never undone: the process is a child that ends with the operation."""
         sys.addaudithook(self._audit)
-        fsync, do_commit, configure = os.fsync, DefaultDialect.do_commit, engine._configure_sqlite
+        fsync, do_commit, configure = os.fsync, DefaultDialect.do_commit, engine.configure_sqlite
 
         def counted_fsync(descriptor: int) -> None:
             self("fsync")
@@ -204,7 +204,7 @@ class _Effects:
 
         os.fsync = counted_fsync
         DefaultDialect.do_commit = counted_commit  # type: ignore[method-assign]
-        engine._configure_sqlite = counted_settings
+        engine.configure_sqlite = counted_settings
         event.listen(Engine, "before_cursor_execute", counted_statement)
 
     def _audit(self, name: str, arguments: tuple[Any, ...]) -> None:

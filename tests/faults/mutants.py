@@ -111,13 +111,13 @@ def pages_by_digest(patch: Patch) -> None:
 
 def no_foreign_keys(patch: Patch) -> None:
     """SQLite does not look at foreign keys; on PostgreSQL see `drop_foreign_key`."""
-    real_configure = engine._configure_sqlite
+    real_configure = engine.configure_sqlite
 
     def configure(connection: Any, record: object) -> None:
         real_configure(connection, record)
         connection.execute("PRAGMA foreign_keys=OFF")
 
-    patch(engine, "_configure_sqlite", configure)
+    patch(engine, "configure_sqlite", configure)
 
 
 def _both(*mutants: Callable[[Patch], None]) -> Callable[[Patch], None]:

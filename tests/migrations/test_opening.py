@@ -118,7 +118,7 @@ for number in range(3):
     catalog = Catalog(f"sqlite:///{folder}/{number}/catalog.sqlite")
     print("ready", flush=True)
     sys.stdin.readline()
-    catalog.ready()
+    make_ready(catalog)
     assert catalog.revision() == HEAD
     catalog.close()
 """

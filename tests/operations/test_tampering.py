@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text, update
 
 from dataset_registry import Registry
-from dataset_registry.catalog import Transaction, files, migrate, structure
+from dataset_registry.catalog import Transaction, captures, migrate, structure
 from dataset_registry.catalog.tables import schemas
 from dataset_registry.errors import CatalogOutdated, RegistryError
 from dataset_registry.model.manifest import schema_digest
@@ -102,7 +102,7 @@ def edit_schemas(registry: Registry) -> None:
     """Every snapshot says that a table has another key, under the digest of that."""
 
     def work(tx: Transaction) -> None:
-        for schema, (_, snapshot) in files.schemas_by_id(tx, [1, 2, 3]).items():
+        for schema, (_, snapshot) in captures.schemas_by_id(tx, [1, 2, 3]).items():
             edited = {**snapshot, "key": ["x"]}
             values = {"digest": schema_digest(edited), "schema_json": edited}
             tx.execute(update(schemas).where(schemas.c.id == schema).values(**values))

@@ -14,8 +14,9 @@ from dataset_registry import Dataset, Registry
 from dataset_registry.catalog import holds
 from dataset_registry.errors import CorruptionError, InputError, RetryLater
 from dataset_registry.model.verification import LEFTOVERS, REPAIRS, Verification
-from dataset_registry.operations.verify import content_digest, parse_share
+from dataset_registry.operations.verify import parse_share
 from dataset_registry.store import FolderStore, new_key
+from dataset_registry.store.checked import content_digest
 from tests.operations.support import (
     LAST,
     NOW,

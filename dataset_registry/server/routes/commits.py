@@ -16,8 +16,8 @@ from dataset_registry.errors import InputError, PayloadTooLarge
 from dataset_registry.model.names import dataset_name as checked_name
 from dataset_registry.model.names import pointer_name
 from dataset_registry.model.records import DatasetRecord, NewDataset
-from dataset_registry.operations import commit as commit_operations
 from dataset_registry.operations import datasets
+from dataset_registry.operations.commit_base import head as head_of
 from dataset_registry.server import commits
 from dataset_registry.server.auth import AccessDep, Keyed, request_key
 from dataset_registry.server.routes.datasets import DatasetDep, DatasetId
@@ -260,9 +260,7 @@ def head(
         found = datasets.by_id(access, dataset_id)
     else:
         found = datasets.find_or_new(access, str(dataset_name), None)
-    start = commit_operations.head(
-        access, found, pointer_name(branch), pointer_name(fallback) if fallback is not None else None
-    )
+    start = head_of(access, found, pointer_name(branch), pointer_name(fallback) if fallback is not None else None)
     return HeadResponse(
         dataset=DatasetResponse.of(found) if isinstance(found, DatasetRecord) else None,
         version_id=start.id if start else None,

@@ -1,0 +1,54 @@
+"""Rows: ids and values for statements, in batches."""
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
+from typing import TypeVar
+
+from sqlalchemy import ARRAY, Connection, Integer, Select, Table, cast, func, insert, literal, select
+
+Transaction = Connection
+"""An open transaction: what every function of this package takes first. Opaque above this floor."""
+
+
+_Value = TypeVar("_Value")
+
+
+def id_rows(tx: Transaction, ids: Collection[int]) -> Select[tuple[int]]:
+    """Ids as rows of one column `id`, in one parameter however many they are."""
+    if tx.dialect.name == "sqlite":
+        values = func.json_each(json.dumps(sorted(ids))).table_valued("value")
+        return select(cast(values.c.value, Integer).label("id"))
+    return select(func.unnest(literal(sorted(ids), ARRAY(Integer))).label("id"))
+
+
+def batches(values: Sequence[_Value], size: int = 500) -> Iterator[Sequence[_Value]]:
+    """Values, as many at a time as one statement takes."""
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
+
+
+_insert = cache(insert)
+
+
+def insert_row(tx: Transaction, table: Table, row: Mapping[str, object]) -> int:
+    """Insert one row; its new id."""
+    key = tx.execute(_insert(table), row).inserted_primary_key
+    assert key is not None, "every table that is inserted into this way has an id"
+    return int(key[0])
+
+
+def insert_rows(tx: Transaction, table: Table, columns: Sequence[str], rows: Sequence[tuple[object, ...]]) -> None:
+    """Insert many rows of plain values (texts and integers), straight through the driver.
+
+    SQLite's executemany and PostgreSQL's unnest: what lies between them and us is most of a large commit.
+    """
+    if not rows:
+        return
+    into = f"INSERT INTO {table.name} ({', '.join(columns)})"
+    if tx.dialect.name == "sqlite":
+        tx.exec_driver_sql(f"{into} VALUES ({', '.join('?' * len(columns))})", list(rows))
+        return
+    kinds = (table.c[name].type for name in columns)
+    arrays = ", ".join(f"%s::{'bigint' if isinstance(kind, Integer) else 'text'}[]" for kind in kinds)
+    tx.exec_driver_sql(f"{into} SELECT * FROM unnest({arrays})", tuple(map(list, zip(*rows, strict=True))))
