@@ -21,12 +21,13 @@ demo: $(READY)  ## materialize the example pipeline on real data and show what t
 test: $(READY)  ## the whole suite, on SQLite and on a real PostgreSQL
 	$(BIN)/python -m pytest $(TEST_OPTIONS)
 
-check: $(READY)  ## format, lint, types, import rules, words
+check: $(READY)  ## format, lint, types, import rules, words, documentation site
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.words
+	$(BIN)/python docs/site.py
 
 dev: $(READY)  ## the Dagster UI on the example location
 	$(BIN)/python -m dagster_assets.ui

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.pages`: the tables and charts of docs/performance.md, from the newest results of each benchmark.
+"""`python -m benchmarks.pages`: tables and charts of the documentation, from the newest results of each benchmark.
 
 A table stands between `<!-- name -->` and `<!-- /name -->`; what has no result yet stays as it is.
 """
@@ -22,22 +22,20 @@ Found = Mapping[str, Any]
 
 
 def main() -> None:
-    """Write the page anew."""
-    page = DOCS / "performance.md"
-    text = page.read_text()
+    """Write the tables of the pages again."""
     for name, (benchmark, render) in PARTS.items():
         results = sorted(RESULTS.glob(f"*-{benchmark}.json"))
         if results:
             found = json.loads(results[-1].read_text())
-            text = _between(text, name, "\n".join(render(found)))
+            page = DOCS / ("query-plans.md" if name == "plans" else "performance.md")
+            page.write_text(_between(page.read_text(), name, "\n".join(render(found))))
             if name == "field":
                 charts(found, DOCS / "charts")
-    page.write_text(text)
 
 
 def _between(text: str, name: str, content: str) -> str:
     pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-    assert pattern.search(text), f"docs/performance.md has no place for {name}"
+    assert pattern.search(text), f"the page has no place for {name}"
     return pattern.sub(lambda found: f"{found[1]}\n{content}\n\n{found[2]}", text)
 
 

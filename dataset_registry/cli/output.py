@@ -162,13 +162,10 @@ def count_of(count: int, what: str) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes in the unit that reads best."""
-    value = float(count)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
+    """Bytes in the unit that reads best: `20 bytes`, `1.5 kB`."""
+    from rich.filesize import decimal
+
+    return decimal(count)
 
 
 def age(at: datetime | None) -> str:

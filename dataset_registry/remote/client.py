@@ -1,5 +1,6 @@
 """Requests to a server: credentials, retries, and errors as the ones that were raised there."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from uuid import uuid4
 
 import httpx
 from pydantic import BaseModel, ValidationError
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 
 from dataset_registry.errors import (
     CorruptionError,
@@ -24,6 +26,7 @@ from dataset_registry.errors import (
 from dataset_registry.model.addresses import has_user, redacted
 from dataset_registry.wire.base import Page, Problem, errors_by_code
 
+_log = logging.getLogger(__name__)
 _Shape = TypeVar("_Shape", bound=BaseModel)
 
 _ATTEMPTS = 8
@@ -179,35 +182,45 @@ class Client:
         once: bool = False,
         **content: Any,
     ) -> httpx.Response:
-        params = {name: value for name, value in (query or {}).items() if value is not None}
         sent = dict(headers or {})
         if once:
             sent["Idempotency-Key"] = uuid4().hex
-        for attempt in range(_ATTEMPTS):
-            is_last = attempt == _ATTEMPTS - 1
-            try:
-                for file in content.get("files", {}).values():
-                    file[1].seek(0)
-                response = self._http.request(method, path, params=params, headers=sent, **content)  # type: ignore[arg-type]
-            except UnicodeEncodeError as error:
-                raise InputError(
-                    f"Invalid text {error.object[:40]!r}: not encodable as UTF-8. Remove the surrogates."
-                ) from error
-            except httpx.TransportError as error:
-                is_at_work = isinstance(error, httpx.ReadTimeout)  # another request would not help it
-                if is_last or is_at_work or not again:
-                    raise self._unreachable(error) from error
-                wait = 0.0
-            else:
-                if response.status_code < 400:
-                    return response
-                was_full = response.status_code == 429  # nothing was done: whatever it was, it may come again
-                wait = retry_after(response)
-                if is_last or wait > _LONGEST_WAIT or not (was_full or (again and response.status_code in _PASSING)):
-                    raise self._error(response)
-            # Never sooner than the server asked for, and spread: clients that it refused together do not come back together.
-            sleep(wait + random() * max(0.1 * 2**attempt, wait / 4))
-        raise AssertionError("unreachable")
+        params = {name: value for name, value in (query or {}).items() if value is not None}
+        policy = Retrying(
+            stop=stop_after_attempt(_ATTEMPTS),
+            wait=_wait,
+            sleep=sleep,
+            retry=retry_if_exception_type(_Failed),
+            before_sleep=_log_retry,
+            reraise=True,
+        )
+        try:
+            return policy(self._attempt, method, path, again=again, params=params, headers=sent, **content)
+        except _Failed as failed:
+            raise failed.error from failed.__cause__
+
+    def _attempt(self, method: str, path: str, *, again: bool, **content: Any) -> httpx.Response:
+        """Send a request. Raises `_Failed` where it may be sent again."""
+        try:
+            for file in content.get("files", {}).values():
+                file[1].seek(0)
+            response = self._http.request(method, path, **content)
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"Invalid text {error.object[:40]!r}: not encodable as UTF-8. Remove the surrogates."
+            ) from error
+        except httpx.TransportError as error:
+            is_at_work = isinstance(error, httpx.ReadTimeout)  # another request would not help it
+            if is_at_work or not again:
+                raise self._unreachable(error) from error
+            raise _Failed(self._unreachable(error)) from error
+        if response.status_code < 400:
+            return response
+        was_full = response.status_code == 429  # nothing was done: whatever it was, it may be sent again
+        wait = retry_after(response)
+        if wait > _LONGEST_WAIT or not (was_full or (again and response.status_code in _PASSING)):
+            raise self._error(response)
+        raise _Failed(self._error(response), wait)
 
     def _unreachable(self, error: httpx.TransportError) -> RetryLater:
         return RetryLater(f"The server {self.url} does not answer: {error or type(error).__name__}. Try again.")
@@ -233,6 +246,31 @@ class Client:
                 f"The server {self.url} sent a response that this version of dataset-registry does not understand: "
                 f"{error.errors()[0]['msg']}. Install the server's version."
             ) from error
+
+
+class _Failed(Exception):
+    """A request that may be sent again, after the seconds that the server asks for."""
+
+    def __init__(self, error: RegistryError, wait: float = 0.0) -> None:
+        super().__init__(str(error))
+        self.error, self.wait = error, wait
+
+
+def _failure(state: RetryCallState) -> _Failed:
+    assert state.outcome is not None, "an attempt has ended"
+    failed = state.outcome.exception()
+    assert isinstance(failed, _Failed), "nothing else is retried"
+    return failed
+
+
+def _wait(state: RetryCallState) -> float:
+    """Never sooner than the server asked for, and spread: clients refused together do not come back together."""
+    wait = _failure(state).wait
+    return wait + random() * max(0.1 * 2 ** (state.attempt_number - 1), wait / 4)
+
+
+def _log_retry(state: RetryCallState) -> None:
+    _log.info("%s; attempt %d of %d", _failure(state), state.attempt_number + 1, _ATTEMPTS)
 
 
 def retry_after(response: httpx.Response) -> float:
