@@ -265,8 +265,8 @@ def _failure(state: RetryCallState) -> _Failed:
 
 def _wait(state: RetryCallState) -> float:
     """Never sooner than the server asked for, and spread: clients refused together do not come back together."""
-    wait = _failure(state).wait
-    return wait + random() * max(0.1 * 2 ** (state.attempt_number - 1), wait / 4)
+    wait: float = _failure(state).wait
+    return wait + random() * max(float(0.1 * 2 ** (state.attempt_number - 1)), wait / 4)
 
 
 def _log_retry(state: RetryCallState) -> None:

@@ -46,7 +46,7 @@ class ServedContents:
 
     def components(self, version: VersionRecord, names: Sequence[str] | None = None) -> list[ComponentRecord]:
         found = self._client.pages(f"{_path(version)}/components", ComponentResponse, name=_few(names))
-        records = (shape.record() for shape in found)
+        records = (shape.value() for shape in found)
         return [record for record in records if names is None or record.name in names]
 
     def schemas(
@@ -62,7 +62,7 @@ class ServedContents:
     def data_files(self, version: VersionRecord, found: Sequence[ComponentRecord]) -> list[list[FileRecord]]:
         names = sorted({component.name for component in found})
         listed = self._client.pages(f"{_path(version)}/data-files", DataFilesResponse, name=_few(names))
-        known = {shape.file_id: [file.record() for file in shape.data_files] for shape in listed}
+        known = {shape.file_id: [file.value() for file in shape.data_files] for shape in listed}
         for files in known.values():
             self._store.ids.update((str(file.content_hash), file.id) for file in files)
         return [known[component.file_id] for component in found]

@@ -76,7 +76,7 @@ class RemoteVersion(Version):
 
     @property
     def productions(self) -> list[Production]:
-        return [shape.production() for shape in self._client.listed(f"{self._path}/productions", ProductionResponse)]
+        return [shape.value() for shape in self._client.listed(f"{self._path}/productions", ProductionResponse)]
 
     @property
     def consumers(self) -> list[tuple[str, int]]:
@@ -106,7 +106,7 @@ class RemoteDataset(Dataset):
         return RemoteDraft(self._client, self._contents, self.record, branch, **options)
 
     def _version(self, shape: VersionResponse) -> RemoteVersion:
-        return RemoteVersion(self._client, self._contents, shape.record())
+        return RemoteVersion(self._client, self._contents, shape.value())
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
@@ -140,15 +140,15 @@ class RemoteDataset(Dataset):
 
     def create_branch(self, name: str, ref: str = MAIN) -> PointerRecord:
         body = {"pointer_name": name, "ref": ref}
-        return self._client.post(f"{self._path}/branches", PointerResponse, body).record()
+        return self._client.post(f"{self._path}/branches", PointerResponse, body).value()
 
     def create_tag(self, name: str, ref: str = MAIN) -> PointerRecord:
         body = {"pointer_name": name, "ref": ref}
-        return self._client.post(f"{self._path}/tags", PointerResponse, body).record()
+        return self._client.post(f"{self._path}/tags", PointerResponse, body).value()
 
     def move_branch(self, name: str, ref: str, *, expect: str | None = None) -> PointerRecord:
         body = {"ref": ref, "expect": expect}
-        return self._client.patch(f"{self._path}/branches/{segment(name)}", PointerResponse, body).record()
+        return self._client.patch(f"{self._path}/branches/{segment(name)}", PointerResponse, body).value()
 
     def delete_branch(self, name: str) -> None:
         self._client.delete(f"{self._path}/branches/{segment(name)}", CountResponse)
@@ -157,21 +157,21 @@ class RemoteDataset(Dataset):
         self._client.delete(f"{self._path}/tags/{segment(name)}", CountResponse)
 
     def branch(self, name: str) -> PointerRecord:
-        return self._client.get(f"{self._path}/branches/{segment(name)}", PointerResponse).record()
+        return self._client.get(f"{self._path}/branches/{segment(name)}", PointerResponse).value()
 
     def branches(self) -> list[PointerRecord]:
-        return [shape.record() for shape in self._client.listed(f"{self._path}/branches", PointerResponse)]
+        return [shape.value() for shape in self._client.listed(f"{self._path}/branches", PointerResponse)]
 
     def tags(self) -> list[PointerRecord]:
-        return [shape.record() for shape in self._client.listed(f"{self._path}/tags", PointerResponse)]
+        return [shape.value() for shape in self._client.listed(f"{self._path}/tags", PointerResponse)]
 
     # --- the dataset itself ----------------------------------------------------------------------------------------
 
     def update(self, *, description: str) -> None:
-        self.record = self._client.patch(self._path, DatasetResponse, {"description": description}).record()
+        self.record = self._client.patch(self._path, DatasetResponse, {"description": description}).value()
 
     def rename(self, name: str) -> None:
-        self.record = self._client.patch(self._path, DatasetResponse, {"name": name}).record()
+        self.record = self._client.patch(self._path, DatasetResponse, {"name": name}).value()
 
     def delete_version(self, ref: str) -> None:
         self._client.delete(self.version(ref)._path, CountResponse)
@@ -208,7 +208,7 @@ class RemoteDraft(Draft):
         which = {"dataset_name": dataset.name} if isinstance(dataset, NewDataset) else {"dataset_id": dataset.id}
         found = self._client.get("head", HeadResponse, branch=branch, fallback=fallback, **which)
         if found.dataset is not None:
-            self._dataset = found.dataset.record()
+            self._dataset = found.dataset.value()
         if found.version_id is None or found.version_number is None:
             return None
         return Head(found.version_id, found.version_number, 0, found.digest)

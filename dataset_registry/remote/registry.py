@@ -89,7 +89,7 @@ class RemoteRegistry(Registry):
         return self._client.url
 
     def freeze(self, reason: str) -> Freeze:
-        return self._client.post("freeze", FreezeResponse, {"reason": reason}).freeze()
+        return self._client.post("freeze", FreezeResponse, {"reason": reason}).value()
 
     def unfreeze(self) -> None:
         self._client.delete("freeze", CountResponse)
@@ -97,14 +97,14 @@ class RemoteRegistry(Registry):
     @property
     def frozen(self) -> Freeze | None:
         found = self._client.get("whoami", WhoResponse).frozen
-        return found.freeze() if found is not None else None
+        return found.value() if found is not None else None
 
     def close(self) -> None:
         self._client.close()
         self._contents.copies.close()
 
     def _dataset(self, shape: DatasetResponse) -> RemoteDataset:
-        return RemoteDataset(self._client, self._contents, shape.record())
+        return RemoteDataset(self._client, self._contents, shape.value())
 
     # --- datasets --------------------------------------------------------------------------------------------------
 
@@ -134,16 +134,16 @@ class RemoteRegistry(Registry):
 
     def file(self, content_hash: str) -> FileRecord:
         (found,) = self._client.listed("files", FileResponse, content_hash=content_hash)
-        return found.record()
+        return found.value()
 
     def files(self) -> Iterator[FileRecord]:
-        return (shape.record() for shape in self._client.pages("files", FileResponse))
+        return (shape.value() for shape in self._client.pages("files", FileResponse))
 
     def open_file(self, content_hash: str) -> BinaryIO:
         found = self._client.get(f"files/{self.file(content_hash).id}/data-files", DataFilesResponse).data_files
         if len(found) != 1:
             raise InputError(f"{content_hash!r} is a table in {len(found)} Parquet files: read each by its own hash.")
-        return self._contents.open(None, found[0].record())
+        return self._contents.open(None, found[0].value())
 
     # --- who may what ----------------------------------------------------------------------------------------------
 
@@ -151,7 +151,7 @@ class RemoteRegistry(Registry):
         self, name: str, *, role: str = "member", kind: Kind = "person", members: str | Sequence[str] = ()
     ) -> User:
         body = {"name": name, "role": role, "kind": kind, "members": list(several(members))}
-        return self._client.post("users", UserResponse, body).user()
+        return self._client.post("users", UserResponse, body).value()
 
     def update_user(
         self,
@@ -162,10 +162,10 @@ class RemoteRegistry(Registry):
         members: str | Sequence[str] | None = None,
     ) -> User:
         body = {"role": role, "disabled": disabled, "members": None if members is None else list(several(members))}
-        return self._client.patch(f"users/{segment(name)}", UserResponse, body).user()
+        return self._client.patch(f"users/{segment(name)}", UserResponse, body).value()
 
     def users(self) -> list[User]:
-        return [shape.user() for shape in self._client.listed("users", UserResponse)]
+        return [shape.value() for shape in self._client.listed("users", UserResponse)]
 
     def create_token(
         self,
@@ -183,34 +183,34 @@ class RemoteRegistry(Registry):
             "prefix": prefix,
             "lasts_seconds": int(lasts.total_seconds()) if lasts is not None else None,
         }
-        return self._client.post("tokens", NewTokenResponse, body).new_token()
+        return self._client.post("tokens", NewTokenResponse, body).value()
 
     def tokens(self, user: str | None = None) -> list[Token]:
-        return [shape.token() for shape in self._client.listed("tokens", TokenResponse, user=user)]
+        return [shape.value() for shape in self._client.listed("tokens", TokenResponse, user=user)]
 
     def revoke_token(self, token_id: int) -> Token:
-        return self._client.delete(f"tokens/{token_id}", TokenResponse).token()
+        return self._client.delete(f"tokens/{token_id}", TokenResponse).value()
 
     def grant(self, user: str, permission: Permission, name: str | None = None, *, file: str | None = None) -> Grant:
         body = {"user": user, "permission": permission, "name": name, "file": file}
-        return self._client.post("grants", GrantResponse, body).grant()
+        return self._client.post("grants", GrantResponse, body).value()
 
     def revoke(self, user: str, name: str | None = None, *, file: str | None = None) -> None:
         self._client.delete("grants", CountResponse, user=user, name=name, file=file)
 
     def grants(self, name: str | None = None, *, file: str | None = None, user: str | None = None) -> list[Grant]:
         found = self._client.listed("grants", GrantResponse, name=name, file=file, user=user)
-        return [shape.grant() for shape in found]
+        return [shape.value() for shape in found]
 
     def protect(self, name: str, branch: str = MAIN, *, allow: str | Sequence[str] = ()) -> Protection:
         body = {"name": name, "branch": branch, "allow": list(several(allow))}
-        return self._client.post("protections", ProtectionResponse, body).protection()
+        return self._client.post("protections", ProtectionResponse, body).value()
 
     def unprotect(self, name: str, branch: str = MAIN) -> None:
         self._client.delete("protections", CountResponse, name=name, branch=branch)
 
     def protections(self, name: str | None = None) -> list[Protection]:
-        return [shape.protection() for shape in self._client.listed("protections", ProtectionResponse, name=name)]
+        return [shape.value() for shape in self._client.listed("protections", ProtectionResponse, name=name)]
 
     # --- who did what ----------------------------------------------------------------------------------------------
 
@@ -249,7 +249,7 @@ class RemoteRegistry(Registry):
         return self._client.delete(f"branches/{segment(name)}", CountResponse).count
 
     def branches(self) -> list[RegistryBranch]:
-        return [shape.record() for shape in self._client.listed("branches", RegistryBranchResponse)]
+        return [shape.value() for shape in self._client.listed("branches", RegistryBranchResponse)]
 
     # --- maintenance -----------------------------------------------------------------------------------------------
 
@@ -259,15 +259,15 @@ class RemoteRegistry(Registry):
             "keep_inputs": policy.keep_inputs,
             "live_runs": None if live_runs is None else list(live_runs),
         }
-        return self._client.post("expire/plan", ExpirePlanResponse, body, once=False).plan()
+        return self._client.post("expire/plan", ExpirePlanResponse, body, once=False).value()
 
     def _plan_collection(self, older_than: timedelta) -> CollectPlan:
         body = {"older_than_seconds": ceil(older_than.total_seconds())}
-        return self._client.post("collect/plan", CollectPlanResponse, body, once=False).plan()
+        return self._client.post("collect/plan", CollectPlanResponse, body, once=False).value()
 
     def _plan_sweep(self, older_than: timedelta, max_share: float, progress: Progress) -> SweepPlan:
         body = {"older_than_seconds": ceil(older_than.total_seconds()), "max_share": max_share}
-        return self._client.post("sweep/plan", SweepPlanResponse, body, once=False).plan()
+        return self._client.post("sweep/plan", SweepPlanResponse, body, once=False).value()
 
     def _apply(
         self, plan: ExpirePlan | CollectPlan | SweepPlan, live_runs: Collection[str] | None, progress: Progress

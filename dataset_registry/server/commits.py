@@ -104,7 +104,7 @@ def _commit(
         fallback=fallback,
         parent=parent,
         parents=request.parents,
-        provenance=request.provenance.provenance() if request.provenance else None,
+        provenance=request.provenance.value() if request.provenance else None,
         request=key,
     )
     known = _Stored(access, dataset, base, request)

@@ -1,12 +1,16 @@
 """What all shapes share: the words they are made of, pages, problems."""
 
-from typing import Annotated, Any, Generic, TypeVar
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from functools import cache
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dataset_registry.errors import RegistryError
 
 _Item = TypeVar("_Item")
+_Value = TypeVar("_Value")
 
 MOST_IDS = 2**31 - 1
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -26,6 +30,52 @@ class RequestModel(BaseModel):
     """A JSON object that a client sends; what it has beyond its fields is a mistake."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Mapped(ResponseModel, Generic[_Value]):
+    """A JSON object with the fields of a model value, mapped once for both directions.
+
+    `attributes` has the attribute of the value for each field whose name differs on the wire.
+    """
+
+    attributes: ClassVar[Mapping[str, str]] = {}
+
+    @classmethod
+    def of(cls, value: _Value) -> Self:
+        """The JSON object of a value."""
+        return cls.model_validate(value)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_value(cls, data: Any) -> Any:
+        """The fields of a value, wherever one stands in place of its JSON object."""
+        if isinstance(data, dict) or not is_dataclass(data):
+            return data
+        return {name: getattr(data, cls.attributes.get(name, name)) for name in cls.model_fields}
+
+    def value(self) -> _Value:
+        """The value of the JSON object."""
+        fields = type(self).model_fields
+        found = {self.attributes.get(name, name): _value_of(getattr(self, name)) for name in fields}
+        kind: type[_Value] = _kind_of(type(self))
+        return kind(**found)
+
+
+def _value_of(found: Any) -> Any:
+    if isinstance(found, Mapped):
+        return found.value()
+    if isinstance(found, list):
+        return tuple(map(_value_of, found))
+    if isinstance(found, dict) and any(isinstance(item, Mapped) for item in found.values()):
+        return {name: _value_of(item) for name, item in found.items()}
+    return found
+
+
+@cache
+def _kind_of(mapped: type[Mapped[Any]]) -> Any:
+    """The class of the value that a class of JSON objects has."""
+    arguments = (base.__pydantic_generic_metadata__["args"] for base in mapped.__mro__ if issubclass(base, BaseModel))
+    return next(found[0] for found in arguments if found)
 
 
 class Page(BaseModel, Generic[_Item]):

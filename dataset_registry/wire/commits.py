@@ -1,13 +1,13 @@
 """Commits, and how versions came about."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import Field
 
 from dataset_registry.model.records import CommitResult, InputVersion, Production, Provenance
-from dataset_registry.wire.base import MOST_IDS, Hash, Name, RequestModel, ResponseModel, Text, Word
+from dataset_registry.wire.base import MOST_IDS, Hash, Mapped, Name, RequestModel, ResponseModel, Text, Word
 from dataset_registry.wire.datasets import CapturedResponse, ComponentResponse, DatasetResponse, VersionResponse
 
 
@@ -53,8 +53,12 @@ class ComponentRequest(RequestModel):
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
-class InputVersionRequest(RequestModel):
+class InputVersionRequest(Mapped[InputVersion]):
     """A version that was read to produce another: the ref asked for, and what it named."""
+
+    model_config = RequestModel.model_config
+
+    attributes: ClassVar = {"version_uuid": "uuid"}
 
     dataset: Name
     version: int = Field(ge=1, le=MOST_IDS)
@@ -66,7 +70,9 @@ class InputVersionRequest(RequestModel):
     version_uuid: UUID | None = None
 
 
-class ProvenanceBody(RequestModel):
+class ProvenanceBody(Mapped[Provenance]):
+    model_config = RequestModel.model_config
+
     run_id: Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*$")] | None = None
     step: Text | None = None
     asset_key: Text | None = None
@@ -75,48 +81,10 @@ class ProvenanceBody(RequestModel):
     inputs: list[InputVersionRequest] = Field(default_factory=list, max_length=100_000)
     metadata: dict[str, Any] = Field(default_factory=dict)
 
-    @classmethod
-    def of(cls, found: Provenance) -> "ProvenanceBody":
-        return cls(
-            run_id=found.run_id,
-            step=found.step,
-            asset_key=found.asset_key,
-            partition=found.partition,
-            code_version=found.code_version,
-            inputs=[
-                InputVersionRequest(
-                    dataset=i.dataset,
-                    version=i.version,
-                    digest=i.digest,
-                    ref=i.ref,
-                    components=list(i.components),
-                    fallback=i.fallback,
-                    label=i.label,
-                    version_uuid=i.uuid,
-                )
-                for i in found.inputs
-            ],
-            metadata=dict(found.metadata),
-        )
 
-    def provenance(self) -> Provenance:
-        return Provenance(
-            run_id=self.run_id,
-            step=self.step,
-            asset_key=self.asset_key,
-            partition=self.partition,
-            code_version=self.code_version,
-            inputs=tuple(
-                InputVersion(
-                    i.dataset, i.version, i.digest, i.ref, tuple(i.components), i.fallback, i.label, i.version_uuid
-                )
-                for i in self.inputs
-            ),
-            metadata=self.metadata,
-        )
+class ProductionResponse(Mapped[Production]):
+    attributes: ClassVar = {"version_number": "version"}
 
-
-class ProductionResponse(ResponseModel):
     id: int
     version_number: int
     branch: str | None
@@ -124,29 +92,6 @@ class ProductionResponse(ResponseModel):
     created_at: datetime
     created_by: str | None
     provenance: ProvenanceBody
-
-    @classmethod
-    def of(cls, found: Production) -> "ProductionResponse":
-        return cls(
-            id=found.id,
-            version_number=found.version,
-            branch=found.branch,
-            unchanged=found.unchanged,
-            created_at=found.created_at,
-            created_by=found.created_by,
-            provenance=ProvenanceBody.of(found.provenance),
-        )
-
-    def production(self) -> Production:
-        return Production(
-            self.id,
-            self.version_number,
-            self.branch,
-            self.unchanged,
-            self.created_at,
-            self.created_by,
-            self.provenance.provenance(),
-        )
 
 
 class RemovalRequest(RequestModel):
@@ -222,10 +167,10 @@ class CommitResponse(ResponseModel):
 
     def result(self) -> CommitResult:
         return CommitResult(
-            self.version.record(),
+            self.version.value(),
             self.unchanged,
             self.new_bytes,
             self.total_bytes,
-            tuple(component.record() for component in self.written),
+            tuple(component.value() for component in self.written),
             {(name, index): schema for name, index, schema in (c.captured() for c in self.captured)},
         )

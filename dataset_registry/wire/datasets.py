@@ -1,9 +1,8 @@
 """Datasets, versions, branches and tags, schemas and comparisons."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
 from pydantic import Field
@@ -12,32 +11,27 @@ from dataset_registry.model.diff import ComponentDiff, Diff
 from dataset_registry.model.parts import PartsDiff
 from dataset_registry.model.records import ComponentRecord, DatasetRecord, PointerRecord, RegistryBranch, VersionRecord
 from dataset_registry.model.schema import ChangeKind, ColumnChange, ComponentSchema, SchemaDiff
-from dataset_registry.wire.base import Name, RequestModel, ResponseModel, Text
+from dataset_registry.wire.base import Mapped, Name, RequestModel, ResponseModel, Text
 
 
-class DatasetResponse(ResponseModel):
+class DatasetResponse(Mapped[DatasetRecord]):
     id: int
     name: str
     description: str | None
     created_at: datetime
     created_by: str | None
 
-    @classmethod
-    def of(cls, record: DatasetRecord) -> "DatasetResponse":
-        return cls(
-            id=record.id,
-            name=record.name,
-            description=record.description,
-            created_at=record.created_at,
-            created_by=record.created_by,
-        )
 
-    def record(self) -> DatasetRecord:
-        return DatasetRecord(self.id, self.name, self.description, self.created_at, self.created_by)
-
-
-class VersionResponse(ResponseModel):
+class VersionResponse(Mapped[VersionRecord]):
     """A version. `parents` are version numbers, the first parent leading; `digest` is the Merkle root of its components."""
+
+    attributes: ClassVar = {
+        "dataset_name": "dataset",
+        "version_number": "number",
+        "parent_version_id": "parent_id",
+        "ingestion_timestamp": "created_at",
+        "uploaded_by": "created_by",
+    }
 
     id: int
     uuid: UUID | None
@@ -53,43 +47,6 @@ class VersionResponse(ResponseModel):
     uploaded_by: str | None
     component_count: int
     overlay_file_id: int | None
-
-    @classmethod
-    def of(cls, record: VersionRecord) -> "VersionResponse":
-        return cls(
-            id=record.id,
-            uuid=record.uuid,
-            dataset_id=record.dataset_id,
-            dataset_name=record.dataset,
-            version_number=record.number,
-            depth=record.depth,
-            digest=record.digest,
-            parent_version_id=record.parent_id,
-            parents=list(record.parents),
-            message=record.message,
-            ingestion_timestamp=record.created_at,
-            uploaded_by=record.created_by,
-            component_count=record.component_count,
-            overlay_file_id=record.overlay_file_id,
-        )
-
-    def record(self) -> VersionRecord:
-        return VersionRecord(
-            id=self.id,
-            uuid=self.uuid,
-            dataset_id=self.dataset_id,
-            dataset=self.dataset_name,
-            number=self.version_number,
-            depth=self.depth,
-            digest=self.digest,
-            parents=tuple(self.parents),
-            message=self.message,
-            created_at=self.ingestion_timestamp,
-            created_by=self.uploaded_by,
-            component_count=self.component_count,
-            overlay_file_id=self.overlay_file_id,
-            parent_id=self.parent_version_id,
-        )
 
 
 class NestedVersionResponse(VersionResponse):
@@ -108,7 +65,14 @@ class NestedVersionResponse(VersionResponse):
         return roots
 
 
-class ComponentResponse(ResponseModel):
+class ComponentResponse(Mapped[ComponentRecord]):
+    attributes: ClassVar = {
+        "component_name": "name",
+        "component_index": "index",
+        "component_type": "type",
+        "file_size": "size",
+    }
+
     component_name: str
     component_index: int
     component_type: str
@@ -118,34 +82,15 @@ class ComponentResponse(ResponseModel):
     format: str
     metadata: dict[str, Any]
 
-    @classmethod
-    def of(cls, record: ComponentRecord) -> "ComponentResponse":
-        return cls(
-            component_name=record.name,
-            component_index=record.index,
-            component_type=record.type,
-            file_id=record.file_id,
-            content_hash=record.content_hash,
-            file_size=record.size,
-            format=record.format,
-            metadata=dict(record.metadata),
-        )
 
-    def record(self) -> ComponentRecord:
-        return ComponentRecord(
-            self.component_name,
-            self.component_index,
-            self.component_type,
-            self.content_hash,
-            self.file_size,
-            self.format,
-            self.file_id,
-            self.metadata,
-        )
-
-
-class PointerResponse(ResponseModel):
+class PointerResponse(Mapped[PointerRecord]):
     """A branch, or a tag. `base_version_number` is where a registry-wide branch started in this dataset."""
+
+    attributes: ClassVar = {
+        "pointer_name": "name",
+        "dataset_version_id": "version_id",
+        "base_version_number": "base",
+    }
 
     pointer_name: str
     is_tag: bool
@@ -155,41 +100,11 @@ class PointerResponse(ResponseModel):
     updated_at: datetime
     base_version_number: int | None = None
 
-    @classmethod
-    def of(cls, record: PointerRecord) -> "PointerResponse":
-        return cls(
-            pointer_name=record.name,
-            is_tag=record.is_tag,
-            dataset_version_id=record.version_id,
-            version_number=record.version_number,
-            digest=record.digest,
-            updated_at=record.updated_at,
-            base_version_number=record.base,
-        )
 
-    def record(self) -> PointerRecord:
-        return PointerRecord(
-            self.pointer_name,
-            self.is_tag,
-            self.dataset_version_id,
-            self.version_number,
-            self.digest,
-            self.updated_at,
-            self.base_version_number,
-        )
-
-
-class RegistryBranchResponse(ResponseModel):
+class RegistryBranchResponse(Mapped[RegistryBranch]):
     name: str
     source: str
     created_at: datetime
-
-    @classmethod
-    def of(cls, record: RegistryBranch) -> "RegistryBranchResponse":
-        return cls(name=record.name, source=record.source, created_at=record.created_at)
-
-    def record(self) -> RegistryBranch:
-        return RegistryBranch(self.name, self.source, self.created_at)
 
 
 class CapturedResponse(ResponseModel):
@@ -257,14 +172,14 @@ class KeyResponse(ResponseModel):
     component_index: int
 
 
-class ColumnChangeResponse(ResponseModel):
+class ColumnChangeResponse(Mapped[ColumnChange]):
     kind: ChangeKind
     column: str
     before: str | None
     after: str | None
 
 
-class SchemaDiffResponse(ResponseModel):
+class SchemaDiffResponse(Mapped[SchemaDiff]):
     """What changed in a table. `backward`: a reader of the new columns can read the old data; `forward`: the reverse."""
 
     changes: list[ColumnChangeResponse]
@@ -272,7 +187,7 @@ class SchemaDiffResponse(ResponseModel):
     forward: bool
 
 
-class PartsDiffResponse(ResponseModel):
+class PartsDiffResponse(Mapped[PartsDiff]):
     """What two versions of a table have in common, in parts and in rows."""
 
     shared: int
@@ -303,18 +218,8 @@ class ComparisonResponse(ResponseModel):
             added=keys(diff.components.added),
             removed=keys(diff.components.removed),
             changed=keys(diff.components.changed),
-            schema_changes={
-                label: SchemaDiffResponse(
-                    changes=[
-                        ColumnChangeResponse(kind=c.kind, column=c.column, before=c.before, after=c.after)
-                        for c in found.changes
-                    ],
-                    backward=found.backward,
-                    forward=found.forward,
-                )
-                for label, found in diff.schema.items()
-            },
-            parts={label: PartsDiffResponse(**asdict(found)) for label, found in diff.parts.items()},
+            schema_changes={label: SchemaDiffResponse.of(found) for label, found in diff.schema.items()},
+            parts={label: PartsDiffResponse.of(found) for label, found in diff.parts.items()},
         )
 
     def diff(self) -> Diff:
@@ -322,18 +227,11 @@ class ComparisonResponse(ResponseModel):
             return tuple((key.component_name, key.component_index) for key in found)
 
         return Diff(
-            self.before.record(),
-            self.after.record(),
+            self.before.value(),
+            self.after.value(),
             ComponentDiff(keys(self.added), keys(self.removed), keys(self.changed)),
-            {
-                label: SchemaDiff(
-                    tuple(ColumnChange(c.kind, c.column, c.before, c.after) for c in found.changes),
-                    found.backward,
-                    found.forward,
-                )
-                for label, found in self.schema_changes.items()
-            },
-            {label: PartsDiff(**found.model_dump()) for label, found in self.parts.items()},
+            {label: found.value() for label, found in self.schema_changes.items()},
+            {label: found.value() for label, found in self.parts.items()},
         )
 
 

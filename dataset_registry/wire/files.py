@@ -1,16 +1,19 @@
 """Files and uploads."""
 
 from datetime import datetime
+from typing import ClassVar
 
 from pydantic import Field
 
 from dataset_registry.model.records import FileForm, FileRecord
-from dataset_registry.wire.base import Hash, RequestModel, ResponseModel
+from dataset_registry.wire.base import Hash, Mapped, RequestModel, ResponseModel
 
 
-class FileResponse(ResponseModel):
+class FileResponse(Mapped[FileRecord]):
     """A stored file. `form` is `whole`, or `parts` for a table in several Parquet files; `reference_count` counts the versions
     that name it, of those that the reader may see."""
+
+    attributes: ClassVar = {"file_size": "size", "file_type": "format"}
 
     id: int
     content_hash: str | None
@@ -23,22 +26,8 @@ class FileResponse(ResponseModel):
     stored_size: int | None = None
     damage: str | None = None
 
-    @classmethod
-    def of(cls, record: FileRecord) -> "FileResponse":
-        return cls(
-            id=record.id,
-            content_hash=record.content_hash,
-            file_size=record.size,
-            form=record.form,
-            file_type=record.format,
-            compression_type=record.compression_type,
-            reference_count=record.reference_count,
-            created_at=record.created_at,
-            stored_size=record.stored_size,
-            damage=record.damage,
-        )
-
-    def record(self) -> FileRecord:
+    def value(self) -> FileRecord:
+        """The record, without what only the server needs: the key of the object."""
         return FileRecord(
             id=self.id,
             content_hash=self.content_hash,

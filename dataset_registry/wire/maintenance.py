@@ -6,9 +6,20 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from dataset_registry.model.audit import AuditEntry
-from dataset_registry.model.maintenance import CollectPlan, DatasetExpiry, Dated, ExpirePlan, SweepPlan, Unreferenced
+from dataset_registry.model.maintenance import (
+    Adoption,
+    AdoptionPlan,
+    Collected,
+    CollectPlan,
+    DatasetExpiry,
+    Dated,
+    Expired,
+    ExpirePlan,
+    SweepPlan,
+    Unreferenced,
+)
 from dataset_registry.model.records import FileForm, StoredObject
-from dataset_registry.wire.base import MOST_IDS, Hash, Name, RequestModel, ResponseModel
+from dataset_registry.wire.base import MOST_IDS, Hash, Mapped, Name, RequestModel, ResponseModel
 from dataset_registry.wire.datasets import DatasetResponse
 
 
@@ -110,57 +121,25 @@ Id = Annotated[int, Field(ge=1, le=MOST_IDS)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 
 
-class DatedResponse(ResponseModel):
+class DatedResponse(Mapped[Dated]):
     id: Id
     number: Id
     created_at: datetime
     parents: list[Id]
 
 
-class DatasetExpiryResponse(ResponseModel):
+class DatasetExpiryResponse(Mapped[DatasetExpiry]):
     dataset: DatasetResponse
     kept: dict[int, str]
     expiring: list[DatedResponse]
 
 
-class ExpirePlanResponse(ResponseModel):
+class ExpirePlanResponse(Mapped[ExpirePlan]):
     """What a policy does not keep; `kept` has the reason of each version that stays, by number."""
 
     datasets: list[DatasetExpiryResponse]
     bytes: Count
     keep_inputs: bool = False
-
-    @classmethod
-    def of(cls, plan: ExpirePlan) -> "ExpirePlanResponse":
-        return cls(
-            datasets=[
-                DatasetExpiryResponse(
-                    dataset=DatasetResponse.of(found.dataset),
-                    kept=dict(found.kept),
-                    expiring=[
-                        DatedResponse(id=v.id, number=v.number, created_at=v.created_at, parents=list(v.parents))
-                        for v in found.expiring
-                    ],
-                )
-                for found in plan.datasets
-            ],
-            bytes=plan.bytes,
-            keep_inputs=plan.keep_inputs,
-        )
-
-    def plan(self) -> ExpirePlan:
-        return ExpirePlan(
-            tuple(
-                DatasetExpiry(
-                    found.dataset.record(),
-                    found.kept,
-                    tuple(Dated(v.id, v.number, v.created_at, tuple(v.parents)) for v in found.expiring),
-                )
-                for found in self.datasets
-            ),
-            self.bytes,
-            self.keep_inputs,
-        )
 
 
 class ExpireApplyRequest(RequestModel):
@@ -168,48 +147,33 @@ class ExpireApplyRequest(RequestModel):
     live_runs: Runs | None = None
 
 
-class ExpiredResponse(ResponseModel):
+class ExpiredResponse(Mapped[Expired]):
     versions: int
     kept: int
 
 
-class UnreferencedResponse(ResponseModel):
+class UnreferencedResponse(Mapped[Unreferenced]):
     id: Id
     content_hash: Hash
     bytes: Count
     form: FileForm
 
 
-class CollectPlanResponse(ResponseModel):
+class CollectPlanResponse(Mapped[CollectPlan]):
     """Unreferenced files, holds that ran out, objects in the trash."""
 
     files: list[UnreferencedResponse]
     expired_holds: Count
     trashed: Count
 
-    @classmethod
-    def of(cls, plan: CollectPlan) -> "CollectPlanResponse":
-        return cls(
-            files=[
-                UnreferencedResponse(id=f.id, content_hash=f.content_hash, bytes=f.bytes, form=f.form)
-                for f in plan.files
-            ],
-            expired_holds=plan.expired_holds,
-            trashed=plan.trashed,
-        )
 
-    def plan(self) -> CollectPlan:
-        found = tuple(Unreferenced(f.id, f.content_hash, f.bytes, f.form) for f in self.files)
-        return CollectPlan(found, self.expired_holds, self.trashed)
-
-
-class ObjectResponse(ResponseModel):
+class ObjectResponse(Mapped[StoredObject]):
     key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}\.[0-9a-f]{32}$")]
     size: Count
     modified: float
 
 
-class SweepPlanResponse(ResponseModel):
+class SweepPlanResponse(Mapped[SweepPlan]):
     """Objects that the catalog does not know. A plan with a `suspicion` is not applied."""
 
     objects: list[ObjectResponse]
@@ -217,21 +181,8 @@ class SweepPlanResponse(ResponseModel):
     listed_bytes: Count
     suspicion: str | None
 
-    @classmethod
-    def of(cls, plan: SweepPlan) -> "SweepPlanResponse":
-        return cls(
-            objects=[ObjectResponse(key=o.key, size=o.size, modified=o.modified) for o in plan.objects],
-            listed=plan.listed,
-            listed_bytes=plan.listed_bytes,
-            suspicion=plan.suspicion,
-        )
 
-    def plan(self) -> SweepPlan:
-        found = tuple(StoredObject(o.key, o.size, o.modified) for o in self.objects)
-        return SweepPlan(found, self.listed, self.listed_bytes, self.suspicion)
-
-
-class CollectedResponse(ResponseModel):
+class CollectedResponse(Mapped[Collected]):
     files: int
     kept: int
     objects: int
@@ -246,7 +197,7 @@ class AdoptRequest(RequestModel):
     give_up: list[int] = Field(default_factory=list, max_length=100_000)
 
 
-class AdoptionResponse(ResponseModel):
+class AdoptionResponse(Mapped[Adoption]):
     files: int
     duplicates: int
     bytes: int
@@ -256,7 +207,7 @@ class AdoptionResponse(ResponseModel):
     given_up: int = 0
 
 
-class AdoptionPlanResponse(ResponseModel):
+class AdoptionPlanResponse(Mapped[AdoptionPlan]):
     inline: int
     paths: int
     bytes: int

@@ -55,7 +55,7 @@ def plan_expiry(registry: RegistryDep, body: ExpireRequest) -> ExpirePlanRespons
 @router.post("/expire/apply", tags=["maintenance"])
 def apply_expiry(registry: RegistryDep, body: ExpireApplyRequest) -> ExpiredResponse:
     """Delete the versions of a plan, except those that are in use since."""
-    done = registry.apply(body.plan.plan(), live_runs=body.live_runs)
+    done = registry.apply(body.plan.value(), live_runs=body.live_runs)
     return ExpiredResponse(versions=done.versions, kept=done.kept)
 
 
@@ -68,7 +68,7 @@ def plan_collection(registry: RegistryDep, body: CollectRequest) -> CollectPlanR
 @router.post("/collect/apply", tags=["maintenance"])
 def apply_collection(registry: RegistryDep, body: CollectPlanResponse) -> CollectedResponse:
     """Remove the files of a plan that are still unreferenced."""
-    done = registry.apply(body.plan())
+    done = registry.apply(body.value())
     return CollectedResponse(files=done.files, kept=done.kept, objects=done.objects, bytes=done.bytes)
 
 
@@ -82,7 +82,7 @@ def plan_sweep(registry: RegistryDep, body: SweepRequest) -> SweepPlanResponse:
 @router.post("/sweep/apply", tags=["maintenance"])
 def apply_sweep(registry: RegistryDep, body: SweepPlanResponse) -> CollectedResponse:
     """Remove the objects of a plan that the catalog still does not know."""
-    done = registry.apply(body.plan())
+    done = registry.apply(body.value())
     return CollectedResponse(files=done.files, kept=done.kept, objects=done.objects, bytes=done.bytes)
 
 
