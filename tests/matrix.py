@@ -28,7 +28,7 @@ TOOLS = (
 )
 SOURCES = ("README.md", "dagster_assets", "deploy", "docs", "pyproject.toml", "tests", "workspace.yaml")
 TESTS = (
-    "tests/contracts/test_registry.py",
+    "tests/contracts/registry",
     "tests/dagster_io",
     "tests/migrations/test_opening.py",
     "tests/migrations/test_steps.py",

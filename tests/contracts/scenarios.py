@@ -138,3 +138,9 @@ def excel_bytes(**sheets: Sequence[Sequence[Any]]) -> bytes:
     stream = io.BytesIO()
     book.save(stream)
     return stream.getvalue()
+
+
+def everywhere(test: Callable[..., None]) -> Callable[..., None]:
+    """A scenario that runs on REST over PostgreSQL and S3 too."""
+    test.everywhere = True  # type: ignore[attr-defined]
+    return test

@@ -118,7 +118,7 @@ def test_what_may_not_be_read_is_not_there(http: httpx.Client, served: serving.S
     served.owner.update_user("stranger", role="guest")
     hidden = problem(stranger.get("datasets/1"), 404, "not_found")
     missing = problem(stranger.get("datasets/2"), 404, "not_found")
-    assert hidden["detail"].replace("1", "2") == missing["detail"]
+    assert hidden["detail"].replace("id 1.", "id 2.") == missing["detail"]
 
 
 def test_paths_and_methods_that_are_not_there_are_problems_too(http: httpx.Client, served: serving.Served) -> None:

@@ -270,7 +270,7 @@ def test_an_address_to_put_to_takes_as_many_bytes_as_were_announced(postgresql_c
 def test_a_writer_behind_a_client_that_hangs_is_told_to_try_again(
     postgresql_catalog: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dataset_registry.catalog.postgresql.TIMEOUTS", "-clock_timeout=200ms")
+    monkeypatch.setattr("dataset_registry.catalog.engine.TIMEOUTS", "-clock_timeout=200ms")
     url = postgresql_catalog.replace("+psycopg", "")
     with Registry.open(catalog=postgresql_catalog, store=str(tmp_path)) as registry, psycopg.connect(url) as hung:
         flights = registry.create_dataset("flights")
@@ -286,7 +286,7 @@ def test_a_writer_behind_a_client_that_hangs_is_told_to_try_again(
 def test_a_transaction_that_does_nothing_is_ended(
     postgresql_catalog: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dataset_registry.catalog.postgresql.TIMEOUTS", "-cidle_in_transaction_session_timeout=200ms")
+    monkeypatch.setattr("dataset_registry.catalog.engine.TIMEOUTS", "-cidle_in_transaction_session_timeout=200ms")
     with Registry.open(catalog=postgresql_catalog, store=str(tmp_path)) as registry:
         catalog = registry.access.catalog
         with psycopg.connect(postgresql_catalog.replace("+psycopg", ""), autocommit=True) as watching:

@@ -1,0 +1,149 @@
+"""Drafts."""
+
+import os
+
+import pyarrow as pa
+import pytest
+
+from dataset_registry import Dataset, Registry
+from dataset_registry.errors import (
+    CommitConflict,
+    InputError,
+    InvalidName,
+    NotFound,
+    UnreadableFile,
+)
+from dataset_registry.model.partitions import component_of
+from tests.contracts.scenarios import (
+    Way,
+    error_of,
+    everywhere,
+    heads,
+    keys,
+    read,
+    sha256,
+)
+
+
+@everywhere
+def test_an_exception_leaves_nothing_behind(flights: Dataset, any_registry: Registry) -> None:
+    data = os.urandom(2 << 20)
+    with pytest.raises(ZeroDivisionError), flights.draft() as draft:
+        draft.add("large", data)
+        draft.add("data", pa.table({"a": [1]}))
+        raise ZeroDivisionError
+    assert flights.tree() == flights.branches() == []
+    assert isinstance(error_of(lambda: any_registry.file(sha256(data))), NotFound)
+    assert isinstance(error_of(lambda: draft.result), InputError)
+
+
+def test_a_second_try_of_a_draft_starts_from_nothing(flights: Dataset) -> None:
+    draft = flights.draft()
+    with pytest.raises(ZeroDivisionError), draft:
+        draft.add("first", b"try")
+        raise ZeroDivisionError
+    with draft:
+        draft.add("second", b"try")
+    assert keys(draft.version) == [("second", 0, "data")]
+
+
+def test_a_draft_is_committed_once(flights: Dataset) -> None:
+    with flights.draft() as draft:
+        draft.add("data", b"1")
+    assert type(error_of(draft.__enter__)) is InputError
+
+
+def test_a_dataset_is_made_with_its_first_version_or_not_at_all(any_registry: Registry, prefix: str) -> None:
+    name = f"{prefix}made/on/commit"
+    with pytest.raises(ZeroDivisionError), any_registry.draft(name) as draft:
+        draft.add("data", b"1")
+        raise ZeroDivisionError
+
+    def commit_nonsense() -> None:
+        with any_registry.draft(name) as draft:
+            draft.add("data", b"not a table", format="parquet")
+
+    assert type(error_of(commit_nonsense)) is UnreadableFile
+    assert isinstance(error_of(lambda: any_registry.dataset(name)), NotFound)
+    with any_registry.draft(name, "dev", description="At last", message="First") as draft:
+        draft.add("data", b"1")
+    assert any_registry.dataset(name).description == "At last"
+    assert heads(any_registry.dataset(name)) == {"dev": 1}
+    with any_registry.draft(name, "dev") as draft:
+        draft.add("data", b"2")
+    assert draft.version.parents == (1,)
+
+
+def test_a_component_that_changed_since_the_draft_began_is_a_conflict(flights: Dataset, way: Way) -> None:
+    other = way.user("admin").dataset(flights.name)
+    flights.commit({"a": b"1", "b": b"1"})
+
+    def late(**options: object) -> object:
+        with flights.draft(**options) as draft:
+            other.commit({"a": os.urandom(8)})
+            draft.add("a", b"mine")
+        return draft.version
+
+    error = error_of(late)
+    assert (type(error), error.code) == (CommitConflict, "commit_conflict")
+    assert (error.fields["components"], error.fields["branch"], error.fields["head"]) == (["a"], "main", 2)
+    assert late(overwrite=True).parents == (3,)
+    with flights.draft() as draft:
+        other.commit({"b": b"theirs"})
+        draft.add("a", b"ours")
+    assert (read(draft.version, "a"), read(draft.version, "b")) == (b"ours", b"theirs")
+
+
+def test_a_branch_that_a_dataset_lacks_starts_from_the_fallback(flights: Dataset) -> None:
+    flights.commit({"a": b"1", "b": b"1"})
+    made = flights.commit({"a": b"2"}, branch="run", fallback="main")
+    assert (made.parents, keys(made)) == ((1,), [("a", 0, "data"), ("b", 0, "data")])
+    assert heads(flights) == {"main": 1, "run": 2}
+    same = flights.commit({"a": b"1"}, branch="other", fallback="main")
+    assert same.number == 1
+    assert heads(flights)["other"] == 1
+    error = error_of(lambda: flights.commit({"a": b"3"}, branch="nowhere"))
+    assert (type(error), error.fields["branch"]) == (NotFound, "nowhere")
+
+
+def test_a_draft_takes_changes_inside_its_block_only_and_needs_some(flights: Dataset) -> None:
+    draft = flights.draft()
+    for call in (lambda: draft.add("a", b"1"), lambda: draft.result, lambda: draft.version):
+        assert type(error_of(call)) is InputError
+
+    def commit_nothing() -> None:
+        with flights.draft():
+            pass
+
+    assert type(error_of(commit_nothing)) is InputError
+    with draft:
+        for wrong in (
+            lambda: draft.add("a", b"", index=-1),
+            lambda: draft.add("a", b"", type="nonsense"),
+            lambda: draft.add("a", b"", format="nonsense"),
+            lambda: draft.add("a", b"", read={"encoding": "latin-1"}),
+            lambda: draft.add("a", b"", metadata={"a": object()}),
+            lambda: draft.replace("a", []),
+        ):
+            assert type(error_of(wrong)) is InputError
+        draft.add("good", b"1")
+    assert keys(draft.version) == [("good", 0, "data")]
+
+
+def test_a_partition_loses_what_it_is_not_given_again_and_no_other_does(flights: Dataset) -> None:
+    def write(key: str, **parts: bytes) -> None:
+        with flights.draft(overwrite=True) as draft:
+            draft.clear_partition(key)
+            for name, value in parts.items():
+                component, facts = component_of(key, name)
+                draft.add(component, value, metadata=facts)
+
+    write("2024/01", a=b"1", b=b"2")
+    write("2024/02", a=b"3")
+    write("2024/01", c=b"4")
+    assert {c.name: c.metadata["partition"] for c in flights.version().components} == {
+        "2024/01//c": "2024/01",
+        "2024/02//a": "2024/02",
+    }
+    error = error_of(lambda: flights.draft().clear_partition("a//b"))
+    assert type(error) is InvalidName
