@@ -240,3 +240,13 @@ class StoredObject:
     key: str
     size: int
     modified: float
+
+    @property
+    def content_hash(self) -> str:
+        """The SHA-256 that the object's content should have."""
+        return content_hash_of(self.key)
+
+
+def content_hash_of(key: str) -> str:
+    """The content hash in a key of the form `<sha256>.<uuid>`."""
+    return key.partition(".")[0]

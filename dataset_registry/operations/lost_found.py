@@ -36,7 +36,7 @@ def rescue(access: Access, objects: Sequence[StoredObject]) -> bool:
     for candidate in objects:
         content = _content(access, candidate)
         if content is not None:
-            found.setdefault(candidate.key[:64], content)
+            found.setdefault(candidate.content_hash, content)
     if not found:
         return not objects
 
@@ -80,7 +80,9 @@ def heal(access: Access, objects: Sequence[StoredObject]) -> int:
     """Give files in quarantine the content that unknown objects turn out to hold; how many were healed."""
     with access.catalog.read() as tx:
         wanted = file_checks.damaged_hashes(tx)
-    found = {o.key[:64]: content[0] for o in objects if o.key[:64] in wanted and (content := _content(access, o))}
+    found = {
+        o.content_hash: content[0] for o in objects if o.content_hash in wanted and (content := _content(access, o))
+    }
 
     if not found:
         return 0
@@ -122,7 +124,7 @@ def _content(access: Access, candidate: StoredObject) -> tuple[StoredBytes, int,
                     size += len(block)
         except CorruptionError:
             continue
-        if hasher.hexdigest() == candidate.key[:64]:
+        if hasher.hexdigest() == candidate.content_hash:
             stored = StoredBytes(candidate.key, candidate.size, "zstd" if compression else None)
             return stored, size, formats.format_of(None, None, start)
     return None

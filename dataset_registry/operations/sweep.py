@@ -44,7 +44,7 @@ def plan_sweep(
             lost = file_checks.damaged_hashes(
                 tx
             )  # it may be what heals a file in quarantine: verify --repair finds out
-        unknown.extend(found for found in batch if found.key in keys and (found.key[:64] not in lost or healing))
+        unknown.extend(found for found in batch if found.key in keys and (found.content_hash not in lost or healing))
         if each is not None:
             each(batch)
         batch.clear()

@@ -134,9 +134,9 @@ def _look_at_store(access: Access, older_than: timedelta, progress: Progress) ->
     plan = plan_sweep(access, older_than, progress=progress, healing=True, each=look)
     if plan.suspicion is not None:
         with access.catalog.read() as tx:
-            known = files.find_many(tx, sorted({found.key[:64] for found in plan.objects}))
+            known = files.find_many(tx, sorted({found.content_hash for found in plan.objects}))
         kind, what = "unknown-objects", plan.suspicion
-        if all(found.key[:64] in known for found in plan.objects):
+        if all(found.content_hash in known for found in plan.objects):
             kind, what = "surplus-objects", f"{what}; it has the content of all of them under keys of its own"
         store.findings.append(Finding(kind, what, objects=plan.objects))
     return store

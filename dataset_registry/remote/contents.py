@@ -12,7 +12,7 @@ import httpx
 
 from dataset_registry.errors import CorruptionError, InputError, RetryLater, StorageError
 from dataset_registry.model.chunks import FileFacts
-from dataset_registry.model.records import ComponentRecord, FileRecord, StoredObject, VersionRecord
+from dataset_registry.model.records import ComponentRecord, FileRecord, StoredObject, VersionRecord, content_hash_of
 from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.remote.client import Client
 from dataset_registry.store import Cache, Store, cache_folder
@@ -121,13 +121,13 @@ class _ServedFiles:
         """Nothing of a server is a file of this machine."""
 
     def open(self, key: str) -> BinaryIO:
-        return cast(BinaryIO, BufferedReader(_ServedFile(self._client, self.ids[key[:64]], None), 1 << 20))
+        return cast(BinaryIO, BufferedReader(_ServedFile(self._client, self.ids[content_hash_of(key)], None), 1 << 20))
 
     def read(self, key: str, offset: int, length: int) -> bytes:
         raise self._read_only()
 
     def uri(self, key: str) -> str:
-        return f"{self.location}/v1/files/{self.ids[key[:64]]}/content"
+        return f"{self.location}/v1/files/{self.ids[content_hash_of(key)]}/content"
 
     def upload_url(self, key: str, size: int, lasts: timedelta) -> None:
         """A server's store is reached by its own uploads."""

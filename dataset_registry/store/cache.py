@@ -18,6 +18,7 @@ from uuid import uuid4
 
 from dataset_registry import modes
 from dataset_registry.errors import CorruptionError
+from dataset_registry.model.records import content_hash_of
 from dataset_registry.store.compression import decompressed
 from dataset_registry.store.process_dirs import ProcessDir, abandoned, try_lock
 from dataset_registry.store.protocol import Store, checked_key
@@ -115,7 +116,7 @@ class Cache:
                     while rest:
                         rest = rest[target.write(rest) :]
                     size += len(block)
-            if hasher.hexdigest() != key[:64]:
+            if hasher.hexdigest() != content_hash_of(key):
                 raise CorruptionError(
                     f"The object {key} of the store at {self._store.location} has another content than its key says: "
                     f"its SHA-256 is {hasher.hexdigest()}. Run: dataset-registry verify --deep",
