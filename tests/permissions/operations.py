@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from shutil import rmtree
 from typing import Any
 
 from dataset_registry import Registry
@@ -131,6 +132,11 @@ def _bytes(r: Registry, w: World) -> bytes:
 def _file_bytes(r: Registry, w: World) -> bytes:
     with r.open_file(w.hash) as stream:
         return stream.read()
+
+
+def _checkout_command(w: World) -> list[str]:
+    rmtree(w.out, ignore_errors=True)
+    return ["checkout", DATASET, str(w.out)]
 
 
 def _checkout(r: Registry, w: World) -> object:
@@ -318,7 +324,7 @@ OPERATIONS = (
         get(that("/content", 1), component="data"),
         cli("get", DATASET, "data", "--to", "-"),
     ),
-    Operation("check out", On(READ), _checkout, None, cli("checkout", DATASET, "{out}")),
+    Operation("check out", On(READ), _checkout, None, _checkout_command),
     Operation("lineage", On(READ), None, None, cli("lineage", DATASET)),
     Operation(
         "productions",
