@@ -6,6 +6,7 @@ SQLite: WAL, `synchronous=FULL`, foreign keys on, one engine for reads (deferred
 """
 
 import json
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -77,6 +78,8 @@ SCHEMA = "dataset_registry"
 SPARE_BYTES = 1 << 18
 """Bytes that are kept beside a SQLite catalog, to be given up when the disk is full."""
 
+
+_log = logging.getLogger(__name__)
 
 _ATTEMPTS = 8
 _Result = TypeVar("_Result")
@@ -228,6 +231,7 @@ class Catalog:
                         if isinstance(error, Interrupted) and str(error)
                         else f"The catalog was changed by others {_ATTEMPTS} times while this was tried. Try again.",
                     ) from error
+                _log.info("A transaction conflicted with another one; attempt %d of %d", attempt + 2, _ATTEMPTS)
                 sleep(random() * 0.02 * 2**attempt)
         raise AssertionError("unreachable")
 

@@ -1,5 +1,6 @@
 """Repairing what a verification found: damaged files go into quarantine, leftovers are removed, lost content is rescued."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,6 +14,8 @@ from dataset_registry.model.records import FileRecord
 from dataset_registry.model.verification import Finding
 from dataset_registry.operations import collect, lost_found
 from dataset_registry.store.checked import content_digest
+
+_log = logging.getLogger(__name__)
 
 
 def repair(access: Access, found: Sequence[Finding]) -> list[Finding]:
@@ -43,6 +46,7 @@ def stored_now(access: Access, file: FileRecord) -> FileRecord | None:
 
 def _repair_one(access: Access, finding: Finding) -> Finding:
     """Do what is safe about a finding."""
+    _log.info("Repairing %s: %s", finding.kind, finding.what)
     catalog = access.catalog
     match finding.kind:
         case "unnamed-page" | "unnamed-index-page" | "counter":

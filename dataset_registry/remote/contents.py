@@ -1,5 +1,6 @@
 """What versions hold, as a server tells it; files come into the cache of this machine, checked against their hashes."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from io import BufferedReader, RawIOBase
@@ -19,6 +20,8 @@ from dataset_registry.store import Cache, Store, cache_folder
 from dataset_registry.store.checked import checked
 from dataset_registry.wire.datasets import ComponentResponse, SchemaResponse
 from dataset_registry.wire.files import DataFilesResponse
+
+_log = logging.getLogger(__name__)
 
 _FEW = 50
 """Names that go into one query."""
@@ -206,6 +209,7 @@ class _ServedFile(RawIOBase):
                         "Ask an administrator to run: dataset-registry verify --deep",
                         file_id=self._file_id,
                     ) from None
+                _log.info("The download of file %d broke off at %d bytes; it resumes", self._file_id, self._at)
                 sleep(0.05 * 2**self._broken)
                 continue
             if piece is None:

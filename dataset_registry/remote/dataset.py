@@ -1,5 +1,6 @@
 """Datasets, versions and drafts of a server."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
 from io import BytesIO
@@ -54,6 +55,8 @@ from dataset_registry.wire.files import HashesResponse, UploadResponse
 
 if TYPE_CHECKING:
     from dataset_registry.content.change import StagedComponent
+
+_log = logging.getLogger(__name__)
 
 _IN_FORM = 1 << 20
 """Files up to this many bytes travel with the commit."""
@@ -322,6 +325,7 @@ class RemoteDraft(Draft):
             except (RetryLater, ConflictError):  # the connection broke, or the server has not noticed yet that it did
                 if attempt == _RESUMED - 1:
                     raise
+                _log.info("The upload %s broke off at %d bytes; it resumes", upload.upload_id, upload.offset)
                 sleep(min(0.1 * 2**attempt, 5.0))
                 upload = self._client.get(path, UploadResponse)
         return upload.upload_id

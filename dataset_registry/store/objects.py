@@ -4,6 +4,7 @@ obstore retries with backoff what may be retried (5xx, dropped connections, time
 request that S3 then checks, and streams large files in parts. It does not survive a fork.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -38,6 +39,8 @@ _IN_FLIGHT = 3
 _COPYABLE = 5 * 2**30
 """The largest object that S3 copies in one request."""
 _READ = 4 << 20
+_log = logging.getLogger(__name__)
+
 _ATTEMPTS = 3
 
 
@@ -332,6 +335,7 @@ def _again(request: Callable[[], object]) -> None:
         except GenericError:
             if attempt == _ATTEMPTS - 1:
                 raise
+            _log.info("A request to the object store failed; attempt %d of %d", attempt + 2, _ATTEMPTS)
             sleep(random() * 0.3 * 2**attempt)
         else:
             return
