@@ -28,7 +28,7 @@ from dataset_registry.errors import CorruptionError
 from dataset_registry.tabular import chunking
 from dataset_registry.version import Version
 from tests import servers
-from tests.cutting import every
+from tests.chunking import every
 
 DEATH = 9
 """The exit code of a child that died where it was told to."""

@@ -17,7 +17,7 @@ from dataset_registry.content import stored
 from dataset_registry.errors import CorruptionError, NotFound, StorageError, SweepRefused
 from dataset_registry.model.records import StoredObject
 from dataset_registry.store import FolderStore, RemoteBytes, new_key
-from tests.cutting import every
+from tests.chunking import every
 from tests.operations.support import NOW, age, age_objects, ago, ask, assert_exact, digest_of, object_of, objects, write
 from tests.waiting import SAFETY
 

@@ -16,7 +16,7 @@ import pytest
 
 from dataset_registry import Dataset, Registry
 from dataset_registry.errors import CorruptionError, InputError, NotFound
-from tests.cutting import every
+from tests.chunking import every
 
 TABLE = pa.table({"id": [1, 2, 3], "name": ["a", None, "c"], "x": [1.5, 2.5, None]})
 

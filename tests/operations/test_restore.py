@@ -14,7 +14,7 @@ from dataset_registry import Registry
 from dataset_registry.errors import SweepRefused
 from dataset_registry.operations.lost_found import LOST_AND_FOUND
 from tests import servers
-from tests.cutting import every
+from tests.chunking import every
 from tests.operations.support import (
     LAST,
     NOW,

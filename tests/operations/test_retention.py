@@ -18,7 +18,7 @@ from dataset_registry.catalog import versions as version_rows
 from dataset_registry.errors import NotFound
 from dataset_registry.model.records import InputVersion, VersionRecord
 from dataset_registry.model.retention import Policy, Rule
-from tests.cutting import every
+from tests.chunking import every
 from tests.operations.support import LAST, NOW, age, age_runs, ask, assert_exact, content, live, objects, write
 from tests.waiting import SAFETY, until
 

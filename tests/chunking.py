@@ -7,7 +7,7 @@ import pyarrow as pa
 
 
 def every(rows: int) -> Callable[[Iterator[tuple[pa.Table, Any]], Any], Iterator[pa.Table]]:
-    """What takes the place of `cutting.split` to cut a table after this many rows each."""
+    """What takes the place of `chunking.split` to cut a table after this many rows each."""
 
     def split(tables: Iterator[tuple[pa.Table, Any]], cut: Any) -> Iterator[pa.Table]:
         whole = pa.concat_tables([table for table, _ in tables]).combine_chunks()
