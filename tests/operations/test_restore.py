@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from sqlalchemy import inspect
 
 from dataset_registry import Registry
 from dataset_registry.errors import SweepRefused
@@ -258,3 +259,34 @@ def test_rescuing_twice_and_in_pieces_adds_to_lost_and_found(
     assert restored.verify(repair=True, older_than=NOW).findings == ()
     assert [v.number for v in restored.dataset(LOST_AND_FOUND).log()] == [2, 1]
     assert_exact(restored)
+
+
+def test_a_dump_that_was_restored_without_its_constraints_is_found(registry: Registry) -> None:
+    flights = registry.create_dataset("flights")
+    flights.commit({"data": b"1"})
+    flights.create_tag("first", "main")
+    catalog = registry.access.catalog
+    with catalog.queued(), catalog.writer.connect() as connection:
+        if catalog.is_sqlite:
+            connection.exec_driver_sql("ROLLBACK")
+            connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
+            connection.exec_driver_sql("PRAGMA legacy_alter_table=ON")
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        views = inspect(connection).get_view_names()
+        for view in views:
+            connection.exec_driver_sql(f"DROP VIEW IF EXISTS {view} {'' if catalog.is_sqlite else 'CASCADE'}")
+        for table in inspect(connection).get_table_names():
+            connection.exec_driver_sql(f"CREATE TABLE restored_{table} AS SELECT * FROM {table}")
+            connection.exec_driver_sql(f"DROP TABLE {table} {'' if catalog.is_sqlite else 'CASCADE'}")
+            connection.exec_driver_sql(f"ALTER TABLE restored_{table} RENAME TO {table}")
+        connection.commit()
+    catalog.close()
+    found = registry.verify().findings
+    text = "\n".join(finding.what for finding in found if finding.kind == "structure")
+    for words in (
+        "dataset_versions has lost its primary key",
+        "dataset_pointers has lost its reference",
+        "the view dataset_version_files is missing",
+    ):
+        assert words in text
+    assert len(text.splitlines()) > 50
