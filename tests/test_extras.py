@@ -8,7 +8,7 @@ import pytest
 
 from dataset_registry import Registry
 from dataset_registry.errors import InputError
-from tests.test_cli import run
+from tests.cli.test_commands import run
 
 INSTALL = "which is not installed. Run: pip install 'dataset-registry[{}]'"
 

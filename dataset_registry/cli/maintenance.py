@@ -226,7 +226,7 @@ def verify(
 @here
 def copy(
     registry: "Registry",
-    to: Annotated[str | None, typer.Option("--to", help="The folder of the other registry, created if needed.")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="The folder of the other registry.")] = None,
     to_catalog: Annotated[str | None, typer.Option(help="The catalog of the other registry, with --to-store.")] = None,
     to_store: Annotated[str | None, typer.Option(help="The store of the other registry.")] = None,
     datasets: Annotated[list[str] | None, typer.Option("--dataset", help="Patterns of the datasets to copy.")] = None,
@@ -234,12 +234,13 @@ def copy(
         list[str] | None, typer.Option("--ref", help="Copy only what these branches and tags reach.")
     ] = None,
     compress: Annotated[bool, typer.Option("--compress", help="Compress CSV and JSON files in the copy.")] = False,
+    create_target: Annotated[bool, typer.Option("--create", help="Create the other registry if there is none.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Copy datasets with their histories to another registry. Only missing data is transferred; can be repeated."""
     actor = None if registry.is_owner else registry.actor
     with (
-        opened(to, to_catalog, to_store, actor, otherwise=_WHERE_TO, compress=compress, create=True) as target,
+        opened(to, to_catalog, to_store, actor, otherwise=_WHERE_TO, compress=compress, create=create_target) as target,
         progress() as bars,
     ):
         done = registry.copy_to(target, datasets=datasets or ("*",), refs=refs or None, progress=bars)

@@ -1,4 +1,4 @@
-"""Keeping house is tested on objects that can be counted, one a file; on packs and recipes in test_recipes.py."""
+"""Keeping house is tested on objects that can be counted, one a file; on packs and recipes in tests/content."""
 
 import pytest
 

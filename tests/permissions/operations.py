@@ -354,7 +354,7 @@ OPERATIONS = (
         cli("version", "delete", f"{DATASET}@v5", "--yes"),
         changes=True,
     ),
-    Operation("copy", On(READ), _copy, None, cli("copy", "--to", "{copy}", "--dataset", DATASET)),
+    Operation("copy", On(READ), _copy, None, cli("copy", "--create", "--to", "{copy}", "--dataset", DATASET)),
     # --- branches and tags ---
     Operation(
         "list branches",

@@ -259,10 +259,25 @@ def test_damage_has_an_exit_code_of_its_own(
 def test_a_copy_with_a_note_says_it(
     folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(monkeypatch, "copy", "-r", folder, "--to", str(tmp_path / "other"), "--ref", "nightly") == 0
+    assert run(monkeypatch, "copy", "-r", folder, "--to", str(tmp_path / "other"), "--create", "--ref", "nightly") == 0
     printed = capsys.readouterr()
     assert "has none of nightly" in printed.err
     assert "0 versions copied" in printed.out
+
+
+def test_a_mistyped_target_of_a_copy_creates_nothing(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "bakcup"
+    for options in (
+        ["--to", str(target)],
+        ["--to-catalog", f"sqlite:///{target}/catalog.sqlite", "--to-store", str(target)],
+    ):
+        assert run(monkeypatch, "copy", "-r", folder, *options) == 4
+        assert "dataset-registry init" in capsys.readouterr().err
+        assert not target.exists()
+    assert run(monkeypatch, "copy", "-r", folder, "--to", str(target), "--create") == 0
+    assert target.is_dir()
 
 
 @pytest.mark.parametrize(
