@@ -1,8 +1,8 @@
 """The access of an actor to a catalog and a store, and its permissions.
 
-The first line of every operation is one of these functions, inside its transaction. An owner, who holds the keys of
-catalog and store, may do everything. So may every name until the first user is created: until then names are recorded,
-not checked. What an actor may not read does not exist for it."""
+Every operation calls one of these functions first, inside its transaction. An owner has direct access to the catalog
+and the store and may do everything. Until the first user is created, names are recorded, not checked. A resource that
+an actor may not read is reported as not found."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ from dataset_registry.store import Cache, Compression, Store
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """An actor before a registry: what every operation takes first.
+    """The access of an actor to a catalog and a store: the first argument of every operation.
 
-    `copies` are local files with what the store has; `compression` is what new CSV and JSON files are compressed with;
-    `is_guarded` says that files come from strangers: they are looked into by a process that can be lost. `verifies_reads` has
-    every stored file hashed before anything is read from it.
+    `copies` is the cache of local copies of stored files; `compression` is applied to new CSV and JSON files. With
+    `is_guarded`, files come from untrusted clients and are captured in a separate process. With `verifies_reads`, every
+    stored file is hashed before it is read.
     """
 
     catalog: Catalog
@@ -34,14 +34,14 @@ class Access:
     verifies_reads: bool = False
 
     def user_id(self, tx: Transaction) -> int:
-        """The actor's row, made on first sight."""
-        known, name = self.catalog.user_ids, self.actor.name
-        if name not in known:
-            found = users.find_id(tx, name)
-            if found is None:
-                return users.sign(tx, name)  # not remembered: this transaction may still fail
-            known[name] = found
-        return known[name]
+        """The id of the actor's row, which is created if needed."""
+        cached_ids, name = self.catalog.user_ids, self.actor.name
+        if name not in cached_ids:
+            user_id = users.find_id(tx, name)
+            if user_id is None:
+                return users.sign(tx, name)  # not cached: this transaction may still fail
+            cached_ids[name] = user_id
+        return cached_ids[name]
 
 
 def authorize(access: Access, tx: Transaction, permission: Permission, dataset_id: int) -> None:
@@ -53,7 +53,7 @@ def authorize(access: Access, tx: Transaction, permission: Permission, dataset_i
 
 
 def authorize_move(access: Access, tx: Transaction, dataset_id: int, branch: str) -> None:
-    """Require that the actor may let a branch name another version, or none. Raises as `authorize` does."""
+    """Require that the actor may move or delete a branch. Raises as `authorize` does."""
     standing = _standing(access, tx, dataset_id)
     if standing is None:
         return
@@ -69,7 +69,7 @@ def authorize_move(access: Access, tx: Transaction, dataset_id: int, branch: str
 
 
 def authorize_commit(access: Access, tx: Transaction, dataset: DatasetRecord | NewDataset, branch: str) -> None:
-    """Require that the actor may commit to a branch of a dataset, which the commit may make. Raises as `authorize` does."""
+    """Require that the actor may commit to a branch of a dataset, which may be new. Raises as `authorize` does."""
     if isinstance(dataset, DatasetRecord):
         authorize_move(access, tx, dataset.id, branch)
     else:
@@ -78,15 +78,15 @@ def authorize_commit(access: Access, tx: Transaction, dataset: DatasetRecord | N
 
 
 def refuse_hidden(access: Access, tx: Transaction, taken: DatasetRecord | None) -> None:
-    """Raise `PermissionDenied` where a dataset that the actor may not read has a name: what a governed name is answered."""
+    """Raise `PermissionDenied`, as for a governed name, if the name is taken by a dataset that the actor may not read."""
     if taken is not None and level_on(access, tx, taken.id) == NOTHING:
         raise _creation_denied(access, taken.name)
 
 
 def authorize_creation(access: Access, tx: Transaction, name: str) -> None:
-    """Require that the actor may make a dataset of this name. Raises `PermissionDenied`.
+    """Require that the actor may create a dataset with this name. Raises `PermissionDenied`.
 
-    Members may, unless write was granted under a prefix of the name: such names are governed, and it takes a grant on the
+    Members may, unless the name is governed: `write` was granted on a prefix of it. Then they need a grant on the
     prefix.
     """
     standing = _standing(access, tx)
@@ -100,8 +100,8 @@ def authorize_creation(access: Access, tx: Transaction, name: str) -> None:
             return
     if is_reserved(name):
         raise PermissionDenied(
-            f"{name!r} is reserved: {access.actor.name} may not create it. An administrator does, or grants write on "
-            f"the prefix {RUNS!r} for outputs of ops.",
+            f"{name!r} is reserved: {access.actor.name} may not create it. Ask an administrator to create it, or to "
+            f"grant write on the prefix {RUNS!r} for outputs of ops.",
             dataset=name,
         )
     raise _creation_denied(access, name)
@@ -115,7 +115,7 @@ def _creation_denied(access: Access, name: str) -> PermissionDenied:
 
 
 def administer(access: Access, tx: Transaction) -> None:
-    """Let pass an administrator: for what is about the registry as a whole. Raises `PermissionDenied`."""
+    """Require the administrator role, for operations on the whole registry. Raises `PermissionDenied`."""
     if not is_administrator(access, tx):
         raise PermissionDenied(
             f"Administrator role required; {access.actor.name} does not have it, or the token's scope is too narrow."
@@ -123,13 +123,12 @@ def administer(access: Access, tx: Transaction) -> None:
 
 
 def admit(access: Access, tx: Transaction) -> None:
-    """Require that the actor is a user, for what is its own. Raises `PermissionDenied`."""
+    """Require that the actor is a user, for operations on its own account. Raises `PermissionDenied`."""
     _standing(access, tx)
 
 
 def authorize_some_write(access: Access, tx: Transaction) -> None:
-    """Require that the actor may write anything at all: before a commit, or content for one, is received. Raises
-    `PermissionDenied`."""
+    """Require that the actor may write to some dataset, before content is received. Raises `PermissionDenied`."""
     standing, token = _standing(access, tx), access.actor.token
     if standing is None:
         return
@@ -142,7 +141,7 @@ def authorize_some_write(access: Access, tx: Transaction) -> None:
 
 
 def is_administrator(access: Access, tx: Transaction) -> bool:
-    """Whether everything is allowed."""
+    """Whether the actor is the owner or an administrator."""
     standing, token = _standing(access, tx), access.actor.token
     if standing is None:
         return True
@@ -209,13 +208,13 @@ def _readable_files(access: Access, tx: Transaction, standing: Standing | None, 
     scope, token = _readable(access, standing), access.actor.token
     if standing is None or scope is None:
         return set(file_ids)
-    # A grant on a file has no name: a token that is for some names does not reach it.
+    # A grant on a file has no name: a token with a prefix excludes it.
     own = standing.user_id if token is None or not token.prefix else None
     return grants.readable_files(tx, own, scope, file_ids)
 
 
 def absent(dataset_id: int) -> NotFound:
-    """The error for a dataset that is not there, and for one that the actor may not know of: the same."""
+    """The error for a dataset that does not exist; the same for one that the actor may not read."""
     return NotFound(
         f"No dataset with the id {dataset_id}. List them with registry.datasets().",
         dataset_id=dataset_id,
@@ -223,7 +222,7 @@ def absent(dataset_id: int) -> NotFound:
 
 
 def _standing(access: Access, tx: Transaction, dataset_id: int | None = None) -> Standing | None:
-    """What the actor is before a dataset, None when nothing is refused to it."""
+    """The role and permissions of the actor on a dataset; None if everything is permitted."""
     actor = access.actor
     if actor.is_owner:
         return None

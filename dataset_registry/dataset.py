@@ -1,4 +1,4 @@
-"""A dataset as a user holds it, and the draft of its next version."""
+"""The public interfaces of datasets and drafts."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -66,23 +66,24 @@ class Dataset(ABC):
 
         A component is a path, bytes, a binary stream, or a table (Arrow table or reader, pandas or polars frame,
         LazyFrame, DuckDB relation); a list of those becomes components indexed 0, 1, 2 …. Content equal to the head of
-        the branch makes no new version: the head is returned.
+        the branch creates no new version: the head is returned.
 
-        `key` are the columns that identify the rows of a table. Later versions keep it: a table is cut into
-        parts by it, so that a change of few rows is a change of few parts. Without it all columns of the first version do.
+        `key` are the columns that identify the rows of a table. A table is split into parts by its key, so that a
+        change of few rows rewrites few parts. Later versions keep the key; without one, all columns of the first
+        version are used.
 
-        `read` are read options for the files among the components, such as `{"types": {"zip": "string"}, "delimiter": ";"}`
-        (see `dataset_registry.model.reading.ReadOptions`, and `format`). They belong to the format of a component and hold on in
-        its next versions; `read={}` drops them.
+        `read` are read options for the files among the components, such as `{"types": {"zip": "string"}, "delimiter":
+        ";"}` (see `dataset_registry.model.reading.ReadOptions`, and `format`). They are part of the format of a
+        component. Later versions keep them; `read={}` removes them.
 
-        `parents` (refs, the branch's head first) creates a version with several parents. `overwrite` replaces what
-        others committed to the same components in the meantime, instead of raising `CommitConflict`.
-        With `trust_stat` a path is not read that has the size, times and inode of the last time it was committed so from this
-        machine. `fallback` names the branch whose head `branch` starts from when the dataset does not have it yet.
+        `parents` (refs, the branch's head first) creates a version with several parents. `overwrite` replaces
+        concurrent changes of the same components instead of raising `CommitConflict`. `trust_stat` skips reading a path
+        whose size, times and inode are unchanged since it was last committed with this option from this machine. If the
+        dataset does not have the branch yet, it starts from the head of the branch `fallback`.
         """
         if not isinstance(components, Mapping):
             raise InputError(
-                f"commit takes a dict from names to contents, such as {{'data': value}}, not a {type(components).__name__}."
+                f"commit takes a dict of names and contents like {{'data': value}}, not a {type(components).__name__}."
             )
         key = several(key)
         draft = self.draft(
@@ -98,7 +99,7 @@ class Dataset(ABC):
         tables = {name for name, values in listed.items() if any(is_table(value) for value in values)}
         if key and not tables:
             raise InputError(
-                "A key is for tables, and none is committed: read the file into a table first.", key=list(key)
+                "A key needs a table, but no table is committed. Read the file into a table first.", key=list(key)
             )
         with gc_paused(0 if tables else len(listed)), draft:
             for name, values in listed.items():
@@ -119,13 +120,13 @@ class Dataset(ABC):
         trust_stat: bool = False,
         progress: Progress = silent,
     ) -> "Draft":
-        """Collect changes and commit them on a clean exit of `with`; an exception commits nothing."""
+        """Collect changes in a `with` block and commit them at its end; on an exception nothing is committed."""
 
-    # --- looking ---------------------------------------------------------------------------------------------------
+    # --- history ---------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def version(self, ref: str = MAIN) -> Version:
-        """Resolve a ref to a version: a branch, a tag, `v6`, a digest's beginning, any of them with `~2` or `^2`.
+        """Resolve a ref to a version: a branch, a tag, `v6`, a digest prefix, any of them followed by `~2` or `^2`.
 
         Raises `InvalidRef`, `NotFound`.
         """
@@ -147,13 +148,13 @@ class Dataset(ABC):
         """The best common ancestors of two refs, newest first: several after criss-cross merges, none if unrelated."""
 
     def merge_base(self, left: str, right: str) -> Version | None:
-        """The newest of `merge_bases`, None when the two have no common history."""
+        """The newest of `merge_bases`, None if the refs have no common history."""
         bases = self.merge_bases(left, right)
         return bases[0] if bases else None
 
     @abstractmethod
     def diff(self, before: str, after: str) -> Diff:
-        """What changed from one ref to another: `.components`, and `.schema` per table."""
+        """Compare two refs: `.components` has the changed components, `.schema` the changed columns per table."""
 
     # --- branches and tags -----------------------------------------------------------------------------------------
 
@@ -167,7 +168,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def move_branch(self, name: str, ref: str, *, expect: str | None = None) -> PointerRecord:
-        """Move a branch to another version; with `expect`, only if it is at that one.
+        """Move a branch to another version; with `expect`, only if it is at that version.
 
         Raises `BranchMoved`, `TagImmutable`, `NotFound`.
         """
@@ -217,7 +218,7 @@ class Dataset(ABC):
 class Draft(ABC):
     """Changes to components that become one version, all or none.
 
-    Content is read and its schema captured when it is added; `version` and `result` are there after the commit.
+    Content is read and its schema is captured when it is added. `version` and `result` are available after the commit.
     """
 
     def __init__(
@@ -267,7 +268,7 @@ class Draft(ABC):
                 options = replace(self._options, provenance=self.provenance)
                 self._result = self._commit(spool, options)
             else:
-                self._change = Change()  # what it holds goes with the spool
+                self._change = Change()  # its contents are deleted with the spool
 
     def add(
         self,
@@ -282,20 +283,20 @@ class Draft(ABC):
         key: str | Sequence[str] = (),
         replace: bool = False,
     ) -> None:
-        """Set one component: `value` as for `Dataset.commit`. Setting it twice in one draft takes `replace=True`.
+        """Set one component: `value` as for `Dataset.commit`. Setting it twice in one draft requires `replace=True`.
 
-        `type` is `data`, `metadata`, `schema` or `overlay`; `metadata` any JSON object; `format` overrides what the
-        file's name says (`binary` stores it without a schema); `read` and `key` as for `Dataset.commit`.
+        `type` is `data`, `metadata`, `schema` or `overlay`; `metadata` is any JSON object; `format` overrides the
+        format by file name (`binary` stores it without a schema); `read` and `key` as for `Dataset.commit`.
         Raises `InvalidName`, `UnsupportedType`, `UnreadableFile`, `InputError`.
         """
         if self._spool is None:
-            raise InputError("A draft takes changes inside its with block only: with dataset.draft() as draft: …")
+            raise InputError("A draft can only be changed inside its with block: with dataset.draft() as draft: …")
         name = component_name(name)
         if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < 1 << 31:
-            raise InputError(f"The index of a component is 0, 1, 2 …, not {index!r}.", index=index)
+            raise InputError(f"Invalid index {index!r} of a component: expected 0, 1, 2 ….", index=index)
         if not replace and (name, index) in self._change.put:
             raise InputError(
-                f"This draft sets the component {component_label(name, index)!r} already. Give the other one another name, "
+                f"This draft already sets the component {component_label(name, index)!r}. Use another name, "
                 "or replace it: draft.add(…, replace=True).",
                 component=name,
             )
@@ -315,20 +316,20 @@ class Draft(ABC):
     def replace(
         self, name: str, values: Sequence[Any], *, key: str | Sequence[str] = (), read: Mapping[str, Any] | None = None
     ) -> None:
-        """Set a component to these values, indexed 0, 1, 2 …; other indexes of the name go. `key` is that of tables, `read` are
-        the read options of files."""
+        """Set a component to these values, indexed 0, 1, 2 …, and remove all other indexes of the name.
+
+        `key` applies to tables, `read` (read options) to files.
+        """
         name = component_name(name)
         if not values:
-            raise InputError(
-                f"There is nothing to set {name!r} to; remove it with draft.remove({name!r}).", component=name
-            )
+            raise InputError(f"No values given for {name!r}. Remove it with draft.remove({name!r}).", component=name)
         self._change.forget(name)
         for index, value in enumerate(values):
             self.add(name, value, index=index, key=key, read=read)
         self._change.replaced.add(name)
 
     def clear(self) -> None:
-        """Remove all components: the version has only what this draft adds."""
+        """Remove all components, except those that this draft adds."""
         self._change.everything = True
 
     def clear_partition(self, key: str) -> None:
@@ -336,11 +337,11 @@ class Draft(ABC):
         self._change.partitions.add(partition_key(key))
 
     def remove(self, name: str, *, index: int | None = None) -> None:
-        """Remove a component, all of its indexes or one. Raises `NotFound` at the commit when it is not there."""
+        """Remove a component: one index, or all of them. The commit raises `NotFound` if it does not exist."""
         name = component_name(name)
         self._change.remove(name, index)
 
-    # --- what a draft needs of its registry; over REST these are requests ---------------------------------------------
+    # --- implemented by the embedded and the remote draft -------------------------------------------------------------
 
     @property
     @abstractmethod
@@ -351,11 +352,11 @@ class Draft(ABC):
 
     @abstractmethod
     def _previous(self, name: str, index: int) -> ComponentSchema | None:
-        """What was captured of a component in the version before."""
+        """The captured schema of a component in the previous version."""
 
     @abstractmethod
     def _known(self, path: Path) -> Spooled | None:
-        """What a path holds, when its stat is trusted."""
+        """The content of a path whose stat is unchanged, None if it must be read."""
 
     @abstractmethod
     def _captured(self, spool: Spool, spooled: Spooled, format: str) -> ComponentSchema | None: ...
@@ -363,7 +364,7 @@ class Draft(ABC):
     @abstractmethod
     def _commit(self, spool: Spool, options: CommitOptions) -> CommitResult: ...
 
-    # --- what it did --------------------------------------------------------------------------------------------------
+    # --- the result ---------------------------------------------------------------------------------------------------
 
     @property
     def result(self) -> CommitResult:

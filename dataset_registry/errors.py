@@ -63,13 +63,13 @@ class AlreadyExists(InputError):
 
 
 class MigrationRefused(InputError):
-    """The catalog cannot be brought to another revision as it is. Nothing was changed."""
+    """The catalog cannot be migrated in its current state. Nothing was changed."""
 
     code = "migration_refused"
 
 
 class DowngradeRefused(InputError):
-    """A downgrade of the catalog would lose data that the older revision has no place for. `losses` says what and how much."""
+    """A downgrade of the catalog would lose data that the older revision cannot store. `losses` lists it."""
 
     code = "downgrade_refused"
 
@@ -87,13 +87,13 @@ class TagImmutable(InputError):
 
 
 class SweepRefused(InputError):
-    """A sweep would remove so much, or so much that is new, that the catalog is more likely to be wrong than the store."""
+    """A sweep would remove more of the store than allowed; the catalog is probably outdated."""
 
     code = "sweep_refused"
 
 
 class PayloadTooLarge(InputError):
-    """A request or a file that is larger than this server takes."""
+    """A request or a file exceeds a size limit of the server."""
 
     code = "payload_too_large"
 
@@ -110,7 +110,7 @@ class PreconditionFailed(InputError):
     code = "precondition_failed"
 
 
-# --- look again, then retry ----------------------------------------------------------------------------------------
+# --- check the state, then retry -----------------------------------------------------------------------------------
 
 
 class ConflictError(RegistryError):
@@ -138,7 +138,7 @@ class RetryLater(RegistryError):
 
 
 class BodyTimeout(RetryLater):
-    """A client was silent for too long in the middle of its request."""
+    """A client timed out while sending its request."""
 
     code = "body_timeout"
 
@@ -192,7 +192,7 @@ class CatalogRefused(InputError):
 
 
 class NotAdopted(RegistryError):
-    """A legacy dataset whose bytes were not taken into the store yet: readable, not writable."""
+    """A legacy dataset whose files are not adopted yet: readable, not writable."""
 
     code = "not_adopted"
 

@@ -1,8 +1,8 @@
 """Who on this machine may read and write the files of a registry: its owner, and the group of a folder that is shared.
 
-New folders have the mode 0700 and new files 0600, whatever the umask is. A folder that was created with the setgid bit before
-the registry (`mkdir -m 2770 registry`) is shared: what is new in it has the folder's bits for the group, and for others those
-for reading. A registry that exists keeps the bits that it has.
+New folders have the mode 0700 and new files 0600, independent of the umask. A folder that was created with the setgid
+bit before the registry (`mkdir -m 2770 registry`) is shared: new files in it get the folder's permissions for the
+group, and its read permissions for others. An existing registry keeps its permissions.
 """
 
 import os
@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 _INHERITED = stat.S_ISGID | 0o075
-"""What is inherited from a folder: only the owner and the group ever write."""
+"""Mode bits that are inherited from a folder: only the owner and the group may write."""
 
 _DECISIVE = ("objects", "cache")
-"""The folders of a store that say how it is shared, once they exist."""
+"""The folders of a store whose mode determines how it is shared."""
 
 
 def shared_bits(root: Path) -> int:
-    """The bits beside the owner's that new folders below the root of a store have; 0 in a private one."""
+    """The group and other mode bits of new folders in a store; 0 if it is private."""
     for name in _DECISIVE:
         with suppress(FileNotFoundError):
             return (root / name).stat().st_mode & _INHERITED
@@ -30,21 +30,21 @@ def shared_bits(root: Path) -> int:
 
 
 def bits_beside(file: Path) -> int:
-    """The bits beside the owner's of what is new beside a file: those of the file, when it exists."""
+    """The group and other mode bits of new files beside a file: those of the file, if it exists."""
     with suppress(FileNotFoundError):
         return file.stat().st_mode & _INHERITED
     return shared_bits(file.parent)
 
 
 def make_folder(path: Path, bits: int) -> None:
-    """Make a folder, and those above it, where they do not exist."""
+    """Create a folder and its missing parents."""
     if path.is_dir():
         return
     if not path.parent.is_dir():
         make_folder(path.parent, bits)
     try:
         path.mkdir(mode=0o700)
-    except FileExistsError:  # another process was as fast
+    except FileExistsError:  # created by another process at the same time
         if not path.is_dir():
             raise
     else:

@@ -1,4 +1,4 @@
-"""The registry as a user holds it: in this process, or on a server."""
+"""The public registry interface, embedded in this process or on a server."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class Registry(ABC):
-    """Datasets and their versions, in one place."""
+    """A registry of datasets and their versions."""
 
     @classmethod
     def open(
@@ -52,20 +52,21 @@ class Registry(ABC):
         interface: str = "python",
         create: bool = True,
     ) -> "Registry":
-        """Open a registry: in a folder (SQLite and files, created on first use), by the URLs of its catalog and store, or the
-        one of a server by its address (`https://…`) with an API token. With `create=False` a folder or a SQLite catalog that is
-        not there is an error (`NotFound`), so that a mistyped path does not become a second, empty registry.
+        """Open a registry.
 
-        `catalog` is `sqlite:///…` or `postgresql+psycopg://…`; `store` a folder, a `file://` URL, `s3://bucket/prefix`,
-        `gs://…` or `az://…`. `actor` acts as that user, with its permissions; without one you are the owner, who may do
-        everything and commits under the name that the operating system knows. `compression="zstd"` compresses new CSV and
-        JSON files where that pays; readers see the content either way. `verify_reads` hashes every stored file before anything
-        is read from it, where otherwise the store is trusted (see docs/operations.md). `interface` is what the audit
-        log says of how you came in.
+        Pass either a `folder` (SQLite and files, created on first use), or the URLs of a `catalog` and a `store`, or
+        the address of a server (`https://…`) as `folder` with an API `token`. With `create=False`, a missing folder or
+        SQLite catalog is an error (`NotFound`), so that a mistyped path does not create an empty registry.
 
-        Raises `CatalogOutdated` for a PostgreSQL catalog that needs
-        `dataset-registry db upgrade`, `StoreMismatch` for a catalog with another one's store, `InputError`, `NotAuthenticated`
-        for an invalid token.
+        `catalog` is `sqlite:///…` or `postgresql+psycopg://…`; `store` is a folder, a `file://` URL,
+        `s3://bucket/prefix`, `gs://…` or `az://…`. `actor` is the user to act as, with its permissions; without one you
+        are the owner, who may do everything and commits under the user name of the operating system.
+        `compression="zstd"` compresses new CSV and JSON files if that saves space; readers see the uncompressed
+        content. `verify_reads` hashes every stored file before it is read; otherwise the store is trusted (see
+        docs/operations.md). `interface` is recorded in the audit log.
+
+        Raises `CatalogOutdated` for a PostgreSQL catalog that needs `dataset-registry db upgrade`, `StoreMismatch` for
+        a catalog with the store of another one, `NotAuthenticated` for an invalid token, `InputError`.
         """
         if str(folder).lower().startswith(("https://", "http://")):
             if catalog is not None or store is not None or actor is not None or compression is not None:
@@ -97,7 +98,7 @@ class Registry(ABC):
     @property
     @abstractmethod
     def is_owner(self) -> bool:
-        """Whether all permissions are granted: it was opened by its catalog and store, without an actor."""
+        """Whether the registry was opened by its catalog and store without an actor, with all permissions."""
 
     @property
     @abstractmethod
@@ -108,7 +109,7 @@ class Registry(ABC):
     def close(self) -> None:
         """Close database connections and delete local copies of remote files.
 
-        The registry connects again when it is used again.
+        The next use reconnects.
         """
 
     def __enter__(self) -> "Registry":
@@ -135,7 +136,8 @@ class Registry(ABC):
 
     @abstractmethod
     def draft(self, name: str, branch: str = MAIN, *, description: str | None = None, **options: Any) -> Draft:
-        """A draft of a dataset, which is created with the commit if needed; `options` as in `Dataset.draft`.
+        """Start a draft by the dataset's name; the commit creates the dataset if needed. `options` as in
+        `Dataset.draft`.
 
         A failed commit creates no dataset. Raises `InvalidName`.
         """
@@ -147,16 +149,17 @@ class Registry(ABC):
 
     @abstractmethod
     def at(self, address: str) -> tuple[Dataset, str | None]:
-        """The dataset of an address such as `raw/flights@main~2`, and the ref, None where it has none.
+        """The dataset and the ref of an address such as `raw/flights@main~2`; the ref is None if the address has none.
 
-        Raises `InvalidRef` where a dataset of an existing catalog has the whole text as its name: quoted, either can be meant.
+        Raises `InvalidRef` if the whole text is also the name of a legacy dataset: quote the name to resolve the
+        ambiguity.
         """
 
     # --- files -----------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def file(self, content_hash: str) -> FileRecord:
-        """A stored file by the first digits of its SHA-256, with its size and reference count. Raises `NotFound`."""
+        """The stored file with these first digits of its SHA-256. Raises `NotFound`."""
 
     @abstractmethod
     def files(self) -> Iterator[FileRecord]:
@@ -164,8 +167,10 @@ class Registry(ABC):
 
     @abstractmethod
     def open_file(self, content_hash: str) -> BinaryIO:
-        """A stream over a stored file's content, by the first digits of its SHA-256. Raises `NotFound`, `InputError` (a table in
-        several parts)."""
+        """Open a stored file's content as a stream, by the first digits of its SHA-256.
+
+        Raises `NotFound`, `InputError` for a table in several parts.
+        """
 
     # --- who may what ----------------------------------------------------------------------------------------------
 
@@ -176,7 +181,8 @@ class Registry(ABC):
         """Create a user (`person`, `service`) with a role, or a `group` with members.
 
         Roles: `administrator` (everything), `member` (may create datasets, and what was granted), `guest` (what was granted).
-        From the first user on, an `actor` must be one; who opens the registry without naming one stays its owner.
+        Once the first user exists, an `actor` must be a user. Opening the registry without an actor still makes you its
+        owner.
         Raises `InvalidName`, `AlreadyExists`.
         """
 
@@ -207,12 +213,13 @@ class Registry(ABC):
     ) -> NewToken:
         """Create an API token for a user (None: yourself). Its `secret` is shown only once.
 
-        It can do what its user can, up to `permission`, on datasets whose name starts with `prefix`, as long as it `lasts`.
+        The token can do what its user can, up to `permission`, on datasets whose name starts with `prefix`. It expires
+        after `lasts`; without that, never.
         """
 
     @abstractmethod
     def tokens(self, user: str | None = None) -> list[Token]:
-        """The tokens of a user, newest first; of all users when None, for administrators."""
+        """The tokens of a user, newest first; None lists those of all users (administrators only)."""
 
     @abstractmethod
     def revoke_token(self, token_id: int) -> Token:
@@ -220,8 +227,11 @@ class Registry(ABC):
 
     @abstractmethod
     def grant(self, user: str, permission: Permission, name: str | None = None, *, file: str | None = None) -> Grant:
-        """Let a user or group `read`, `write` or `admin` a dataset, all datasets under a prefix (`raw/`; empty for all), or
-        the file with a hash. It replaces what they had there. Raises `NotFound`, `PermissionDenied`."""
+        """Grant a user or group `read`, `write` or `admin` on a resource. Replaces its grant on the same resource.
+
+        The resource is a dataset, all datasets under a prefix (`raw/`; empty for all), or the file with a hash.
+        Raises `NotFound`, `PermissionDenied`.
+        """
 
     @abstractmethod
     def revoke(self, user: str, name: str | None = None, *, file: str | None = None) -> None:
@@ -229,7 +239,7 @@ class Registry(ABC):
 
     @abstractmethod
     def grants(self, name: str | None = None, *, file: str | None = None, user: str | None = None) -> list[Grant]:
-        """Grants on a dataset, prefix or file, of a user and its groups, or all that you can see."""
+        """Grants on a dataset, prefix or file, of a user and its groups; without arguments, all that you can see."""
 
     @abstractmethod
     def protect(self, name: str, branch: str = MAIN, *, allow: str | Sequence[str] = ()) -> Protection:
@@ -241,7 +251,7 @@ class Registry(ABC):
 
     @abstractmethod
     def protections(self, name: str | None = None) -> list[Protection]:
-        """The protected branches of a dataset, by its own rules and those of prefixes; all of them without a name."""
+        """The protected branches of a dataset, by its own rules and those of prefixes; without a name, all rules."""
 
     # --- who did what ----------------------------------------------------------------------------------------------
 
@@ -259,7 +269,7 @@ class Registry(ABC):
 
     @abstractmethod
     def export_audit(self) -> Iterator[tuple[AuditEntry, str]]:
-        """Every entry in order, each with the hash that it carries."""
+        """Every entry, oldest first, with its stored hash."""
 
     @abstractmethod
     def seal_audit(self) -> int:
@@ -275,7 +285,8 @@ class Registry(ABC):
     def freeze(self, reason: str) -> Freeze:
         """Make the registry read-only until `unfreeze`: writes raise `RegistryFrozen` with the reason.
 
-        Other processes obey within two seconds. For administrators. Raises `InputError` (no reason), `PermissionDenied`.
+        Takes effect in other processes within two seconds. For administrators. Raises `InputError` (no reason) and
+        `PermissionDenied`.
         """
 
     @abstractmethod
@@ -287,7 +298,7 @@ class Registry(ABC):
     def frozen(self) -> Freeze | None:
         """The reason if the registry is read-only, else None."""
 
-    # --- branches over all datasets --------------------------------------------------------------------------------
+    # --- registry-wide branches ------------------------------------------------------------------------------------
 
     @abstractmethod
     def create_branch(self, name: str, source: str = MAIN) -> int:
@@ -331,8 +342,8 @@ class Registry(ABC):
     ) -> ExpirePlan | Expired:
         """Delete the versions that no rule of a policy keeps; with `dry_run`, return the plan only (see `apply`).
 
-        Heads of branches and tags stay, and what pipeline runs have read or written: the runs of `live_runs`, or of the
-        last day when that is not given.
+        Heads of branches, tags, and versions that pipeline runs have read or written are kept: by the runs in
+        `live_runs`, or within the last day if that is None.
         """
         plan = self._plan_expiry(policy, live_runs)
         return plan if dry_run else self.apply(plan, live_runs=live_runs, progress=progress)
@@ -353,7 +364,7 @@ class Registry(ABC):
     ) -> CollectPlan | Collected:
         """Delete the unreferenced files that are older than this; with `dry_run`, return the plan only.
 
-        Safe beside any number of writers and other collections.
+        Safe to run concurrently with writers and other collections.
         """
         plan = self._plan_collection(older_than)
         return plan if dry_run else self.apply(plan, progress=progress)
@@ -387,11 +398,11 @@ class Registry(ABC):
         dry_run: bool = False,
         progress: Progress = silent,
     ) -> SweepPlan | Collected:
-        """Remove objects from the store that the catalog does not know; with `dry_run`, return the plan only.
+        """Remove objects from the store that are unknown to the catalog; with `dry_run`, return the plan only.
 
-        Raises `SweepRefused` when they are more than `max_share` of the store: what dead writers leave is collected, so the
-        catalog was probably restored from an older backup (`verify(repair=True)` takes their content into `lost+found`), or
-        the store is another catalog's too. `max_share=1` says that they may go.
+        Raises `SweepRefused` if they are more than `max_share` of the store. Leftovers of dead writers are known and
+        collected, so the catalog was probably restored from an older backup (`verify(repair=True)` adds their content
+        to `lost+found`), or another catalog uses the store, too. `max_share=1` removes them all.
         """
         plan = self._plan_sweep(older_than, max_share, progress)
         return plan if dry_run else self.apply(plan, progress=progress)
@@ -412,7 +423,7 @@ class Registry(ABC):
         live_runs: Collection[str] | None = None,
         progress: Progress = silent,
     ) -> Expired | Collected:
-        """Apply a plan. What is referenced or in use since stays; `live_runs` as in `expire`."""
+        """Apply a plan, except for what has been referenced or used since. `live_runs` as in `expire`."""
         return self._apply(plan, live_runs, progress)
 
     @abstractmethod
@@ -429,10 +440,10 @@ class Registry(ABC):
         older_than: timedelta = GRACE,
         progress: Progress = silent,
     ) -> Verification:
-        """Check every digest of the catalog and look for every object; with `deep`, read and hash the content of all files
-        too, or of a share of them: (2, 7) is the second of seven. Writers are not kept out.
+        """Check every digest of the catalog and the existence of every object, without blocking writers.
 
-        `repair` repairs what is safe to repair and puts files whose bytes are gone or wrong into quarantine.
+        `deep` also reads and hashes the content of all files, or of a share of them: (2, 7) is the second of seven.
+        `repair` applies the safe repairs, and quarantines files whose bytes are missing or wrong.
         """
 
     @abstractmethod
@@ -444,10 +455,12 @@ class Registry(ABC):
         refs: str | Sequence[str] | None = None,
         progress: Progress = silent,
     ) -> Copied:
-        """Copy datasets (patterns of names) with their histories, branches and tags into another registry, or only what
-        `refs` (names of branches and tags) reach. Only what is missing there travels; a stopped copy can be repeated.
+        """Copy datasets (patterns of names) with their histories, branches and tags into another registry.
 
-        Raises `InputError` (both have one store), `AlreadyExists` (other histories under the same numbers).
+        `refs` (names of branches and tags) limits the copy to what they reach. Only missing data is transferred; a
+        stopped copy can be repeated.
+
+        Raises `InputError` if both have the same store, `AlreadyExists` if version numbers exist with another history.
         """
 
     # --- legacy catalogs -------------------------------------------------------------------------------------------
@@ -473,7 +486,10 @@ class Registry(ABC):
     def adopt(
         self, *, dry_run: bool = False, any_size: bool = False, give_up: Sequence[int] = (), progress: Progress = silent
     ) -> AdoptionPlan | Adoption:
-        """Adopt the files of a legacy catalog into the store: hashed and deduplicated. Can be repeated."""
+        """Adopt the files of a legacy catalog into the store, hashed and deduplicated. Can be repeated.
+
+        `any_size` also adopts files whose size differs from the catalog; `give_up` lists ids of files to declare lost.
+        """
         return self._plan_adoption() if dry_run else self._adopt(any_size, give_up, progress)
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""A version as a user holds it: immutable facts, and ways to read what it holds."""
+"""The public interface of versions: immutable records, and methods that read their content."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     import pyarrow.dataset
 
 Components = str | Sequence[str] | None
-"""Which components a read is about: one name, several, or None for the table that the version is."""
+"""The components to read: one name, several names, or None for all tables of the version as one."""
 
 
 class Version(ABC):
-    """One version of a dataset. Everything about it stays as it is for as long as it exists."""
+    """One version of a dataset. It is immutable."""
 
     _components: tuple[ComponentRecord, ...] | None = None
     _schema: Schema | None = None
@@ -36,7 +36,7 @@ class Version(ABC):
 
     @property
     def id(self) -> int:
-        """The version's number in the whole registry (REST and the catalog's tables use it)."""
+        """The id of the version, unique in the registry (used by REST and the tables of the catalog)."""
         return self.record.id
 
     @property
@@ -61,12 +61,12 @@ class Version(ABC):
 
     @property
     def parents(self) -> tuple[int, ...]:
-        """The numbers of the versions it was made from in its dataset, the first parent leading."""
+        """The version numbers of its parents, the first parent first."""
         return self.record.parents
 
     @property
     def message(self) -> str | None:
-        """What its author said of it."""
+        """The version message."""
         return self.record.message
 
     @property
@@ -81,52 +81,52 @@ class Version(ABC):
 
     @property
     def component_count(self) -> int:
-        """How many components it has, without listing them."""
+        """The number of components."""
         return self.record.component_count
 
     @property
     def components(self) -> tuple[ComponentRecord, ...]:
-        """Its components in order of name and index."""
+        """Its components, sorted by name and index."""
         if self._components is None:  # not a cached_property: until Python 3.12 all instances share its lock
             self._components = tuple(read.components(self._contents, self.record))
         return self._components
 
     def components_named(self, names: Sequence[str]) -> tuple[ComponentRecord, ...]:
-        """Its components of these names alone."""
+        """Its components with these names."""
         return tuple(read.components(self._contents, self.record, names))
 
     @property
     def schema(self) -> Schema:
-        """The columns and statistics captured of its components."""
+        """The captured columns and statistics of its components."""
         if self._schema is None:
             self._schema = read.schema(self._contents, self.record)
         return self._schema
 
     def captured(self, components: Components = None) -> list[tuple[str, int, ComponentSchema]]:
-        """The schema of each component that has one, by name and index; `schema` has them all by label."""
+        """The captured schemas as (name, index, schema); `schema` has the same by label."""
         return self._contents.schemas(self.record, _names(components))
 
     @property
     def provenance(self) -> Provenance:
-        """How its content came about: the production that made it."""
-        made = self.productions
-        return made[0].provenance if made else Provenance()
+        """The origin of its content, recorded by the production that created it."""
+        productions = self.productions
+        return productions[0].provenance if productions else Provenance()
 
     @property
     @abstractmethod
     def productions(self) -> list[Production]:
-        """Every production of this content on record, oldest first; later ones found it unchanged."""
+        """All recorded productions of this content, oldest first; the later ones left it unchanged."""
 
     @property
     @abstractmethod
     def consumers(self) -> list[tuple[str, int]]:
-        """Dataset and number of every version that was made from this one."""
+        """Dataset and number of every version that was produced from this one."""
 
     @abstractmethod
     def note_read(self, run_id: str) -> None:
-        """Note that a pipeline run reads this version: an expiry leaves it alone while the run may be running.
+        """Record that a pipeline run reads this version, which protects it from expiry while the run may be running.
 
-        The IO manager does this by itself. Raises `NotFound` when the version is gone.
+        The IO manager calls this. Raises `NotFound` if the version was deleted.
         """
 
     # --- tables ----------------------------------------------------------------------------------------------------
@@ -139,16 +139,16 @@ class Version(ABC):
         filter: "pyarrow.dataset.Expression | None" = None,
         sheet: str | None = None,
     ) -> "pyarrow.Table":
-        """The version as one Arrow table: all its tables, where their columns have the same names; or the named components,
-        in the order that they are named.
+        """Read the version as one Arrow table: all its tables if their columns have the same names, or the named
+        components in the given order.
 
-        `columns` and `filter` (an expression of `pyarrow.dataset.field`) are pushed down into Parquet; `sheet` chooses
-        one of a spreadsheet's. Raises `InputError` when several tables could be meant, `NotFound`.
+        `columns` and `filter` (an expression of `pyarrow.dataset.field`) are pushed down into Parquet; `sheet` selects
+        the sheet of a spreadsheet. Raises `InputError` if the tables cannot be read as one, `NotFound`.
         """
         return read.table(self._contents, self.record, _names(component), columns=columns, filter=filter, sheet=sheet)
 
     def to_pandas(self, component: Components = None, **options: Any) -> "pandas.DataFrame":
-        """Like `to_arrow`, as a pandas frame, with the categories and the index its writer had."""
+        """Like `to_arrow`, as a pandas frame, with the categories and the index of the committed frame."""
         require("pandas", "pandas", "to_pandas()")
         from dataset_registry.tabular import pandas_frames
 
@@ -163,7 +163,7 @@ class Version(ABC):
         return polars_frames.to_polars(self.to_arrow(component, **options))
 
     def lazy(self, component: Components = None) -> "polars.LazyFrame":
-        """A polars LazyFrame over the stored Parquet files, read where they are and only as far as needed."""
+        """A polars LazyFrame over the stored Parquet files, which reads only what a query needs."""
         require("polars", "polars", "lazy()")
         return read.lazily(self._contents, self.record, _names(component)).to_polars()
 
@@ -180,19 +180,19 @@ class Version(ABC):
     # --- bytes -----------------------------------------------------------------------------------------------------
 
     def open(self, component: str | None = None, *, index: int = 0) -> BinaryIO:
-        """A stream over a component's bytes, exactly those that were committed. Raises `NotFound`."""
+        """Open a component as a stream of the committed bytes. Raises `NotFound`."""
         return read.open_bytes(self._contents, self.record, component, index)
 
     def paths(self, component: str | None = None) -> list[Path]:
-        """Local, read-only files with the bytes of its components; in a folder store the stored files themselves."""
+        """Local, read-only files with the content of its components; in a folder store, the stored files themselves."""
         return read.paths(self._contents, self.record, read.components(self._contents, self.record, _names(component)))
 
     def uris(self, component: str | None = None) -> list[str]:
-        """The addresses of its stored files, for other engines; those of a table are Parquet files."""
+        """The URIs of its stored files, for other engines; those of a table are Parquet files."""
         return read.uris(self._contents, self.record, component)
 
     def checkout(self, folder: str | Path, *, component: Components = None, progress: Progress = silent) -> list[Path]:
-        """Write its components as files into a folder; their paths. The files are copies."""
+        """Write its components as files into a folder. Returns their paths. The files are copies."""
         return read.checkout(self._contents, self.record, Path(folder).expanduser(), _names(component), progress)
 
     def __str__(self) -> str:

@@ -234,7 +234,9 @@ def copy(
         list[str] | None, typer.Option("--ref", help="Copy only what these branches and tags reach.")
     ] = None,
     compress: Annotated[bool, typer.Option("--compress", help="Compress CSV and JSON files in the copy.")] = False,
-    create_target: Annotated[bool, typer.Option("--create", help="Create the other registry if there is none.")] = False,
+    create_target: Annotated[
+        bool, typer.Option("--create", help="Create the other registry if there is none.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Copy datasets with their histories to another registry. Only missing data is transferred; can be repeated."""

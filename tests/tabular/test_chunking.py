@@ -247,7 +247,7 @@ def test_a_small_table_that_grew_large_is_cut_anew_once(dataset: Dataset, monkey
 def test_a_key_that_the_table_does_not_have_is_refused(dataset: Dataset) -> None:
     with pytest.raises(InputError, match=r"'nr', which is not a column of the table. It has: id, carrier"):
         dataset.commit({"data": table_of(10)}, key=["nr"])
-    with pytest.raises(InputError, match="A key is for tables, and none is committed"):
+    with pytest.raises(InputError, match="A key needs a table, but no table is committed"):
         dataset.commit({"data": b"bytes"}, key=["id"])
     with pytest.raises(InputError, match="'data' is a file, and a key is for tables"), dataset.draft() as draft:
         draft.add("data", b"bytes", key=["id"])
