@@ -1,7 +1,7 @@
-"""The command line: reads its options, calls one method of a registry, prints. Nothing here decides anything.
+"""The command line: parses options, calls one method of a registry, prints the result.
 
-A script can tell what went wrong by the exit code: 1 the input or the surroundings, 2 the command line itself, 3 damage was
-found, 4 what was named is not there, 5 another writer was first, or a temporary failure (try again), 6 permission.
+Exit codes: 1 invalid input or environment, 2 invalid usage, 3 damage found, 4 not found, 5 conflict or temporary
+failure (try again), 6 permission denied.
 """
 
 import json
@@ -26,7 +26,7 @@ EXIT_CODES: dict[type[errors.RegistryError], int] = {
     errors.PermissionDenied: 6,
     errors.NotAuthenticated: 6,
 }
-"""The exit code of each class of error; of those not named here, that of the class they are a kind of."""
+"""The exit code of each class of error; other classes have that of their base class."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -70,7 +70,7 @@ for _name, _group in (
 
 
 def exit_code(error: errors.RegistryError) -> int:
-    """What a script is told of an error."""
+    """The exit code of an error."""
     return next(EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)
 
 
@@ -85,7 +85,7 @@ def main() -> None:
             say(traceback.format_exc(), lines=True, err=True)
         _print_error(error.code, spelled(str(error), "shell", error.fields), error.fields, as_json=as_json)
         raise SystemExit(exit_code(error)) from None
-    except BrokenPipeError:  # the reader of our output closed it
+    except BrokenPipeError:  # the reader of standard output closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
     except typer.Abort:
@@ -100,7 +100,7 @@ def main() -> None:
 
 
 def _print_error(code: str, message: str, fields: Mapping[str, object], *, as_json: bool) -> None:
-    """An error on standard error: a line, or an object with the error's stable code and its values."""
+    """Print an error on standard error: a line, or a JSON object with the error's stable code and its values."""
     if not as_json:
         say(f"error: {message}", lines=True, err=True)
         return

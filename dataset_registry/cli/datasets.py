@@ -111,7 +111,7 @@ def datasets(
 
 
 def _listed(dataset: "Dataset") -> list[Any]:
-    """A dataset's line: its head on main, else its newest version."""
+    """The row of a dataset: its head on main, else its newest version."""
     try:
         head = dataset.version("main")
     except NotFound:

@@ -27,7 +27,7 @@ def upgrade(
     catalog: CatalogOption,
     revision: Annotated[str, typer.Argument(help="The revision to go to.")] = "head",
     beside: Annotated[
-        bool, typer.Option("--beside", help="Create an empty catalog though another schema has an existing one.")
+        bool, typer.Option("--beside", help="Create an empty catalog although another schema has one.")
     ] = False,
     sql: Annotated[
         bool, typer.Option("--sql", help="Print the statements instead: the upgrade runs and is rolled back.")
@@ -52,13 +52,13 @@ def downgrade(
     catalog: CatalogOption,
     revision: Annotated[str, typer.Argument(help="The revision to go back to, or 'base' for the database before.")],
     discard: Annotated[
-        str | None, typer.Option(metavar="REVISION", help="Repeat the revision: discard the data that it cannot hold.")
+        str | None, typer.Option(metavar="REVISION", help="Repeat the revision to discard data that it cannot store.")
     ] = None,
     export: Annotated[
         Path | None, typer.Option(help="The file to which lost rows are written first, as lines of JSON.")
     ] = None,
 ) -> None:
-    """Downgrade the tables to an older revision. Refuses, listing the rows, if that would lose data."""
+    """Downgrade the tables to an older revision. Refuses, and lists the rows, if data would be lost."""
     from dataset_registry.catalog import Catalog, migrate
 
     if discard is not None and discard != revision:
@@ -81,14 +81,14 @@ def bind(
     store: Annotated[str, typer.Option("--store", envvar=STORE_VARIABLE, help="The store of the catalog.")],
     yes: Yes = False,
 ) -> None:
-    """Bind the catalog to a store that carries another id, or none: after a restore, or when the store was moved.
+    """Bind the catalog to a store with another id or without one, after a restore or a move of the store.
 
     A registry refuses to open with a store that is not its own. Check first that no other registry uses the store.
     """
     from dataset_registry.embedded import rebound
 
     if None in chosen(context, {"catalog": catalog, "store": store}).values():
-        raise InputError("Give both --catalog and --store: the other half in the environment is of another registry.")
+        raise InputError("Pass both --catalog and --store: the one from the environment belongs to another registry.")
     if confirmed("Bind the catalog to this store?", yes=yes):
         say(f"bound to the store {rebound(catalog, store)}")
 

@@ -1,4 +1,4 @@
-"""The history of versions as a drawing, in the manner of `git log --graph` and `jj log`."""
+"""Draw the history of versions as a graph, like `git log --graph` and `jj log`."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,9 +40,9 @@ def draw(nodes: Iterable[tuple[int, Sequence[int], str]]) -> Iterator[str]:
 
 
 def _by_line(nodes: Iterable[tuple[int, Sequence[int], str]]) -> Iterator[tuple[int, Sequence[int], str]]:
-    """The versions with every child before its parents, and each line of history in one piece as far as that goes.
+    """Sort versions so that every child comes before its parents and each line of history is contiguous where possible.
 
-    A depth-first walk: a version of which children are missing waits until these and what comes before them are drawn.
+    A depth-first walk: a version waits until all of its children are drawn.
     """
     known = {node[0]: node for node in nodes}
     children: dict[int, list[int]] = defaultdict(list)
@@ -69,7 +69,7 @@ def _by_line(nodes: Iterable[tuple[int, Sequence[int], str]]) -> Iterator[tuple[
 
 
 def _free(columns: list[int | None], after: int = -1) -> int:
-    """The first column that nothing waits in, behind `after`; it is there from now on."""
+    """The first free column after `after`, which is created if needed."""
     for at in range(after + 1, len(columns)):
         if columns[at] is None:
             return at

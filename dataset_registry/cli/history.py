@@ -193,7 +193,7 @@ def diff(
 
 
 def _compared(registry: "Registry", address: str, refs: list[str]) -> tuple["Dataset", str, str]:
-    """The dataset and the two refs that the arguments of `diff` mean. Raises `InputError`."""
+    """Resolve the arguments of `diff` to a dataset and two refs. Raises `InputError`."""
     dataset, ref = registry.at(address)
     if len(refs) == 1 and re.search(r"[^.]\.\.\.?[^.]", refs[0]):
         refs = [part for part in re.split(r"\.{2,3}", refs[0], maxsplit=1) if part]
@@ -234,7 +234,7 @@ def lineage(
 
 
 def _lineage(registry: "Registry", version: "Version", *, down: bool, seen: set[str]) -> dict[str, Any]:
-    """A version with its inputs, or with its consumers. A version that was listed before is listed without them."""
+    """A version with its inputs, or with its consumers. A repeated version is listed without them."""
     name = str(version)
     found: dict[str, Any] = {"version": name, "consumers" if down else "inputs": []}
     if name in seen:

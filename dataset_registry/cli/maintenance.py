@@ -50,7 +50,7 @@ def expire(
     branches: Annotated[str, typer.Option(help="A pattern of branches.")] = "*",
     last: Annotated[int, typer.Option("--keep-last", help="Keep this many of the newest versions.")] = 0,
     younger_than: Annotated[
-        str | None, typer.Option("--keep-younger-than", help="Keep those of the last 30d, 12h …")
+        str | None, typer.Option("--keep-younger-than", help="Keep the versions of the last 30d, 12h …")
     ] = None,
     hourly: Annotated[int, typer.Option("--keep-hourly", help="Keep one an hour, for this many hours.")] = 0,
     daily: Annotated[int, typer.Option("--keep-daily", help="Keep one a day, for this many days.")] = 0,
@@ -99,7 +99,7 @@ def expire(
         return
     with progress() as bars:
         done = registry.apply(plan, progress=bars)
-    kept = f", {done.kept} came to be needed and stay" if done.kept else ""
+    kept = f", {done.kept} are in use now and stay" if done.kept else ""
     say(f"{count_of(done.versions, 'version')} deleted{kept}", err=as_json)
 
 
@@ -129,7 +129,7 @@ def collect(
     older_than: OlderThan = "1d",
     sweep: Annotated[
         bool,
-        typer.Option("--sweep", help="Also remove objects that the catalog does not know (lists the whole store)."),
+        typer.Option("--sweep", help="Also remove objects unknown to the catalog (lists the whole store)."),
     ] = False,
     max_share: Annotated[
         float, typer.Option(help="The share of the store that a sweep may remove; 1 for all unknown objects.")
@@ -138,7 +138,7 @@ def collect(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove the files that are no longer referenced. Safe beside any number of writers."""
+    """Remove the files that are no longer referenced. Safe to run concurrently with writers."""
     age = parse_duration(older_than)
     with progress() as bars:
         plan = registry.collect(older_than=age, dry_run=True)
@@ -190,7 +190,7 @@ def verify(
 ) -> None:
     """Check every digest and object; with --deep, read every byte. Writers continue.
 
-    The exit code is 3 when something is damaged, 0 when nothing was found but leftovers.
+    The exit code is 3 if damage was found, 0 if nothing or only leftovers were found.
     """
     from dataset_registry.operations.verify import parse_share
 
@@ -231,7 +231,7 @@ def copy(
     to_store: Annotated[str | None, typer.Option(help="The store of the other registry.")] = None,
     datasets: Annotated[list[str] | None, typer.Option("--dataset", help="Patterns of the datasets to copy.")] = None,
     refs: Annotated[
-        list[str] | None, typer.Option("--ref", help="Copy only what these branches and tags reach.")
+        list[str] | None, typer.Option("--ref", help="Copy only the histories of these branches and tags.")
     ] = None,
     compress: Annotated[bool, typer.Option("--compress", help="Compress CSV and JSON files in the copy.")] = False,
     create_target: Annotated[
@@ -273,7 +273,7 @@ def adopt(
 ) -> None:
     """Adopt the files of a legacy catalog into the store: hashed and deduplicated. Can be stopped and repeated.
 
-    Exits with 3 when files are left that could not be adopted; everything else was.
+    The exit code is 3 if some files could not be adopted; all others were.
     """
     plan = registry.adopt(dry_run=True)
     if dry_run:
@@ -281,7 +281,7 @@ def adopt(
             print_json(asdict(plan))
             return
         rows = [["kept inline in the catalog", plan.inline], ["under paths", plan.paths]]
-        print_table(["legacy files", "how many"], [*rows, ["of which cannot be read", len(plan.unreadable)]])
+        print_table(["legacy files", "count"], [*rows, ["of which cannot be read", len(plan.unreadable)]])
         for reason in list(plan.unreadable.values())[:20]:
             say(reason)
         say(f"{size(plan.bytes)} to read")
@@ -305,7 +305,7 @@ def adopt(
         raise typer.Exit(DAMAGED)
 
 
-_WHERE_TO = "Say where to copy to: --to FOLDER, or --to-catalog and --to-store."
+_WHERE_TO = "No target given: pass --to FOLDER, or --to-catalog and --to-store."
 
 
 def _toml(path: Path) -> Mapping[str, Any]:

@@ -1,7 +1,7 @@
-"""What commands print: text, tables, JSON, sizes, times, progress; and what they ask.
+"""Output of commands: text, tables, JSON, sizes, times, progress, confirmations.
 
-Messages, names of files, columns and tokens, and the answers of a server were written by others. No module of the command line
-prints them but this one, and it shows what would control the terminal instead of sending it there.
+Messages, names of files, columns and tokens, and responses of a server are untrusted. Only this module prints them,
+with control characters escaped.
 """
 
 import json
@@ -24,19 +24,19 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def first_line(text: str | None) -> str:
-    """The first line of a message or a description, with a sign that there are more."""
+    """The first line of a message or a description, marked if there are more."""
     first, _, rest = (text or "").strip().partition("\n")
     return first.rstrip() + (" …" if rest else "")
 
 
 def say(text: object, *, lines: bool = False, err: bool = False) -> None:
-    """Print a text in one line; with `lines`, in as many as it has."""
+    """Print a text on one line; with `lines`, keep its line breaks."""
     typer.echo(shown(text, lines=lines), err=err)
 
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """A bar on a terminal, nothing elsewhere."""
+    """Show a progress bar on a terminal."""
     if not sys.stderr.isatty():
         yield silent
         return
@@ -58,7 +58,7 @@ def progress() -> Iterator[Progress]:
 
 @contextmanager
 def transferring(what: str) -> Iterator[Progress]:
-    """A bar of bytes with its speed on a terminal, nothing elsewhere. Until the first bytes, what is being done."""
+    """Show a progress bar of bytes with the speed on a terminal; before the first bytes, the current step."""
     if not sys.stderr.isatty():
         yield silent
         return
@@ -84,7 +84,7 @@ def transferring(what: str) -> Iterator[Progress]:
 
 @contextmanager
 def working(what: str) -> Iterator[None]:
-    """A sign of life on a terminal, for work of unknown length."""
+    """Show a spinner on a terminal, for work of unknown length."""
     if not sys.stderr.isatty():
         yield
         return
@@ -96,7 +96,7 @@ def working(what: str) -> Iterator[None]:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A table; numbers stand right."""
+    """Print a table with right-aligned numbers."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -111,7 +111,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 
 def print_facts(facts: Sequence[tuple[str, object]]) -> None:
-    """Names and values below one another."""
+    """Print names and values, one pair per line."""
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
         if value not in (None, ""):
@@ -119,12 +119,12 @@ def print_facts(facts: Sequence[tuple[str, object]]) -> None:
 
 
 def print_json(value: Any) -> None:
-    """JSON, as REST would answer it."""
+    """Print JSON, as in a REST response."""
     typer.echo(json_text(_plain(value), indent=2))
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """JSON with letters of any script as they are, and characters that would control a terminal as escapes."""
+    """JSON with letters of any script unescaped, and control characters escaped."""
     text = json.dumps(value, indent=indent, default=str, ensure_ascii=False)
     return re.sub(
         "[\x7f-\U0010ffff]", lambda found: _json_escaped(found[0]) if is_control(found[0]) else found[0], text
@@ -148,7 +148,7 @@ def _plain(value: Any) -> Any:
 
 
 def confirmed(question: str, *, yes: bool, otherwise: str = "") -> bool:
-    """Ask for confirmation. Raises `InputError` without a terminal; `otherwise` is what else may be done."""
+    """Ask for confirmation. Raises `InputError` without a terminal; `otherwise` is added to its next step."""
     if yes:
         return True
     if not sys.stdin.isatty():

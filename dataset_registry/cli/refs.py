@@ -33,7 +33,7 @@ class ListByDefault(TyperGroup):
 
 branch_app = typer.Typer(cls=ListByDefault, no_args_is_help=True, help="Branches: pointers that move.")
 tag_app = typer.Typer(cls=ListByDefault, no_args_is_help=True, help="Tags: pointers that never move.")
-everywhere_app = typer.Typer(no_args_is_help=True, help="Branches over all datasets at once.")
+everywhere_app = typer.Typer(no_args_is_help=True, help="Registry-wide branches, which span all datasets.")
 
 Ref = Annotated[str, typer.Argument(help="A branch, a tag, v3, a digest …", autocompletion=target.complete_ref)]
 Name = Annotated[str, typer.Argument(autocompletion=target.complete_ref)]
@@ -116,7 +116,7 @@ def delete_tag(registry: "Registry", dataset: DatasetName, name: Name, yes: Yes 
 
 
 def _reached_alone(dataset: "Dataset", pointer: PointerRecord) -> int:
-    """How many versions a branch or tag reaches that no other one does."""
+    """The number of versions that only this branch or tag reaches."""
     others = [p.version_number for p in [*dataset.branches(), *dataset.tags()] if p.name != pointer.name]
     return only_reached_from(pointer.version_number, others, dataset.tree())
 

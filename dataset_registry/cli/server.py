@@ -1,4 +1,4 @@
-"""Running a server."""
+"""The command that runs a server."""
 
 from typing import Annotated
 
@@ -24,8 +24,8 @@ def serve(
 ) -> None:
     """Serve a registry over REST until SIGTERM or Ctrl-C; running requests are finished first.
 
-    Limits come from the environment (DATASET_REGISTRY_CONCURRENCY, …). It speaks HTTP: put a proxy with TLS before it where
-    others than this machine reach it.
+    Limits come from the environment (DATASET_REGISTRY_CONCURRENCY, …). The server speaks HTTP: put a proxy that
+    terminates TLS in front of it if other machines can reach it.
     """
     try:
         from dataset_registry.server.app import serve as run

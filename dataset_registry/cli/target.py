@@ -1,4 +1,4 @@
-"""Which registry a command is about, and as whom: options that every such command has."""
+"""The options that select the registry and the user of a command."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +23,7 @@ ACTOR_VARIABLE = "DATASET_REGISTRY_ACTOR"
 TOKEN_VARIABLE = "DATASET_REGISTRY_TOKEN"  # noqa: S105 - the name of a variable
 
 PANEL = "Which registry"
-WHICH = "Say which registry: --registry FOLDER (or the https:// address of a server), or --catalog and --store."
+WHICH = "No registry given: pass --registry FOLDER (or the https:// address of a server), or --catalog and --store."
 
 Folder = Annotated[
     str | None,
@@ -77,7 +77,7 @@ CatalogOption = Annotated[
 ]
 
 Create = Annotated[bool, typer.Option("--create", help="Create the registry if there is none.", rich_help_panel=PANEL)]
-"""A command with a parameter `create` of this type creates the registry that it is about (see `here`)."""
+"""A command with a parameter `create` of this type can create its registry (see `here`)."""
 
 _OPTIONS = {"registry": Folder, "catalog": AnyCatalog, "store": AnyStore, "acting_as": As, "token": Token}
 _Command = TypeVar("_Command", bound=Callable[..., None])
@@ -95,8 +95,10 @@ def opened(
     compress: bool = False,
     create: bool = False,
 ) -> Iterator["Registry"]:
-    """The registry that the options name. Raises `InputError` when they name none, `NotFound` when it is not there: a command
-    creates one only where that is what it is for."""
+    """Open the registry that the options select.
+
+    Raises `InputError` if they select none, `NotFound` if it does not exist.
+    """
     from dataset_registry.registry import Registry
 
     if registry is None and (catalog is None or store is None):
@@ -118,9 +120,9 @@ _WHERE = ("registry", "catalog", "store")
 
 
 def chosen(context: typer.Context, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of the options, without what the environment says of the registry where the command line says it.
+    """The values of the options; if the command line selects a registry, the environment variables for it are ignored.
 
-    The environment often names production; a `-r backup` that left half of it in force would reach for production's data.
+    The environment often selects production: combined with `-r backup`, half of it would still access production.
     """
     by_hand = [name for name in _WHERE if _is_by_hand(context, name)]
     return {
@@ -134,9 +136,9 @@ def _is_by_hand(context: typer.Context, name: str) -> bool:
 
 
 def here(command: _Command) -> _Command:
-    """Give a command the options that say which registry it is about; its first parameter is that registry, opened.
+    """Add the options that select a registry to a command; its first parameter is the opened registry.
 
-    A command with a parameter `create` creates the registry when that is true.
+    A command with a parameter `create` creates the registry if that is true.
     """
 
     @wraps(command)
@@ -158,7 +160,7 @@ def here(command: _Command) -> _Command:
 
 
 def _show_frozen(registry: "Registry") -> None:
-    """Say on standard error that nothing can be written, and why."""
+    """Print on standard error that the registry is read-only, with the reason."""
     with suppress(RegistryError):  # the command itself says what is wrong
         if (found := registry.frozen) is not None:
             say(f"Read-only since {found.at:%Y-%m-%d %H:%M}: {found.reason} ({found.by})", err=True)
@@ -174,7 +176,7 @@ def complete_dataset(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def complete_address(context: typer.Context, incomplete: str) -> list[str]:
-    """Datasets, and behind an `@` their branches and tags."""
+    """Datasets, and after an `@` their branches and tags."""
     name, at, ref = incomplete.partition("@")
     if not at:
         return complete_dataset(context, incomplete)
@@ -187,7 +189,7 @@ def complete_address(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def complete_ref(context: typer.Context, incomplete: str) -> list[str]:
-    """The branches and tags of the dataset that the command line names before."""
+    """The branches and tags of the dataset earlier in the command line."""
     name = str(context.params.get("dataset") or "").partition("@")[0]
     with _quietly(context) as registry:
         if registry is None or not name:
@@ -198,13 +200,13 @@ def complete_ref(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def _beginning(start: str, names: list[str]) -> list[str]:
-    """The names with this prefix; a name that the terminal would not show as it is, is not completed."""
+    """The names with this prefix, without names that the terminal would not show unchanged."""
     return [name for name in names if name.startswith(start) and shown(name) == name]
 
 
 @contextmanager
 def _quietly(context: typer.Context) -> Iterator["Registry | None"]:
-    """The registry of a command line that is still being typed; None where there is none."""
+    """The registry of an incomplete command line, None if there is none."""
     place = chosen(context, {name: context.params.get(name) for name in _OPTIONS})
     folder, catalog, store, acting_as, token = place.values()
     if folder is None and (catalog is None or store is None):

@@ -56,7 +56,7 @@ def put(
             "--read",
             metavar="OPTION=VALUE",
             help="How files are read: types.zip=string, delimiter=;, header=false, skip_rows=2, comment=#, encoding=latin-1, "
-            "decimal=,, null_values=NA,-, date_format=%d.%m.%Y, sheet=Codes. Holds on in later versions; --read none drops it.",
+            "decimal=,, null_values=NA,-, date_format=%d.%m.%Y, sheet=Codes. Later versions keep them; --read none removes them.",
         ),
     ] = None,
     sync: Annotated[bool, typer.Option("--sync", help="Remove the components that are not among the files.")] = False,
@@ -75,8 +75,8 @@ def put(
 ) -> None:
     """Commit files as components of a new version; other components carry over. Creates the dataset if needed.
 
-    One file alone is the component `data`. Of several, and of folders, each component has the file's relative path for a name;
-    `get` writes the same files and folders.
+    A single file becomes the component `data`. With several files or a folder, each component is named after the file's
+    relative path; `get` writes the same files and folders.
     """
     from dataset_registry.wire.commits import CommitResponse
 
@@ -137,7 +137,7 @@ def rm(
         for name in ([n for n in there if n.startswith(wanted)] if wanted.endswith("/") else [wanted])
     )
     if not names:
-        raise InputError(f"{dataset} has nothing below {', '.join(components)} on {branch}.")
+        raise InputError(f"{dataset} has no components under {', '.join(components)} on {branch}.")
     with working(f"committing to {dataset}"), found.draft(branch, message=message) as draft:
         for name in names:
             draft.remove(name)

@@ -1,4 +1,4 @@
-"""Files and folders on the command line: which component each file is, and how it is read."""
+"""Files and folders on the command line: their component names and read options."""
 
 import os
 import unicodedata
@@ -13,10 +13,11 @@ _LEFT_OUT = ".git"
 
 
 def named_files(arguments: Sequence[str]) -> list[tuple[str, str]]:
-    """The component's name and the path of each file that arguments name: files, folders, `name=path`, `-`.
+    """The component name and the path of each file in the arguments: files, folders, `name=path`, `-`.
 
-    One file alone is `data`. A folder alone gives the paths in it; of several arguments each file has the path that was
-    typed, relative to what all have in common where some are absolute. Raises `InputError` where two would have one name.
+    A single file is named `data`. The files of a single folder are named by their path in it; with several arguments,
+    by the path as typed, or relative to the common folder if some are absolute. Raises `InputError` for a duplicate
+    name.
     """
     found: list[tuple[str, str]] = []
     plain = [text for text in arguments if _given_name(text) is None and text != "-"]
@@ -50,7 +51,7 @@ def _given_name(text: str) -> tuple[str, str] | None:
 
 
 def _base(paths: Sequence[str]) -> str:
-    """What names are relative to: where we are, or what all paths have in common where some lead elsewhere."""
+    """The folder that names are relative to: the working directory, or the common folder if some paths are outside."""
     if all(not os.path.isabs(path) and ".." not in Path(path).parts for path in paths):
         return "."
     return os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
@@ -77,7 +78,7 @@ def _below(folder: str, base: str, prefix: str) -> list[tuple[str, str]]:
 
 
 def read_options(given: Sequence[str] | None) -> dict[str, Any] | None:
-    """Read options as the command line has them: `types.zip=string`, `header=false`, `null_values=NA,-`; `none` for none."""
+    """Parse read options: `types.zip=string`, `header=false`, `null_values=NA,-`; `none` for none."""
     if not given:
         return None
     if list(given) == ["none"]:

@@ -1,4 +1,4 @@
-"""Commands about users, groups, tokens, grants, protected branches, and who did what."""
+"""Commands about users, groups, tokens, grants, protected branches, and the audit log."""
 
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, cast
@@ -20,9 +20,7 @@ user_app = typer.Typer(no_args_is_help=True, help="Users, services and groups, f
 token_app = typer.Typer(no_args_is_help=True, help="API tokens.")
 grant_app = typer.Typer(no_args_is_help=True, help="Grants: who may read, write or administer what.")
 protect_app = typer.Typer(no_args_is_help=True, help="Protected branches.")
-audit_app = typer.Typer(
-    no_args_is_help=True, help="The audit log: who did what, and whether the log was tampered with."
-)
+audit_app = typer.Typer(no_args_is_help=True, help="List, export, seal and check the audit log.")
 
 TAMPERED = 3
 """The exit code of a check that found the audit log tampered with."""
@@ -58,7 +56,7 @@ def create_user(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Create a user or a group. From the first one on, names are checked."""
+    """Create a user or a group. Once the first user exists, names are checked."""
     _say(registry.create_user(name, role=role, kind=cast(Kind, kind), members=members or ()), "Created", as_json)
 
 

@@ -1,4 +1,4 @@
-"""Types: what an asset may return, and how each annotated type is loaded."""
+"""Type handlers: the types that an asset may return, and loaders for annotated inputs."""
 
 import importlib
 import types
@@ -19,13 +19,13 @@ LOAD_TYPES: Mapping[str, str] = {
     "polars": "polars.DataFrame",
     "duckdb": "duckdb.DuckDBPyRelation",
 }
-"""What an input without annotation may be loaded as, by the library's name."""
+"""The types for inputs without an annotation, by the name of the library."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What an input is to be: of one of `kinds` (none: what the IO manager loads by default), or None where there is nothing
-    (`is_optional`); a mapping of partitions or components to those (`is_mapping`)."""
+    """The requested type of an input: one of `kinds` (empty: the default of the IO manager), or None if there is
+    nothing to read (`is_optional`); with `is_mapping`, a dict of these by partition or component."""
 
     kinds: tuple[Any, ...] = ()
     is_optional: bool = False
@@ -33,12 +33,12 @@ class Wanted:
 
     @property
     def is_unannotated(self) -> bool:
-        """Whether the annotation says nothing."""
+        """Whether there is no annotated type."""
         return not self.kinds and not self.is_mapping
 
 
 def understood(kind: Any) -> Wanted:
-    """What an annotation says: `X`, `X | None`, unions, mappings and lists of them. Raises `UnsupportedType`."""
+    """Parse an annotation: `X`, `X | None`, unions, mappings and lists of them. Raises `UnsupportedType`."""
     origin = typing.get_origin(kind)
     if kind in (None, Any, list, type(None)) or kind is typing.List:  # noqa: UP006 - what Dagster makes of `list`
         return Wanted()
@@ -60,9 +60,9 @@ def understood(kind: Any) -> Wanted:
 
 
 class Loader:
-    """Loads components of a version as what an input wants.
+    """Loads components of a version as the requested type of an input.
 
-    `default` is the library for inputs without annotation, or `as stored`; `columns` are the only ones to load.
+    `default` is the library for inputs without an annotation, or `as stored`; `columns` limits the columns to load.
     """
 
     def __init__(self, wanted: Wanted, default: str, columns: Sequence[str] | None) -> None:
@@ -78,7 +78,7 @@ class Loader:
         return kind(value) if is_subclass else value
 
     def nothing(self, version: Version | None) -> Any:
-        """What stands for no partition at all: an empty table with the columns that are known, or None."""
+        """The value for an input without partitions: an empty table with the known columns, or None."""
         if self.wanted.is_mapping:
             return {}
         if self.wanted.is_optional or self.wanted.is_unannotated:
@@ -157,7 +157,7 @@ _LOADERS: Mapping[str, Callable[[Version, Sequence[str], Columns], Any]] = {
     "dataset_registry.version.Version": lambda version, names, columns: version,
     "builtins.bytes": _bytes,
 }
-"""By the type's full name, so that a library is imported only when an asset asks for it. Public names are resolved."""
+"""Loaders by the full name of the type, so that a library is imported only when an asset uses it."""
 
 
 def _empty_pandas(table: Any) -> Any:
@@ -182,7 +182,7 @@ _EMPTY: Mapping[str, Callable[[Any], Any]] = {
 
 
 def _known(kind: Any) -> str:
-    """The name under which a type, or one that it is a subclass of, is loaded. Raises `UnsupportedType`."""
+    """The name of the loader of a type or of its base class. Raises `UnsupportedType`."""
     origin = typing.get_origin(kind) or kind
     bases = origin.__mro__ if isinstance(origin, type) else (origin,)
     for base in bases:
@@ -215,7 +215,7 @@ def _resolved(public_name: str) -> Any:
 
 
 def checked_output(value: Any, name: str) -> Any:
-    """What an asset returned, where it can be stored. Raises `UnsupportedType` with what would store it."""
+    """Check that an output can be stored. Raises `UnsupportedType` with code that stores it."""
     if isinstance(value, str):
         raise UnsupportedType(
             f"{name} returned a str. Text is not stored: return Path({value[:60]!r}) if that is the path of a file, or "

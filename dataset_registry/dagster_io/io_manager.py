@@ -30,26 +30,26 @@ _reads: "WeakKeyDictionary[Any, list[InputVersion]]" = WeakKeyDictionary()
 class DatasetRegistryIOManager(dg.ConfigurableIOManager):
     """Stores outputs as versions of datasets and loads inputs from them.
 
-    The dataset of an asset is its key joined by slashes, behind `prefix`; the metadata `registry/dataset` names another.
+    The dataset of an asset is `prefix` and its key joined by slashes; the metadata `registry/dataset` sets another one.
     Assets return Arrow tables and readers, pandas and polars frames, LazyFrames, DuckDB relations, a `Path` (any file),
     or a dict of those (several components); inputs are loaded as the type they are annotated with.
-    Asset metadata: `registry/key` names the columns that identify the rows of its tables, `registry/read` are the read options
-    of the files that it returns. Input metadata: `registry/ref` ("v3") reads any version, tag or branch instead of the run's
-    branch, `columns` reads only these, `allow_missing_partitions` loads the partitions that there are.
+    Asset metadata: `registry/key` lists the columns that identify the rows of its tables, `registry/read` has the read
+    options of the files that it returns. Input metadata: `registry/ref` ("v3") reads any version, tag or branch instead
+    of the run's branch, `columns` limits the columns, `allow_missing_partitions` loads the existing partitions.
     """
 
     registry: dg.ResourceDependency[DatasetRegistryResource]
-    prefix: str = Field(default="", description="Put before the names of all datasets, such as 'analytics/'.")
+    prefix: str = Field(default="", description="A prefix of all dataset names, such as 'analytics/'.")
     default_load_type: str = Field(
         default="pyarrow",
-        description="What inputs without annotation are loaded as: pyarrow, pandas, polars, duckdb, or 'as stored' (pandas "
-        "where pandas wrote it, polars where polars did).",
+        description="The type of inputs without an annotation: pyarrow, pandas, polars, duckdb, or 'as stored' (pandas "
+        "if pandas wrote it, polars if polars did).",
     )
 
     @field_validator("default_load_type")
     @classmethod
     def _known_load_type(cls, value: str) -> str:
-        """Raises `ValueError` for a type that inputs are not loaded as."""
+        """Raise `ValueError` for an unknown default type."""
         known = (handlers.AS_STORED, *handlers.LOAD_TYPES)
         if value not in known:
             raise ValueError(f"{value!r} is not a default_load_type. Use one of: {', '.join(map(repr, known))}.")
@@ -58,10 +58,10 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
     # --- output ----------------------------------------------------------------------------------------------------
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
-        """Commit an output as a blind write: it replaces what the asset, or its partition, held before."""
+        """Commit an output; it replaces the previous content of the asset or of its partition."""
         if obj is None:
             raise UnsupportedType(
-                f"{_output_name(context)} returned None, and there is nothing to store. Return the data, or annotate the "
+                f"{_output_name(context)} returned None, which cannot be stored. Return the data, or annotate the "
                 "asset with '-> None' so that Dagster does not pass its output to the IO manager."
             )
         step = _step(context)
@@ -99,7 +99,7 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
         )
 
     def _was_unpartitioned(self, name: str, branch: str) -> bool:
-        """Whether the last run that wrote the dataset wrote it as a whole: its components are of no partition."""
+        """Whether the dataset was last written without partitions."""
         try:
             dataset = self.registry.registry.dataset(name)
             version, _ = self._version(dataset, branch, pinned=False)
@@ -169,7 +169,7 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
     # --- input -----------------------------------------------------------------------------------------------------
 
     def load_input(self, context: dg.InputContext) -> Any:
-        """Load an input from the version that the run's branch, or the input's `registry/ref`, names now."""
+        """Load an input from the head of the run's branch, or from the input's `registry/ref`."""
         step = _step(context)
         branch = self.registry.branch_of(step.run_tags if step else None)
         _check_assets(step, self.prefix)
@@ -215,7 +215,7 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
         return _load_whole(version, loader)
 
     def _version(self, dataset: Dataset, ref: str, *, pinned: bool) -> tuple[Version, str | None]:
-        """The version of a ref, and the branch that it was read from instead when the dataset lacks the one asked for."""
+        """The version of a ref, and the fallback branch if the dataset does not have the requested branch."""
         try:
             return dataset.version(ref), None
         except NotFound:
@@ -246,7 +246,7 @@ def _load_whole(version: Version, loader: handlers.Loader) -> Any:
     columns = {frozenset(c.name for c in table.columns) for table in version.schema.tables().values()}
     if len(names) > 1 and is_table and len(columns) != 1:
         raise InputError(
-            f"{version} has several components, and they are not alike: {', '.join(names[:10])}. Annotate the input as "
+            f"{version} has several components with different columns: {', '.join(names[:10])}. Annotate the input as "
             "dict[str, …] to load each by its name.",
         )
     return loader.load(version, names)
@@ -278,7 +278,7 @@ def _load_partitions(version: Version, keys: Sequence[str], loader: handlers.Loa
 
 
 def _note_read(context: dg.InputContext, version: Version, run_id: str) -> None:
-    """Note that the run reads a version. Where nothing can be written, the run reads all the same, and is told."""
+    """Record that the run reads a version. If that fails, log a warning and continue."""
     try:
         version.note_read(run_id)
     except (StorageError, RegistryFrozen, RetryLater) as error:
@@ -296,7 +296,7 @@ def _keys(context: dg.OutputContext | dg.InputContext) -> list[str] | None:
 
 
 def _partition_of_check(context: dg.InputContext) -> str | None:
-    """The partition that an asset check in a run of one partition is about (to Dagster it is about all of them)."""
+    """The partition of an asset check in a run of one partition (Dagster passes all partitions)."""
     step = _step(context)
     if step is None or not context.has_asset_key or not step.has_partition_key:
         return None
@@ -315,7 +315,7 @@ def _instance(context: dg.OutputContext | dg.InputContext) -> Any:
 
 
 def _check_assets(step: Any, prefix: str) -> None:
-    """Look once at all assets of a code location: whether two of them mean one dataset. Raises `InputError`."""
+    """Check once per code location that no two assets have the same dataset. Raises `InputError`."""
     if step is None or step.job_def in _checked:
         return
     graph = step.job_def.asset_layer.asset_graph
@@ -338,7 +338,7 @@ _checked: "WeakSet[Any]" = WeakSet()
 
 
 def _not_materialized(context: dg.InputContext, error: NotFound, ref: str) -> NotFound:
-    """The error for an input that is not there, in the words of Dagster."""
+    """The error for an input that was not materialized, in Dagster terms."""
     if not context.has_asset_key:
         return error
     key = context.asset_key.to_user_string()
@@ -350,7 +350,7 @@ def _not_materialized(context: dg.InputContext, error: NotFound, ref: str) -> No
         )
     return NotFound(
         f"The asset {key!r} has not been materialized to this registry, on {ref!r} or the fallback branch. Materialize it first, "
-        f"or annotate the input as Optional[…], and it is None until then. ({error})",
+        f"or annotate the input as Optional[…] to get None until then. ({error})",
         **error.fields,
     )
 
@@ -362,7 +362,7 @@ def _row_key(context: dg.OutputContext) -> list[str]:
 
 
 def _columns(definition: Mapping[str, Any]) -> list[str] | None:
-    """The columns that an input asks for."""
+    """The columns to load, by the metadata of an input."""
     named: Any = metadata.value(definition, COLUMNS)
     if named is None:
         return None
@@ -402,7 +402,7 @@ def _description(context: dg.OutputContext) -> str | None:
     if step is None or step.assets_def is None:
         return None
     spec = step.assets_def.specs_by_key.get(context.asset_key)
-    # A docstring may have what a description may not: a form feed is no reason to fail a run.
+    # Docstrings may contain control characters that descriptions may not: they must not fail a run.
     return shown(spec.description, lines=True) if spec and spec.description is not None else None
 
 

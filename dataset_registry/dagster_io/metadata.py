@@ -1,4 +1,4 @@
-"""What the Dagster UI shows of a version: on each materialization, and on the asset's definition."""
+"""Metadata for the Dagster UI: of each materialization, and of the definitions of assets."""
 
 import difflib
 import re
@@ -28,20 +28,20 @@ _KEYS = (DATASET_KEY, REF_KEY, ROW_KEY, READ_KEY, "registry/allow_missing_partit
 
 
 def value(metadata: Mapping[str, Any] | None, key: str) -> Any:
-    """The value of a key of metadata, plain where Dagster wrapped it."""
+    """The value of a metadata key, unwrapped from Dagster types."""
     found = (metadata or {}).get(key)
     return getattr(found, "value", found)
 
 
 def check_keys(metadata: Mapping[str, Any] | None, what: str) -> None:
-    """Raise `InputError` for a key of ours that is none: it would be overlooked."""
+    """Raise `InputError` for an unknown key in the `registry/` namespace."""
     for key in metadata or {}:
         plain = str(key).lower().replace("-", "_").removeprefix("dataset_")
         near = difflib.get_close_matches(plain, _KEYS, 1, 0.8)
         is_ours = plain.startswith("registry/")
         if key not in _KEYS and (is_ours or (near and "/" in str(key))):
             raise InputError(
-                f"{what} has the metadata {key!r}, which is not known. "
+                f"{what} has the unknown metadata key {key!r}. "
                 + (f"Did you mean {near[0]!r}? " if near else "")
                 + f"The keys are: {', '.join(_KEYS)}."
             )
@@ -57,13 +57,12 @@ def dataset_name(key: dg.AssetKey, metadata: Any = None) -> str:
 
 
 def _escaped(part: str) -> str:
-    """A part of an asset key without a slash. What looks like an escape is escaped too, so that it can be told back."""
+    """A part of an asset key with slashes escaped. Existing escapes are escaped, too, so that this is reversible."""
     return re.sub("=(?=2F|3D)", "=3D", part).replace("/", "=2F")
 
 
 def check_names(assets: Mapping[dg.AssetKey, Mapping[str, Any]], prefix: str = "") -> None:
-    """Raise `InputError` where two assets, by key with their metadata, mean one dataset, and `InvalidName` where a key cannot
-    be the name of one."""
+    """Raise `InputError` if two assets (metadata by key) share a dataset, `InvalidName` for a key that is no valid name."""
     owners: dict[str, dg.AssetKey] = {}
     for key, metadata in sorted(assets.items(), key=lambda asset: asset[0].to_user_string()):
         try:
@@ -85,8 +84,9 @@ def check_names(assets: Mapping[dg.AssetKey, Mapping[str, Any]], prefix: str = "
 def describe_assets(assets: Sequence[Any], *, registry: DatasetRegistryResource, prefix: str = "") -> list[Any]:
     """The same assets with the registry's `dagster/uri` and `dagster/table_name` on their definitions, for the sidebar.
 
-    `prefix` is the IO manager's, when it has one. What a run would refuse is refused here, where definitions load: assets that
-    mean one dataset, metadata that are not known, partition keys that cannot be components. Raises `InputError`, `InvalidName`.
+    `prefix` is that of the IO manager, if it has one. Errors of a run are raised when definitions load: assets with the
+    same dataset, unknown metadata keys, partition keys that cannot be component names. Raises `InputError`,
+    `InvalidName`.
     """
 
     def describe(spec: dg.AssetSpec) -> dg.AssetSpec:
@@ -104,7 +104,7 @@ def describe_assets(assets: Sequence[Any], *, registry: DatasetRegistryResource,
 
 
 def addresses(name: str, registry: DatasetRegistryResource) -> dict[str, Any]:
-    """Where a dataset is, under the keys that the Dagster UI knows."""
+    """The location of a dataset under the metadata keys of the Dagster UI."""
     return {
         "dagster/table_name": name,
         "dagster/uri": f"{registry.location.rstrip('/')}#{name}",
@@ -174,7 +174,7 @@ def materialization(
 
 
 def per_partition(result: CommitResult, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What each partition of a materialization has by itself: rows, bytes, columns with their statistics."""
+    """The metadata of each partition of a materialization: rows, bytes, columns with their statistics."""
     written = {(c.name, c.index): c for c in result.written}
     found: dict[str, dict[str, Any]] = {}
     for key in keys:
@@ -188,7 +188,7 @@ def per_partition(result: CommitResult, keys: Sequence[str]) -> dict[str, dict[s
 
 
 def _of_tables(schemas: Sequence[ComponentSchema], rows_key: str) -> dict[str, Any]:
-    """The rows and the columns of tables, where there is one answer for all of them."""
+    """The row count and the columns of tables, if they have the same columns."""
     tables = [table for schema in schemas for table in schema.tables]
     found: dict[str, Any] = {}
     if (rows := _row_count(tables)) is not None:
@@ -199,7 +199,7 @@ def _of_tables(schemas: Sequence[ComponentSchema], rows_key: str) -> dict[str, A
 
 
 def _row_count(tables: Sequence[TableSchema]) -> int | None:
-    """The rows of tables that have the same columns; of others there is no one number."""
+    """The number of rows of tables with the same columns, None for others."""
     if len({frozenset(column.name for column in table.columns) for table in tables}) != 1:
         return None
     known = [table.rows for table in tables if table.rows is not None]
@@ -221,7 +221,7 @@ def _changes(found: dict[str, SchemaDiff]) -> str:
 
 def _columns(tables: Sequence[TableSchema]) -> dg.TableSchema | None:
     different = list(dict.fromkeys(table.columns for table in tables))
-    if len(different) != 1:  # several tables: no one schema speaks for them all
+    if len(different) != 1:  # several tables with different schemas
         return None
     return dg.TableSchema(columns=[_column(column, tables) for column in different[0]])
 

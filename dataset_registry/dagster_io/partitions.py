@@ -22,7 +22,7 @@ def split(value: Any, keys: Sequence[str], partitions: dg.PartitionsDefinition, 
         given = {str(key) for key in value}
         if given != set(keys):
             raise InputError(
-                f"The run covers {len(keys)} partitions, and the asset returned a dict of others: "
+                f"The run covers {len(keys)} partitions, but the asset returned a dict with other keys: "
                 f"{_listed('missing', set(keys) - given)}{_listed('unexpected', given - set(keys))}"
                 "Return one value for each of context.partition_keys."
             )
@@ -34,8 +34,8 @@ def split(value: Any, keys: Sequence[str], partitions: dg.PartitionsDefinition, 
         )
     if expression is None:
         raise InputError(
-            f"The run covers {len(keys)} partitions, and the asset returned one table. Give the column "
-            "that identifies the partition, "
+            f"The run covers {len(keys)} partitions, but the asset returned one table. Set the column "
+            "that identifies the partition "
             'with metadata={"partition_expr": "column"} on the asset, or return a dict with one value for each of '
             "context.partition_keys."
         )
@@ -55,7 +55,7 @@ def split(value: Any, keys: Sequence[str], partitions: dg.PartitionsDefinition, 
 
 
 def _rows(value: Any, table: pa.Table, mask: pa.ChunkedArray) -> Any:
-    """Rows of a table, with all that its library says of it: an index, categories."""
+    """Rows of a table in its own library, with its index and categories."""
     match library_of(value):
         case "pandas":
             rows = value[mask.to_numpy()]
@@ -70,7 +70,7 @@ def _rows(value: Any, table: pa.Table, mask: pa.ChunkedArray) -> Any:
 
 
 def in_order(keys: Sequence[str], definition: Any, instance: Any) -> list[str]:
-    """Partition keys in the order of their definition; Dagster hands them over in none."""
+    """Sort partition keys in the order of their definition; Dagster passes them unordered."""
     if len(keys) < 2 or definition is None:
         return list(keys)
     if isinstance(definition, dg.TimeWindowPartitionsDefinition):
@@ -110,7 +110,7 @@ def has_key(definition: Any, key: str, instance: Any) -> bool:
 
 
 def refuse_meeting_keys(keys: Sequence[str], what: str) -> None:
-    """Raise `InvalidName` for a key that no component can have, and where two keys would be one."""
+    """Raise `InvalidName` for an invalid component name, and for keys that are equal after normalisation."""
     owners: dict[str, str] = {}
     for key in keys:
         try:
@@ -124,7 +124,7 @@ def refuse_meeting_keys(keys: Sequence[str], what: str) -> None:
 
 
 def _column(table: pa.Table, name: str) -> str:
-    """The column of this name, in any letter case where there is none in just this one. Raises `InputError`."""
+    """The column with this name, else the one that differs only in case. Raises `InputError`."""
     if name in table.column_names:
         return name
     found = [column for column in table.column_names if column.casefold() == str(name).casefold()]
@@ -137,7 +137,7 @@ def _column(table: pa.Table, name: str) -> str:
 
 
 def _mask(table: pa.Table, key: str, partitions: dg.PartitionsDefinition, expression: Any) -> pa.ChunkedArray:
-    """Which rows are of a partition."""
+    """The mask of the rows of a partition."""
     if isinstance(partitions, dg.MultiPartitionsDefinition):
         dimensions = {dimension.name for dimension in partitions.partitions_defs}
         if not isinstance(expression, Mapping) or set(expression) != dimensions:
@@ -164,7 +164,7 @@ def _mask(table: pa.Table, key: str, partitions: dg.PartitionsDefinition, expres
 
 
 def _moments(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """A column of moments as one that has an order in time. Raises `InputError` for other columns."""
+    """Convert a column to timestamps or dates. Raises `InputError` for other types."""
     if pa.types.is_date(column.type) or pa.types.is_timestamp(column.type):
         return column
     if pa.types.is_string(column.type):

@@ -1,4 +1,4 @@
-"""The registry as a Dagster resource: where it is, who writes, and which branch a run is on."""
+"""The registry as a Dagster resource: its location, its user, and the branch of a run."""
 
 import logging
 import os
@@ -36,9 +36,9 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
     `DATASET_REGISTRY_BRANCH`, else `fallback_branch` (`main`). A dataset that does not have the branch is read from the
     fallback branch, and its first write on the branch starts there.
 
-    Relative paths are below `DAGSTER_HOME`, which all processes of an instance share; without it below the working directory.
-    Passwords and tokens are best given as `dg.EnvVar`. The UI shows the configuration of resources, so those that are given as
-    text are moved into an environment variable of the process.
+    Relative paths are resolved against `DAGSTER_HOME`, else against the working directory. Pass passwords and tokens as
+    `dg.EnvVar`: the UI shows the configuration of resources, so secrets that are configured as text are moved into an
+    environment variable of the process.
     """
 
     path: str | None = Field(
@@ -56,14 +56,14 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
     )
     actor: str | None = Field(
         default=None,
-        description="The user, say a service, that runs act as, with its permissions; the registry's owner when not given.",
+        description="The user that runs act as, with its permissions. Default: the registry's owner.",
     )
     token: str | None = Field(
         default=None,
         description='The API token for a server: `dg.EnvVar("DATASET_REGISTRY_TOKEN")`, never the text itself.',
     )
     branch: str | None = Field(default=None, description="The branch to write to and to read from.")
-    fallback_branch: str = Field(default="main", description="What is read where a dataset does not have the branch.")
+    fallback_branch: str = Field(default="main", description="The branch to read if a dataset lacks the branch.")
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**{name: _concealed(name, value) for name, value in values.items()})
@@ -81,15 +81,15 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
 
     @property
     def location(self) -> str:
-        """Where the data is, in full and without secrets: the store, else the folder or the server. Empty where it is not known
-        yet, as with an environment variable that is not set here."""
+        """The absolute location of the data without secrets: the store, else the folder or the server. Empty if
+        unknown, as with an environment variable that is not set."""
         for name in ("store", "path"):
             if place := _absolute(name, _plain(getattr(self, name))):
                 return redacted(place)
         return ""
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Log where the registry is, in full: a relative path that means another folder than it should is seen there."""
+        """Log the absolute location of the registry, to make a wrong relative path visible."""
         path, catalog, store = (_absolute(name, _plain(getattr(self, name))) for name in _PLACES)
         is_new = path is not None and "://" not in path and not catalog and not (Path(path) / "catalog.sqlite").exists()
         if context.log is not None:
@@ -117,10 +117,10 @@ _concealed_values: dict[str, str] = {}
 
 
 def _concealed(name: str, value: Any) -> Any:
-    """A value with a secret in it as an environment variable of this process, any other value as it is.
+    """Move a value with a secret into an environment variable of this process; return other values unchanged.
 
-    Dagster stores and shows what a resource is configured with, but of an environment variable only the name. Each process that
-    imports the definitions sets it again.
+    Dagster stores and shows the configuration of a resource, but only the names of environment variables. Each process
+    that imports the definitions sets the variable again.
     """
     if not isinstance(value, str) or isinstance(value, dg.EnvVar):
         return value
@@ -135,7 +135,7 @@ _CONCEALED = "DATASET_REGISTRY_CONCEALED_"
 
 
 def _plain(value: str | None) -> str | None:
-    """A value, of an environment variable what it has."""
+    """The plain value of a field; for an environment variable, its content."""
     return value.get_value() if isinstance(value, dg.EnvVar) else value
 
 

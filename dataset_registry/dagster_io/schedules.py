@@ -1,4 +1,4 @@
-"""Schedules: a job that tags the heads of datasets, and one that expires what no policy keeps."""
+"""Schedules: a job that tags the heads of datasets, and a job that applies a retention policy."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ from dataset_registry.model.retention import Policy
 
 
 class TagConfig(dg.Config):
-    """When the job was due, in ISO 8601; empty for a run that was launched by hand, which is due now."""
+    """The scheduled time of the run in ISO 8601; empty (now) for a manual run."""
 
     tick: str = ""
 
@@ -33,15 +33,14 @@ def build_tag_schedule(
 ) -> dg.ScheduleDefinition:
     """A schedule whose job tags the heads of datasets on a branch.
 
-    `datasets` is a pattern of names (`raw/*`), or several; one that matches nothing is a warning in the run. `template` may use
-    `{date}`, `{time}`, `{branch}` and must give a
-    name. A tick that runs twice tags once, even when the branch moved in between. A name that an earlier tick, or
-    another, gave to another version gets the version's number behind it (`nightly-2026-11-24.v7`).
+    `datasets` is a pattern of names (`raw/*`), or several; a pattern without a match is a warning in the run.
+    `template` may use `{date}`, `{time}`, `{branch}` and must result in a valid name. A repeated tick creates no second
+    tag, even if the branch moved in between. If the tag exists on another version, the version's number is appended
+    (`nightly-2026-11-24.v7`).
     """
     patterns = several(datasets)
-    _expand(
-        template, branch, datetime.now(UTC)
-    )  # a bad template is an error where it is written, not at 6 in the morning
+    # Fail when the schedule is defined, not when it runs.
+    _expand(template, branch, datetime.now(UTC))
 
     @dg.op(name=f"{name}_op", required_resource_keys={resource_key}, out=dg.Out(dg.Nothing))
     def tag_heads(context: dg.OpExecutionContext, config: TagConfig) -> None:
@@ -102,8 +101,9 @@ def build_retention_schedule(
 ) -> dg.ScheduleDefinition:
     """A schedule whose job expires what `policy` does not keep, then collects the files that are no longer referenced.
 
-    What the instance's unfinished runs have read or written stays. Without a policy the job only collects. `verify_share`
-    makes it read and check the content of one of this many parts of the files, another one each day; damage fails the run.
+    Versions that unfinished runs of the instance have read or written are kept. Without a policy the job only collects.
+    With `verify_share=N` it also checks the content of one N-th of the files, another one each day; damage fails the
+    run.
     """
 
     @dg.op(name=f"{name}_op", required_resource_keys={resource_key}, out=dg.Out(dg.Nothing))
@@ -161,12 +161,12 @@ _UNFINISHED = [
 
 
 def live_runs(instance: dg.DagsterInstance) -> list[str]:
-    """The ids of the runs of an instance that are not finished: what they read and wrote must stay."""
+    """The ids of the unfinished runs of an instance, whose inputs and outputs are kept."""
     return [run.run_id for run in instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED))]
 
 
 def _expand(template: str, branch: str, moment: datetime) -> str:
-    """The name of a tag. Raises `InputError` for a template that cannot be filled in."""
+    """Expand a template to the name of a tag. Raises `InputError` for an invalid template."""
     try:
         name = template.format(date=f"{moment:%Y-%m-%d}", time=f"{moment:%H%M}", branch=branch)
     except (KeyError, ValueError, IndexError) as error:
@@ -179,9 +179,9 @@ def _expand(template: str, branch: str, moment: datetime) -> str:
 def _tag(dataset: Dataset, branch: str, wanted: str, tick: datetime) -> tuple[str, bool] | None:
     """Tag the head of a branch; the tag's name and whether it is new.
 
-    None when the dataset lacks the branch, or when a branch or a deleted tag had every name that was to be had.
+    None if the dataset does not have the branch, or if every possible name is taken by a branch or a deleted tag.
 
-    A tag of the wanted name that is not older than the tick was made by this tick; an older one is another's.
+    An existing tag with the wanted name belongs to this tick if it is not older than the tick.
     """
     try:
         head = dataset.version(branch)

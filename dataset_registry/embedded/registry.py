@@ -240,9 +240,7 @@ class EmbeddedRegistry(Registry):
         progress: Progress = silent,
     ) -> Copied:
         if not isinstance(other, EmbeddedRegistry):
-            raise InputError(
-                "A copy goes from catalog to catalog and from store to store: open the other registry by its catalog and store."
-            )
+            raise InputError("A copy to a server is not supported. Open the other registry by its catalog and store.")
         chosen = None if refs is None else several(refs)
         return copying.copy(self.access, other.access, wanted=several(datasets), refs=chosen, progress=progress)
 
@@ -267,8 +265,8 @@ def open_embedded(
     """Open a catalog and a store, as `Registry.open` says."""
     if folder is not None and "://" in str(folder):
         raise InputError(
-            f"{redacted(str(folder))!r} is neither a folder nor the https:// address of a server. A catalog and a store have "
-            "parameters of their own: Registry.open(catalog='postgresql+psycopg://…', store='s3://…'), in a shell --catalog "
+            f"{redacted(str(folder))!r} is neither a folder nor the https:// address of a server. Pass a catalog and a "
+            "store as: Registry.open(catalog='postgresql+psycopg://…', store='s3://…'), in a shell --catalog "
             "and --store.",
             location=redacted(str(folder)),
         )
@@ -306,7 +304,7 @@ def open_embedded(
 
 
 def rebound(catalog: str, store: str) -> str:
-    """Bind a catalog to a store, whatever it was bound to; the id of the store. For who knows that they belong together."""
+    """Bind a catalog to a store, replacing an earlier binding. Returns the id of the store."""
     opened = Catalog(catalog)
     try:
         make_ready(opened)

@@ -1,4 +1,4 @@
-"""A registry over REST: the surface of the embedded one, every method a request. The only home of httpx."""
+"""A registry over REST, with the same interface as an embedded one. The only user of httpx."""
 
 from dataset_registry.remote.registry import open_remote
 

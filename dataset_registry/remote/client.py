@@ -1,4 +1,4 @@
-"""Requests to a server: credentials, retries, and errors as the ones that were raised there."""
+"""HTTP client of a server: credentials, retries, and errors raised as on the server."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -32,10 +32,10 @@ _Shape = TypeVar("_Shape", bound=BaseModel)
 _ATTEMPTS = 8
 _PASSING = (429, 502, 503, 504)
 _LONGEST_WAIT = 60.0
-"""Seconds that a server may ask to wait before the next attempt. When it asks for more, the caller is told so instead."""
+"""Maximum `Retry-After` in seconds. If the server asks for more, the error is raised instead."""
 _PAGE = 1000
 _PATIENCE = 600.0
-"""Seconds to wait for an answer."""
+"""Response timeout in seconds."""
 
 
 class Client:
@@ -47,7 +47,7 @@ class Client:
             is_address = bool(parts.hostname) and not parts.query and not parts.fragment and (parts.port or 1) > 0
         except ValueError:
             is_address = False
-        if has_user(url):  # it would be sent in the place of the token
+        if has_user(url):  # it would replace the token
             raise InputError(
                 f"The address {redacted(url)!r} contains a user. Remove it: the token identifies the user.",
                 url=redacted(url),
@@ -81,12 +81,12 @@ class Client:
         return opened
 
     def close(self) -> None:
-        """Give the connections back; it connects again when it is used again."""
+        """Close the connections. The next request reconnects."""
         if self._opened is not None:
             self._opened.close()
 
     def get(self, path: str, shape: type[_Shape], **query: object) -> _Shape:
-        """What a path has, as its shape."""
+        """Get a path and parse the response."""
         return self._read(self._ask("GET", path, query=query), shape)
 
     def pages(self, path: str, shape: type[_Shape], *, limit: int | None = None, **query: object) -> Iterator[_Shape]:
@@ -118,10 +118,10 @@ class Client:
         patience: float | None = _PATIENCE,
         once: bool = True,
     ) -> _Shape:
-        """Send something, once: a key goes with it, so that an answer that was lost can be asked for again.
+        """Send a POST with an `Idempotency-Key`, so that it can be retried if the response is lost.
 
-        `patience` is in seconds; None waits for as long as it takes, for work that may take hours. What may as well be done
-        twice needs no `once`.
+        `patience` is the timeout in seconds; None waits without a limit, for work that may take hours. Requests that
+        are harmless to repeat need no `once`.
         """
         content = body.model_dump(mode="json", by_alias=True) if isinstance(body, BaseModel) else body
         return self._read(self._ask("POST", path, once=once, json=content, timeout=_timeout(patience)), shape)
@@ -129,11 +129,11 @@ class Client:
     def post_form(
         self, path: str, shape: type[_Shape], data: Mapping[str, str], files: Mapping[str, Any], **query: object
     ) -> _Shape:
-        """Send a form with files, once."""
+        """Send a form with files and an `Idempotency-Key`."""
         return self._read(self._ask("POST", path, once=True, query=query, data=data, files=files), shape)
 
     def patch(self, path: str, shape: type[_Shape], body: Mapping[str, object]) -> _Shape:
-        """Change something, once."""
+        """Send a PATCH with an `Idempotency-Key`."""
         return self._read(self._ask("PATCH", path, once=True, json=body), shape)
 
     def send(self, path: str, shape: type[_Shape], offset: int, content: Iterator[bytes]) -> _Shape:
@@ -142,7 +142,7 @@ class Client:
         return self._read(self._ask("PATCH", path, content=content, headers=headers, again=False), shape)
 
     def put(self, url: str, content: Iterator[bytes], size: int) -> bool:
-        """Send bytes to an address that a server gave, without our token; whether they were taken."""
+        """Send bytes to an upload URL of a server, without the token. Returns whether they were accepted."""
         try:
             response = httpx.put(url, content=content, headers={"Content-Length": str(size)}, timeout=600.0)
         except httpx.TransportError:
@@ -150,7 +150,7 @@ class Client:
         return response.status_code < 300
 
     def delete(self, path: str, shape: type[_Shape], **query: object) -> _Shape:
-        """Remove something, once: the second time it would not be there."""
+        """Send a DELETE with an `Idempotency-Key`: a repetition would not find the resource."""
         return self._read(self._ask("DELETE", path, once=True, query=query), shape)
 
     @contextmanager
@@ -200,7 +200,7 @@ class Client:
             raise failed.error from failed.__cause__
 
     def _attempt(self, method: str, path: str, *, again: bool, **content: Any) -> httpx.Response:
-        """Send a request. Raises `_Failed` where it may be sent again."""
+        """Send a request. Raises `_Failed` if it can be retried."""
         try:
             for file in content.get("files", {}).values():
                 file[1].seek(0)
@@ -249,7 +249,7 @@ class Client:
 
 
 class _Failed(Exception):
-    """A request that may be sent again, after the seconds that the server asks for."""
+    """A request that can be retried after the `Retry-After` of the server, in seconds."""
 
     def __init__(self, error: RegistryError, wait: float = 0.0) -> None:
         super().__init__(str(error))
@@ -264,7 +264,7 @@ def _failure(state: RetryCallState) -> _Failed:
 
 
 def _wait(state: RetryCallState) -> float:
-    """Never sooner than the server asked for, and spread: clients refused together do not come back together."""
+    """At least the `Retry-After` of the server, with jitter, so that clients do not retry at the same time."""
     wait: float = _failure(state).wait
     return wait + random() * max(float(0.1 * 2 ** (state.attempt_number - 1)), wait / 4)
 
@@ -274,7 +274,7 @@ def _log_retry(state: RetryCallState) -> None:
 
 
 def retry_after(response: httpx.Response) -> float:
-    """The seconds that a server asks its client to wait (`Retry-After`, in seconds or as a date), 0 where it does not say."""
+    """The `Retry-After` of a response (in seconds or as a date) in seconds, 0 without one."""
     text = response.headers.get("Retry-After", "").strip()
     if text.isascii() and text.isdigit():
         return float(text[:10])

@@ -1,4 +1,4 @@
-"""What versions hold, as a server tells it; files come into the cache of this machine, checked against their hashes."""
+"""Contents of versions over REST. Files are downloaded into a local cache and checked against their hashes."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,16 +24,16 @@ from dataset_registry.wire.files import DataFilesResponse
 _log = logging.getLogger(__name__)
 
 _FEW = 50
-"""Names that go into one query."""
+"""Maximum number of names in one query."""
 _LONG = 4000
-"""Bytes of a query that every server and proxy takes."""
+"""Bytes of a query that every server and proxy accepts."""
 _GOING_ON = 3
 """How often a download resumes after a broken connection."""
 _KEY_TAIL = "." + "0" * 32
 
 
 class ServedContents:
-    """Contents as a server has them."""
+    """The contents of versions on a server."""
 
     transfers = 8
 
@@ -109,7 +109,7 @@ def _key(file: FileRecord) -> str:
 
 
 class _ServedFiles:
-    """The files of a server as a store that can be read: what the cache of this machine is filled from."""
+    """The files of a server as a read-only store, from which the local cache is filled."""
 
     transfers = 8
 
@@ -121,7 +121,7 @@ class _ServedFiles:
         self.ids: dict[str, int] = {}
 
     def path(self, key: str) -> None:
-        """Nothing of a server is a file of this machine."""
+        """None: files of a server are not local."""
 
     def open(self, key: str) -> BinaryIO:
         return cast(BinaryIO, BufferedReader(_ServedFile(self._client, self.ids[content_hash_of(key)], None), 1 << 20))
@@ -133,10 +133,10 @@ class _ServedFiles:
         return f"{self.location}/v1/files/{self.ids[content_hash_of(key)]}/content"
 
     def upload_url(self, key: str, size: int, lasts: timedelta) -> None:
-        """A server's store is reached by its own uploads."""
+        """None: uploads to a server use REST."""
 
     def identity(self) -> None:
-        """A server knows its own store."""
+        """None: the server checks its own store."""
 
     def claim(self, identity: str) -> str:
         raise self._read_only()
@@ -160,11 +160,11 @@ class _ServedFiles:
         return 0
 
     def _read_only(self) -> StorageError:
-        return StorageError(f"The store behind {self.location} is the server's: it is changed by requests alone.")
+        return StorageError(f"The store behind {self.location} cannot be changed directly. Use the REST interface.")
 
 
 class _ServedFile(RawIOBase):
-    """A stream over a file of a server: one request while it is read on, another after a seek."""
+    """A stream over a file of a server: sequential reads use one request, a seek starts another."""
 
     def __init__(self, client: Client, file_id: int, size: int | None) -> None:
         self._client, self._file_id, self._size = client, file_id, size

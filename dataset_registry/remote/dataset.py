@@ -59,11 +59,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _IN_FORM = 1 << 20
-"""Files up to this many bytes travel with the commit."""
+"""Files up to this many bytes are sent with the commit."""
 _FORM_BYTES = 64 << 20
 _FORM_FILES = 1000
 _DIRECT = 32 << 20
-"""Files from this many bytes on go straight into the object store of a server that offers it."""
+"""Files of at least this many bytes are uploaded directly to the object store, if the server offers it."""
 _BLOCK = 1 << 20
 _RESUMED = 20
 """How often an upload resumes after a broken connection."""
@@ -184,7 +184,7 @@ class RemoteDataset(Dataset):
 
 
 class RemoteDraft(Draft):
-    """A draft that is sent to a server: content is spooled and hashed here, and travels only where the server lacks it."""
+    """A draft that is sent to a server: content is spooled and hashed here, uploaded only if the server lacks it."""
 
     def __init__(
         self,
@@ -228,7 +228,7 @@ class RemoteDraft(Draft):
         return None  # what the server has is asked by hash, and for that the file is read
 
     def _captured(self, spool: Spool, spooled: Spooled, format: str) -> ComponentSchema | None:
-        return None  # the server looks for itself
+        return None  # the server captures it
 
     def _commit(self, spool: Spool, options: CommitOptions) -> CommitResult:
         try:
@@ -285,8 +285,10 @@ class RemoteDraft(Draft):
     def _send(
         self, contents: dict[str, Spooled], *, everything: bool
     ) -> tuple[dict[str, ContentRequest], dict[str, str]]:
-        """Bring what the server lacks: large files now, small ones with the commit. Where each content is to be found, and
-        the parts of the form by hash."""
+        """Upload large files that the server lacks, and prepare small ones for the form of the commit.
+
+        Returns the source of each content, and the parts of the form by hash.
+        """
         hashes = sorted(contents)
         known: set[str] = set()
         for start in range(0, 0 if everything else len(hashes), 10_000):
@@ -309,7 +311,7 @@ class RemoteDraft(Draft):
         return places, form
 
     def _upload(self, content: Spooled) -> str:
-        """Upload a file, resumed after a broken connection; the id of the upload."""
+        """Upload a file, resuming after a broken connection. Returns the id of the upload."""
         body = {"file_size": content.size, "content_hash": content.content_hash}
         upload = self._client.post("uploads", UploadResponse, {**body, "direct": content.size >= _DIRECT})
         if upload.upload_url is not None:

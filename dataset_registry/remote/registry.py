@@ -69,7 +69,7 @@ def open_remote(url: str, token: str | None) -> Registry:
 
 
 class RemoteRegistry(Registry):
-    """Every method is a request; what it returns, and raises, is what the embedded one does."""
+    """A registry on a server: every method is a request, with the results and errors of an embedded registry."""
 
     def __init__(self, client: Client, user: str) -> None:
         self._client = client
@@ -306,8 +306,7 @@ class RemoteRegistry(Registry):
         progress: Progress = silent,
     ) -> Copied:
         raise InputError(
-            "A copy goes from catalog to catalog and from store to store, past any server: open both registries by their "
-            "catalogs and stores.",
+            "A registry on a server cannot be copied. Open both registries by their catalogs and stores.",
         )
 
     def _plan_adoption(self) -> AdoptionPlan:

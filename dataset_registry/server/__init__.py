@@ -1,4 +1,4 @@
-"""The REST interface: knows requests, tokens and JSON; decides nothing about datasets.
+"""The REST interface: requests, tokens and JSON.
 
-The only home of FastAPI. Every route opens the registry as the caller and calls one method of it.
+The only user of FastAPI. Every route opens the registry as the caller and calls one method of it.
 """

@@ -1,4 +1,4 @@
-"""The server as a whole: its app, its life, and running it."""
+"""The server: the app, its lifespan, and running it."""
 
 import asyncio
 import signal
@@ -29,13 +29,13 @@ from dataset_registry.server.telemetry import Metrics, RequestMetrics, log
 from dataset_registry.server.uploads import Quota, Uploads
 
 _TIDY_SECONDS = 60.0
-"""How often abandoned uploads are looked for where the audit log is not sealed."""
+"""Seconds between clean-ups of abandoned uploads if the audit log is not sealed."""
 _MORE_THREADS = 8
-"""Threads beside those of requests under way: authentication, readiness, maintenance."""
+"""Threads in addition to those of running requests: authentication, readiness, maintenance."""
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The app over the registry that the settings name. Raises `CatalogOutdated`, `NotFound`, `InputError`."""
+    """Create the app for the registry of the settings. Raises `CatalogOutdated`, `NotFound`, `InputError`."""
     registry = open_embedded(
         settings.folder,
         catalog=settings.catalog,
@@ -84,17 +84,17 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def _watching(metrics: Metrics) -> APIRouter:
-    """What a load balancer, an orchestrator and Prometheus ask. Open to everybody who reaches the port."""
+    """Routes for load balancers, orchestrators and Prometheus. They need no token."""
     router = APIRouter(tags=["watching"])
 
     @router.get("/health")
     async def health() -> dict[str, str]:
-        """The process answers."""
+        """Check that the process is alive."""
         return {"status": "ok"}
 
     @router.get("/ready", responses={503: problems.RESPONSES[503]})
     def ready(request: Request) -> dict[str, str]:
-        """The catalog answers too, and has the revision that this package wants; `read-only` while the registry is frozen."""
+        """Check that the catalog is reachable and has the right revision; `read-only` while the registry is frozen."""
         access: Access = request.app.state.access
         found = access.catalog.revision()
         if found != HEAD:
@@ -128,7 +128,7 @@ async def _life(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _maintenance_loop(app: FastAPI, settings: Settings) -> None:
-    """Seal the audit log, delete abandoned uploads; as long as the server lives."""
+    """Seal the audit log and delete abandoned uploads, until the server stops."""
     seals = settings.seal_seconds > 0
     while True:
         await asyncio.sleep(settings.seal_seconds if seals else _TIDY_SECONDS)
@@ -141,7 +141,7 @@ async def _maintenance_loop(app: FastAPI, settings: Settings) -> None:
 
 
 def _describe(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI description, made once."""
+    """The OpenAPI description, created once."""
     if app.openapi_schema is None:
         described = get_openapi(
             title=app.title,
@@ -161,7 +161,7 @@ def _describe(app: FastAPI) -> dict[str, Any]:
 
 
 def _share_problems(described: dict[str, Any]) -> None:
-    """Let every route name what it may answer beside what it is for, instead of repeating it."""
+    """Reference the error responses that all routes share, instead of repeating them."""
     shared = described["components"].setdefault("responses", {})
     for path in described["paths"].values():
         for operation in path.values():
@@ -172,7 +172,7 @@ def _share_problems(described: dict[str, Any]) -> None:
 
 
 def serve(settings: Settings, host: str, port: int) -> None:
-    """Run a server until it is told to stop (SIGTERM, Ctrl-C): requests under way are finished first."""
+    """Run a server until SIGTERM or Ctrl-C; running requests are finished first."""
     import uvicorn
 
     config = uvicorn.Config(

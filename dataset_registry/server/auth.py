@@ -32,11 +32,11 @@ _bearer = HTTPBearer(auto_error=False, description="An API token: created by `da
 KEY = "Idempotency-Key"
 _LONGEST_KEY = 200
 _LONGEST_ANSWER = 1 << 16
-"""What is longer is a plan or a list of findings: asking for it again does no harm."""
+"""Maximum size of a stored response. Longer ones are plans or lists of findings, which are harmless to repeat."""
 
 
 class AuthMiddleware:
-    """Middleware that finds out who calls, and gives the request its slot, before anything of its body is read."""
+    """Middleware that authenticates the caller and assigns a slot before the body is read."""
 
     def __init__(self, app: ASGIApp, access: Access, settings: Settings) -> None:
         self._app, self._here, self._slots = app, access, Slots(settings)
@@ -69,13 +69,13 @@ class AuthMiddleware:
 
 
 def access_of(request: Request, described: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Access:
-    """The access of the caller; the bearer is here for the description of the API."""
+    """The access of the caller; the bearer is declared for the API description."""
     access: Access = request.state.access
     return access
 
 
 def registry_of(access: Annotated[Access, Depends(access_of)]) -> EmbeddedRegistry:
-    """The registry as the caller sees it."""
+    """The registry, opened as the caller."""
     return EmbeddedRegistry(access)
 
 
@@ -84,7 +84,7 @@ RegistryDep = Annotated[EmbeddedRegistry, Depends(registry_of)]
 
 
 class Keyed(APIRoute):
-    """A route that takes an `Idempotency-Key`: what is done and its answer are stored in one transaction (`request_key`)."""
+    """A route with an `Idempotency-Key` whose operation stores its response in its own transaction (`request_key`)."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler behind the check of the key."""
@@ -93,14 +93,14 @@ class Keyed(APIRoute):
         async def keyed(request: Request) -> Response:
             key = request.headers.get(KEY)
             if key is not None and (not 1 <= len(key) <= _LONGEST_KEY or not key.isprintable()):
-                raise InputError(f"An {KEY} has 1 to {_LONGEST_KEY} printable characters.")
+                raise InputError(f"Invalid {KEY}: expected 1 to {_LONGEST_KEY} printable characters.")
             return await handle(request)
 
         return keyed
 
 
 def request_key(request: Request, described: Callable[[], Any]) -> RequestKey | None:
-    """The key of a request, with the fingerprint of what it asks for; None for a request without a key."""
+    """The key of a request with its fingerprint; None for a request without a key."""
     key = request.headers.get(KEY)
     if key is None:
         return None
@@ -115,13 +115,14 @@ def _fingerprint(request: Request, body: bytes) -> str:
 
 
 class Idempotent(Keyed):
-    """A route that does a request with an `Idempotency-Key` once: sent again within a day, it gets the same answer.
+    """A route that executes a request with an `Idempotency-Key` once; repeated within a day, it gets the stored
+    response.
 
-    Only what succeeded is remembered. A request that comes while the same one is at work waits for it, within one server.
+    Only successful responses are stored. A request waits while the same one is running on this server.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler, with the memory around it."""
+        """The handler, with the stored responses."""
         handle = super().get_route_handler()
 
         async def remembering(request: Request) -> Response:
@@ -152,7 +153,7 @@ class Idempotent(Keyed):
 
 
 class Administered(Idempotent):
-    """A route for administrators, which finds out that the caller is one before it reads the body."""
+    """A route for administrators, which checks the role before it reads the body."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler behind the check."""
@@ -171,14 +172,14 @@ def _administer(access: Access) -> None:
 
 
 class UnderWay:
-    """The keys of requests that are at work in this server."""
+    """The keys of requests that are running on this server."""
 
     def __init__(self) -> None:
         self._locks: WeakValueDictionary[tuple[str, int, str], asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
     async def alone(self, access: Access, key: str) -> AsyncIterator[None]:
-        """Wait until no other request of this caller with this key is at work."""
+        """Wait until no other request of this caller with this key is running."""
         token = access.actor.token.id if access.actor.token else 0
         lock = self._locks.setdefault((access.actor.name, token, key), asyncio.Lock())
         async with lock:

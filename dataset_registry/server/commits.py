@@ -1,4 +1,4 @@
-"""Commits that come over the wire: contents are gathered from uploads, forms and what is stored, then committed as any other."""
+"""Commits over REST: contents are collected from uploads, forms and stored files, then committed as usual."""
 
 import hashlib
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ from dataset_registry.wire.commits import CommitRequest, ComponentRequest, Conte
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where the contents of a commit may come from."""
+    """The sources of the contents of a commit."""
 
     access: Access
     uploads: Uploads
@@ -40,10 +40,10 @@ class Sources:
 def commit(
     sources: Sources, dataset: DatasetRecord | NewDataset, request: CommitRequest, key: RequestKey | None = None
 ) -> CommitResult:
-    """Make a version of a request. Uploads that it names are gone afterwards, if it succeeds.
+    """Create a version from a request. If it succeeds, its uploads are deleted.
 
-    With a `key` the request is done once, however often it comes. What it did is looked up before its contents are gathered:
-    the first time may have ended the uploads that it names.
+    With a `key` the request is executed once. Its stored result is looked up before its contents are collected, since
+    the first execution may have deleted its uploads.
     """
     if key is None:
         return _commit(sources, dataset, request, None)
@@ -59,10 +59,9 @@ def commit(
 
 
 def described(sources: Sources, request: CommitRequest) -> Any:
-    """What a request asks for as JSON that is the same each time it is sent, which the multipart form of its contents is not.
+    """The request as JSON that is equal for each repetition, unlike its multipart form.
 
-    Contents that came with the request are described by their hash, uploads by their id: the bytes under an id are the same
-    for as long as there is one.
+    Contents in the request are described by their hash, uploads by their id: the bytes of an upload id do not change.
     """
     parts = {name: _hash(sources.form[name]) for name in sorted(_parts(request) & sources.form.keys())}
     return [request.model_dump(mode="json"), parts]
@@ -91,9 +90,8 @@ def _commit(
         given = branch if "branch" in request.model_fields_set else None
         branch, parent = commit_base.parent_of(access, dataset, request.parent_version_id, given)
     fallback = pointer_name(request.fallback) if request.fallback is not None else None
-    base = commit_base.head(
-        access, dataset, branch, fallback, parent
-    )  # who may not commit is told before anything is read
+    # Checks the permission before anything is read.
+    base = commit_base.head(access, dataset, branch, fallback, parent)
     if "base_version_id" in request.model_fields_set and not request.overwrite:
         base = commit_base.base_of(access, dataset, request.base_version_id)
     options = CommitOptions(
@@ -121,7 +119,7 @@ def _commit(
 
 
 class _Stored:
-    """What is stored already of the contents of a commit, each thing looked up for all of its components at once."""
+    """The stored contents of a commit, looked up for all of its components at once."""
 
     def __init__(
         self, access: Access, dataset: DatasetRecord | NewDataset, base: Head | None, request: CommitRequest
@@ -134,17 +132,17 @@ class _Stored:
 
     @cached_property
     def spooled(self) -> Mapping[str, Spooled]:
-        """The contents that the request names by their hash alone. Raises `NotFound`."""
+        """The contents that the request references by hash only. Raises `NotFound`."""
         return stored.spooled_many(self._access, sorted(self._alone))
 
     @cached_property
     def captures(self) -> Captures:
-        """What was captured of contents whose hash the request says."""
+        """The captured schemas of contents whose hash is in the request."""
         return captures_of(self._access, sorted(self._hashes))
 
     @cached_property
     def before(self) -> Mapping[ComponentKey, ComponentSchema]:
-        """What was captured of the components in the version before."""
+        """The captured schemas of the components in the previous version."""
         return commit_base.schemas_before(self._access, self._dataset, self._base, self._names)
 
     def look(self, spool: Spool, spooled: Spooled, format: str) -> ComponentSchema | None:
@@ -210,7 +208,7 @@ def _read(component: ComponentRequest) -> dict[str, Any] | None:
 def _spooled(
     sources: Sources, spool: Spool, content: ContentRequest, used: dict[str, UploadSession], known: _Stored
 ) -> tuple[Spooled, str | None]:
-    """The content, and what its sender called its file. Raises `InputError`, `NotFound`."""
+    """The spooled content and its file name. Raises `InputError`, `NotFound`."""
     name = None
     if content.part is not None:
         part = sources.form.get(content.part)

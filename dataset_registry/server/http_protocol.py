@@ -1,4 +1,4 @@
-"""HTTP/1.1 as uvicorn speaks it, with limits for clients that never finish the headers of a request or never take an answer."""
+"""The HTTP/1.1 protocol of uvicorn, with timeouts for request headers and for unread responses."""
 
 import asyncio
 from typing import Any
@@ -8,8 +8,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 def header_timeout_protocol(seconds: float) -> type[H11Protocol]:
-    """A protocol that closes connections on which the headers of a request take longer than this, and drops those that were
-    closed while their client did not take what was still to be sent."""
+    """A protocol that closes connections whose request headers take longer than this, and drops closed connections
+    whose client does not read the rest of the response."""
 
     class HeaderTimeoutProtocol(H11Protocol):
         _deadline: asyncio.TimerHandle | None = None

@@ -1,4 +1,4 @@
-"""What one client may cost: bytes of a body, silence and slowness in both directions, requests at once."""
+"""Limits per client: body size, timeouts and minimum rate in both directions, concurrent requests."""
 
 import asyncio
 import re
@@ -24,7 +24,7 @@ _PLAN = re.compile(r"/v1/(expire/plan|(expire|collect|sweep)/apply)")
 
 
 class LimitMiddleware:
-    """Middleware that refuses a body that is too large or too slow, and gives up a receiver that does not take its answer."""
+    """Middleware that refuses too large or too slow bodies, and disconnects clients that do not read responses."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app, self._settings = app, settings
@@ -78,14 +78,14 @@ class LimitMiddleware:
 
 
 class _Pace:
-    """How fast bytes come or go. Raises `TimeoutError` when nothing moves for too long, or too little in a longer time."""
+    """Measures the transfer rate. Raises `TimeoutError` after a pause that is too long, or below the minimum rate."""
 
     def __init__(self, settings: Settings) -> None:
         self._silence, self._least = settings.body_seconds, settings.least_bytes_per_second
         self._waited, self._bytes = 0.0, 0
 
     async def wait(self, action: Awaitable[_Result]) -> _Result:
-        """Wait for the other side, counting the time."""
+        """Wait for the client and add the time."""
         begun = monotonic()
         try:
             return await asyncio.wait_for(action, self._silence)
@@ -93,16 +93,16 @@ class _Pace:
             self._waited += monotonic() - begun
 
     def moved(self, count: int) -> None:
-        """Count bytes that the other side sent or took."""
+        """Count bytes that the client sent or received."""
         self._bytes += count
         if self._waited > self._silence and self._bytes < self._least * self._waited:
             raise TimeoutError
 
 
 class Slots:
-    """Requests under way: in all, of each user, and of callers that are not known yet.
+    """Slots for concurrent requests: in total, per user, and per caller that is not authenticated yet.
 
-    Administrators have a few more than all others, so that a busy server can be looked after.
+    Administrators have a few extra slots, so that a busy server can be maintained.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -112,7 +112,7 @@ class Slots:
 
     @contextmanager
     def with_secret(self, secret: bytes) -> Iterator[None]:
-        """A slot for a request with this token, valid or not: who sends too many is told so without a look into the catalog.
+        """A slot for a request with this token, valid or not, so that an excess is refused without a catalog query.
         Raises `TooManyRequests`."""
         if self._by_secret[secret] >= self._share:
             raise _too_many("This token", self._share)
@@ -121,7 +121,7 @@ class Slots:
 
     @contextmanager
     def anonymous(self) -> Iterator[None]:
-        """A slot for finding out who a caller is. Raises `TooManyRequests`."""
+        """A slot for authenticating a caller. Raises `TooManyRequests`."""
         if self._under_way[None] >= self._most:
             raise _busy()
         with _counted(self._under_way, None):
@@ -154,7 +154,7 @@ def _counted(counter: Counter[_Key], key: _Key) -> Iterator[None]:
 
 
 ADMINISTRATORS_RESERVE = 4
-"""Requests that administrators may have under way where everybody else is told to retry."""
+"""Extra concurrent requests of administrators on a busy server."""
 
 
 def _administers(access: Access) -> bool:
@@ -163,7 +163,7 @@ def _administers(access: Access) -> bool:
 
 
 def _too_many(who: str, share: int) -> TooManyRequests:
-    return TooManyRequests(f"{who} has {share} requests under way, which is the most. Retry shortly.")
+    return TooManyRequests(f"{who} has {share} concurrent requests, which is the maximum. Retry shortly.")
 
 
 def _busy() -> TooManyRequests:
@@ -171,7 +171,7 @@ def _busy() -> TooManyRequests:
 
 
 def _largest_body(scope: Scope, settings: Settings) -> int:
-    """The most bytes that the body of a request may have: those that go to the disk, commits and plans, all others."""
+    """The maximum body size of a request: uploads and forms, commits and plans, all others."""
     method, path = scope["method"], scope["path"]
     if method == "PATCH" and path.startswith("/v1/uploads/"):
         return settings.max_upload_bytes

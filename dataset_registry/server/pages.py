@@ -1,4 +1,4 @@
-"""The description of the API as a page. Everything that it loads comes from this server, so that it works without internet."""
+"""The API documentation page. It loads files only from this server, so that it works without internet access."""
 
 from importlib import resources
 
@@ -64,7 +64,7 @@ def docs() -> HTMLResponse:
 
 @router.get("/docs/start.js")
 def start() -> Response:
-    """The script that starts the page. It has a file of its own, because the page's policy allows no script inside of it."""
+    """The script that starts the page, in its own file because the page's policy allows no inline scripts."""
     return Response(_START, media_type="text/javascript", headers=_HEADERS)
 
 

@@ -1,4 +1,4 @@
-"""Pages of lists: a limit, and an opaque cursor that says where the next one begins."""
+"""Paging of lists by a limit and an opaque cursor."""
 
 import base64
 import binascii
@@ -52,7 +52,7 @@ def page(
     shape: Callable[[_Record], _Item],
     position: Callable[[_Record], str | int],
 ) -> Page[_Item]:
-    """A page of records that begin where it begins: one more than `limit` says that there is another page."""
+    """A page of `limit` records; one record more means that there is another page."""
     items = [shape(record) for record in found[:limit]]
     more = encode(position(found[limit - 1])) if len(found) > limit else None
     return Page(items=items, next_cursor=more)

@@ -41,7 +41,7 @@ STATUS: Mapping[type[errors.RegistryError], int] = {
     errors.StorageError: 507,
     errors.CorruptionError: 500,
 }
-"""The status of each class of error; of those not named here, that of the class they are a kind of."""
+"""The status of each class of error; other classes have that of their base class."""
 
 CLIENT = "dataset-registry"
 """The user agent of the Python client."""
@@ -58,7 +58,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     }
     for status in (400, 401, 403, 404, 405, 408, 409, 412, 413, 422, 423, 429, 500, 503, 507)
 }
-"""What every route may answer beside what it is for."""
+"""Error responses of every route."""
 
 
 def status_of(error: errors.RegistryError) -> int:
@@ -72,10 +72,10 @@ _FAILURES: Mapping[type[errors.RegistryError], str] = {
     errors.CatalogRefused: "The server cannot use its catalog.",
     errors.CatalogOutdated: "The catalog has another revision than this server.",
     errors.StoreMismatch: "The server's catalog belongs to another store.",
-    errors.StorageError: "The storage of the server refused. Nothing was committed.",
+    errors.StorageError: "The storage of the server failed. Nothing was committed.",
     errors.CorruptionError: "Stored data is damaged or missing. Nothing was changed.",
 }
-"""What a client is told of an error that is not its own. The text of the error may name hosts, users and paths: it is logged."""
+"""The generic message of a server error. Its own text may contain hosts, users and paths, and is only logged."""
 
 
 def _failure(error: errors.RegistryError, request_id: str | None) -> str:
@@ -85,8 +85,8 @@ def _failure(error: errors.RegistryError, request_id: str | None) -> str:
 
 
 def response(error: errors.RegistryError, request_id: str | None, *, is_python: bool = False) -> JSONResponse:
-    """An error as its answer, with next steps as requests, or as Python calls for our client. That of the server's own
-    failures is logged, and the answer says how to find it there."""
+    """The response for an error, with next steps as requests, or as Python calls for the Python client. Server errors
+    are logged, and the response has the request id."""
     status = status_of(error)
     headers = {}
     if status >= 500:
@@ -112,9 +112,7 @@ def response(error: errors.RegistryError, request_id: str | None, *, is_python: 
 
 def unforeseen(request_id: str) -> JSONResponse:
     """The response to an unexpected exception."""
-    return response(
-        errors.RegistryError("An error that is not one of the registry's: see the line before."), request_id
-    )
+    return response(errors.RegistryError("Unexpected exception: see the previous log line."), request_id)
 
 
 def _plain(value: object) -> Any:
@@ -126,7 +124,7 @@ def _plain(value: object) -> Any:
 
 
 def install(app: FastAPI) -> None:
-    """Let an app answer with problems."""
+    """Install the exception handlers of an app."""
 
     async def ours(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, errors.RegistryError)
@@ -138,7 +136,7 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         found = error.errors()[0]
         where = ".".join(str(part) for part in found["loc"])
-        mistake = errors.InputError(f"{where}: {found['msg']}. See /docs for what this request takes.", where=where)
+        mistake = errors.InputError(f"{where}: {found['msg']}. See /docs for the parameters.", where=where)
         return response(mistake, request.state.request_id)
 
     async def plain(request: Request, error: Exception) -> JSONResponse:
@@ -147,7 +145,7 @@ def install(app: FastAPI) -> None:
         problem = Problem(
             title=title,
             status=error.status_code,
-            detail=f"{redact(str(error.detail))}. See /docs for what there is.",
+            detail=f"{redact(str(error.detail))}. See /docs for the API.",
             code="http_" + str(error.status_code),
             instance=request.state.request_id,
         )
@@ -158,7 +156,7 @@ def install(app: FastAPI) -> None:
         return await ours(request, storage_error(error, "The server could not read or write its files"))
 
     async def too_deep(request: Request, error: Exception) -> JSONResponse:
-        return await ours(request, errors.InputError("The JSON of this request is nested too deeply. Send it flatter."))
+        return await ours(request, errors.InputError("The JSON of this request is nested too deeply. Flatten it."))
 
     app.add_exception_handler(RecursionError, too_deep)
     app.add_exception_handler(errors.RegistryError, ours)

@@ -1,11 +1,11 @@
-"""What a server is told by its environment: `DATASET_REGISTRY_CATALOG`, `DATASET_REGISTRY_STORE`, …"""
+"""The settings of a server, from the environment: `DATASET_REGISTRY_CATALOG`, `DATASET_REGISTRY_STORE`, …"""
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """Where the registry is, and what one client may cost."""
+    """The location of the registry, and the limits per client."""
 
     model_config = SettingsConfigDict(env_prefix="DATASET_REGISTRY_", frozen=True)
 

@@ -1,4 +1,4 @@
-"""What a server tells of itself: a line of JSON a request, and counters for Prometheus. Tokens are in neither."""
+"""Logs and metrics: one line of JSON per request, and counters for Prometheus, both without tokens."""
 
 import logging
 import re
@@ -38,12 +38,12 @@ class Metrics:
         self.sent = Counter("dataset_registry_sent_bytes", "Bytes of bodies sent", registry=self.registry)
 
     def text(self) -> bytes:
-        """All of them, as Prometheus reads them."""
+        """The counters in the Prometheus text format."""
         return generate_latest(self.registry)
 
 
 def redact(text: str) -> str:
-    """A text without anything that looks like a token."""
+    """Replace everything in a text that looks like a token."""
     return _SECRET.sub("[redacted]", text)
 
 
@@ -86,7 +86,7 @@ def configure() -> None:
 
 
 class RequestMetrics:
-    """Middleware around everything: gives each request an id, counts it, logs it."""
+    """Outermost middleware: assigns an id to each request, counts it and logs it."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, unforeseen: Callable[[str], ASGIApp]) -> None:
         self._app, self._metrics, self._unforeseen = app, metrics, unforeseen

@@ -1,8 +1,8 @@
-"""Uploads under way: files that grow request by request, until a commit names them.
+"""Resumable uploads: files that grow with each request, until a commit references them.
 
-An upload is a file and a line of facts beside it, in the server's scratch: its owner resumes where it stopped, after
-a broken connection and after a restart of the server. Several servers behind one address need one scratch folder, or must
-send a client to the same one each time.
+An upload is a file with a metadata file in the scratch folder of the server. Its owner can resume it after a broken
+connection and after a restart of the server. Several servers behind one address need a shared scratch folder, or a
+proxy that always sends a client to the same server.
 """
 
 import json
@@ -27,12 +27,12 @@ from dataset_registry.store.spool import storage_error
 
 _BLOCK = 1 << 20
 _NEWBORN = 60.0
-"""Seconds in which the two files of an upload come to be."""
+"""Maximum seconds between the creation of the two files of an upload."""
 
 
 @dataclass(frozen=True, slots=True)
 class UploadSession:
-    """An upload: whose it is, and what was said of it. With a `key`, its content goes straight into the store, under that."""
+    """An upload, its owner and announced properties. With a `key`, the content is uploaded directly to the store."""
 
     id: str
     user: str
@@ -43,7 +43,7 @@ class UploadSession:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What may be under way: bytes of one upload, bytes and number of a user's uploads, bytes in all."""
+    """Limits of open uploads: bytes per upload, bytes and number per user, bytes in total."""
 
     most: int
     user_bytes: int
@@ -54,8 +54,8 @@ class Quota:
 class Uploads:
     """The uploads of one server.
 
-    What counts against the quota is noted in memory, and read anew from the folder by `tidy`: servers that share a folder
-    learn of each other's uploads then.
+    The quota is counted in memory and recounted from the folder by `tidy`, which also finds the uploads of other
+    servers that share the folder.
     """
 
     def __init__(self, scratch: Path, *, quota: Quota, hours: float) -> None:
@@ -85,7 +85,7 @@ class Uploads:
         return upload
 
     def check_quota(self, user: str, size: int) -> None:
-        """Raise `PayloadTooLarge` for an upload of this many bytes that would be more than may be under way."""
+        """Raise `PayloadTooLarge` if an upload of this many bytes would exceed the quota."""
         quota = self._quota
         if size > quota.most:
             raise PayloadTooLarge(f"The limit for a file is {quota.most:,} bytes.", most=quota.most)
@@ -99,7 +99,7 @@ class Uploads:
             )
         if sum(count for _, count in under_way) + size > quota.all_bytes:
             raise PayloadTooLarge(
-                f"Uploads of {quota.all_bytes:,} bytes are under way, which is all that this server takes. Try again later.",
+                f"The open uploads of this server reach the limit of {quota.all_bytes:,} bytes. Try again later.",
                 most=quota.all_bytes,
             )
 
@@ -116,7 +116,7 @@ class Uploads:
             del self._forms[form]
 
     def _grow(self, upload: UploadSession, there: int) -> None:
-        """Count what came of an upload that announced no size. Raises `PayloadTooLarge`."""
+        """Count the received bytes of an upload without an announced size. Raises `PayloadTooLarge`."""
         with self._lock:
             counted = self._counted.get(upload.id, (upload.user, 0))[1]
             if there > counted:
@@ -134,7 +134,7 @@ class Uploads:
         return found
 
     def offset(self, upload: UploadSession) -> int:
-        """How many bytes are there. Raises `NotFound` for an upload that was committed or deleted in the meantime."""
+        """The number of received bytes. Raises `NotFound` if the upload was committed or deleted in the meantime."""
         try:
             return self._data(upload.id).stat().st_size
         except FileNotFoundError:
@@ -207,13 +207,13 @@ class Uploads:
         return data
 
     def end(self, upload: UploadSession) -> None:
-        """Forget an upload: it was committed, or is not wanted."""
+        """Delete an upload that was committed or abandoned."""
         self._counted.pop(upload.id, None)
         self._data(upload.id).unlink(missing_ok=True)
         self._facts(upload.id).unlink(missing_ok=True)
 
     def tidy(self) -> None:
-        """Delete uploads that were abandoned, and count again what is under way."""
+        """Delete abandoned uploads and recount the quota."""
         for data in self._folder.glob("*.data"):
             with suppress(OSError):
                 if time() - data.stat().st_mtime > self._seconds:
@@ -227,7 +227,7 @@ class Uploads:
             self._counted = self._under_way()
 
     def _under_way(self) -> dict[str, tuple[str, int]]:
-        """Whose uploads are in the folder, and how many bytes of each count: those announced, or those received."""
+        """The owner and the counted bytes (announced or received) of each upload in the folder."""
         found: dict[str, tuple[str, int]] = {}
         for facts in self._folder.glob("*.json"):
             with suppress(OSError, ValueError):
@@ -264,4 +264,4 @@ def _write(file: BinaryIO, pending: list[bytes]) -> None:
                 rest = rest[os.write(file.fileno(), rest) :]
             pending.pop(0)
     except OSError as error:
-        raise storage_error(error, "The upload could not be kept") from error
+        raise storage_error(error, "The upload could not be written") from error

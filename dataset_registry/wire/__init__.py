@@ -1,5 +1,5 @@
-"""What travels between a server and its clients: JSON shapes, with the field names of the original design.
+"""Requests and responses of REST as JSON models, with the field names of the original design.
 
-The server renders records into them, the client reads records out of them. They only ever grow (tests/server/openapi.json
-has the stored description).
+The server converts records to them, the client converts them to records. Fields are only ever added
+(tests/server/openapi.json has the stored description).
 """

@@ -1,4 +1,4 @@
-"""What all shapes share: the words they are made of, pages, problems."""
+"""Base classes of the JSON models: field types, pages, problems."""
 
 from collections.abc import Mapping
 from dataclasses import is_dataclass
@@ -17,17 +17,17 @@ Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(max_length=100_000, pattern=r"^[^\x00]*$")]
 Word = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")]
 Name = Annotated[str, Field(max_length=10_000)]
-"""A name or a ref: whether it is one, the rules of names say, in their own words."""
+"""A name or a ref; `model.names` checks it and raises its own errors."""
 
 
 class ResponseModel(BaseModel):
-    """A JSON object that a server answers with. What a newer one says beyond these fields is passed over."""
+    """A response of a server. Unknown fields, as from a newer server, are ignored."""
 
     model_config = ConfigDict(frozen=True)
 
 
 class RequestModel(BaseModel):
-    """A JSON object that a client sends; what it has beyond its fields is a mistake."""
+    """A request of a client. Unknown fields are an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -48,7 +48,7 @@ class Mapped(ResponseModel, Generic[_Value]):
     @model_validator(mode="before")
     @classmethod
     def _from_value(cls, data: Any) -> Any:
-        """The fields of a value, wherever one stands in place of its JSON object."""
+        """Accept a model value in place of its JSON object."""
         if isinstance(data, dict) or not is_dataclass(data):
             return data
         return {name: getattr(data, cls.attributes.get(name, name)) for name in cls.model_fields}
@@ -73,13 +73,13 @@ def _value_of(found: Any) -> Any:
 
 @cache
 def _kind_of(mapped: type[Mapped[Any]]) -> Any:
-    """The class of the value that a class of JSON objects has."""
+    """The model class that a JSON class maps."""
     arguments = (base.__pydantic_generic_metadata__["args"] for base in mapped.__mro__ if issubclass(base, BaseModel))
     return next(found[0] for found in arguments if found)
 
 
 class Page(BaseModel, Generic[_Item]):
-    """A page of a list. `next_cursor` asks for the next one; there is none after null."""
+    """A page of a list. `next_cursor` is the cursor of the next page, null on the last one."""
 
     items: list[_Item]
     next_cursor: str | None = None
@@ -98,13 +98,13 @@ class Problem(BaseModel):
 
 
 class CountResponse(ResponseModel):
-    """How many datasets, versions or entries that was about."""
+    """The number of affected datasets, versions or entries."""
 
     count: int
 
 
 def errors_by_code() -> dict[str, type[RegistryError]]:
-    """Every class of error by its code, to raise on one side what was raised on the other."""
+    """Every class of error by its code, so that the client raises the error of the server."""
     found: dict[str, type[RegistryError]] = {}
     pending: list[type[RegistryError]] = [RegistryError]
     while pending:

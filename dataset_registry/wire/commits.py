@@ -1,4 +1,4 @@
-"""Commits, and how versions came about."""
+"""Commits and productions."""
 
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal
@@ -13,7 +13,7 @@ from dataset_registry.wire.datasets import CapturedResponse, ComponentResponse, 
 
 class ContentRequest(RequestModel):
     """Where content comes from: an upload, a part of this request, or (by its hash alone) a file that the client may read.
-    With a `content_hash`, it must have that."""
+    With a `content_hash`, the content must match it."""
 
     content_hash: Hash | None = None
     upload_id: Word | None = None
@@ -25,7 +25,7 @@ MOST_COMPONENTS = 100_000
 
 
 class CutRequest(RequestModel):
-    """How the parts of a table were cut: the columns that were looked at, and how many rows apart."""
+    """How a table was split into parts: the columns of the row hash, and the average number of rows."""
 
     columns: list[Text] = Field(min_length=1, max_length=20_000)
     rows: int = Field(ge=1, le=1 << 20)
@@ -54,7 +54,7 @@ class ComponentRequest(RequestModel):
 
 
 class InputVersionRequest(Mapped[InputVersion]):
-    """A version that was read to produce another: the ref asked for, and what it named."""
+    """A version that was read to produce another: the requested ref and the version that it resolved to."""
 
     model_config = RequestModel.model_config
 
@@ -102,14 +102,14 @@ class RemovalRequest(RequestModel):
 
 
 class CommitRequest(RequestModel):
-    """What a commit does to the components of the version before it; what it does not name carries over.
+    """Changes to the components of the previous version; all other components carry over.
 
-    `replaced` names lose the indexes that are not set, `partitions` and (with `everything`) the whole version what is not
-    set. `base_version_id` is the version that the client looked at (null: there was none; left out: the head as it is when
-    the request comes): components that changed since are a conflict, unless `overwrite`. `fallback` is the branch that a
-    missing one starts from; `parents` are refs, the branch's head first. `parent_version_id` is the version to start from: on a
-    branch that is at it (`branch`, else `main` or another one), or on a new one that `branch` names. A branch that has moved on
-    is a conflict (409).
+    Names in `replaced` lose the indexes that are not set, `partitions` their components that are not set, and with
+    `everything` the whole version. `base_version_id` is the version that the client has read (null: none; omitted: the
+    current head): components that changed since are a conflict, unless `overwrite`. A new branch starts from the branch
+    `fallback`. `parents` are refs, the branch's head first. `parent_version_id` is the version to start from: on a
+    branch whose head it is (`branch`, else `main` or another one), or on a new branch with the name in `branch`. If the
+    branch has moved, that is a conflict (409).
     """
 
     branch: Name = "main"
@@ -129,14 +129,14 @@ class CommitRequest(RequestModel):
 
 
 class NamedCommitRequest(CommitRequest):
-    """A commit to a dataset by its name, which it makes when there is none."""
+    """A commit to a dataset by its name; the dataset is created if needed."""
 
     dataset_name: Name
     description: Text | None = None
 
 
 class HeadResponse(ResponseModel):
-    """Where a commit would start from now: the dataset (null: the commit makes it), and the version (null: from nothing)."""
+    """The start of a commit: the dataset (null: the commit creates it) and the version (null: none)."""
 
     dataset: DatasetResponse | None
     version_id: int | None
@@ -145,7 +145,7 @@ class HeadResponse(ResponseModel):
 
 
 class CommitResponse(ResponseModel):
-    """What a commit did. `unchanged`: the content equals the head of the branch, and there is no new version."""
+    """The result of a commit. `unchanged`: the content equals the head of the branch, and no version was created."""
 
     version: VersionResponse
     unchanged: bool

@@ -50,7 +50,7 @@ class VersionResponse(Mapped[VersionRecord]):
 
 
 class NestedVersionResponse(VersionResponse):
-    """A version with the versions made from it (by their first parent), oldest first."""
+    """A version with its children (by first parent), oldest first."""
 
     children: list["NestedVersionResponse"] = Field(default_factory=list)
 
@@ -159,8 +159,8 @@ class VersionFileResponse(ResponseModel):
 
 
 class WholeVersionResponse(VersionResponse):
-    """A version with a page of its files, and what was captured of them: `schema_json` has the columns, component by component.
-    `next_cursor` leads to more files."""
+    """A version with a page of its files and their captured columns (`schema_json`, by component). `next_cursor` is the
+    cursor of the next page of files."""
 
     files: list[VersionFileResponse]
     next_cursor: str | None
@@ -180,7 +180,7 @@ class ColumnChangeResponse(Mapped[ColumnChange]):
 
 
 class SchemaDiffResponse(Mapped[SchemaDiff]):
-    """What changed in a table. `backward`: a reader of the new columns can read the old data; `forward`: the reverse."""
+    """The changes of a table. `backward`: a reader of the new columns can read the old data; `forward`: the reverse."""
 
     changes: list[ColumnChangeResponse]
     backward: bool
@@ -251,7 +251,7 @@ class PointerRequest(RequestModel):
 
 
 class MoveRequest(RequestModel):
-    """Where a branch goes; with `expect`, only if it is there now (as `If-Match`, by ref instead of by ETag)."""
+    """The new version of a branch; with `expect`, only if the branch is at that ref (like `If-Match` with a ref)."""
 
     ref: Name
     expect: Name | None = None

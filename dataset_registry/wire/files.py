@@ -11,7 +11,7 @@ from dataset_registry.wire.base import Hash, Mapped, RequestModel, ResponseModel
 
 class FileResponse(Mapped[FileRecord]):
     """A stored file. `form` is `whole`, or `parts` for a table in several Parquet files; `reference_count` counts the versions
-    that name it, of those that the reader may see."""
+    with it that the caller may read."""
 
     attributes: ClassVar = {"file_size": "size", "file_type": "format"}
 
@@ -51,7 +51,7 @@ class DataFilesResponse(ResponseModel):
 
 
 class UploadRequest(RequestModel):
-    """What is about to be uploaded. With `direct`, straight into the object store, where there is one."""
+    """An upload to begin. With `direct`, the content is uploaded directly to the object store, if there is one."""
 
     file_size: int | None = Field(default=None, ge=0, le=2**46)
     content_hash: Hash | None = None
@@ -59,7 +59,7 @@ class UploadRequest(RequestModel):
 
 
 class UploadResponse(ResponseModel):
-    """An upload under way: `offset` bytes are there. `upload_url` takes the content with one PUT of the browser or client."""
+    """An open upload: `offset` bytes were received. With an `upload_url`, upload the content there with one PUT."""
 
     upload_id: str
     offset: int

@@ -1,4 +1,4 @@
-"""The audit log and maintenance: plans and what they did."""
+"""The audit log and maintenance: plans and results."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -93,7 +93,7 @@ class RuleRequest(RequestModel):
 
 
 class ExpireRequest(RequestModel):
-    """A policy to plan by. `live_runs` are the pipeline runs under way; without it, all of the last day."""
+    """A policy to plan by. `live_runs` are the ids of unfinished pipeline runs; omitted, all runs of the last day."""
 
     rules: list[RuleRequest] = Field(min_length=1, max_length=1000)
     keep_inputs: bool = False
@@ -110,7 +110,7 @@ class SweepRequest(RequestModel):
 
 
 class VerifyRequest(RequestModel):
-    """`share` reads the content of the n-th of t shares of the files; [1, 1] of all."""
+    """`share` [n, t] reads the content of the n-th of t shares of the files; [1, 1] reads all."""
 
     share: tuple[Annotated[int, Field(ge=1, le=10_000)], Annotated[int, Field(ge=1, le=10_000)]] | None = None
     repair: bool = False
@@ -135,7 +135,7 @@ class DatasetExpiryResponse(Mapped[DatasetExpiry]):
 
 
 class ExpirePlanResponse(Mapped[ExpirePlan]):
-    """What a policy does not keep; `kept` has the reason of each version that stays, by number."""
+    """The versions that a policy does not keep; `kept` has the reasons of the others by version number."""
 
     datasets: list[DatasetExpiryResponse]
     bytes: Count
@@ -174,7 +174,7 @@ class ObjectResponse(Mapped[StoredObject]):
 
 
 class SweepPlanResponse(Mapped[SweepPlan]):
-    """Objects that the catalog does not know. A plan with a `suspicion` is not applied."""
+    """Objects unknown to the catalog. A plan with a `suspicion` is not applied."""
 
     objects: list[ObjectResponse]
     listed: Count
@@ -190,8 +190,7 @@ class CollectedResponse(Mapped[Collected]):
 
 
 class AdoptRequest(RequestModel):
-    """`any_size` adopts files that have another size than the catalog says; those of `give_up` are declared lost where they
-    cannot be read."""
+    """`any_size` adopts files whose size differs from the catalog; unreadable files in `give_up` are declared lost."""
 
     any_size: bool = False
     give_up: list[int] = Field(default_factory=list, max_length=100_000)
@@ -215,7 +214,7 @@ class AdoptionPlanResponse(Mapped[AdoptionPlan]):
 
 
 class AuditCheckResponse(ResponseModel):
-    """`digest` is that of the newest seal; `problems` name what was tampered with."""
+    """`digest` is that of the newest seal; `problems` describe the tampering."""
 
     entries: int
     sealed: int

@@ -36,7 +36,7 @@ class UserResponse(Mapped[User]):
 
 
 class TokenRequest(RequestModel):
-    """A token to create; for the caller without a `user`. It does not expire without `lasts_seconds`."""
+    """A token to create. Without a `user` it is for the caller; without `lasts_seconds` it does not expire."""
 
     user: Name | None = None
     name: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00]*$")] = "token"
@@ -74,7 +74,7 @@ class FreezeRequest(RequestModel):
 
 
 class FreezeResponse(Mapped[Freeze]):
-    """Why the registry is read-only."""
+    """The reason of the read-only mode."""
 
     reason: str
     by: str
@@ -109,7 +109,7 @@ class GrantResponse(Mapped[Grant]):
 
 
 class ProtectionRequest(RequestModel):
-    """A branch to protect, in a dataset or under a prefix; `allow` are those who may move it beside admins."""
+    """A branch to protect, in a dataset or under a prefix; `allow` are further users and groups that may move it."""
 
     name: Annotated[str, Field(max_length=1000, pattern=r"^[^\x00]*$")]
     branch: Name = "main"

@@ -100,7 +100,7 @@ def test_init_creates_a_registry_and_so_does_put_when_told_to(
     assert run(monkeypatch, "put", "-r", "d", "d/x", "x.csv", "--create") == 0
     assert "d/x@v1" in capsys.readouterr().out
     assert run(monkeypatch, "init") == 1
-    assert "Say which registry" in capsys.readouterr().err
+    assert "No registry given" in capsys.readouterr().err
 
 
 def test_a_store_that_cannot_be_opened_leaves_no_catalog(
@@ -143,7 +143,7 @@ def test_half_a_registry_by_hand_is_not_completed_from_the_environment(
     monkeypatch.setenv(target.CATALOG_VARIABLE, f"sqlite:///{folder}/catalog.sqlite")
     monkeypatch.setenv(target.STORE_VARIABLE, folder)
     assert run(monkeypatch, "collect", "--sweep", "--yes", "--catalog", "sqlite:///other.sqlite") == 1
-    assert "Say which registry" in capsys.readouterr().err
+    assert "No registry given" in capsys.readouterr().err
     assert run(monkeypatch, "db", "bind", "--yes", "--catalog", "sqlite:///other.sqlite") == 1
     assert "Give both" in capsys.readouterr().err
 
@@ -283,8 +283,8 @@ def test_a_mistyped_target_of_a_copy_creates_nothing(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["verify"], "Say which registry"),
-        (["copy", "-r", "{folder}"], "Say where to copy to"),
+        (["verify"], "No registry given"),
+        (["copy", "-r", "{folder}"], "No target given"),
         (["copy", "-r", "{folder}", "--to", "{folder}"], "prefix of its own"),
         (["expire", "-r", "{folder}"], "must keep something"),
         (["expire", "-r", "{folder}", "--keep-younger-than", "soon"], "Invalid duration"),

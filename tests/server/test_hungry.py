@@ -201,7 +201,7 @@ def test_a_user_takes_its_share_and_no_more(sqlite_url: str, tmp_path: Path, cli
             for _ in range(2):
                 half.enter_context(_sent(eve, "POST", "datasets", {**JSON, "Content-Length": "99"}, b"{"))
             until(lambda: eve.get("whoami").status_code == 429)
-            assert "has 2 requests under way" in problem(eve.get("whoami"), 429, "too_many_requests")["detail"]
+            assert "has 2 concurrent requests" in problem(eve.get("whoami"), 429, "too_many_requests")["detail"]
             assert alice.get("whoami").status_code == 200
 
 

@@ -1,1 +1,1 @@
-"""The routes of `/v1`, a module for each kind of thing."""
+"""The routes of `/v1`, one module per kind of resource."""

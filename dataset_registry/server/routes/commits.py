@@ -92,7 +92,7 @@ def writer(request: Request, access: AccessDep, dataset_name: DatasetName = None
 
 
 def writer_of(dataset_id: DatasetId, access: AccessDep) -> Access:
-    """The access of a caller who may write to the dataset of the path. It is asked before the body is received."""
+    """The access of a caller who may write to the dataset of the path. Checked before the body is received."""
     with access.catalog.read() as tx:
         authorize(access, tx, "write", dataset_id)
     return access
@@ -165,9 +165,9 @@ def _json(field: str, text: str, example: str) -> Any:
 
 
 _MOST_VALUES = 2_000_000
-"""Values that the JSON of a commit may have: what 100,000 components have, and some metadata of each."""
+"""Maximum number of JSON values in a commit: 100,000 components with some metadata each."""
 _TOGETHER = 500
-"""Components that are validated in one go. Validation lets no other thread run: in parts, other requests are answered."""
+"""Components that are validated at a time. Validation blocks other threads, so other requests run in between."""
 _COMPONENTS = TypeAdapter(list[ComponentRequest])
 
 
@@ -184,7 +184,7 @@ def _parsed(kind: type[CommitRequest], given: bytes | dict[str, Any], name: str 
 
 
 def _loaded(body: bytes) -> Any:
-    """The JSON of a body, whose size is looked at before anything is made of it."""
+    """Parse the JSON of a body after checking the number of its values."""
     if sum(map(body.count, (b",", b"[", b"{"))) > _MOST_VALUES:
         raise PayloadTooLarge(
             f"The JSON of a commit has more than {_MOST_VALUES:,} values. Commit fewer components at once.",
@@ -285,4 +285,4 @@ async def commit_by_name(
 
 
 SHAPES = (CommitRequest, NamedCommitRequest, ComponentRequest, ContentRequest)
-"""Shapes that only the two forms of a commit name: the description of the API has to be told of them."""
+"""Models that only commit bodies reference, added to the API description explicitly."""

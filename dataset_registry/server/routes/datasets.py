@@ -1,4 +1,4 @@
-"""Datasets, and what leads from one version to another."""
+"""Datasets, versions and their history."""
 
 from typing import Annotated
 
@@ -117,7 +117,7 @@ def list_versions(
 
 @router.get("/datasets/{dataset_id}/tree", tags=["versions"])
 def tree(dataset: DatasetDep, access: AccessDep, cursor: Cursor = None, limit: Limit = 1000) -> Page[VersionResponse]:
-    """The same as the list of versions."""
+    """Alias of the list of versions."""
     return list_versions(dataset, access, cursor, limit)
 
 
@@ -125,7 +125,7 @@ def tree(dataset: DatasetDep, access: AccessDep, cursor: Cursor = None, limit: L
 def nested_tree(
     dataset: DatasetDep, access: AccessDep, cursor: Cursor = None, limit: Annotated[int, Query(ge=1, le=200)] = 200
 ) -> Page[NestedVersionResponse]:
-    """The tree with each version's children inside it: of the newest 200 versions at most, for each is a level deeper."""
+    """The tree as nested versions, limited to the newest 200 because each adds a level."""
     page = list_versions(dataset, access, cursor, limit)
     return Page(items=NestedVersionResponse.forest(page.items), next_cursor=page.next_cursor)
 

@@ -1,4 +1,4 @@
-"""Files and what is in them: looking them up and downloading."""
+"""Look-up and download of files."""
 
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, BinaryIO
@@ -62,8 +62,8 @@ _DOWNLOAD: dict[int | str, dict[str, Any]] = {
         "description": "A range of the bytes",
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     },
-    304: {"description": "You have it"},
-    416: {"description": "There are no such bytes"},
+    304: {"description": "Not modified"},
+    416: {"description": "Range not satisfiable"},
 }
 _Range = Annotated[
     str | None, Header(alias="Range", max_length=100, description="`bytes=0-99`, `bytes=100-`, `bytes=-100`")
@@ -154,7 +154,7 @@ def _download(access: Access, found: Sequence[FileRecord], wanted: str | None, i
 
 
 class _Download(StreamingResponse):
-    """The bytes of a file, which is closed however the answer ends."""
+    """A response that streams a file and always closes it."""
 
     def __init__(self, stream: BinaryIO, blocks: Iterator[bytes], status: int, headers: dict[str, str]) -> None:
         super().__init__(blocks, status, headers, "application/octet-stream")
@@ -169,7 +169,7 @@ class _Download(StreamingResponse):
 
 
 def _range(wanted: str | None, size: int) -> tuple[int, int]:
-    """First byte and the one after the last, of a header with one range; of any other, all of them (RFC 9110, 14.2)."""
+    """The start and the end of a header with one range; the whole file for any other header (RFC 9110, 14.2)."""
     if wanted is None or not wanted.startswith("bytes=") or "," in wanted:
         return 0, size
     first, dash, last = wanted.removeprefix("bytes=").partition("-")

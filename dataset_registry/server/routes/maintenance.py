@@ -1,4 +1,4 @@
-"""Maintenance, for administrators: plans, and applying the plan that was looked at; and the audit log."""
+"""Maintenance, for administrators: plans and applying them; the audit log."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -74,14 +74,14 @@ def apply_collection(registry: RegistryDep, body: CollectPlanResponse) -> Collec
 
 @router.post("/sweep/plan", tags=["maintenance"])
 def plan_sweep(registry: RegistryDep, body: SweepRequest) -> SweepPlanResponse:
-    """Plan a sweep: the objects that the catalog does not know. Changes nothing."""
+    """Plan a sweep: the objects unknown to the catalog. Changes nothing."""
     age = timedelta(seconds=body.older_than_seconds)
     return SweepPlanResponse.of(registry.sweep(older_than=age, max_share=body.max_share, dry_run=True))
 
 
 @router.post("/sweep/apply", tags=["maintenance"])
 def apply_sweep(registry: RegistryDep, body: SweepPlanResponse) -> CollectedResponse:
-    """Remove the objects of a plan that the catalog still does not know."""
+    """Remove the objects of a plan that are still unknown to the catalog."""
     done = registry.apply(body.value())
     return CollectedResponse(files=done.files, kept=done.kept, objects=done.objects, bytes=done.bytes)
 

@@ -1,4 +1,4 @@
-"""Uploads under way, and what needs none."""
+"""Resumable uploads, and contents that need no upload."""
 
 from datetime import timedelta
 from typing import Annotated
@@ -15,11 +15,11 @@ from dataset_registry.wire.files import HashesRequest, HashesResponse, UploadReq
 
 router = APIRouter(route_class=Idempotent)
 appending = APIRouter()
-"""Bytes that are repeated have the wrong offset: they need no key, and they are not held in memory for one."""
+"""A repeated append has the wrong offset, so it needs no key and no buffering."""
 
 UploadId = Annotated[str, Path(min_length=1, max_length=100, description="The id of an upload.")]
 _ONE_PUT = 5 << 30
-"""What S3 takes in one PUT."""
+"""The maximum size of one PUT to S3."""
 _DIRECT_FOR = timedelta(hours=1)
 
 
@@ -55,7 +55,7 @@ def begin_upload(
     """Begin an upload that can be resumed after a broken connection: PATCH its bytes, then commit it.
 
     With `direct`, `file_size` and `content_hash`, a server whose store can do it answers with an `upload_url`: PUT the content
-    there instead, within the hour, with that Content-Length. It is read and checked before it counts.
+    there instead, within the hour, with that Content-Length. It is read and checked before it is used.
 
     Bytes that were announced or received count against a quota, of the user and of the server, until they are committed or the
     upload expires.

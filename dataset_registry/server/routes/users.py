@@ -75,7 +75,7 @@ def tokens(registry: RegistryDep, user: UserName = None) -> Page[TokenResponse]:
 def create_token(request: Request, access: AccessDep, body: TokenRequest) -> NewTokenResponse:
     """Create a token. Its secret is shown once and not stored.
 
-    The same request again, with the same `Idempotency-Key`, revokes the token that it created before and answers with a new
+    The same request again, with the same `Idempotency-Key`, revokes the token that it created before and returns a new
     one: at most one of them is valid.
     """
     made = users_operations.create_token(
