@@ -1,1 +1,1 @@
-"""What things are: frozen values and pure functions. Knows nothing of disks, databases or formats; standard library only."""
+"""Frozen values and pure functions, without disks, databases or file formats; standard library only."""

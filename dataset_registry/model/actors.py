@@ -1,4 +1,4 @@
-"""Who may do what: users and groups, permissions and what they are granted on, tokens, protected branches."""
+"""Users and groups, permissions and grants, tokens, protected branches."""
 
 import hashlib
 import secrets
@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from dataset_registry.errors import InputError
 
 Permission = Literal["read", "write", "admin"]
-"""Each includes those before it."""
+"""Permissions in ascending order; each includes the lower ones."""
 
 PERMISSIONS: tuple[Permission, ...] = get_args(Permission)
 
@@ -24,7 +24,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 ResourceType = Literal["dataset", "file", "prefix"]
 
 NOTHING = 0
-"""The level without any permission; `level` gives the others."""
+"""The rank without any permission; `level` returns the others."""
 
 _MARK = "dr_"
 
@@ -49,18 +49,18 @@ def parse_role(text: str) -> Role:
 
 
 def new_secret() -> str:
-    """A token: 256 random bits, after a prefix by which scanners for leaked secrets can tell it."""
+    """Create a token: 256 random bits, with a prefix that secret scanners recognise."""
     return _MARK + secrets.token_urlsafe(32)
 
 
 def secret_hash(secret: str) -> str:
-    """What is stored of a token. Its 256 bits are random: a slow hash would protect nothing more."""
+    """The hash of a token that is stored. It has 256 random bits: a slow hash would not protect it better."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A person, a service or a group, by a name that all three share. `role` is None for a group."""
+    """A person, a service or a group; names are unique among all three. `role` is None for a group."""
 
     id: int
     name: str
@@ -73,7 +73,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What is known of a token; its secret is not. It can do what its user can, as far as `permission` and `prefix` go."""
+    """A token, without its secret. It can do what its user can, limited by `permission` and `prefix`."""
 
     id: int
     user: str
@@ -124,7 +124,7 @@ class Protection:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """The caller and the interface it uses. An owner has direct access to catalog and store: all is permitted."""
+    """The caller and its interface. An owner has direct access to catalog and store: everything is permitted."""
 
     name: str
     is_owner: bool = False

@@ -1,7 +1,7 @@
-"""Addresses of catalogs, stores and servers as text that may be shown: without credentials.
+"""Addresses of catalogs, stores and servers as text without credentials.
 
-Each address goes through `redacted` where it becomes text, and texts of drivers about it go through `hide`. What is shown is
-listed here; everything else is treated as a secret.
+Every shown address is passed through `redacted`, and every error text of a driver through `hide`. Only the parameters
+listed here are shown; all others are treated as secrets.
 """
 
 import re
@@ -44,7 +44,7 @@ _WITH_PORT = re.compile(r"[^:@]*:\d*|\[[^]@]*\](:\d*)?")
 
 @dataclass(frozen=True, slots=True)
 class _Address:
-    """An address in parts. Its user may stand before a password that has any character in it, as SQLAlchemy reads it."""
+    """The parts of an address. The password may contain any character, as in SQLAlchemy."""
 
     scheme: str
     user: str | None
@@ -55,7 +55,7 @@ class _Address:
 
 
 def redacted(address: str) -> str:
-    """An address without passwords, keys and tokens. A path is itself."""
+    """An address without passwords, keys and tokens. A path is returned unchanged."""
     found = _parsed(address)
     if found is None:
         return address
@@ -76,7 +76,7 @@ def has_secrets(address: str) -> bool:
 
 
 def has_user(address: str) -> bool:
-    """Whether an address has a user or a password in it; the container of an `abfss://` address is none."""
+    """Whether an address contains a user or a password; the container of an `abfss://` address is not a user."""
     found = _parsed(address)
     if found is None or found.user is None:
         return False
@@ -94,7 +94,7 @@ def hide(text: str, *addresses: str) -> str:
 
 
 _SHORT = 3
-"""Characters up to which a secret is looked for as a word of its own only."""
+"""Secrets of up to this many characters are only replaced as whole words."""
 
 
 def is_harmless(name: str) -> bool:
@@ -126,10 +126,10 @@ def _parsed(address: str) -> _Address | None:
 
 
 def _split_user(kind: str, rest: str) -> tuple[str | None, str]:
-    """What stands before the `@` that ends the user, if there is one, and the rest.
+    """Split an address into the user part before the `@`, if any, and the rest.
 
-    A password may have a slash, a question mark or an `@` in it, unescaped. So where a colon shows that there is one,
-    it ends at the last `@`, unless what follows the colon is the port of a server.
+    A password may contain an unescaped slash, question mark or `@`. So if a colon shows that there is a password, it
+    ends at the last `@`, unless the colon is followed by the port of a server.
     """
     if "@" not in rest or (kind in _FILES and rest.startswith("/")):
         return None, rest
@@ -155,7 +155,7 @@ def _shown(name: str, value: str | None) -> str:
 
 
 def _secrets(address: str) -> Iterator[str]:
-    """The hidden parts of an address, as they are written and as they are meant."""
+    """The hidden parts of an address, escaped and unescaped."""
     found = _parsed(address)
     if found is None:
         return

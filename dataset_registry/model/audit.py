@@ -1,8 +1,8 @@
-"""The audit log: what an entry says, its hash, and the chain of seals over entries.
+"""The audit log: entries, their hashes, and the chain of seals over them.
 
-An entry carries the hash of what it says. Entries are sealed in batches: a seal's digest is over the one before it and the
-hashes of its entries in order, so that changing, removing or adding a sealed entry breaks the chain from there on. No
-commit waits for the one before it, as it would if each entry had the hash of the last.
+An entry contains the hash of its content. Entries are sealed in batches: the digest of a seal covers the previous seal
+and the hashes of its entries in order, so that changing, removing or adding a sealed entry breaks the chain from there
+on. Commits are not serialized, as they would be if each entry contained the hash of the previous one.
 """
 
 import hashlib
@@ -14,12 +14,12 @@ from typing import Any
 from dataset_registry.model.manifest import canonical_json
 
 GENESIS = "0" * 64
-"""What the first seal follows."""
+"""The digest before the first seal."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """Who did what to which ref, through which interface. `before` and `after` are what the ref named, as `vN`, or names."""
+    """An audit entry. `before` and `after` are the versions of the ref as `vN`, or names."""
 
     actor: str
     interface: str
@@ -35,7 +35,7 @@ class AuditEntry:
     id: int = 0
 
     def facts(self) -> str:
-        """Everything it says, as the canonical JSON that its hash is over."""
+        """Its content as canonical JSON, from which its hash is computed."""
         return canonical_json(
             {
                 "actor": self.actor,
@@ -71,8 +71,8 @@ class Seal:
 
 @dataclass(frozen=True, slots=True)
 class AuditCheck:
-    """What a check of the log found. `digest` is that of the newest seal: noted elsewhere, it proves that nothing before it
-    was taken away. `problems` name what was tampered with."""
+    """The result of a check of the log. `digest` is that of the newest seal: noted elsewhere, it proves that no earlier
+    entry was removed. `problems` describe the tampering."""
 
     entries: int
     sealed: int

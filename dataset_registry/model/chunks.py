@@ -1,8 +1,8 @@
-"""Pieces of files: what of a new file its parent has already, and how the rest is kept. Pure decisions.
+"""Chunks of files: which chunks of a new file are stored already, and how the others are stored. Pure functions.
 
-A *piece* is a run of bytes between two borders: of a Parquet file those of its column chunks, of others those that their
-content makes (FastCDC). A *recipe* is a file that is kept as ranges of stored objects, in order, instead of as an object of
-its own. docs/design/recipes.md has the rules and what they were measured to save.
+A *chunk* is a run of bytes between two cut points: the column chunks of a Parquet file, content-defined chunks
+(FastCDC) of other files. A *recipe* is a file that is stored as ranges of objects, in order, instead of as an object of
+its own. docs/design/recipes.md has the rules and the measurements.
 """
 
 import hashlib
@@ -16,13 +16,13 @@ SMALL = 256 << 10
 """Files up to this many bytes are packed together, where there are `MANY` of them at once."""
 MANY = 16
 _PAYS = 8
-"""A recipe has to save at least one byte in this many."""
+"""A recipe must reuse at least one byte in this many."""
 _COLUMNS = 64
-"""Columns of a part whose statistics are kept in the catalog, the first ones."""
+"""Maximum number of columns of a part whose statistics are stored in the catalog."""
 
 
 PACK = "dataset_registry pack/1 {}\n"
-"""How a pack begins: with its format and a text of its own, so that it is never the same bytes as any file."""
+"""The header of a pack: its format and a unique text, so that a pack never equals a file."""
 
 _INTERNAL_HEADINGS = (b"dataset_registry parts/1\n", b"dataset_registry pack/1 ")
 
@@ -34,7 +34,7 @@ def has_internal_heading(start: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A run of bytes of a file: how many, and the first half of their SHA-256."""
+    """A chunk of a file: its length and the first half of its SHA-256."""
 
     length: int
     digest: str
@@ -42,8 +42,8 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class PartFacts:
-    """What the footer of a Parquet file says: its rows, what is known of its columns, and in how many bytes each the file
-    falls into pieces, the borders of which are those of column chunks."""
+    """The facts in the footer of a Parquet file: the number of rows, the column statistics, and the lengths of its
+    chunks, which end at the borders of column chunks."""
 
     rows: int
     statistics: Mapping[str, ColumnStatistics]
@@ -60,9 +60,9 @@ class PartFacts:
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What the catalog keeps of a file beside its hash: its pieces, and of a Parquet part the statistics of its columns.
+    """Computed facts of a file in the catalog: its chunks, and the column statistics of a Parquet part.
 
-    `alone` counts the versions of it in a row that shared nothing with the one before.
+    `alone` is the number of consecutive versions that shared no chunk with the previous one.
     """
 
     chunks: tuple[Chunk, ...] = ()
@@ -92,7 +92,7 @@ class FileFacts:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """A run of bytes of a stored object, which is named by the hash of the file that it was put for."""
+    """A run of bytes of a stored object, which is identified by the content hash of its file."""
 
     object: str
     offset: int
@@ -100,12 +100,12 @@ class Range:
 
 
 def digest(data: bytes | memoryview) -> str:
-    """The digest of a piece."""
+    """The digest of a chunk."""
     return hashlib.sha256(data).hexdigest()[:32]
 
 
 def cut(ranges: Sequence[Range], offset: int, length: int) -> Iterator[Range]:
-    """The ranges that are this run of bytes of what `ranges` are together."""
+    """The ranges of a run of bytes within the concatenated `ranges`."""
     for part in ranges:
         if length <= 0:
             return
@@ -118,7 +118,7 @@ def cut(ranges: Sequence[Range], offset: int, length: int) -> Iterator[Range]:
 
 
 def joined(ranges: Iterable[Range]) -> list[Range]:
-    """The ranges with those made one that lie behind one another in one object."""
+    """Merge ranges that are adjacent in the same object."""
     found: list[Range] = []
     for part in ranges:
         last = found[-1] if found else None
@@ -130,20 +130,20 @@ def joined(ranges: Iterable[Range]) -> list[Range]:
 
 
 class ChunkIndex:
-    """Where the pieces of files that are stored lie: the parents of what is about to be stored."""
+    """An index of the stored chunks of parent files."""
 
     def __init__(self) -> None:
         self._places: dict[Chunk, tuple[Sequence[Range], int]] = {}
 
     def add(self, chunks: Sequence[Chunk], ranges: Sequence[Range]) -> None:
-        """Add a file by its pieces and the ranges that it is kept as."""
+        """Add a file by its chunks and the ranges that it is stored as."""
         offset = 0
         for piece in chunks:
             self._places.setdefault(piece, (ranges, offset))
             offset += piece.length
 
     def find(self, piece: Chunk) -> list[Range] | None:
-        """The ranges that hold a piece, None where it is new."""
+        """The ranges of a chunk, None if it is new."""
         if piece not in self._places:
             return None
         ranges, offset = self._places[piece]
@@ -152,19 +152,19 @@ class ChunkIndex:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a file is to be kept: ranges of objects, of which those of `NEW` are runs of its own bytes that are still to be
-    put somewhere. `known` are the bytes that are stored already."""
+    """A plan to store a file as ranges of objects. Ranges of `NEW` are runs of its own bytes that are not stored yet;
+    `known` is the number of stored bytes."""
 
     ranges: tuple[Range, ...]
     known: int
 
 
 NEW = ""
-"""The object of ranges that are the file's own bytes."""
+"""The pseudo object of ranges that are new bytes of the file."""
 
 
 def recipe(chunks: Sequence[Chunk], library: ChunkIndex) -> Recipe:
-    """A file in terms of what a library has."""
+    """Express a file as ranges by looking up its chunks."""
     found: list[Range] = []
     offset = known = 0
     for piece in chunks:
@@ -179,11 +179,11 @@ def recipe(chunks: Sequence[Chunk], library: ChunkIndex) -> Recipe:
 
 
 def pays(made: Recipe, size: int) -> bool:
-    """Whether a file of this size is better kept as a recipe than as an object of its own."""
+    """Whether storing a file of this size as a recipe saves enough."""
     return made.known * _PAYS >= size
 
 
 def worth_trying(alone: int) -> bool:
-    """Whether to look for pieces that a file shares with the version before, after this many in a row that shared nothing:
-    after 0, 1, 2, 4, 8 …, so that data that never repeats is hardly ever compared."""
+    """Whether to compare a file with its previous version, after this many consecutive versions that shared nothing:
+    after 0, 1, 2, 4, 8 …, so that data that never repeats is rarely compared."""
     return alone & (alone - 1) == 0

@@ -1,4 +1,4 @@
-"""Commits: how they are made."""
+"""Options of commits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dataset_registry.model.records import Head, Provenance
 
 @dataclass(frozen=True, slots=True)
 class RequestKey:
-    """The key that a client gave its request, and a SHA-256 of what it asked for."""
+    """The idempotency key of a request, and a SHA-256 of its content."""
 
     key: str
     fingerprint: str
@@ -17,13 +17,12 @@ class RequestKey:
 
 @dataclass(frozen=True, slots=True)
 class CommitOptions:
-    """How a commit is made.
+    """Options of a commit.
 
-    `base` is the version the writer looked at (see `head`): a component that changed on the branch since then is a
-    conflict, unless `overwrite`. `fallback` is the branch whose head a branch that does not
-    exist yet starts from. `parent` is the version that the branch must be at, or that a new branch starts from. `parents` (refs,
-    the branch's own head first) make a merge. A commit that may be sent twice has the
-    key of its `request`: it is made once.
+    `base` is the version that the writer has read (see `head`): a component that changed on the branch since then is a
+    conflict, unless `overwrite`. A new branch starts from the head of the branch `fallback`. `parent` is the version
+    that the branch must be at, or that a new branch starts from. `parents` (refs, the branch's own head first) create a
+    merge. With the key of a `request`, a repeated commit is executed once.
     """
 
     branch: str = MAIN

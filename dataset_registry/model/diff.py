@@ -10,7 +10,7 @@ from dataset_registry.model.schema import SchemaDiff
 
 @dataclass(frozen=True, slots=True)
 class ComponentDiff:
-    """Components by (name, index) that only one of two versions has, or that both have with other content."""
+    """The components, by (name, index), that were added, removed or changed between two versions."""
 
     added: tuple[ComponentKey, ...]
     removed: tuple[ComponentKey, ...]
@@ -22,8 +22,8 @@ class ComponentDiff:
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """What leads from one version to another. `schema` has the tables whose columns differ, by label; `parts` says of tables
-    whose rows differ which of their parts do."""
+    """The differences between two versions. `schema` has the tables whose columns differ, by label; `parts` counts the
+    changed parts of tables whose rows differ."""
 
     before: VersionRecord
     after: VersionRecord

@@ -1,4 +1,4 @@
-"""Walks over the version graph, pure: they ask for rows and never know where these come from.
+"""Walks over the version graph, as pure functions over iterables of nodes.
 
 A parent always has a smaller number than its child, so going down the numbers of a dataset is a topological order;
 every walk here is one descending scan that stops as soon as it may.
@@ -12,14 +12,14 @@ from typing import Protocol, TypeVar
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A version as the graph sees it; parents and itself by number."""
+    """A version in the graph: its number and the numbers of its parents."""
 
     number: int
     parents: tuple[int, ...]
 
 
 class Numbered(Protocol):
-    """What a walk needs to know of a version: a `Node`, or a whole record."""
+    """A version with its parents: a `Node` or a full record."""
 
     @property
     def number(self) -> int: ...
@@ -31,7 +31,7 @@ _Version = TypeVar("_Version", bound=Numbered)
 
 
 def ancestors(start: int, descending: Iterable[_Version]) -> Iterator[_Version]:
-    """`start` and everything it came from, newest first. `descending` yields the nodes from `start` downwards."""
+    """`start` and its ancestors, newest first. `descending` yields the nodes from `start` downwards."""
     wanted = {start}
     for node in descending:
         if node.number in wanted:
@@ -43,9 +43,9 @@ def ancestors(start: int, descending: Iterable[_Version]) -> Iterator[_Version]:
 
 
 def reached_from(starts: Sequence[int], descending: Iterable[Numbered]) -> dict[int, int]:
-    """For each version the starts whose histories it is in, as bits: bit i for `starts[i]`. A version in none may be absent.
+    """For each version, the starts that reach it as bits: bit i for `starts[i]`. Versions without one may be missing.
 
-    One scan however many starts there are. `descending` yields all versions, newest first.
+    One scan for any number of starts. `descending` yields all versions, newest first.
     """
     reached: dict[int, int] = defaultdict(int)
     for index, start in enumerate(starts):
@@ -100,9 +100,9 @@ def merge_bases(left: int, right: int, descending: Iterable[Node]) -> list[int]:
 
 
 def splice(version: int, parents: Mapping[int, tuple[int, ...]], removed: Container[int]) -> tuple[int, ...]:
-    """The parents of a version once others are removed: along every path the nearest that stays, in order, each once.
+    """The parents of a version after other versions are removed: the nearest kept ancestors along every path, in order.
 
-    `parents` has those of the version and of all that are removed.
+    `parents` has the parents of the version and of all removed versions.
     """
     found: dict[int, None] = {}
     seen: set[int] = set()

@@ -1,4 +1,4 @@
-"""Maintenance: what plans would do, and what applying them did."""
+"""Maintenance: plans and results."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,12 +8,12 @@ from datetime import datetime, timedelta
 from dataset_registry.model.records import DatasetRecord, FileForm, StoredObject
 
 GRACE = timedelta(days=1)
-"""How old a file must be before it may go, and what a writer left behind."""
+"""The default minimum age of unreferenced files and leftovers before they are removed."""
 
 
 SHARE = 0.0
-"""The share of a store, in objects or in bytes, that a sweep takes without being told so. A healthy registry has no unknown
-objects: what dead writers leave was announced, and is collected."""
+"""The default maximum share of a store, in objects or in bytes, that a sweep removes. A healthy registry has no unknown
+objects: leftovers of dead writers have holds and are collected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Unreferenced:
 
 @dataclass(frozen=True, slots=True)
 class CollectPlan:
-    """What a collection would take: unreferenced files, holds that ran out, objects already in the trash."""
+    """The plan of a collection: unreferenced files, expired holds, objects in the trash."""
 
     files: tuple[Unreferenced, ...]
     expired_holds: int
@@ -37,14 +37,14 @@ class CollectPlan:
 
     @property
     def bytes(self) -> int:
-        """What the objects of the files take in the store; those in the trash are not counted."""
+        """The size of the files' objects in the store, without those in the trash."""
         return sum(file.bytes for file in self.files)
 
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What a collection did. `objects` were deleted from the store; `bytes` are those of the files, and of leftovers of
-    dead writers. `kept` files were named again in the meantime."""
+    """The result of a collection. `objects` were deleted from the store; `bytes` are those of the files, and of
+    leftovers of dead writers. `kept` files were referenced again in the meantime."""
 
     files: int
     kept: int
@@ -54,7 +54,7 @@ class Collected:
 
 @dataclass(frozen=True, slots=True)
 class SweepPlan:
-    """Objects that the catalog does not know, of all that the store has. `suspicion` is what speaks against removing them."""
+    """The plan of a sweep: objects unknown to the catalog. `suspicion` is the reason not to remove them."""
 
     objects: tuple[StoredObject, ...]
     listed: int
@@ -63,13 +63,13 @@ class SweepPlan:
 
     @property
     def bytes(self) -> int:
-        """What the unknown objects take."""
+        """The size of the unknown objects."""
         return sum(found.size for found in self.objects)
 
 
 @dataclass(frozen=True, slots=True)
 class Dated:
-    """A version with what an expiry looks at; `parents` are numbers."""
+    """A version with the fields that an expiry needs; `parents` are numbers."""
 
     id: int
     number: int
@@ -79,8 +79,8 @@ class Dated:
 
 @dataclass(frozen=True, slots=True)
 class DatasetExpiry:
-    """What a policy means for one dataset; `kept` has the reason for each version that stays, by number;
-    `expiring` are the others, oldest first. A dataset of which nothing is kept is deleted."""
+    """The plan of an expiry for one dataset; `kept` has the reason for each kept version by number; `expiring` are the
+    others, oldest first. A dataset without kept versions is deleted."""
 
     dataset: DatasetRecord
     kept: Mapping[int, str]
@@ -89,7 +89,7 @@ class DatasetExpiry:
 
 @dataclass(frozen=True, slots=True)
 class ExpirePlan:
-    """What an expiry would delete. `bytes` are free once that is done and collected."""
+    """The plan of an expiry. `bytes` are freed by the collection after it."""
 
     datasets: tuple[DatasetExpiry, ...]
     bytes: int
@@ -101,7 +101,7 @@ class ExpirePlan:
         return sum(len(found.expiring) for found in self.datasets)
 
     def summary(self) -> list[tuple[str, int, int, str]]:
-        """A line a dataset: its name, how many versions stay and go, and the most frequent reasons to stay."""
+        """One row per dataset: its name, the numbers of kept and expiring versions, the most frequent reasons."""
         lines = []
         for found in self.datasets:
             reasons = Counter(reason.split(",")[0] for reason in found.kept.values()).most_common(3)
@@ -112,7 +112,7 @@ class ExpirePlan:
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """What an expiry did: versions deleted, and those of the plan that something names or uses by now, or that were gone."""
+    """The result of an expiry: deleted versions, and planned ones that are in use now or already deleted."""
 
     versions: int
     kept: int
@@ -120,8 +120,8 @@ class Expired:
 
 @dataclass(frozen=True, slots=True)
 class Adoption:
-    """What an adoption did. `failed` has the files that could not be adopted, by id: which versions have them, why, and what to
-    do. `differences` are adopted files whose row has other bytes beside those that were adopted."""
+    """The result of an adoption. `failed` has the files that could not be adopted, by id, with their versions, the
+    reason and the next step. `differences` are adopted files whose row also has other bytes."""
 
     files: int
     duplicates: int
@@ -134,7 +134,7 @@ class Adoption:
 
 @dataclass(frozen=True, slots=True)
 class AdoptionPlan:
-    """What waits for adoption, by what the catalog says. `unreadable` are files that cannot be read, by id, with the reason."""
+    """The plan of an adoption. `unreadable` are files that cannot be read, by id, with the reason."""
 
     inline: int
     paths: int
@@ -144,7 +144,7 @@ class AdoptionPlan:
 
 @dataclass(slots=True)
 class Copied:
-    """What a copy did. `present` versions were there already; `notes` say what was left out, and why."""
+    """The result of a copy. `present` versions existed already; `notes` say what was left out, and why."""
 
     datasets: int = 0
     versions: int = 0

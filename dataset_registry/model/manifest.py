@@ -1,4 +1,4 @@
-"""Manifests: the sorted list of a version's components, cut into pages by content, and its Merkle digest.
+"""Manifests: the sorted list of a version's components, split into pages by name, and its Merkle digest.
 
 Format `manifest/1` (pinned by test vectors in tests/model/test_manifest.py; docs/design/manifest-pages.md says why):
 
@@ -30,9 +30,9 @@ ComponentKey = tuple[str, int]
 class Entry:
     """One component of a version.
 
-    `format` says how the bytes are read (`parquet`, `csv`, `binary`, …); `metadata` is canonical JSON kept as text
-    (see `canonical_json`), None when there is none. `file_id` and `schema_id` are where the catalog keeps the file and
-    its schema: they are not part of the digest.
+    `format` is the format of the bytes (`parquet`, `csv`, `binary`, …); `metadata` is canonical JSON stored as text
+    (see `canonical_json`), or None. `file_id` and `schema_id` are row ids in the catalog, which are not part of the
+    digest.
     """
 
     name: str
@@ -91,13 +91,13 @@ class Manifest:
 
 
 Edits = Mapping[ComponentKey, Entry | None]
-"""What a commit does to a manifest: an entry to set, or None to remove what is there."""
+"""The edits of a commit to a manifest by key: an entry to set, or None to remove it."""
 
 EMPTY = Manifest(())
 
 
 def canonical_json(value: object) -> str:
-    """The one text for a JSON value: sorted keys, no spaces, UTF-8. Raises `ValueError` for NaN and infinity."""
+    """The canonical text of a JSON value: sorted keys, no spaces, UTF-8. Raises `ValueError` for NaN and infinity."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
@@ -107,7 +107,7 @@ def schema_digest(snapshot: object) -> str:
 
 
 MOST_LEVELS = 100
-"""How deeply metadata may be nested: more than this, JSON libraries do not read or write."""
+"""Maximum nesting of metadata, a limit of JSON libraries."""
 
 
 def is_nested_deeper(value: object, levels: int = MOST_LEVELS) -> bool:
@@ -131,12 +131,12 @@ def sort_key(key: ComponentKey) -> tuple[bytes, int]:
 
 
 def component_label(name: str, index: int) -> str:
-    """How a component is called where its index is no column of its own: `name`, or `name[2]`."""
+    """The label of a component: `name`, or `name[2]` with an index."""
     return name if index == 0 else f"{name}[{index}]"
 
 
 def build(entries: Iterable[Entry]) -> Manifest:
-    """The manifest of these entries, in any order, from nothing."""
+    """Build the manifest of entries in any order."""
     return rewrite(EMPTY, {entry.key: entry for entry in entries}, _nothing_to_load, _nothing_to_load)
 
 
@@ -146,10 +146,10 @@ def rewrite(
     load_pages: Callable[[IndexPage], Sequence[Page]],
     load_entries: Callable[[Page], Sequence[Entry]],
 ) -> Manifest:
-    """The manifest after `edits`, reusing every page that they do not reach.
+    """Apply `edits` to a manifest, reusing every page that they do not change.
 
-    Equal to `build` of the resulting entries. Loads only the pages that an edit falls into, and those behind them
-    until the borders meet again (usually none).
+    Equal to `build` of the resulting entries. Loads only the pages with an edit, and the pages after them until the
+    borders match again (usually none).
     """
     ordered = sorted(edits, key=sort_key)
     order = [sort_key(key) for key in ordered]
@@ -196,7 +196,7 @@ def rewrite(
 
 
 class _Cutter(Generic[_Item]):
-    """Collects items and hands out a run whenever one ends at a border."""
+    """Collects items and returns a run whenever one ends at a border."""
 
     def __init__(self, key: Callable[[_Item], ComponentKey], salt: bytes) -> None:
         self._key = key

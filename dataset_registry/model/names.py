@@ -1,4 +1,4 @@
-"""Names and refs, parsed once at the edge: what follows can trust them.
+"""Names and refs, parsed and checked once, where they enter.
 
 No name ever becomes a path: files are stored under their digest. The rules here keep names readable, unambiguous
 inside a ref (`raw/flights@main~2`) and free of characters that look like something else.
@@ -22,9 +22,9 @@ _DIGEST_PREFIX = re.compile(r"[0-9a-f]{4,64}")
 _STEPS = re.compile(r"([~^])([0-9]{0,9})")
 
 LOST_AND_FOUND = "lost+found"
-"""The dataset into which a repair takes content that only the store knows."""
+"""The dataset for content that a repair rescues from the store."""
 RUNS = "runs/"
-"""The prefix of datasets that pass outputs from one step of a run to the next."""
+"""The prefix of datasets with the outputs of ops."""
 
 MAX_DATASET_NAME = 255
 MAX_POINTER_NAME = 255
@@ -63,7 +63,7 @@ def pointer_name(text: str) -> str:
         )
     if _VERSION_NUMBER.fullmatch(name) or re.fullmatch(r"[0-9a-f]{64}", name):
         raise InvalidName(
-            f"{text!r} cannot be the name of a branch or tag, it already names a version by number or digest. "
+            f"{text!r} cannot be the name of a branch or tag: it means a version by its number or digest. "
             f"Choose another, like 'release-{name[:12]}'.",
             name=text,
         )
@@ -85,7 +85,7 @@ def new_pointer_name(text: str) -> str:
 
 
 def is_reserved(name: str) -> bool:
-    """Whether a dataset's name, or a prefix, is one that the registry trusts: only administrators hand it out."""
+    """Whether a dataset name or a prefix is reserved for administrators."""
     return name == LOST_AND_FOUND or name.startswith((LOST_AND_FOUND + "/", RUNS))
 
 
@@ -146,7 +146,7 @@ def _without_controls(text: str, what: str, *, allowed: str) -> str:
 
 
 _JOINERS = "\u200c\u200d"
-"""Zero-width characters that join letters of Persian and Indic scripts, and emoji: within a word they are part of it."""
+"""Zero-width joiners of Persian and Indic scripts and of emoji, which are allowed within words."""
 
 
 def _normalised(text: object, what: str, limit: int, *, joiners: bool = False) -> str:
@@ -175,17 +175,17 @@ def _normalised(text: object, what: str, limit: int, *, joiners: bool = False) -
 
 
 def _joins(name: str, position: int) -> bool:
-    """Whether the character at a position stands between two that are not ASCII, which is where joiners have a meaning."""
+    """Whether the character at a position is between two non-ASCII characters, where joiners are meaningful."""
     around = name[position - 1 : position] + name[position + 1 : position + 2]
     return len(around) == 2 and not any(c.isascii() or c in _JOINERS for c in around)
 
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """Anything that names a version: a start and steps back from it.
+    """A parsed ref: a start and steps back from it.
 
     `kind` is how `start` is looked up: `number` (`v6`), else `name` (a branch or tag, then a digest prefix).
-    `steps` are git's: (`~`, n) goes n times to the first parent, (`^`, n) to the n-th parent.
+    `steps` are those of git: (`~`, n) goes n times to the first parent, (`^`, n) to the n-th parent.
     """
 
     text: str
@@ -208,7 +208,7 @@ class Ref:
 def parse_ref(text: str) -> Ref:
     """Parse `main`, `v6`, `nightly-2026-11-24`, `main~2`, `main^2`, `3fa9c1`.
 
-    Raises `InvalidRef` for anything that could not name a version whatever the catalog holds.
+    Raises `InvalidRef` for a text that cannot be a ref in any catalog.
     """
     if not isinstance(text, str) or not text:
         raise InvalidRef(f"A ref must be a text such as 'main' or 'v3', not {text!r}.", ref=text)
@@ -241,7 +241,7 @@ _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"(?:@(.*))?', re.DOTALL)
 def split_address(text: str) -> tuple[str, str | None]:
     """Split `raw/flights@main~2` into the name of the dataset and the ref (None when there is no `@`).
 
-    Datasets of existing catalogs may have names that ours cannot be: in double quotes any name can be addressed, as in
+    Datasets of legacy catalogs may have names that are not allowed for new ones: quote these, as in
     `"my data@set"@v1` (with `\\` before `"` and `\\`). Raises `InvalidName` for a quotation that does not end.
     """
     if text.startswith('"'):
@@ -256,15 +256,15 @@ def split_address(text: str) -> tuple[str, str | None]:
 
 
 def several(given: str | Iterable[str]) -> tuple[str, ...]:
-    """The texts that a caller gave: one alone is itself, not its characters."""
+    """A tuple of texts; a single text becomes one item, not its characters."""
     return (given,) if isinstance(given, str) else tuple(given)
 
 
 def suggestion(name: str, there: Sequence[str]) -> str:
-    """What to say of a name that is not there: the one that is nearest to it, or all of them."""
+    """The hint for an unknown name: the most similar one, or a list of all names."""
     near = difflib.get_close_matches(name, there, 1)
     return f"Did you mean {near[0]!r}?" if near else f"It has: {', '.join(map(repr, there[:20]))}."
 
 
 MAIN = "main"
-"""The branch that is meant when none is named."""
+"""The default branch."""

@@ -29,15 +29,15 @@ def component_of(key: str, name: str | None) -> tuple[str, Mapping[str, object]]
 
 
 def prefix(key: str) -> str:
-    """What the names of a partition's components begin with, when it has several."""
+    """The prefix of the names of a partition's components, if it has several."""
     return f"{key}{_SEPARATOR}"
 
 
 def belongs(name: str, metadata: Mapping[str, Any], key: str) -> bool:
-    """Whether a component is of the partition `key`."""
+    """Whether a component belongs to the partition `key`."""
     return bool(metadata.get(METADATA_KEY, name) == key)
 
 
 def local_name(name: str, key: str) -> str:
-    """What a component of a partition is called within it."""
+    """The name of a component within its partition."""
     return name.removeprefix(prefix(key))

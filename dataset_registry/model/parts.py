@@ -1,8 +1,8 @@
 """Tables as lists of parts: the digest of a table is the digest of its canonical list, format `parts/2`.
 
 A table and a file share the column `content_hash`, so a table's digest must be one that no file can have. The SHA-256 of the
-list (`parts/1`, up to release 0.1) is one: a file with that text has it, too. BLAKE2b-256 is not: a file whose SHA-256 equals it
-would be a preimage of SHA-256.
+list (`parts/1`, up to release 0.1) does not ensure this: a file with that text has the same hash. BLAKE2b-256 does: a
+file whose SHA-256 equals it would be a preimage of SHA-256.
 """
 
 import hashlib
@@ -27,9 +27,9 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class ChunkingRule:
-    """Where the parts of a table end (see `tabular.cutting`): the columns that are looked at, how many rows apart, a power
-    of two, and how many parts that made. Columns and rows stay the same through the history of a table, so that what did not
-    change stays the same parts."""
+    """Where the parts of a table end (see `tabular.chunking`): the columns of the row hash, the average number of rows
+    (a power of two), and the resulting number of parts. Columns and rows stay the same through the history of a table,
+    so that unchanged rows stay in the same parts."""
 
     columns: tuple[str, ...]
     rows: int
@@ -45,8 +45,8 @@ class ChunkingRule:
 
 @dataclass(frozen=True, slots=True)
 class PartsDiff:
-    """What two versions of a table have in common, in parts and in their rows: parts with the same hash are the same rows, so
-    that only the others can differ."""
+    """The shared, added and removed parts of two versions of a table, with their rows. Parts with the same hash have
+    the same rows."""
 
     shared: int
     shared_rows: int

@@ -1,13 +1,13 @@
-"""How long work tells what it is at; the interfaces show it: a bar on the command line, log lines under Dagster."""
+"""Progress of long operations, shown as a bar on the command line and as log lines in Dagster."""
 
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """Called again and again while something long is done."""
+    """A callback for the progress of a long operation."""
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
-        """`done` of `total` (None: unknown) of what is being done, in words."""
+        """Report `done` of `total` (None: unknown) of the step `what`."""
 
 
 def silent(what: str, done: int, total: int | None) -> None:

@@ -1,4 +1,4 @@
-"""Read options: how the text of a delivered file is to be read, where the file itself does not say it.
+"""Read options: how to read a delivered file, where the file itself does not specify it.
 
 They are part of a component's format, so of its digest: the same bytes read in two ways are two contents. A format is
 written like a media type, `csv; {"delimiter":";"}`, with canonical JSON behind the kind.
@@ -24,7 +24,7 @@ _ALLOWED: Mapping[str, frozenset[str]] = {
     "excel": frozenset(("sheet", "header", "skip_rows", "null_values")),
 }
 TEXTUAL = frozenset(_ALLOWED)
-"""Formats that do not say the types of their columns: these are captured by a rule, and read options tell more."""
+"""Formats without column types: types are detected, and read options can set them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class ReadOptions:
         return any(getattr(self, field.name) is not None for field in fields(self))
 
     def to_json(self) -> dict[str, Any]:
-        """The options that are given, by name."""
+        """The options that are set, by name."""
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         return {
             name: dict(value) if name == "types" else list(value) if name == "null_values" else value
@@ -68,7 +68,7 @@ OPTIONS = tuple(field.name for field in fields(ReadOptions))
 
 
 def read_options(given: Mapping[str, Any] | None) -> tuple[ReadOptions, str | None]:
-    """Options as a user gives them, and the `format` among them. Raises `InputError`."""
+    """Parse the options of a user, and the `format` among them. Raises `InputError`."""
     if given is None:
         return NONE, None
     if not isinstance(given, Mapping):
@@ -126,8 +126,8 @@ def _check(name: str, value: Any) -> None:
         case "date_format", _:
             if not isinstance(value, str) or not _says_a_day(value):
                 expected = (
-                    "a strptime format that says year, month and day, and the hour if it says minutes, such as '%d.%m.%Y' or "
-                    "'%Y-%m-%d %H:%M:%S'; of time zones, nanoseconds and the forms of a locale it knows nothing"
+                    "a strptime format with year, month and day, and with the hour if it has minutes, such as '%d.%m.%Y' or "
+                    "'%Y-%m-%d %H:%M:%S', without time zones, nanoseconds and locale formats"
                 )
         case _:
             if not isinstance(value, str) or not value:
@@ -157,7 +157,7 @@ def _is_text_encoding(name: object) -> bool:
 
 
 def with_options(kind: str, options: ReadOptions) -> str:
-    """A format that says how it is read. Raises `InputError` for an option that its kind does not have."""
+    """Add read options to a format. Raises `InputError` for an option that the format does not have."""
     given = options.to_json()
     if other := sorted(given.keys() - _ALLOWED.get(kind, frozenset())):
         fits = sorted(name for name, allowed in _ALLOWED.items() if other[0] in allowed)
@@ -177,7 +177,7 @@ def kind_of(format: str) -> str:
 
 
 def options_of(format: str) -> ReadOptions:
-    """The options that a format names."""
+    """The read options of a format."""
     if found := _CHARSET.search(format):
         return ReadOptions(encoding=found[1])
     text = format.partition("; ")[2]

@@ -1,4 +1,4 @@
-"""The facts that the catalog keeps, as frozen values: what every floor above passes around."""
+"""The records of the catalog as frozen values."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,13 +10,13 @@ from dataset_registry.model.manifest import Entry, canonical_json, entries_diges
 from dataset_registry.model.schema import ComponentSchema
 
 FileForm = Literal["whole", "parts", "ranges", "pack"]
-"""How a file's bytes are kept: one object; an ordered list of files that is one table; ranges of the objects of other files.
-A pack is an object that only such ranges name."""
+"""How a file is stored: as one object; as an ordered list of files (a table); as ranges of the objects of other files
+(a recipe). A pack is an object that only recipes reference."""
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """A run of bytes of a stored object; `object_id` and `object_hash` are those of the file that it was put for."""
+    """A run of bytes of a stored object; `object_id` and `object_hash` are those of its file."""
 
     object_id: int
     object_hash: str
@@ -38,7 +38,7 @@ class DatasetRecord:
 
 @dataclass(frozen=True, slots=True)
 class NewDataset:
-    """A dataset that is made together with its first version, so that a commit that fails leaves none behind."""
+    """A dataset that is created with its first version, so that a failed commit leaves none behind."""
 
     name: str
     description: str | None = None
@@ -70,7 +70,7 @@ class VersionRecord:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where a branch or tag stands: what a commit needs to know of the version before it."""
+    """The head of a branch or tag, with the fields that a commit needs."""
 
     id: int
     number: int
@@ -104,7 +104,7 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True)
 class StoredBytes:
-    """An object as it was put: its key, its size in bytes, and how it is compressed."""
+    """A stored object: its key, its size in bytes, and its compression."""
 
     key: str
     size: int
@@ -113,7 +113,7 @@ class StoredBytes:
 
 @dataclass(frozen=True, slots=True)
 class ComponentRecord:
-    """One component of a version with the file it names."""
+    """One component of a version with its file."""
 
     name: str
     index: int
@@ -140,7 +140,7 @@ class PointerRecord:
 
 @dataclass(frozen=True, slots=True)
 class Freeze:
-    """Why a registry is read-only, who said so, and since when."""
+    """The read-only mode: its reason, who started it, and when."""
 
     reason: str
     by: str
@@ -149,11 +149,11 @@ class Freeze:
 
 @dataclass(frozen=True, slots=True)
 class InputVersion:
-    """A version that was read to produce another, exactly: the ref asked for, and what it named at that moment.
+    """A version that was read to produce another: the requested ref, and the version that it resolved to.
 
-    `components` are the partitions read, empty for all. `fallback` is the branch that was read instead, when the
-    dataset had no branch of the name asked for. `uuid` identifies the version wherever it is copied to, and however its dataset
-    is called by then; without it the version is looked up by name, number and digest.
+    `components` are the partitions that were read, empty for all. `fallback` is the branch that was read instead if the
+    dataset did not have the requested branch. `uuid` identifies the version through copies and renames; without it, the
+    version is looked up by name, number and digest.
     """
 
     dataset: str
@@ -168,7 +168,7 @@ class InputVersion:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a version came from: one act of producing its content."""
+    """The origin of a version: the run that produced its content, and its inputs."""
 
     run_id: str | None = None
     step: str | None = None
@@ -181,7 +181,7 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class Production:
-    """A provenance as recorded: which version it produced on which branch, by whom, and whether that was news."""
+    """A recorded provenance: its version, branch and author, and whether the content was unchanged."""
 
     id: int
     version: int
@@ -194,11 +194,11 @@ class Production:
 
 @dataclass(frozen=True, slots=True)
 class CommitResult:
-    """What a commit did: the version the branch now names, and what it cost.
+    """The result of a commit: the new head of the branch, and the bytes.
 
-    `new_bytes` were stored by this commit, `total_bytes` is what was submitted. To a caller who may not read everything,
-    `new_bytes` are those that it could not read before: whether others had stored them is not told. `written` are the
-    components that it set and `schemas` what was captured of them, by (name, index).
+    `new_bytes` were stored by this commit, `total_bytes` were submitted. For a caller who may not read everything,
+    `new_bytes` counts the content that it could not read before, so that stored content of others is not revealed.
+    `written` are the components that the commit set, `schemas` their captured schemas by (name, index).
     """
 
     version: VersionRecord
@@ -226,7 +226,7 @@ class CommitResult:
 
 @dataclass(frozen=True, slots=True)
 class RegistryBranch:
-    """A branch over all datasets: its name, the branch it was made from, and when."""
+    """A registry-wide branch: its name, its source branch, and its creation date."""
 
     name: str
     source: str
@@ -235,7 +235,7 @@ class RegistryBranch:
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """What a listing knows of an object. `modified` is in seconds since 1970, by the store's clock."""
+    """An object in a listing. `modified` is in seconds since 1970, by the clock of the store."""
 
     key: str
     size: int

@@ -30,8 +30,8 @@ class Rule:
     The periods go by timestamp, as in restic. `last` goes by number, unlike restic's: a clock that is set back cannot make
     the versions just committed the first to expire, and the last steps of a history can always be undone.
 
-    With `heads`, the head of a branch is no reason to stay: a dataset of which nothing else is kept is deleted. That is for
-    what passes from one step of a run to the next: `Rule("runs/*", younger_than=timedelta(days=1), heads=True)`.
+    With `heads`, heads of branches expire too, and a dataset without kept versions is deleted. This is for the outputs
+    of ops: `Rule("runs/*", younger_than=timedelta(days=1), heads=True)`.
     """
 
     datasets: str = "*"
@@ -47,25 +47,25 @@ class Rule:
 
     def __post_init__(self) -> None:
         if not (isinstance(self.datasets, str) and isinstance(self.branches, str)):
-            raise InputError("The datasets and branches of a rule are patterns, texts like 'raw/*'.")
+            raise InputError("The datasets and branches of a rule must be patterns like 'raw/*'.")
         counts = (self.last, self.hourly, self.daily, self.weekly, self.monthly, self.yearly)
         if any(type(count) is not int or count < 0 for count in counts):
             raise InputError(
-                "A rule keeps 0 or more versions, hours, days, weeks, months and years: give whole numbers."
+                "The counts of a rule (last, hourly, daily, weekly, monthly, yearly) must be whole numbers, 0 or more."
             )
         if self.younger_than is not None and (
             not isinstance(self.younger_than, timedelta) or self.younger_than < timedelta(0)
         ):
-            raise InputError("younger_than is a duration of 0 or more, like timedelta(days=30), or 30d in a file.")
+            raise InputError("younger_than must be a duration of 0 or more: timedelta(days=30), or 30d in a file.")
         if not isinstance(self.heads, bool):
-            raise InputError("heads of a rule is true or false.")
+            raise InputError("heads of a rule must be true or false.")
         if not any(counts) and self.younger_than is None:
             raise InputError(
                 "A rule must keep something: give last, younger_than, hourly, daily, weekly, monthly or yearly."
             )
 
     def applies_to(self, dataset: str, branch: str) -> bool:
-        """Whether it is for this branch of this dataset."""
+        """Whether the rule applies to this branch of this dataset."""
         return fnmatchcase(dataset, self.datasets) and fnmatchcase(branch, self.branches)
 
 
@@ -73,24 +73,24 @@ class Rule:
 class Policy:
     """Rules, of which the first that applies to a branch decides; a branch without one keeps all its history.
 
-    Never removed are tags, what a running pipeline has read or written, and the heads of branches (unless a rule says
-    `heads`). With `keep_inputs`, what a kept version was built from is kept too, through any number of steps. Versions that no
-    branch reaches any more are judged, as one more history, by the first rule for their dataset that is for all branches.
+    Tags, versions that a running pipeline has read or written, and the heads of branches (unless a rule has `heads`)
+    never expire. With `keep_inputs`, the inputs of kept versions are kept too, transitively. Versions that no branch
+    reaches are treated as one more history, by the first rule for their dataset and all branches.
     """
 
     rules: tuple[Rule, ...]
     keep_inputs: bool = False
 
     def concerns(self, dataset: str) -> bool:
-        """Whether any rule is for this dataset."""
+        """Whether any rule applies to this dataset."""
         return any(fnmatchcase(dataset, rule.datasets) for rule in self.rules)
 
     def rule_for(self, dataset: str, branch: str) -> Rule | None:
-        """The rule that decides on a branch of a dataset."""
+        """The rule for a branch of a dataset."""
         return next((rule for rule in self.rules if rule.applies_to(dataset, branch)), None)
 
     def rule_for_rest(self, dataset: str) -> Rule | None:
-        """The rule that decides on versions that are on no branch."""
+        """The rule for versions that are on no branch."""
         return next((rule for rule in self.rules if rule.branches == "*" and rule.applies_to(dataset, "")), None)
 
     @classmethod
@@ -98,14 +98,14 @@ class Policy:
         """A policy as a TOML or JSON file has it: `keep_inputs`, and a list `rule` of tables with the fields of `Rule`,
         `younger_than` as text (`30d`, `12h`, `2w`). Raises `InputError`."""
         if not isinstance(value, Mapping):
-            raise InputError("A policy is a table with a list of [[rule]].")
+            raise InputError("A policy must be a table with a list of [[rule]].")
         rules = value.get("rule", [])
         if not isinstance(value.get("keep_inputs", False), bool):
-            raise InputError("keep_inputs of a policy is true or false.")
+            raise InputError("keep_inputs of a policy must be true or false.")
         if not isinstance(rules, list) or not rules:
             raise InputError("A policy needs at least one [[rule]].")
         if unknown := set(value) - {"rule", "keep_inputs"}:
-            raise InputError(f"A policy has no {sorted(unknown)[0]!r}; it has: rule, keep_inputs.")
+            raise InputError(f"Unknown key {sorted(unknown)[0]!r} of a policy. Use: rule, keep_inputs.")
         return cls(tuple(map(_rule, rules)), bool(value.get("keep_inputs", False)))
 
 
@@ -256,7 +256,7 @@ def duration_text(duration: timedelta) -> str:
 def _rule(value: object) -> Rule:
     names = [field.name for field in fields(Rule)]
     if not isinstance(value, Mapping):
-        raise InputError("Each [[rule]] of a policy is a table.")
+        raise InputError("Each [[rule]] of a policy must be a table.")
     if unknown := set(value) - set(names):
         raise InputError(f"A rule has no {sorted(unknown)[0]!r}; it has: {', '.join(names)}.")
     settings = dict(value)

@@ -1,4 +1,4 @@
-"""Schemas: the columns captured for a component, and what differs between two captures."""
+"""Schemas: the captured columns of components, and the differences between two captures."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,9 +33,9 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class ColumnStatistics:
-    """What is known of a column's values: nulls counted, smallest and largest as JSON scalars (ISO 8601 for times).
+    """Statistics of a column: the number of nulls, the minimum and the maximum as JSON scalars (ISO 8601 for times).
 
-    None means not known (nested types have no order, binary values are not kept).
+    None means unknown (nested types have no order, binary values are not stored).
     """
 
     null_count: int | None = None
@@ -50,12 +50,11 @@ class ColumnStatistics:
 class TableSchema:
     """One table inside a file: its columns, and (facts of the bytes) its rows and column statistics.
 
-    `name` is the sheet of a spreadsheet, None where the file is the table. `user_types` carries, base64, the Arrow
-    schema that the writer's table had where the stored one is plainer (dictionaries, a pandas index): it is given
-    back on reading. `key` are the columns that identify its rows, if declared; `cut` is how its parts were
-    cut, where they were. `source` says how the text of a delivered file is read: the `rule` that it was captured by, its
-    dialect, the types that were proven; None for what was captured before there was a rule, and for Parquet. `notes` are what
-    a user should know of how it was captured. `library` is that of the frame that it was stored from.
+    `name` is the sheet of a spreadsheet, else None. `user_types` is the base64 Arrow schema of the writer's table if it
+    has more than the stored one (dictionaries, a pandas index); it is restored on reading. `key` are the columns that
+    identify its rows, if declared; `cut` is the chunking rule of its parts, if any. `source` is how a delivered file is
+    read: the `rule` of the capture, the dialect, the proven types; None for older captures and for Parquet. `notes` are
+    remarks on the capture for users. `library` is the library of the committed frame.
     """
 
     name: str | None
@@ -178,7 +177,7 @@ CAPTURE_RULE = "proven/1"
 
 
 def is_current(schema: ComponentSchema) -> bool:
-    """Whether a capture was made by the rule that holds now. What was captured before stays as it was, where it was."""
+    """Whether a capture was made by the current rule. Existing versions keep their older captures."""
     if kind_of(schema.format) not in TEXTUAL:
         return True
     return all((table.source or {}).get("rule") == CAPTURE_RULE for table in schema.tables)
@@ -191,7 +190,7 @@ ChangeKind = Literal["added", "removed", "type changed", "nullability changed", 
 class ColumnChange:
     """One difference. `column` is a dotted path into nested columns; `before` and `after` are what changed.
 
-    A `renamed` change is a probability, not a fact: it stands beside the removal and the addition it would explain.
+    A `renamed` change is a guess: it is listed in addition to the removal and the addition that it explains.
     """
 
     kind: ChangeKind
@@ -276,7 +275,7 @@ def _compare(
 
 
 def _renames(before: TableSchema, after: TableSchema) -> Iterator[ColumnChange]:
-    """Pairs of a removed and an added column of one type that hold the same values, or else stand at one place."""
+    """Pairs of a removed and an added column with the same type and the same values, or at the same position."""
     old_names, new_names = {c.name for c in before.columns}, {c.name for c in after.columns}
     removed = [(i, c) for i, c in enumerate(before.columns) if c.name not in new_names]
     added = [(i, c) for i, c in enumerate(after.columns) if c.name not in old_names]

@@ -1,4 +1,4 @@
-"""Texts that others wrote, made safe to show: on a terminal, in Markdown."""
+"""Escaping of untrusted texts for a terminal and for Markdown."""
 
 import re
 import unicodedata
@@ -11,7 +11,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9 .:+-]*")
 
 
 def is_control(character: str) -> bool:
-    """Whether a terminal does something else with a character than to draw it."""
+    """Whether a character controls a terminal."""
     # Cc: C0 and C1 controls. Cf: bidirectional overrides, zero-width characters. Cs: bytes of file names that are not UTF-8.
     return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in _JOINERS
 

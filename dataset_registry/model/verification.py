@@ -1,4 +1,4 @@
-"""Verification: what was checked, what was found, and how it is repaired."""
+"""Verification: results, findings and how to repair them."""
 
 from dataclasses import dataclass
 
@@ -11,12 +11,12 @@ REPAIRS = {
     "check` says. Until then rows that others need are not protected from deletion or change.",
     "schema": "Commit the same content again, which captures it again, or restore the catalog from a backup.",
     "capture": "Commit the same content again, which captures it again, or restore the catalog from a backup.",
-    "page": "Restore the catalog from a backup; the bytes of the files are not concerned.",
-    "manifest": "Restore the catalog from a backup; the bytes of the files are not concerned.",
+    "page": "Restore the catalog from a backup; the bytes of the files are not affected.",
+    "manifest": "Restore the catalog from a backup; the bytes of the files are not affected.",
     "graph": "Restore the catalog from a backup.",
     "pointer": "Delete the pointer and create it again at a version of its own dataset.",
     "table": "Restore the catalog from a backup; the parts are stored files of their own.",
-    "form": "Delete the versions that it names: their content was forged to share a hash with other content. Commit their "
+    "form": "Delete the listed versions: their content was forged to share a hash with other content. Commit their "
     "content again.",
     "recipe": "Commit the same content again, or restore the catalog from a backup.",
     "file": "Commit the same content again, which repairs it, or restore the catalog from a backup.",
@@ -25,10 +25,10 @@ REPAIRS = {
     "size": "As for a missing object.",
     "content": "As for a missing object.",
     "quarantined": "Restore the object from a backup of the store and run verify --repair, or commit the same content again.",
-    "unreadable": "The store did not answer for this object: verify again.",
+    "unreadable": "The store did not return this object: verify again.",
     "counter": "--repair corrects it.",
-    "unnamed-page": "--repair drops it.",
-    "unnamed-index-page": "--repair drops it.",
+    "unnamed-page": "--repair deletes it.",
+    "unnamed-index-page": "--repair deletes it.",
     "unknown-objects": "The catalog looks older than the store. Restore a newer catalog if there is one; else --repair moves "
     "their content to the dataset lost+found, from where it can be committed again. See docs/operations.md.",
     "surplus-objects": "They only cost space, unless another registry uses this store: then they belong to it. If "
@@ -67,20 +67,20 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What was looked at, and what was found. `bytes_read` is 0 unless content was hashed."""
+    """The result of a verification. `bytes_read` is 0 unless content was hashed."""
 
     findings: tuple[Finding, ...]
     files: int
     bytes_read: int
     waiting: int = 0
-    """Legacy files that were not adopted yet: nothing is wrong with them, and nothing is known of them."""
+    """Legacy files that are not adopted yet, and so are not checked."""
 
     @property
     def clean(self) -> bool:
-        """Whether nothing was found that is left."""
+        """Whether no findings are left unrepaired."""
         return all(finding.repaired for finding in self.findings)
 
     @property
     def damage(self) -> tuple[Finding, ...]:
-        """The findings that are left and are more than leftovers."""
+        """The unrepaired findings, without leftovers."""
         return tuple(f for f in self.findings if not f.repaired and not f.is_leftover)
