@@ -1,4 +1,4 @@
-"""Where facts live: rows in, model values out. The only home of SQLAlchemy; knows nothing of bytes beyond their digest."""
+"""The database: rows in, model values out. The only user of SQLAlchemy; handles digests, not bytes."""
 
 from dataset_registry.catalog.engine import Catalog
 from dataset_registry.catalog.rows import Transaction

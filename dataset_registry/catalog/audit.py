@@ -63,7 +63,7 @@ def entries(
     before: int | None = None,
     limit: int | None = None,
 ) -> list[AuditEntry]:
-    """Entries, the newest first: those about a dataset, by an actor, of one action, older than the entry `before`."""
+    """Entries, newest first, filtered by dataset, actor and action, and older than the entry `before`."""
     query = select(*_COLUMNS).order_by(_L.c.id.desc())
     for column, value in ((_L.c.dataset_id, dataset_id), (_L.c.actor, actor), (_L.c.action, action)):
         query = query if value is None else query.where(column == value)
@@ -72,14 +72,14 @@ def entries(
 
 
 def hashed(tx: Transaction, after: int = _BEFORE_ALL) -> Iterator[tuple[AuditEntry, str]]:
-    """Every entry after this one in order, with the hash that it carries."""
+    """Every entry after this id in order, with its stored hash."""
     while found := page(tx, after):
         yield from found
         after = found[-1][0].id
 
 
 def page(tx: Transaction, after: int = _BEFORE_ALL) -> list[tuple[AuditEntry, str]]:
-    """The next entries after this one in order, with the hash that each carries."""
+    """The next page of entries after this id in order, with their stored hashes."""
     rows = tx.execute(select(*_COLUMNS).where(_L.c.id > after).order_by(_L.c.id).limit(_PAGE))
     return [(_entry(row), row.entry_hash) for row in rows]
 
@@ -102,7 +102,7 @@ def _entry(row: Row) -> AuditEntry:  # type: ignore[type-arg]
 
 
 def _details(text: str | None) -> dict[str, Any]:
-    """What was kept as canonical JSON; anything else is something that we did not write, and that no hash fits."""
+    """Parse canonical JSON; other texts were not written by the registry and do not match their hash."""
     try:
         return dict(json.loads(text)) if text else {}
     except (ValueError, TypeError):
@@ -110,14 +110,14 @@ def _details(text: str | None) -> dict[str, Any]:
 
 
 _SEAL_WAITS = 500
-"""Milliseconds for which a seal waits for transactions under way, and others for it."""
+"""Milliseconds that a seal waits for running transactions, and that other writers wait for it."""
 
 
 def settled(tx: Transaction) -> int:
-    """The last entry before which no other will come to stand.
+    """The id of the last entry before which no other entry can appear.
 
-    On PostgreSQL it waits for the transactions that have appended and not ended, and holds up others in the meantime: that is
-    one commit's last statement. End the transaction at once. It does not wait long (`RetryLater`). SQLite's writer is alone.
+    On PostgreSQL it waits for the transactions that have appended and not ended, and blocks other appends in the
+    meantime. End the transaction at once. Raises `RetryLater` if that takes long. SQLite has only one writer.
     """
     if tx.dialect.name == "postgresql":
         # While this waits, every writer waits behind it: it gives way soon, and is tried again by the next seal.
@@ -140,7 +140,10 @@ def seals(tx: Transaction) -> list[Seal]:
 
 
 def seal(tx: Transaction, upto: int) -> int:
-    """Seal the entries up to a settled one; how many those were. Of two that seal at once one fails, and finds nothing to do."""
+    """Seal the entries up to a settled one.
+
+    Returns their number. Of two concurrent seals, one fails and has nothing to do.
+    """
     query = select(audit_seals.c.last_id, audit_seals.c.digest).order_by(audit_seals.c.id.desc()).limit(1)
     last = tx.execute(query).one_or_none() or (0, GENESIS)
     rows = tx.execute(

@@ -1,4 +1,4 @@
-"""What was captured of contents: schema snapshots with statistics, shared by versions."""
+"""Rows of captures: schema snapshots with statistics, shared by versions."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ _CAPTURED = select(file_captures.c.file_id, file_captures.c.format, file_capture
 def captures_by_hash(
     tx: Transaction, hashes: Sequence[str]
 ) -> dict[tuple[str, str], list[tuple[Mapping[str, Any], Any]]]:
-    """The schema snapshots and the statistics that were captured of contents, by hash and format, the newest first."""
+    """The captured schema snapshots and statistics of contents, by hash and format, newest first."""
     found: dict[tuple[str, str], list[tuple[Mapping[str, Any], Any]]] = defaultdict(list)
     for chunk in batches(hashes):
         for content_hash, format, schema, statistics in tx.execute(_CAPTURES, {"hashes": chunk}):
@@ -40,7 +40,7 @@ def captures_by_hash(
 
 
 def captures_of(tx: Transaction, file_ids: Sequence[int]) -> list[tuple[int, str, int, Any]]:
-    """What was captured of files: file id, format, schema id, statistics."""
+    """The captures of files: file id, format, schema id, statistics."""
     query = select(file_captures).order_by(file_captures.c.file_id, file_captures.c.format, file_captures.c.schema_id)
     rows = (row for chunk in batches(file_ids) for row in tx.execute(query.where(file_captures.c.file_id.in_(chunk))))
     return [(row.file_id, row.format, row.schema_id, row.statistics_json) for row in rows]
@@ -57,7 +57,7 @@ def schemas_by_id(tx: Transaction, ids: Sequence[int]) -> dict[int, tuple[str, M
 
 
 def record_captures(tx: Transaction, captures: Sequence[tuple[int, str, int, Any]]) -> None:
-    """Keep what was captured of files (file id, format, schema id, statistics); the first capture of each stays."""
+    """Insert captures of files (file id, format, schema id, statistics), unless they exist."""
     known: set[tuple[int, str, int]] = set()
     for chunk in batches(captures):
         ids = [capture[0] for capture in chunk]

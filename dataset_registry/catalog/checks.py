@@ -1,4 +1,4 @@
-"""Whether the catalog's rows agree with one another: every digest recomputed, every rule looked at. Reads only."""
+"""Consistency checks of the catalog: every digest recomputed, every rule checked. Reads only."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ _RANGE = 2000
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is not as it should be. `kind` is stable; `rows` are the ids that a repair needs."""
+    """An inconsistency. `kind` is stable; `rows` are the ids that a repair needs."""
 
     kind: str
     what: str
@@ -41,23 +41,23 @@ class Problem:
 
 
 def database(tx: Transaction) -> Iterator[Problem]:
-    """What SQLite says of its own file; PostgreSQL checks its pages itself."""
+    """The integrity check of SQLite; PostgreSQL checks its pages itself."""
     if tx.dialect.name != "sqlite":
         return
     for (message,) in tx.execute(text("PRAGMA quick_check(20)")):
         if message != "ok":
             yield Problem("database", f"SQLite finds its file damaged: {message}")
     for table, row, parent, _ in tx.execute(text("PRAGMA foreign_key_check")):
-        yield Problem("reference", f"row {row} of {table} names a row of {parent} that does not exist")
+        yield Problem("reference", f"row {row} of {table} references a missing row of {parent}")
 
 
 def structure_of(tx: Transaction) -> Iterator[Problem]:
-    """Keys, references, indexes, views and triggers that the database has lost."""
+    """Missing keys, references, indexes, views and triggers."""
     yield from (Problem("structure", what) for what in structure.problems(tx))
 
 
 def schema_digests(tx: Transaction) -> Iterator[Problem]:
-    """Schema snapshots that are not what their digest is over."""
+    """Schema snapshots that do not match their digest."""
     for _, rows in _ranges(tx, select(schemas.c.id, schemas.c.digest, schemas.c.schema_json), schemas.c.id):
         for row in rows:
             if schema_digest(row.schema_json) != row.digest:
@@ -88,7 +88,7 @@ def pages(tx: Transaction) -> Iterator[Problem]:
         }
         for row in rows:
             if not row.named:
-                yield Problem("unnamed-page", f"no version names page {row.id}", (row.id,))
+                yield Problem("unnamed-page", f"no version references page {row.id}", (row.id,))
                 continue
             found = held.get(row.id, [])
             last = found[-1].key if found else None
@@ -96,7 +96,7 @@ def pages(tx: Transaction) -> Iterator[Problem]:
             right = row.digest is None or page_digest(found) == row.digest
             if not (right and ordered and len(found) == row.entry_count and last == (row.last_name, row.last_index)):
                 index = select(manifest_index_entries.c.index_page_id).where(manifest_index_entries.c.page_id == row.id)
-                what = f"page {row.id} ({_holders(tx, index)}) does not hold what its digest is over"
+                what = f"page {row.id} ({_holders(tx, index)}) does not match its digest"
                 yield Problem("page", what, (row.id,))
 
 
@@ -114,9 +114,9 @@ def index_pages(tx: Transaction) -> Iterator[Problem]:
         for row in rows:
             found = held.get(row.id, [])
             if not row.named:
-                yield Problem("unnamed-index-page", f"no version names index page {row.id}", (row.id,))
+                yield Problem("unnamed-index-page", f"no version references index page {row.id}", (row.id,))
             elif not _agrees(row.digest, row.entry_count, found, index_digest):
-                what = f"index page {row.id} ({_holders(tx, [row.id])}) does not hold what its digest is over"
+                what = f"index page {row.id} ({_holders(tx, [row.id])}) does not match its digest"
                 yield Problem("page", what, (row.id,))
 
 
@@ -138,9 +138,7 @@ def versions(tx: Transaction) -> Iterator[Problem]:
         held = _grouped(tx, below.where(version_index_pages.c.version_id.between(first, rows[-1].id)))
         for row in rows:
             if not _agrees(row.digest, row.component_count, held.get(row.id, []), version_digest):
-                yield Problem(
-                    "manifest", f"{row.name}@v{row.version_number} does not hold what its digest is over", (row.id,)
-                )
+                yield Problem("manifest", f"{row.name}@v{row.version_number} does not match its digest", (row.id,))
 
 
 def graph(tx: Transaction) -> Iterator[Problem]:
@@ -167,7 +165,7 @@ def graph(tx: Transaction) -> Iterator[Problem]:
         .where(dataset_versions.c.dataset_id != dataset_pointers.c.dataset_id)
     )
     for name, pointer, pointer_id in tx.execute(stray):
-        yield Problem("pointer", f"{pointer!r} of {name} names a version of another dataset", (pointer_id,))
+        yield Problem("pointer", f"{pointer!r} of {name} references a version of another dataset", (pointer_id,))
     newest = (
         select(dataset_versions.c.dataset_id, func.max(dataset_versions.c.version_number).label("number"))
         .group_by(dataset_versions.c.dataset_id)
@@ -175,11 +173,11 @@ def graph(tx: Transaction) -> Iterator[Problem]:
     )
     lagging = select(datasets.c.id, datasets.c.name).join(newest, newest.c.dataset_id == datasets.c.id)
     for dataset_id, name in tx.execute(lagging.where(newest.c.number > datasets.c.last_version_number)):
-        yield Problem("counter", f"{name} would give a version number a second time", (dataset_id,))
+        yield Problem("counter", f"{name} would assign a version number twice", (dataset_id,))
 
 
 def tables(tx: Transaction) -> Iterator[Problem]:
-    """Tables whose parts are not those that their hash is over, and stored files without an object."""
+    """Tables whose parts do not match their hash, and stored files without an object."""
     part = files.alias("part")
     query = (
         select(file_parts.c.file_id, part.c.content_hash, part.c.file_size, file_parts.c.row_count)
@@ -214,8 +212,8 @@ def tables(tx: Transaction) -> Iterator[Problem]:
 
 
 def forms(tx: Transaction) -> Iterator[Problem]:
-    """Components that name a stored file of a form that theirs cannot have: a plain file that is a table's list of parts, or a
-    pack; and parts of tables that are tables themselves."""
+    """Components whose format contradicts the form of their file: a plain file that is a list of parts or a pack; and
+    parts of tables that are tables themselves."""
     named = (
         select(files.c.id, files.c.content_hash, files.c.form)
         .distinct()
@@ -258,11 +256,11 @@ def recipes(tx: Transaction) -> Iterator[Problem]:
     wrong = and_(files.c.form == "ranges", or_(length != files.c.file_size, outside))
     for file_id, content_hash in tx.execute(select(files.c.id, files.c.content_hash).where(wrong)):
         users = ", ".join(file_checks.users_of(tx, file_id)) or "of no version"
-        yield Problem("recipe", f"the file {content_hash[:12]} ({users}) is not what its ranges are", (file_id,))
+        yield Problem("recipe", f"the file {content_hash[:12]} ({users}) does not match its ranges", (file_id,))
 
 
 def _holders(tx: Transaction, index_pages: Any) -> str:
-    """Some of the versions that name index pages, the newest first."""
+    """Some of the versions that reference index pages, newest first."""
     query = (
         select(datasets.c.name, dataset_versions.c.version_number, dataset_versions.c.id)
         .distinct()
@@ -301,7 +299,7 @@ def _ranges(tx: Transaction, query: Any, key: Any) -> Iterator[tuple[int, Sequen
 
 
 def repair(tx: Transaction, kind: str, rows: Sequence[int]) -> None:
-    """Repair what `pages`, `index_pages` and `graph` found and nothing depends on."""
+    """Repair findings of `pages`, `index_pages` and `graph` on which nothing depends."""
     if kind == "unnamed-page":
         manifests.drop_unnamed(tx, [], rows)
     elif kind == "unnamed-index-page":

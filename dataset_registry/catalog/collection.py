@@ -1,4 +1,4 @@
-"""Rows that are no longer referenced: finding them, taking them away in an order that is safe, and what is in the trash."""
+"""Unreferenced rows: finding them, deleting them in a safe order, and the trash."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,21 +27,21 @@ from dataset_registry.catalog.types import utc_now
 from dataset_registry.model.maintenance import Unreferenced
 
 CHUNK = 500
-"""Rows that one transaction takes: few enough that others do not wait long."""
+"""Rows per transaction: few enough that other writers do not wait long."""
 
 
 def _unnamed(hold: ColumnElement[bool]) -> ColumnElement[bool]:
-    """That no version (entry, overlay) and no such hold names a file; parts of tables are another matter."""
+    """The condition that no version (entry, overlay) and no such hold references a file; parts are checked separately."""
     return and_(
         ~exists().where(manifest_entries.c.file_id == files.c.id),
         ~exists().where(dataset_versions.c.overlay_file_id == files.c.id),
         ~exists().where(uploads.c.content_hash == files.c.content_hash, hold),
-        files.c.content_hash.is_not(None),  # what was not adopted yet is not ours to delete
+        files.c.content_hash.is_not(None),  # legacy files that are not adopted are not deleted
     )
 
 
 def unreferenced(tx: Transaction, older_than: timedelta) -> list[Unreferenced]:
-    """The unreferenced files and that are older than this: tables, then recipes, then what only those name."""
+    """The unreferenced files that are older than this: tables, then recipes, then files that only these reference."""
     old = files.c.created_at <= utc_now(-ceil(older_than.total_seconds()))
     unnamed = _unnamed(uploads.c.expires_at >= utc_now())
     tables = select(files.c.id).where(files.c.form == "parts", old, unnamed).cte("tables")
@@ -57,7 +57,7 @@ def unreferenced(tx: Transaction, older_than: timedelta) -> list[Unreferenced]:
 
 
 WAVES = ("parts", "ranges")
-"""Forms of files that name others, in the order in which they go: each before what it names."""
+"""Forms of files that reference other files, in the order of deletion: each before the files that it references."""
 
 
 def take(tx: Transaction, ids: Sequence[int]) -> list[int]:
@@ -90,14 +90,14 @@ def take(tx: Transaction, ids: Sequence[int]) -> list[int]:
 # --- objects of which little is left -------------------------------------------------------------------------------
 
 _SPARSE = 0.5
-"""The share of an object that is named at most where it is repacked."""
+"""Objects with at most this share of referenced bytes are repacked."""
 _WORTHWHILE = 1 << 20
-"""Dead bytes from which on that is worth the copying."""
+"""Minimum unreferenced bytes of an object to repack it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sparse:
-    """An object that only recipes name, and of it little: its file, its key, and the runs (offset, length) that are named."""
+    """A mostly unreferenced object: its file, its key, and the runs (offset, length) that recipes reference."""
 
     id: int
     key: str
@@ -105,7 +105,7 @@ class Sparse:
 
     @property
     def living(self) -> int:
-        """How many bytes of it are named."""
+        """The number of its referenced bytes."""
         return sum(length for _, length in self.runs)
 
 
@@ -137,7 +137,7 @@ def sparse(tx: Transaction) -> list[Sparse]:
 
 
 def _runs(tx: Transaction, file_id: int) -> tuple[tuple[int, int], ...]:
-    """The runs of bytes of an object that recipes name, those that touch joined."""
+    """The runs of bytes of an object that recipes reference; adjacent ones are merged."""
     query = (
         select(file_ranges.c.object_offset, file_ranges.c.byte_count)
         .distinct()
@@ -155,8 +155,8 @@ def _runs(tx: Transaction, file_id: int) -> tuple[tuple[int, int], ...]:
 
 
 def move_ranges(tx: Transaction, found: Sparse, pack_id: int, at: int) -> int:
-    """Let ranges of an object name the copy of its runs that a pack has from `at` on. 1, or 0 and nothing done where
-    another transaction is about to name the object or has named other bytes of it since."""
+    """Point the ranges of an object at the copy of its runs in a pack, from `at` on. Returns 1, or 0 without a change
+    if another transaction holds the object or references other bytes of it since."""
     locked = select(files.c.id).where(files.c.id == found.id, files.c.object_key == found.key).with_for_update()
     if tx.execute(locked).scalar() is None:
         return 0
@@ -174,7 +174,7 @@ def move_ranges(tx: Transaction, found: Sparse, pack_id: int, at: int) -> int:
 
 
 def drop_unused_schemas(tx: Transaction) -> int:
-    """Delete the schemas that no component and no capture names; how many those were."""
+    """Delete the unreferenced schemas. Returns their number."""
     named = or_(
         exists().where(manifest_entries.c.schema_id == schemas.c.id),
         exists().where(file_captures.c.schema_id == schemas.c.id),
@@ -183,7 +183,7 @@ def drop_unused_schemas(tx: Transaction) -> int:
 
 
 def forget_reads(tx: Transaction, older_than: timedelta) -> None:
-    """Forget what runs read longer ago than this."""
+    """Delete the records of reads that are older than this."""
     tx.execute(delete(version_reads).where(version_reads.c.read_at < utc_now(-ceil(older_than.total_seconds()))))
 
 
@@ -191,18 +191,18 @@ def forget_reads(tx: Transaction, older_than: timedelta) -> None:
 
 
 def expired_holds(tx: Transaction) -> int:
-    """How many holds ran out."""
+    """The number of expired holds."""
     return int(
         tx.execute(select(func.count()).select_from(uploads).where(uploads.c.expires_at < utc_now())).scalar_one()
     )
 
 
 _LATE_SECONDS = 7 * 24 * 3600
-"""How long a writer may sleep through the end of its hold and still have what it puts then removed."""
+"""How long keys of expired holds stay in the trash, to delete objects of suspended writers."""
 
 
 def drop_expired_holds(tx: Transaction) -> int:
-    """Delete the holds that ran out; the objects they announced go into the trash, whether they came or are still to come."""
+    """Delete the expired holds, and move their keys to the trash, whether the objects exist or not."""
     gone = tx.execute(delete(uploads).where(uploads.c.expires_at < utc_now()).returning(uploads.c.object_key)).all()
     if keys := [row[0] for row in gone if row[0] is not None]:
         tx.execute(insert(trash).values(keep_until=utc_now(_LATE_SECONDS)), [{"object_key": key} for key in keys])
@@ -210,7 +210,7 @@ def drop_expired_holds(tx: Transaction) -> int:
 
 
 def drop_expired_leases(tx: Transaction) -> None:
-    """Forget the objects that recipes were put together as and whose lease ran out; they go into the trash."""
+    """Move assembled recipes with an expired lease to the trash."""
     _drop_assembled(tx, assembled_files.c.expires_at < utc_now())
 
 
@@ -222,11 +222,11 @@ def _drop_assembled(tx: Transaction, which: ColumnElement[bool]) -> None:
 # --- trash ---------------------------------------------------------------------------------------------------------
 
 _DUE = or_(trash.c.keep_until.is_(None), trash.c.keep_until < utc_now())
-"""Trash that is forgotten once its bytes are deleted."""
+"""Trash whose rows are deleted after its objects."""
 
 
 def trash_count(tx: Transaction) -> int:
-    """How many objects are in the trash, without those that are only waited for."""
+    """The number of objects in the trash, without keys that only wait for late writers."""
     return int(tx.execute(select(func.count()).select_from(trash).where(_DUE)).scalar_one())
 
 
@@ -237,7 +237,7 @@ def trashed(tx: Transaction, after: str, limit: int = CHUNK) -> list[str]:
 
 
 def empty_trash(tx: Transaction, keys: Sequence[str]) -> int:
-    """Forget objects whose bytes are deleted, except those that may still come; how many were forgotten."""
+    """Delete the rows of deleted objects, except keys of possible late writers. Returns their number."""
     return tx.execute(delete(trash).where(trash.c.object_key.in_(keys), _DUE)).rowcount
 
 
@@ -245,7 +245,7 @@ def empty_trash(tx: Transaction, keys: Sequence[str]) -> int:
 
 
 def unknown(tx: Transaction, keys: Sequence[str]) -> set[str]:
-    """Those of these keys that no file, no hold and no trash has."""
+    """The keys without a file, a hold or a row in the trash."""
     left = set(keys)
     # In the order in which a key moves: each statement may see a newer state than the one before.
     for column in (uploads.c.object_key, files.c.object_key, assembled_files.c.object_key, trash.c.object_key):

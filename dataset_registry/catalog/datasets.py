@@ -54,7 +54,7 @@ def names_under(tx: Transaction, prefix: str) -> list[str]:
 
 
 def create(tx: Transaction, name: str, description: str | None, user_id: int) -> int:
-    """Insert a dataset; its id. The caller has seen that the name is free."""
+    """Insert a dataset. Returns its id. The caller has checked that the name is free."""
     return insert_row(tx, datasets, {"name": name, "description": description, "created_by": user_id})
 
 
@@ -64,7 +64,7 @@ def change(tx: Transaction, dataset_id: int, *, name: str, description: str | No
 
 
 def lock(tx: Transaction, dataset_id: int) -> None:
-    """Keep every other commit and deletion in this dataset out until the transaction ends."""
+    """Block other commits and deletions in this dataset until the transaction ends."""
     tx.execute(select(datasets.c.id).where(datasets.c.id == dataset_id).with_for_update())
 
 
@@ -105,12 +105,12 @@ _COUNT = select(func.count()).select_from(dataset_versions).where(dataset_versio
 
 
 def version_count(tx: Transaction, dataset_id: int) -> int:
-    """How many versions a dataset has now."""
+    """The current number of versions of a dataset."""
     return int(tx.execute(_COUNT, {"dataset": dataset_id}).scalar_one())
 
 
 def _deleted() -> NotFound:
-    return NotFound("This dataset was deleted. Open it again by name: another may have the name.")
+    return NotFound("This dataset was deleted. Open it again by name, if it was created again.")
 
 
 def _record(row: Row) -> DatasetRecord:  # type: ignore[type-arg]

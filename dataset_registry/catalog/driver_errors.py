@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class Interrupted(Exception):
-    """PostgreSQL chose this transaction to give way (40P01, 40001), or went away before its commit."""
+    """PostgreSQL aborted this transaction (40P01, 40001), or the connection broke before its commit."""
 
 
 def is_temporary(error: exc.DBAPIError) -> bool:
-    """Whether a server that refuses a connection may take one soon: it is starting, stopping, full, or not there."""
+    """Whether a connection may succeed later: the server is starting, stopping, full, or unreachable."""
     state = getattr(error.orig, "sqlstate", None) or ""
     return not state.startswith(("28", "3D", "42")) and "password authentication failed" not in str(error.orig)
 
@@ -27,8 +27,7 @@ def unusable(catalog: "Catalog", error: exc.DBAPIError) -> str:
 
 
 _UNWRITABLE = frozenset(("25006", "53100"))
-"""What PostgreSQL answers to a write where nothing can be written: a read-only transaction (a standby, or so configured), a full
-disk."""
+"""Errors of PostgreSQL for writes to a read-only database (such as a standby) or a full disk."""
 
 
 _UNWRITABLE_SQLITE = ("disk is full", "readonly database", "disk I/O error")
@@ -61,7 +60,7 @@ def translated(catalog: "Catalog") -> Iterator[None]:
             ) from cause
         if isinstance(error, exc.DataError):
             raise InputError(
-                f"The database does not take a value of this call: {reason.strip()}. Shorten or fix it."
+                f"The database refuses a value of this call: {reason.strip()}. Shorten or fix it."
             ) from cause
         is_refused_option = isinstance(error, exc.ProgrammingError) and error.statement is None
         if is_refused_option or not is_temporary(error):

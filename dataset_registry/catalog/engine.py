@@ -76,7 +76,7 @@ SCHEMA = "dataset_registry"
 """The PostgreSQL schema of the catalog, apart from Dagster's tables; `?schema=` in the URL names another."""
 
 SPARE_BYTES = 1 << 18
-"""Bytes that are kept beside a SQLite catalog, to be given up when the disk is full."""
+"""Bytes reserved beside a SQLite catalog, to be freed when the disk is full."""
 
 
 _log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ _Result = TypeVar("_Result")
 
 
 FROZEN_SECONDS = 2.0
-"""How long a process may still write after the registry was frozen by another one."""
+"""Maximum seconds that a process may still write after another one has frozen the registry."""
 
 
 class Catalog:
@@ -100,7 +100,7 @@ class Catalog:
                 redacted(url) if "://" in url else HIDDEN
             )  # such as the words of a connection for libpq, password and all
             raise InputError(
-                f"The catalog {shown!r} is not a URL. Give one like sqlite:///registry/catalog.sqlite or "
+                f"The catalog {shown!r} is not a URL. Pass one like sqlite:///registry/catalog.sqlite or "
                 "postgresql+psycopg://user:password@host/database.",
                 url=shown,
             ) from (None if has_secrets(url) else error)
@@ -151,7 +151,7 @@ class Catalog:
         return hide(text, self._given, self.url.render_as_string(hide_password=False))
 
     def cause(self, error: BaseException) -> BaseException | None:
-        """An error of the driver as the cause of ours: none when its text has a secret, which a traceback would show."""
+        """The driver error as a cause, or None if its text contains a secret that a traceback would show."""
         return error if self.hide(str(error)) == str(error) else None
 
     @property
@@ -160,15 +160,15 @@ class Catalog:
         return Path(self.url.database or "").absolute()
 
     def close(self) -> None:
-        """Give back every connection. The catalog connects again when it is used again."""
+        """Close all connections. The next use reconnects."""
         for name in ("reader", "writer"):
             if (engine := self.__dict__.pop(name, None)) is not None:
                 engine.dispose()
-        with self._lock:  # not under the feet of a thread that writes
+        with self._lock:  # not while another thread writes
             self._close_lock_file()
 
     def forget_connections(self) -> None:
-        """After a fork, in the child: what is open belongs to the parent, the locks too."""
+        """Drop connections and locks in a forked child, where they belong to the parent."""
         for name in ("reader", "writer"):
             if (engine := self.__dict__.pop(name, None)) is not None:
                 engine.dispose(close=False)
@@ -202,7 +202,7 @@ class Catalog:
 
     @contextmanager
     def snapshot(self) -> Iterator[Transaction]:
-        """A transaction for reading in which everything stays as it was at its first statement. It keeps no writer out."""
+        """A read transaction with a snapshot of its first statement. It does not block writers."""
         # SQLite's readers have one snapshot anyway; READ COMMITTED has one a statement.
         engine = self.reader if self.is_sqlite else self.writer.execution_options(isolation_level="REPEATABLE READ")
         with translated(self), engine.connect() as connection:
@@ -211,14 +211,15 @@ class Catalog:
     def write(
         self, work: Callable[[Transaction], _Result], *, durable: bool = True, while_frozen: bool = False
     ) -> _Result:
-        """Run `work` in one transaction, and again after a conflict. One that is not `durable` need not be on the
-        disk when it is done: the machine's end may undo it, that of a process cannot.
+        """Run `work` in one transaction, and retry it after a conflict.
 
-        Everything that writes checks before it writes, so an integrity error means that another transaction changed
-        the answer in the meantime: the second run sees the change and says what it means. Deadlocks, serialization
-        failures and connections that break before the commit likewise. Raises `RetryLater` when that persists, and when
-        a connection breaks during the commit: whether it went through is unknown. Raises `RegistryFrozen` for work that
-        is not done `while_frozen`.
+        A transaction that is not `durable` is not synced: a crash of the machine may undo it, a crash of the process
+        cannot.
+
+        All work checks before it writes, so an integrity error means that another transaction interfered: the second
+        run sees its changes and reports the conflict. Deadlocks, serialization failures and connections that break
+        before the commit are retried, too. Raises `RetryLater` if that persists, or if a connection breaks during the
+        commit, whose outcome is then unknown. Raises `RegistryFrozen` on a frozen registry, unless `while_frozen`.
         """
         for attempt in range(_ATTEMPTS):
             try:
@@ -229,7 +230,7 @@ class Catalog:
                     raise RetryLater(
                         str(error)
                         if isinstance(error, Interrupted) and str(error)
-                        else f"The catalog was changed by others {_ATTEMPTS} times while this was tried. Try again.",
+                        else f"Conflicts with other writers in {_ATTEMPTS} attempts. Try again.",
                     ) from error
                 _log.info("A transaction conflicted with another one; attempt %d of %d", attempt + 2, _ATTEMPTS)
                 sleep(random() * 0.02 * 2**attempt)
@@ -260,7 +261,7 @@ class Catalog:
         return result
 
     def _refuse_frozen(self, tx: Transaction) -> None:
-        """Raise `RegistryFrozen` while the registry is. Looked at now and then: each commit would pay for it."""
+        """Raise `RegistryFrozen` if the registry is frozen. Checked only from time to time, to keep commits fast."""
         if not self._is_frozen and monotonic() - self._looked_at < FROZEN_SECONDS:
             return
         found = tx.exec_driver_sql("SELECT value FROM registry_settings WHERE name = 'frozen'").scalar()
@@ -275,7 +276,7 @@ class Catalog:
             )
 
     def write_to_free(self, work: Callable[[Transaction], _Result]) -> _Result:
-        """As `write`, of what deletes: on a full disk that takes room before it makes any, and gets the spare room."""
+        """Like `write`, for deletions: on a full disk it frees the reserved space first."""
         try:
             return self.write(work)
         except StorageError:
@@ -293,13 +294,13 @@ class Catalog:
             return tx.execute(text(f"SELECT version_num FROM {REVISION_TABLE}")).scalar()
 
     def keep_spare(self) -> None:
-        """Keep some room beside a SQLite catalog for a full disk: opening it and deleting rows both take a little."""
+        """Reserve space beside a SQLite catalog: on a full disk, opening it and deleting rows need some."""
         if self.is_sqlite and not (spare := Path(f"{self.path}.spare")).exists():
             with suppress(OSError), modes.new_file(spare, modes.bits_beside(self.path)) as file:
                 file.write(bytes(SPARE_BYTES))
 
     def give_spare(self) -> bool:
-        """Give that room back to the disk; whether there was any."""
+        """Free the reserved space. Returns whether there was any."""
         if not self.is_sqlite:
             return False
         try:
@@ -309,7 +310,7 @@ class Catalog:
         return True
 
     def outdated(self, found: str | None) -> CatalogOutdated:
-        """The error for a catalog that has another revision than this package wants; it says what to do."""
+        """The error for a catalog with another revision than this package, with the next step."""
         if found is not None and found > HEAD:
             return CatalogOutdated(
                 f"The catalog {self.address} has revision {found}, this package knows {HEAD}: it was upgraded by a "
@@ -325,7 +326,7 @@ class Catalog:
         )
 
     def _to_paste(self) -> str:
-        """The URL as an argument of a command, or what to put there where it has secrets."""
+        """The URL as a command argument, or a placeholder if it contains secrets."""
         return "URL (with its password)" if HIDDEN in self.address else f"'{self.address}'"
 
     def has_table(self, tx: Transaction, name: str) -> bool:
@@ -338,7 +339,7 @@ class Catalog:
 
     @contextmanager
     def queued(self) -> Iterator[None]:
-        """Wait for the turn to write to a SQLite catalog."""
+        """Wait for the lock to write to a SQLite catalog."""
         if not self.is_sqlite or fcntl is None:
             yield
             return
@@ -404,7 +405,7 @@ _open_catalogs: "WeakSet[Catalog]" = WeakSet()
 
 @contextmanager
 def _hasty(connection: Connection) -> Iterator[None]:
-    """Let SQLite commit without waiting for the disk: a setting of the connection, and not inside of a transaction."""
+    """Commit in SQLite without a sync: a setting of the connection, outside of a transaction."""
     raw: Any = connection.connection.driver_connection
     raw.execute("PRAGMA synchronous=NORMAL")
     try:

@@ -60,18 +60,18 @@ def captured_after(tx: Transaction, after: int, limit: int) -> list[tuple[FileRe
 
 
 def stored_count(tx: Transaction) -> int:
-    """How many files have an object, or ranges of objects."""
+    """The number of files with an object, or with ranges of objects."""
     return int(tx.execute(select(func.count()).select_from(files).where(HAS_BYTES)).scalar_one())
 
 
 def waiting_count(tx: Transaction) -> int:
-    """How many legacy files were not adopted yet."""
+    """The number of legacy files that are not adopted yet."""
     return int(tx.execute(select(func.count()).select_from(files).where(files.c.content_hash.is_(None))).scalar_one())
 
 
 def set_damage(tx: Transaction, file_id: int, key: str | None, damage: str | None) -> bool:
-    """Put a file into quarantine, or take it out again, and with it what has ranges of its object; False when it has another
-    object by now (None: as a recipe it has none), or is gone."""
+    """Put a file into quarantine, or take it out, together with the recipes that reference its object. Returns False if
+    it has another object by now (None: a recipe has none), or was deleted."""
     statement = update(files).where(files.c.id == file_id, files.c.object_key == key).values(damage=damage)
     if not tx.execute(statement).rowcount:
         return False
@@ -89,8 +89,8 @@ def damaged_hashes(tx: Transaction) -> set[str]:
 
 
 def users_of(tx: Transaction, file_id: int, limit: int = 5) -> list[str]:
-    """Some of the versions that name a file as `name@vN`, the newest first: it itself, a table that it is a part of, or what
-    has ranges of its object."""
+    """Some of the versions that reference a file, as `name@vN`, newest first: directly, by a table with it as a part,
+    or by a recipe."""
     of_it = select(file_ranges.c.file_id).where(file_ranges.c.object_id == file_id)
     in_tables = or_(file_parts.c.part_id == file_id, file_parts.c.part_id.in_(of_it))
     owners = union(of_it, select(file_parts.c.file_id).where(in_tables))

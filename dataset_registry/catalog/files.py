@@ -1,4 +1,4 @@
-"""Rows about stored files: finding them by content, what was captured of them, entering them, and their damage."""
+"""Rows about stored files: look-ups by content, facts, insertion, and damage."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -38,14 +38,14 @@ COLUMNS = (
 LIVE = and_(
     files.c.damage.is_(None), or_(files.c.object_key.is_not(None), files.c.form == "parts", files.c.form == "ranges")
 )
-"""That a file's bytes are there, as far as anybody knows."""
+"""The condition that a file is stored and not known to be damaged."""
 
 _BY_HASH = select(*COLUMNS).where(files.c.content_hash == bindparam("hash"), LIVE)
 _BY_IDS = select(*COLUMNS).where(files.c.id.in_(bindparam("ids", expanding=True)))
 
 
 def find(tx: Transaction, content_hash: str) -> FileRecord | None:
-    """The file with this content, None when nothing has it undamaged."""
+    """The undamaged file with this content, or None."""
     row = tx.execute(_BY_HASH, {"hash": content_hash}).one_or_none()
     return record_of(row) if row else None
 
@@ -55,13 +55,13 @@ _BY_HASHES = select(*COLUMNS).where(OF_HASHES, LIVE)
 
 
 def find_many(tx: Transaction, hashes: Sequence[str]) -> dict[str, FileRecord]:
-    """The files with these contents, by hash; those whose bytes are damaged are as good as absent."""
+    """The undamaged files with these contents, by hash."""
     rows = (row for chunk in batches(hashes) for row in tx.execute(_BY_HASHES, {"hashes": chunk}))
     return {row.content_hash: record_of(row) for row in rows}
 
 
 class Known(NamedTuple):
-    """A stored content: its file, and whether that is an object as it is, which recipes may have ranges of."""
+    """A stored content: its file, and whether it is a plain object, which recipes may reference."""
 
     id: int
     is_plain: bool
@@ -72,9 +72,9 @@ _KNOWN = select(files.c.content_hash, files.c.form == "parts", LIVE, files.c.id,
 
 
 def look_up(tx: Transaction, hashes: Iterable[str], tables: Collection[str] = ()) -> tuple[dict[str, Known], set[str]]:
-    """What is stored of these files and `tables`, by hash, and those of them that are stored and damaged.
+    """The stored contents among these files and `tables`, by hash, and the damaged ones.
 
-    Raises `CorruptionError` where a file has the hash of a table, or a table that of a file (see docs/design/tables.md).
+    Raises `CorruptionError` if a file has the hash of a table, or a table that of a file (see docs/design/digests.md).
     """
     known: dict[str, Known] = {}
     damaged: set[str] = set()
@@ -130,7 +130,7 @@ def parts_of(tx: Transaction, ids: Sequence[int]) -> dict[int, list[tuple[FileRe
 
 
 def compare_parts(tx: Transaction, before: int, after: int) -> PartsDiff:
-    """Which parts two tables share, by their ids; nothing but their lists is read."""
+    """Compare the lists of parts of two tables, by their ids."""
 
     def among(mine: int, other: int) -> dict[bool, tuple[int, int]]:
         theirs = file_parts.alias("theirs")
@@ -147,7 +147,7 @@ def compare_parts(tx: Transaction, before: int, after: int) -> PartsDiff:
 
 
 def facts_of(tx: Transaction, ids: Sequence[int]) -> dict[int, FileFacts]:
-    """What the catalog keeps of files beside their hashes, by id."""
+    """The facts of files by id."""
     found: dict[int, FileFacts] = {}
     for chunk in batches(ids):
         query = select(files.c.id, files.c.facts).where(files.c.id.in_(chunk), files.c.facts.is_not(None))
@@ -179,8 +179,8 @@ def page(tx: Transaction, after: int, limit: int, among: Readable = None) -> lis
 
 
 def reference_counts(tx: Transaction, ids: Sequence[int], among: Readable = None) -> dict[int, int]:
-    """How often files are named: by components of versions, as overlays and as parts of tables; `among` these datasets'
-    only. Unreferenced files may be left out."""
+    """The reference counts of files: by components of versions, overlays and parts of tables; only those of datasets in
+    `among`. Unreferenced files may be missing."""
     found: dict[int, int] = defaultdict(int)
     if among is None:
         for chunk in batches(ids):
@@ -218,7 +218,7 @@ _ADD = insert(files).returning(files.c.content_hash, files.c.id)
 
 @dataclass(frozen=True, slots=True)
 class NewFile:
-    """A file to enter: its object (None when it is ranges of others, see `add_ranges`) and what is known of it."""
+    """A file to insert: its object (None for a recipe, see `add_ranges`) and its facts."""
 
     content_hash: str
     size: int
@@ -229,10 +229,10 @@ class NewFile:
 
 
 def add(tx: Transaction, new: Sequence[NewFile], damaged: Collection[str] = ()) -> dict[str, int]:
-    """Enter stored files; their ids by hash. Those of `damaged` contents heal: they must have objects of their own, never
-    ranges, because others may have ranges of them.
+    """Insert stored files. Returns their ids by hash. Files with `damaged` contents are repaired: they must have
+    objects, not ranges, because recipes may reference them.
 
-    The caller has seen, in this transaction, that nothing has these contents undamaged.
+    The caller has checked, in this transaction, that no undamaged file has these contents.
     """
     if not new:
         return {}
@@ -274,8 +274,8 @@ _DAMAGED = (
 
 
 def heal(tx: Transaction, stored: Mapping[str, StoredBytes]) -> dict[str, int]:
-    """Give damaged files the objects that were just stored; their ids by hash. What they had goes into the trash, and what has
-    ranges of it is sound again."""
+    """Repair damaged files with newly stored objects. Returns their ids by hash. Their old objects are moved to the
+    trash, and recipes that reference them are repaired, too."""
     healed: dict[str, int] = {}
     hashes = list(stored)
     for chunk in batches(hashes):

@@ -1,4 +1,4 @@
-"""Rows about permissions: who has which on what, and which branches are protected."""
+"""Rows about permissions: grants and protected branches."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ assert (level("read"), level("write"), level("admin")) == (1, 2, 3)
 
 
 def _covers(name: Any) -> ColumnElement[bool]:
-    """That a prefix is one of a name's."""
+    """The condition that a prefix is a prefix of a name."""
     return func.substr(name, 1, func.length(name_prefixes.c.prefix)) == name_prefixes.c.prefix
 
 
@@ -56,12 +56,12 @@ def _is_reserved(name: Any) -> ColumnElement[bool]:
 
 
 def _grants(name: Any) -> ColumnElement[bool]:
-    """That what is granted on a prefix is granted on a name: a reserved name is reached by reserved prefixes only."""
+    """The condition that a grant on a prefix applies to a name; to a reserved name only if the prefix is reserved."""
     return and_(_covers(name), or_(~_is_reserved(name), _is_reserved(name_prefixes.c.prefix)))
 
 
 def _held_by(user_id: Any, grantee: Any) -> ColumnElement[bool]:
-    """That a grantee is the user, or a group that it belongs to."""
+    """The condition that a grantee is the user or one of its groups."""
     # `correlate_except`: SQLAlchemy looks one query outwards only, and would ask here about the users of a join of its own.
     groups = select(group_members.c.group_id).where(group_members.c.user_id == user_id)
     groups = groups.correlate_except(group_members)
@@ -71,7 +71,7 @@ def _held_by(user_id: Any, grantee: Any) -> ColumnElement[bool]:
 def _is_about(
     dataset_id: Any, name: Any, row: Any, reaches: Callable[[Any], ColumnElement[bool]] = _grants
 ) -> ColumnElement[bool]:
-    """That a row names a dataset, or a prefix that `reaches` its name."""
+    """The condition that a row is about a dataset, or about a prefix that `reaches` its name."""
     prefixes = select(name_prefixes.c.id).where(reaches(name)).correlate_except(name_prefixes)
     return or_(
         and_(row.c.resource_type == "dataset", row.c.resource_id == dataset_id),
@@ -81,7 +81,7 @@ def _is_about(
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a user is before a resource. `name` is the dataset's, None when there is none with the id that was asked for."""
+    """The role and permissions of a user on a resource. `name` is that of the dataset, None if it does not exist."""
 
     user_id: int
     role: Role | None
@@ -109,7 +109,7 @@ _STANDING = (
 
 
 def standing(tx: Transaction, user: str, dataset_id: int | None) -> Standing | None:
-    """What a user is before a dataset, in one statement; None for a name never seen."""
+    """The role and permissions of a user on a dataset, in one statement; None for an unknown user."""
     row = tx.execute(_STANDING, {"user": user, "dataset": dataset_id}).one_or_none()
     return Standing(*row) if row else None
 
@@ -133,7 +133,7 @@ def is_governed(tx: Transaction, name: str) -> bool:
 
 
 def writes_somewhere(tx: Transaction, user_id: int) -> bool:
-    """Whether a user was granted to write to anything."""
+    """Whether a user may write to any dataset."""
     query = select(_P.c.id).where(_held_by(user_id, _P.c.user_id), _LEVEL > 1, _P.c.resource_type != "file").limit(1)
     return tx.execute(query).first() is not None
 
@@ -244,14 +244,14 @@ def prefix_id(tx: Transaction, prefix: str, *, make: bool = False) -> int | None
 def grant(
     tx: Transaction, user_id: int, permission: Permission, kind: ResourceType, resource_id: int, granted_by: int
 ) -> int:
-    """Let a user have this permission on a resource, and none beside it; the grant's id."""
+    """Grant a user this permission on a resource, replacing an earlier one. Returns the id of the grant."""
     _forget(tx, user_id, kind, resource_id)
     row = {"resource_type": kind, "resource_id": resource_id, "user_id": user_id, "permission_type": permission}
     return insert_row(tx, _P, row | {"granted_by": granted_by})
 
 
 def revoke(tx: Transaction, user_id: int, kind: ResourceType, resource_id: int) -> bool:
-    """Take what a user was granted on a resource; whether that was anything."""
+    """Revoke the grant of a user on a resource. Returns whether there was one."""
     return _forget(tx, user_id, kind, resource_id) > 0
 
 
@@ -261,7 +261,7 @@ def _forget(tx: Transaction, user_id: int, kind: ResourceType, resource_id: int)
 
 
 def grant_to_creator(tx: Transaction, user_id: int) -> None:
-    """Make a user the admin of the datasets that it created, as it would have been had it been one then."""
+    """Make a user the admin of the datasets that it created before it became a user."""
     for dataset_id in tx.execute(select(datasets.c.id).where(datasets.c.created_by == user_id)).scalars().all():
         grant(tx, user_id, "admin", "dataset", dataset_id, user_id)
 
@@ -272,7 +272,7 @@ def forget_grants(tx: Transaction, kind: ResourceType, resource_ids: Sequence[in
 
 
 def forget_resource(tx: Transaction, kind: ResourceType, resource_ids: Sequence[int]) -> None:
-    """Drop what was granted and protected on resources that go."""
+    """Delete the grants and protections of deleted resources."""
     forget_grants(tx, kind, resource_ids)
     rows = select(protected_branches.c.id).where(
         protected_branches.c.resource_type == kind, protected_branches.c.resource_id.in_(resource_ids)
@@ -285,7 +285,7 @@ _NAMES = func.coalesce(datasets.c.name, name_prefixes.c.prefix, files.c.content_
 
 
 def _named(query: Any, row: Any) -> Any:
-    """A query over rows with a resource, joined to what says the resource's name."""
+    """Join a query over rows with a resource to the names of the resources."""
     return (
         query.outerjoin(datasets, and_(row.c.resource_type == "dataset", datasets.c.id == row.c.resource_id))
         .outerjoin(name_prefixes, and_(row.c.resource_type == "prefix", name_prefixes.c.id == row.c.resource_id))
@@ -337,7 +337,7 @@ def protect(
 
 
 def unprotect(tx: Transaction, kind: ResourceType, resource_id: int, branch: str) -> bool:
-    """Protect a branch no more; whether it was."""
+    """Remove the protection of a branch. Returns whether there was one."""
     where = (_B.c.resource_type == kind, _B.c.resource_id == resource_id, _B.c.branch_name == branch)
     found = list(tx.execute(select(_B.c.id).where(*where)).scalars())
     _unprotect(tx, found)
@@ -351,7 +351,7 @@ def _unprotect(tx: Transaction, found: Sequence[int]) -> None:
 
 
 def keeps_out(tx: Transaction, user_id: int, dataset_id: int, name: str, branch: str) -> bool:
-    """Whether a protection of a branch does not let a user move it: each one that there is must allow it."""
+    """Whether a protection keeps a user from moving a branch; every protection must allow it."""
     allowed = exists().where(
         protected_branch_users.c.protection_id == _B.c.id, _held_by(user_id, protected_branch_users.c.user_id)
     )
@@ -386,7 +386,7 @@ def protections_over(tx: Transaction, dataset_id: int, name: str) -> list[Protec
 
 
 def move_file_grants(tx: Transaction, duplicate: int, kept: int) -> None:
-    """Let grants on one file be about another with the same content."""
+    """Move grants from one file to another with the same content."""
     mine = and_(_P.c.resource_type == "file", _P.c.resource_id == duplicate)
     other = _P.alias()
     granted = exists().where(

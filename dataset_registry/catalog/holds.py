@@ -19,7 +19,7 @@ _HOLD = insert(uploads).values(expires_at=utc_now(HOLD_SECONDS))
 
 
 def hold(tx: Transaction, wanted: Mapping[str, str | None]) -> dict[str, UUID]:
-    """Announce that these contents are about to be named, each with the key its bytes will have (None: stored already)."""
+    """Insert holds for contents that are about to be referenced, each with its new key (None: stored already)."""
     holds = {content_hash: uuid4() for content_hash in wanted}
     tx.execute(
         _HOLD,
@@ -32,7 +32,7 @@ _RELEASE = delete(uploads).where(uploads.c.id.in_(bindparam("ids", expanding=Tru
 
 
 def release(tx: Transaction, holds: Sequence[UUID]) -> bool:
-    """Drop holds; False when one was gone already, and so the bytes it held may be."""
+    """Delete holds. Returns False if one had expired, so that its bytes may be deleted."""
     gone = (tx.execute(_RELEASE, {"ids": chunk}).rowcount for chunk in batches(holds))
     return sum(gone) == len(holds)
 
@@ -41,11 +41,11 @@ _RENEW = update(uploads).where(uploads.c.id == bindparam("hold")).values(expires
 
 
 def renew(tx: Transaction, holds: Sequence[UUID]) -> None:
-    """Let holds last as long again from now on."""
+    """Renew holds for their full duration."""
     tx.execute(_RENEW, [{"hold": hold} for hold in sorted(holds)])
 
 
 def discard(tx: Transaction, keys: Sequence[str]) -> None:
-    """Put objects that no row names into the trash; their bytes go with the next collection."""
+    """Move unreferenced objects to the trash; the next collection deletes them."""
     if keys:
         tx.execute(insert(trash), [{"object_key": key} for key in keys])

@@ -24,8 +24,8 @@ from dataset_registry.model.schema import ComponentSchema
 
 @dataclass(frozen=True, slots=True)
 class LegacyFile:
-    """A file that is not in the store: under a path, inline in the catalog, or both, as `storage_type` says. `size` is what the
-    catalog says of it (below 0: it does not say), `inline_size` how many bytes the catalog has (None: it has none)."""
+    """A file that is not in the store: under a path, inline in the catalog, or both, as `storage_type` says. `size` is
+    that in the catalog (below 0: unknown), `inline_size` is the number of inline bytes (None: no inline bytes)."""
 
     id: int
     path: str | None
@@ -72,8 +72,8 @@ def is_waiting(tx: Transaction, file_id: int) -> bool:
 def adopt(
     tx: Transaction, file_id: int, content_hash: str, size: int, stored: StoredBytes, *, drop_inline: bool
 ) -> None:
-    """Say that a file's bytes are in the store now. Its path and its storage type stay, for a downgrade; its inline bytes go
-    where they are what was stored."""
+    """Record that a file is in the store now. Its path and storage type are kept for a downgrade; its inline bytes are
+    deleted if they are the stored ones."""
     inline = {"file_data": None, "storage_type": "store"} if drop_inline else {}
     tx.execute(
         update(files)
@@ -90,7 +90,7 @@ def adopt(
 
 
 def give_up(tx: Transaction, file_id: int, content_hash: str, reason: str) -> None:
-    """Say that a file's bytes are lost: it gets a hash that no content has, and is damaged from now on."""
+    """Record that a file is lost: it gets a hash that no content has, and is marked as damaged."""
     waiting = and_(files.c.id == file_id, files.c.content_hash.is_(None))
     tx.execute(update(files).where(waiting).values(content_hash=content_hash, damage=reason))
 
@@ -108,8 +108,7 @@ def foreign_references(tx: Transaction) -> list[tuple[str, str]]:
 
 
 def collapse(tx: Transaction, duplicate: int, kept: int, foreign: Sequence[tuple[str, str]]) -> None:
-    """Let everything that references one file, also rows of `foreign` tables, reference another with the same content, and delete
-    the first."""
+    """Replace a file by another one with the same content in all references, also in `foreign` tables, and delete it."""
     quote = tx.dialect.identifier_preparer.quote
     for table, column in foreign:
         statement = f"UPDATE {quote(table)} SET {quote(column)} = :kept WHERE {quote(column)} = :duplicate"

@@ -1,5 +1,5 @@
-"""What a downgrade would lose: each revision says it before it changes anything, and a downgrade that loses data is refused, or
-exports the rows first.
+"""Losses of a downgrade: each revision reports them before it changes anything; the downgrade is refused, or exports
+the rows first.
 
 A revision's `downgrade` calls `lose` for every kind of row or value that the revision before it has no place for, and continues:
 `migrate.downgrade` runs all steps in one transaction, and rolls it back where something was lost unasked.
@@ -15,12 +15,12 @@ from sqlalchemy import inspect, text
 from dataset_registry.errors import DowngradeRefused
 
 _NAMED = 20
-"""Rows of a kind that a refusal names."""
+"""Maximum number of rows of a kind that an error lists."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Rows of one kind that a step of a downgrade loses. Each row says whose it is in its first column, as people name it."""
+    """Rows of one kind that a step of a downgrade loses. The first column of each row identifies it for users."""
 
     revision: str
     what: str
@@ -39,10 +39,10 @@ class Losses:
     found: list[Loss] = field(default_factory=list)
 
     def refusal(self, target: str) -> DowngradeRefused:
-        """The error for a downgrade that was not told to lose this."""
+        """The error for a downgrade without `discard`."""
         listed = "\n  ".join(map(str, self.found))
         return DowngradeRefused(
-            f"A downgrade to {target} would lose data, and nothing was changed:\n  {listed}\nStay at this revision, or lose it: "
+            f"A downgrade to {target} would lose data, and nothing was changed:\n  {listed}\nStay here, or discard it: "
             f"dataset-registry db downgrade {target} --discard {target} (the rows are exported to a file first).",
             target=target,
             losses=[{"revision": loss.revision, "what": loss.what, "rows": len(loss.rows)} for loss in self.found],

@@ -81,9 +81,9 @@ _ENTRIES = (
 
 
 class StoredManifest:
-    """A version's manifest, of which each page is loaded when it is first looked into, and then kept.
+    """A version's manifest, whose pages are loaded on first use and cached.
 
-    Pages are found by the last key below them, so looking up a component costs three statements however many there are.
+    Pages are found by their last key, so looking up a component costs three statements for any number of components.
     """
 
     def __init__(self, tx: Transaction, version_id: int) -> None:
@@ -129,9 +129,9 @@ def _reaching(pages: Sequence[Page | IndexPage], key: tuple[bytes, int]) -> int:
 
 
 def store(tx: Transaction, version_id: int, manifest: Manifest) -> None:
-    """Store the pages that are new and let the version name them all.
+    """Insert the new pages and link all pages to the version.
 
-    Pages with an id belong to a version that this transaction has locked: no deletion can take them in the meantime.
+    Pages with an id belong to a version that this transaction has locked: they cannot be deleted in the meantime.
     """
     index_ids = []
     for index in manifest.index:
@@ -182,10 +182,10 @@ def _insert_page(tx: Transaction, table: Table, page: Page | IndexPage) -> int:
 
 
 def drop(tx: Transaction, version_ids: Sequence[int]) -> None:
-    """Forget what these versions hold, and every page that nothing else names.
+    """Delete the manifests of these versions, and the pages that no other version references.
 
-    Pages are locked by id before they are examined: of two deletions that share a page the second one then sees
-    that the first is gone, and takes the page with it (without the lock both leave it, permanently).
+    Pages are locked by id before they are checked: of two deletions that share a page, the second one then sees that
+    the first is done, and deletes the page (without the lock, both would leave it permanently).
     """
     named = version_index_pages.c.version_id.in_(version_ids)
     index_ids = _lock(tx, manifest_index_pages, select(version_index_pages.c.index_page_id).where(named))
@@ -264,7 +264,7 @@ def components(tx: Transaction, version_id: int, names: Sequence[str] | None = N
 
 
 def changed_entries(tx: Transaction, before: int, after: int) -> tuple[list[Entry], list[Entry]]:
-    """The entries of two versions that are on pages which the other one has not: every difference is among them."""
+    """The entries of two versions on pages that the other one does not have, which include every difference."""
 
     def only(mine: int, other: int) -> list[Entry]:
         ours, theirs = version_index_pages.alias(), version_index_pages.alias()
@@ -318,7 +318,7 @@ def schemas_of(
 
 
 def schema_count(tx: Transaction, version_id: int, names: Sequence[str]) -> int:
-    """How many different schemas components have."""
+    """The number of different schemas of components."""
     query = select(func.count(_FILES.c.schema_id.distinct())).where(
         _FILES.c.version_id == version_id, *_among(tx, names)
     )

@@ -28,9 +28,9 @@ def upgrade(
 ) -> None:
     """Bring the catalog to a revision, all steps in one transaction.
 
-    A database that has the baseline's tables but no revision is taken over as the baseline that it is. Tables, views, triggers
-    and indexes that are not ours stay. On PostgreSQL an existing catalog in another schema is named rather than passed by,
-    unless an empty one is wanted `beside` it. `progress` is told how far long steps are. Raises `InputError` for a
+    A database with the tables of the baseline but without a revision is taken over. Foreign tables, views, triggers and
+    indexes are kept. On PostgreSQL an existing catalog in another schema is an error, unless an empty one is requested
+    `beside` it. `progress` reports long steps. Raises `InputError` for a
     revision that is unknown or older than the catalog's, `MigrationRefused`, `CatalogOutdated` for a catalog that is newer than
     this package.
     """
@@ -97,7 +97,7 @@ def downgrade(catalog: Catalog, revision: str, *, discard: str | None = None, ex
 
 
 def export_path() -> Path:
-    """The file for lost rows where none is given: in the working directory, named after the time."""
+    """The default file for lost rows, in the working directory, named after the time."""
     return Path(f"dataset-registry-losses-{datetime.now(UTC):%Y%m%dT%H%M%S}.jsonl")
 
 
@@ -178,7 +178,7 @@ def _sentences(connection: Connection, diff: Any) -> Iterator[str]:
             yield f"the table {diff[2]} has lost its column {diff[3].name}"
         case "remove_column":
             if not diff[3].nullable and diff[3].server_default is None:
-                yield f"the table {diff[2]} has a column {diff[3].name} that is not one of ours, and needs a value"
+                yield f"the table {diff[2]} has a column {diff[3].name} that is not part of the registry, and requires a value"
         case "add_index":
             yield f"the table {subject.table.name} has lost its index {subject.name}"
         case "add_fk":
@@ -202,8 +202,8 @@ def scripts() -> Path:
 
 
 def statements(catalog: Catalog, revision: str = "head", *, beside: bool = False) -> list[str]:
-    """The SQL of an upgrade, for those who review it: the upgrade is done, and rolled back. Rows that are written many at a time
-    are counted. Raises as `upgrade` does."""
+    """The SQL of an upgrade for a review: the upgrade runs and is rolled back. Bulk inserts are shown with their number
+    of rows. Raises as `upgrade` does."""
     found: list[str] = []
 
     def note(connection: Any, cursor: Any, statement: str, values: Any, context: Any, is_many: bool) -> None:
@@ -221,7 +221,7 @@ def statements(catalog: Catalog, revision: str = "head", *, beside: bool = False
 
 
 class _RolledBack(Exception):
-    """Ends a migration that was only tried."""
+    """Rolls back a trial migration."""
 
 
 @contextmanager
@@ -252,7 +252,7 @@ def connected(catalog: Catalog) -> Iterator[Connection]:
 
 @contextmanager
 def _transaction(catalog: Catalog, connection: Connection) -> Iterator[None]:
-    """One transaction for all steps, in which a database is migrated as its kind wants it."""
+    """One transaction for all steps of a migration, with the settings of each database."""
     raw = connection.connection.driver_connection
     if catalog.is_sqlite:
         # Tables are rebuilt under migration; references are checked once, at the end. Only outside a transaction does the
@@ -278,7 +278,7 @@ def _transaction(catalog: Catalog, connection: Connection) -> Iterator[None]:
 
 
 def _restore_last_ids(connection: Connection, given: dict[str, int]) -> None:
-    """Let tables that were rebuilt remember the ids of rows that are gone."""
+    """Restore the last ids of rebuilt tables, so that ids of deleted rows are not reused."""
     now = _last_ids(connection)
     for table, last in given.items():
         exists = text("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name")
@@ -290,7 +290,7 @@ def _restore_last_ids(connection: Connection, given: dict[str, int]) -> None:
 
 
 def _last_ids(connection: Connection) -> dict[str, int]:
-    """The last id that SQLite gave in each table that never gives one again."""
+    """The last id of each SQLite table whose ids are not reused."""
     if connection.execute(text("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_sequence'")).scalar() is None:
         return {}
     return {row[0]: row[1] for row in connection.execute(text("SELECT name, seq FROM sqlite_sequence"))}

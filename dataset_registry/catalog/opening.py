@@ -1,4 +1,4 @@
-"""Opening a catalog: it has the newest revision, or says which command upgrades it."""
+"""Opening a catalog: checking or upgrading its revision."""
 
 from dataset_registry.catalog.engine import HEAD, Catalog
 from dataset_registry.errors import StorageError

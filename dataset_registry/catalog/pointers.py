@@ -47,9 +47,9 @@ def find(tx: Transaction, dataset_id: int, name: str) -> PointerRecord | None:
 
 
 def lock(tx: Transaction, dataset_id: int, name: str) -> None:
-    """Keep everybody else from moving or deleting a branch or tag until the transaction ends.
+    """Lock a branch or tag against moves and deletion until the transaction ends.
 
-    A statement of its own: what is read after it is what it protects. SQLite's writer is alone anyway.
+    A separate statement, since only later reads are protected. SQLite has only one writer.
     """
     if tx.dialect.name != "sqlite":
         tx.execute(_LOCK, {"dataset": dataset_id, "name": name})
@@ -99,7 +99,7 @@ _MOVE = (
 
 
 def move(tx: Transaction, dataset_id: int, name: str, version_id: int) -> None:
-    """Let a locked branch name another version."""
+    """Move a locked branch to another version."""
     tx.execute(_MOVE, {"dataset": dataset_id, "name": name, "version": version_id})
 
 
@@ -125,7 +125,7 @@ def retired_names(tx: Transaction, dataset_id: int) -> list[str]:
 
 
 def retire(tx: Transaction, dataset_id: int, names: Sequence[str]) -> None:
-    """Note names of tags that were deleted elsewhere, which cannot be reused. Names in use stay."""
+    """Record names of tags that were deleted in another registry, which cannot be reused. Names in use are skipped."""
     query = select(_P.c.pointer_name).where(_P.c.dataset_id == dataset_id)
     known = {*retired_names(tx, dataset_id), *tx.execute(query).scalars()}
     if new := [{"dataset_id": dataset_id, "pointer_name": name} for name in names if name not in known]:
@@ -174,12 +174,12 @@ def add_registry_branches(tx: Transaction, wanted: Sequence[RegistryBranch]) -> 
 
 
 def remove_everywhere(tx: Transaction, name: str) -> int:
-    """Delete a registry-wide branch and the branch of its name in every dataset; how many those were."""
+    """Delete a registry-wide branch and its branch in every dataset. Returns the number of datasets."""
     tx.execute(delete(registry_branches).where(registry_branches.c.name == name))
     return tx.execute(delete(_P).where(_P.c.pointer_name == name, ~_P.c.is_tag)).rowcount
 
 
 def count(tx: Transaction, name: str) -> int:
-    """In how many datasets a branch of this name exists."""
+    """The number of datasets with a branch of this name."""
     query = select(func.count()).select_from(_P).where(_P.c.pointer_name == name, ~_P.c.is_tag)
     return int(tx.execute(query).scalar_one())

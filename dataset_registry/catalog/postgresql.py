@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: settings, JSON with NUL, moments that Python has no value for."""
+"""Connections to PostgreSQL: settings, JSON with NUL, timestamps out of Python's range."""
 
 import json
 import re
@@ -11,12 +11,12 @@ from sqlalchemy import exc
 from dataset_registry.catalog.types import EARLIEST, LATEST
 
 _IDLE = 3.0
-"""Seconds after which a pooled connection is looked at before it is used."""
+"""Idle seconds after which a pooled connection is checked before it is used."""
 
 
 PLANNING = "-crandom_page_cost=1.1"
-"""What statements look up is in memory, as a rule, or on a disk without a head. With PostgreSQL's default of 4 a plan that was
-made while the catalog was small, and is kept as long as the connection, reads whole tables later on."""
+"""Look-ups are usually served from memory or an SSD. With PostgreSQL's default of 4, plans that are cached while the
+catalog is small scan whole tables later."""
 
 
 LOCK_SECONDS = 30
@@ -24,7 +24,7 @@ LOCK_SECONDS = 30
 
 
 IDLE_SECONDS = 120
-"""How long a transaction may do nothing on PostgreSQL before it is ended: a client that hangs holds its locks no longer."""
+"""Maximum idle seconds of a transaction on PostgreSQL, so that a hanging client does not keep its locks."""
 
 
 TIMEOUTS = f"-clock_timeout={LOCK_SECONDS}s -cidle_in_transaction_session_timeout={IDLE_SECONDS}s"
@@ -34,8 +34,8 @@ _NUL_IN_JSON = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 
 _NUL_SIGN = "\ufdd0"
-"""What PostgreSQL stores for the character NUL, which JSONB does not take: columns may be called anything. No text has this
-character, which Unicode keeps for uses such as this one."""
+"""The replacement for the character NUL, which JSONB does not support but names of columns may contain. It is a Unicode
+noncharacter, which no text contains."""
 
 
 def json_without_nul(value: object) -> str:
@@ -55,7 +55,7 @@ def escaped_schema(schema: str) -> str:
 
 
 def read_any_moment(connection: Any, record: object) -> None:
-    """Let psycopg read moments that Python has no value for, as `types.EARLIEST` and `LATEST`."""
+    """Read timestamps out of Python's range as `types.EARLIEST` and `LATEST`."""
     from psycopg.errors import DataError
     from psycopg.types.datetime import TimestampLoader
 
@@ -71,7 +71,7 @@ def read_any_moment(connection: Any, record: object) -> None:
 
 
 def check_idle(connection: Any, record: Any, proxy: object) -> None:
-    """Whether a connection that lay idle is alive still: a server that was restarted has closed it."""
+    """Check that an idle connection is still open: a restarted server has closed it."""
     if monotonic() - record.info.get("used", monotonic()) > _IDLE:
         try:
             connection.execute("SELECT 1")

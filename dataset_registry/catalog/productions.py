@@ -1,4 +1,4 @@
-"""Rows about productions: which run made which version from exactly which others."""
+"""Rows about productions: runs, the versions that they produced, and their exact inputs."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -64,7 +64,7 @@ def record(
 
 
 class LinkedInput(NamedTuple):
-    """The version that was read, as rows have it; of one that is yet to come, the UUID alone."""
+    """The ids of a version that was read; only the UUID if it is not copied yet."""
 
     version_id: int | None
     dataset_id: int | None
@@ -88,7 +88,7 @@ def find_input(tx: Transaction, read: InputVersion, among: Readable = None) -> L
 
 
 def link_inputs(tx: Transaction, dataset_id: int) -> None:
-    """Let inputs that are known by their UUID alone reference the versions of a dataset, where these have come by now."""
+    """Link inputs with only a UUID to the versions of a dataset that exist by now."""
     came = dataset_versions.alias("came")
     of_dataset = (
         select(came.c.id).where(came.c.uuid == production_inputs.c.version_uuid, came.c.dataset_id == dataset_id)
@@ -107,13 +107,13 @@ _SELECT = (
 
 
 def of_version(tx: Transaction, version_id: int, among: Readable = None) -> list[Production]:
-    """Every production of a version, oldest first: the first one made it, the others found it unchanged. Inputs are called as
-    their datasets are called now; only those of datasets `among` these are told."""
+    """Every production of a version, oldest first: the first one created it, the others left it unchanged. Inputs have
+    the current names of their datasets; only those of datasets in `among` are returned."""
     return _load(tx, _SELECT.where(productions.c.version_id == version_id).order_by(productions.c.id), among)
 
 
 def consumers(tx: Transaction, version_id: int, among: Readable = None) -> list[tuple[str, int]]:
-    """Name and number of every version that a production made from this one; only of datasets `among` these."""
+    """Name and number of every version that was produced from this one; only of datasets in `among`."""
     query = (
         select(datasets.c.name, dataset_versions.c.version_number)
         .distinct()

@@ -1,4 +1,4 @@
-"""Rows about recipes: what they are ranges of, and the objects that they were put together as for other engines."""
+"""Rows about recipes: their ranges, and the assembled objects for other engines."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -39,13 +39,13 @@ def with_extents(tx: Transaction, records: Sequence[FileRecord]) -> list[FileRec
 
 
 def add_ranges(tx: Transaction, ranges: Iterable[tuple[int, int, int, int, int]]) -> None:
-    """Enter what recipes are ranges of: file id, position, the object's id, offset, length."""
+    """Insert the ranges of recipes: file id, position, the object's id, offset, length."""
     columns = ("file_id", "position", "object_id", "object_offset", "byte_count")
     insert_rows(tx, file_ranges, columns, list(ranges))
 
 
 def release(tx: Transaction, ids: Sequence[int]) -> None:
-    """Recipes that have ranges of these objects are sound again where all their objects are."""
+    """Take recipes that reference these objects out of quarantine if all of their objects are undamaged."""
     if not ids:
         return
     holder = files.alias("holder")
@@ -61,25 +61,27 @@ def release(tx: Transaction, ids: Sequence[int]) -> None:
 # --- assembled recipes ---------------------------------------------------------------------------------------------
 
 LEASE_SECONDS = 24 * 3600
-"""How long a recipe that was put together for another engine stays so, at least, since it was last asked for."""
+"""Minimum time that an assembled recipe is kept after its last use."""
 
 
 def assembled(tx: Transaction, file_id: int) -> str | None:
-    """The key of the object that a recipe was put together as, if that stays for a good part of its lease."""
+    """The key of the assembled object of a recipe, if enough of its lease is left."""
     fresh = assembled_files.c.expires_at > utc_now(LEASE_SECONDS // 2)
     return tx.execute(select(assembled_files.c.object_key).where(assembled_files.c.file_id == file_id, fresh)).scalar()
 
 
 def renew_lease(tx: Transaction, file_id: int) -> str | None:
-    """Let the object that a recipe was put together as stay for a whole lease; its key, None where there is none."""
+    """Renew the lease of an assembled recipe. Returns its key, None if there is none."""
     renewed = update(assembled_files).where(assembled_files.c.file_id == file_id)
     until = renewed.values(expires_at=utc_now(LEASE_SECONDS)).returning(assembled_files.c.object_key)
     return tx.execute(until).scalar()
 
 
 def lease(tx: Transaction, file_id: int, key: str) -> str | None:
-    """Note the object that a recipe was put together as; its key, or that of the one that another made in the meantime. None
-    when the file is gone."""
+    """Record the assembled object of a recipe.
+
+    Returns its key, or that of a concurrent assembly; None if the file was deleted.
+    """
     if tx.execute(_LOCKED, {"file": file_id}).first() is None:
         holds.discard(tx, [key])
         return None

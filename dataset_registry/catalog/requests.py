@@ -1,4 +1,4 @@
-"""Rows about requests that were answered, so that one that is sent again gets the same answer and does nothing."""
+"""Rows of stored responses, so that a repeated request gets the same response and changes nothing."""
 
 from sqlalchemy import delete, insert, select
 
@@ -7,13 +7,13 @@ from dataset_registry.catalog.tables import answered_requests
 from dataset_registry.catalog.types import utc_now
 
 KEPT_SECONDS = 24 * 3600
-"""How long an answer is remembered."""
+"""How long a response is stored."""
 
 _A = answered_requests
 
 
 def find(tx: Transaction, user_id: int, key: str) -> tuple[str, int, str] | None:
-    """Fingerprint, status and body of what was answered to a user's request with this key."""
+    """Fingerprint, status and body of the stored response to a user's request with this key."""
     query = select(_A.c.fingerprint, _A.c.status, _A.c.answer).where(
         _A.c.user_id == user_id, _A.c.request_key == key, _A.c.created_at > utc_now(-KEPT_SECONDS)
     )
@@ -22,7 +22,7 @@ def find(tx: Transaction, user_id: int, key: str) -> tuple[str, int, str] | None
 
 
 def remember(tx: Transaction, user_id: int, key: str, *, fingerprint: str, status: int, answer: str) -> None:
-    """Keep an answer; those that are too old go."""
+    """Store a response, and delete expired ones."""
     tx.execute(delete(_A).where(_A.c.created_at <= utc_now(-KEPT_SECONDS)))
     row = {"user_id": user_id, "request_key": key, "fingerprint": fingerprint, "status": status, "answer": answer}
     tx.execute(insert(_A), row)

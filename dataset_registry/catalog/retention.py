@@ -1,5 +1,5 @@
-"""Rows that decide which versions may go: the history with its dates, what runs use, what was made from what; and taking
-versions out of the middle of a history."""
+"""Rows for an expiry: histories with dates, versions in use by runs, inputs; and removing versions from the middle of a
+history."""
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -67,7 +67,7 @@ def dated(tx: Transaction, dataset_ids: Collection[int]) -> dict[int, list[Dated
 
 
 READER_SECONDS = 7 * 24 * 3600
-"""How long an actor with read permission holds a version against expiries, since its first read: not indefinitely."""
+"""How long the reads of an actor with read permission protect a version from expiry, since its first read."""
 
 
 def in_use(tx: Transaction, runs: Collection[str] | None, seconds: int, just_now: int) -> set[int]:
@@ -103,7 +103,10 @@ def in_use(tx: Transaction, runs: Collection[str] | None, seconds: int, just_now
 
 
 def note_read(tx: Transaction, run_id: str, version_id: int, reader_id: int | None) -> None:
-    """Note that a run reads a version, which is not deleted in the meantime. `reader_id` is the user, where it may only read."""
+    """Record that a run reads a version, which is locked against deletion.
+
+    `reader_id` is the user if it may only read.
+    """
     key = {"run_id": run_id, "version_id": version_id}
     if tx.execute(update(version_reads).filter_by(**key).values(read_at=utc_now())).rowcount:
         return
@@ -131,7 +134,7 @@ def consumption(tx: Transaction) -> list[tuple[int, int]]:
 
 
 def needed_as_inputs(tx: Transaction, version_ids: Sequence[int], dying: Collection[int]) -> set[int]:
-    """Those of these versions from which a version was made that is not dying itself."""
+    """Those of these versions that are inputs of a version that is not deleted itself."""
     query = (
         select(production_inputs.c.version_id, productions.c.version_id)
         .join(productions, productions.c.id == production_inputs.c.production_id)
@@ -141,7 +144,10 @@ def needed_as_inputs(tx: Transaction, version_ids: Sequence[int], dying: Collect
 
 
 def lock(tx: Transaction, dataset_id: int, version_ids: Sequence[int]) -> list[int]:
-    """Keep everybody from pointing at versions of a dataset until the transaction ends; those that are there still, in order."""
+    """Lock versions of a dataset against new references until the transaction ends.
+
+    Returns those that still exist, in order.
+    """
     query = (
         select(_V.c.id)
         .where(_V.c.dataset_id == dataset_id, _V.c.id.in_(version_ids))
@@ -152,7 +158,7 @@ def lock(tx: Transaction, dataset_id: int, version_ids: Sequence[int]) -> list[i
 
 
 def pointed_at(tx: Transaction, version_ids: Sequence[int]) -> set[int]:
-    """Those of these versions that a branch or tag names, or a branch has as its base."""
+    """Those of these versions that are the head of a branch, a tag, or the base of a branch."""
     columns = (dataset_pointers.c.dataset_version_id, dataset_pointers.c.base_version_id)
     return {
         found for column in columns for found in tx.execute(select(column).where(column.in_(version_ids))).scalars()
@@ -160,7 +166,7 @@ def pointed_at(tx: Transaction, version_ids: Sequence[int]) -> set[int]:
 
 
 def splice_out(tx: Transaction, version_ids: Sequence[int]) -> None:
-    """Give the children of locked versions that are about to go the parents that these had."""
+    """Replace locked versions, which are about to be deleted, by their parents in their children."""
     removed = set(version_ids)
     first = select(_V.c.id).where(_V.c.parent_version_id.in_(version_ids))
     further = select(version_parents.c.version_id).where(version_parents.c.parent_id.in_(version_ids))
@@ -188,10 +194,9 @@ def _parent_ids(tx: Transaction, version_ids: Sequence[int]) -> dict[int, tuple[
 
 
 def bytes_only_in(tx: Transaction, version_ids: Collection[int]) -> int:
-    """What the objects take that nothing but these versions names: what is free once they are deleted and collected.
+    """The size of the objects that only these versions reference, which is freed once they are deleted and collected.
 
-    Goes down from versions to index pages to pages to files, so that it costs what the dead pages hold, not what the
-    versions do.
+    Goes top-down from versions to index pages to pages to files, so that the cost depends on the deleted pages only.
     """
     dying = id_rows(tx, version_ids).cte("dying")
     index_pages = _only_in(version_index_pages.c.index_page_id, version_index_pages.c.version_id, dying.c.id)

@@ -8,14 +8,14 @@ from typing import TypeVar
 from sqlalchemy import ARRAY, Connection, Integer, Select, Table, cast, func, insert, literal, select
 
 Transaction = Connection
-"""An open transaction: what every function of this package takes first. Opaque above this floor."""
+"""An open transaction: the first argument of every function of this package. Opaque to other packages."""
 
 
 _Value = TypeVar("_Value")
 
 
 def id_rows(tx: Transaction, ids: Collection[int]) -> Select[tuple[int]]:
-    """Ids as rows of one column `id`, in one parameter however many they are."""
+    """Ids as rows of one column `id`, passed as one parameter."""
     if tx.dialect.name == "sqlite":
         values = func.json_each(json.dumps(sorted(ids))).table_valued("value")
         return select(cast(values.c.value, Integer).label("id"))
@@ -23,7 +23,7 @@ def id_rows(tx: Transaction, ids: Collection[int]) -> Select[tuple[int]]:
 
 
 def batches(values: Sequence[_Value], size: int = 500) -> Iterator[Sequence[_Value]]:
-    """Values, as many at a time as one statement takes."""
+    """Split values into batches that fit into one statement."""
     for start in range(0, len(values), size):
         yield values[start : start + size]
 
@@ -41,7 +41,7 @@ def insert_row(tx: Transaction, table: Table, row: Mapping[str, object]) -> int:
 def insert_rows(tx: Transaction, table: Table, columns: Sequence[str], rows: Sequence[tuple[object, ...]]) -> None:
     """Insert many rows of plain values (texts and integers), straight through the driver.
 
-    SQLite's executemany and PostgreSQL's unnest: what lies between them and us is most of a large commit.
+    Uses SQLite's executemany and PostgreSQL's unnest: SQLAlchemy would take most of the time of a large commit.
     """
     if not rows:
         return

@@ -1,4 +1,4 @@
-"""Rows about the registry itself: which store it has, whether it is frozen."""
+"""Rows about the registry as a whole: the id of its store, the read-only mode."""
 
 from sqlalchemy import delete, insert, select, update
 
@@ -7,9 +7,9 @@ from dataset_registry.catalog.tables import registry_settings
 from dataset_registry.catalog.types import utc_now
 
 STORE_ID = "store_id"
-"""The id of the store that the catalog's files are in, as the store itself carries it."""
+"""The id of the catalog's store, which is also in the store itself."""
 FROZEN = "frozen"
-"""Why nothing may be written, with who said so and when, as JSON; no such row where everything may."""
+"""The read-only mode as JSON (reason, user, time); no row if the registry is writable."""
 
 _S = registry_settings
 

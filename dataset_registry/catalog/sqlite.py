@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 BUSY_SECONDS = 30
-"""How long SQLite waits for another writer, where it waits."""
+"""How long SQLite waits for another writer in seconds."""
 
 
 SQLITE_OPTIONS = frozenset(

@@ -1,5 +1,5 @@
-"""Whether a database still has what protects its rows: keys, references, indexes, views, and the triggers that guard the audit
-log and tags. A dump that was restored in part, and an owner of the database who was in the way, leave a catalog without.
+"""Checks of the keys, references, indexes, views and triggers that protect the rows of a catalog, which a partly
+restored dump or a change by the owner of the database may lack.
 """
 
 import hashlib
@@ -47,7 +47,7 @@ _POSTGRESQL_TRIGGERS = text("""
 
 
 def problems(tx: Transaction) -> Iterator[str]:
-    """What is missing or was changed, a sentence each."""
+    """Missing or changed objects, one sentence each."""
     found = inspect(tx)
     there = set(found.get_table_names())
     for table in metadata.sorted_tables:

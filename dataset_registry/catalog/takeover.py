@@ -1,8 +1,8 @@
-"""Taking over a catalog that others made by hand: finding it, making it the baseline that the migrations expect, and leaving
-alone what is not ours.
+"""Taking over a hand-made catalog: finding it, converting it to the baseline that the migrations expect, and keeping
+foreign objects.
 
-Hand-made baselines differ in what does not matter (names of constraints, TEXT for VARCHAR, extra columns and indexes) and in what
-does: keys and references that are missing, texts that are too short for what we write, moments with a time zone.
+Hand-made baselines have harmless differences (names of constraints, TEXT for VARCHAR, extra columns and indexes) and
+relevant ones: missing keys and references, text columns that are too short, timestamps with a time zone.
 """
 
 import re
@@ -52,14 +52,14 @@ def elsewhere(catalog: Catalog, connection: Connection) -> str | None:
 
 
 def conform(connection: Connection) -> None:
-    """Make a hand-made baseline the one that the first revision describes, as far as that matters.
+    """Convert a hand-made baseline to the one of the first revision, as far as necessary.
 
-    Raises `MigrationRefused` with the rows for which that cannot be: references to nothing, names that occur twice.
+    Raises `MigrationRefused` with the rows that prevent it: dangling references, duplicate names.
     """
     there = set(inspect(connection).get_table_names())
     if missing := [table for table in BASELINE if table not in there]:
         raise MigrationRefused(
-            f"This looks like an existing catalog, but for the tables {', '.join(missing)}. Create them, or give another "
+            f"This looks like an existing catalog without the tables {', '.join(missing)}. Create them, or use another "
             "database.",
             tables=missing,
         )
@@ -109,7 +109,7 @@ _OURS = {
 }
 """Columns that revisions add to the baseline's tables."""
 _LOST = re.compile(r"\b(CHECK|COLLATE|GENERATED|WITHOUT\s+ROWID)\b", re.IGNORECASE)
-"""What SQLite's tables lose when they are rebuilt."""
+"""Clauses that SQLite tables lose when they are rebuilt."""
 
 
 def _refuse_taken_names(connection: Connection, there: set[str]) -> None:
@@ -197,7 +197,7 @@ def _conform_postgresql(connection: Connection) -> None:
 
 
 def is_as_good(tx: Connection, kind: str, table: str, found: Any, wanted: Any) -> bool:
-    """Whether a column of a baseline table does what ours does, though it was declared otherwise."""
+    """Whether a differently declared column of a baseline table is equivalent."""
     if table not in BASELINE:
         return False
     if kind == "modify_type":  # SQLite keeps any value of any declared type

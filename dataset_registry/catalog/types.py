@@ -13,7 +13,7 @@ Id = Integer
 """Row ids, as the original catalog has them."""
 
 Json = JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
-"""Facts to query. What a digest depends on is kept as text instead: JSONB changes `1e22` and `-0.0`."""
+"""JSON for queries. JSON under a digest is stored as text instead: JSONB changes `1e22` and `-0.0`."""
 
 Format = String(50).with_variant(Text(), "postgresql")
 """The format of a component, with its read options: of any length, which SQLite never minded."""
@@ -23,8 +23,8 @@ Bytewise = Text(collation="BINARY").with_variant(Text(collation="C"), "postgresq
 
 
 EARLIEST, LATEST = datetime(1, 1, 2), datetime(9999, 12, 30)
-"""What moments are read as that Python has no value for, such as `infinity`, years before 1, and texts that are none: existing
-catalogs have such. The rows stay as they are. (A day from the ends, so that any time zone can show them.)"""
+"""The values for timestamps out of Python's range in legacy catalogs, such as `infinity`, years before 1, and invalid
+texts. The rows are not changed. (One day from the limits, so that they can be shown in any time zone.)"""
 
 
 class _SQLiteMoment(sqlite.DATETIME):
@@ -41,7 +41,7 @@ class _SQLiteMoment(sqlite.DATETIME):
 
 
 class Timestamp(TypeDecorator[datetime]):
-    """A moment, kept as UTC without a zone (the original columns are TIMESTAMP), given back with one."""
+    """A timestamp, stored as UTC without a zone (the original columns are TIMESTAMP), read with the zone UTC."""
 
     impl = DateTime
     cache_ok = True

@@ -16,12 +16,12 @@ _ID = select(users.c.id).where(users.c.username == bindparam("name"))
 
 
 def find_id(tx: Transaction, name: str) -> int | None:
-    """The id of a user, a group, or a name that only signed something; None for one never seen."""
+    """The id of a user, a group or a recorded name; None if unknown."""
     return tx.execute(_ID, {"name": name}).scalar()
 
 
 def sign(tx: Transaction, name: str) -> int:
-    """Insert a name that signs something; its id."""
+    """Insert a recorded name. Returns its id."""
     return insert_row(tx, users, {"username": name})
 
 
@@ -29,7 +29,7 @@ _ANY = select(exists().where(users.c.kind.is_not(None)))
 
 
 def any_managed(tx: Transaction) -> bool:
-    """Whether anybody has made a user or a group: from then on names are checked."""
+    """Whether a user or a group exists: then names are checked."""
     return bool(tx.execute(_ANY).scalar())
 
 
@@ -39,7 +39,7 @@ _SELECT = select(
 
 
 def find(tx: Transaction, name: str) -> User | None:
-    """The user or group of this name, None for a name that only signed something."""
+    """The user or group with this name, None for a recorded name."""
     if "\0" in name:  # PostgreSQL fails to look for it
         return None
     row = tx.execute(_SELECT.where(users.c.username == name)).one_or_none()
@@ -66,7 +66,7 @@ def _members(tx: Transaction, group_ids: Sequence[int]) -> dict[int, list[str]]:
 
 
 def create(tx: Transaction, name: str, kind: Kind, role: Role | None) -> int:
-    """Make a user or group, of the name that signed something where there is one; its id."""
+    """Create a user or group, reusing the row of a recorded name. Returns its id."""
     known = find_id(tx, name)
     if known is None:
         return insert_row(tx, users, {"username": name, "kind": kind, "role": role})
@@ -75,23 +75,26 @@ def create(tx: Transaction, name: str, kind: Kind, role: Role | None) -> int:
 
 
 def set_role(tx: Transaction, user_id: int, role: Role) -> None:
-    """Give a user another role."""
+    """Change the role of a user."""
     tx.execute(update(users).where(users.c.id == user_id).values(role=role))
 
 
 def set_disabled(tx: Transaction, user_id: int, *, disabled: bool) -> None:
-    """Lock a user out, or let it in again."""
+    """Disable or enable a user."""
     tx.execute(update(users).where(users.c.id == user_id).values(disabled_at=utc_now() if disabled else None))
 
 
 def administrators(tx: Transaction) -> int:
-    """How many administrators can get in. On PostgreSQL they are locked: two may not both be the last but one to go."""
+    """The number of enabled administrators.
+
+    On PostgreSQL they are locked, so that two transactions cannot remove the last two.
+    """
     query = select(users.c.id).where(users.c.role == "administrator", users.c.disabled_at.is_(None))
     return len(tx.execute(query.order_by(users.c.id).with_for_update()).all())
 
 
 def set_members(tx: Transaction, group_id: int, user_ids: Sequence[int]) -> None:
-    """Let a group have these members and no others."""
+    """Replace the members of a group."""
     tx.execute(delete(group_members).where(group_members.c.group_id == group_id))
     if user_ids:
         tx.execute(insert(group_members), [{"group_id": group_id, "user_id": user_id} for user_id in user_ids])
@@ -100,7 +103,7 @@ def set_members(tx: Transaction, group_id: int, user_ids: Sequence[int]) -> None
 # --- tokens --------------------------------------------------------------------------------------------------------
 
 _USED_FOR = 60
-"""Seconds for which one note of a token's use is enough."""
+"""Seconds between two records of the use of a token."""
 
 _TOKEN = select(
     tokens.c.id,
@@ -125,16 +128,16 @@ _VALID = _TOKEN.add_columns(
 
 
 def valid_token(tx: Transaction, token_hash: str) -> tuple[Token, bool] | None:
-    """The token with this hash if it lets its user in now, and whether a note of its use is due.
+    """The token with this hash if it is valid, and whether to record its use.
 
-    Found by an index over a hash of 256 random bits: how long that takes says nothing about any other token.
+    Looked up by an index over a hash of 256 random bits: the timing reveals nothing about other tokens.
     """
     row = tx.execute(_VALID, {"hash": token_hash}).one_or_none()
     return (Token(*row[:-1]), bool(row[-1])) if row else None
 
 
 def note_use(tx: Transaction, token_id: int) -> None:
-    """Note that a token was used now."""
+    """Record that a token was used now."""
     tx.execute(update(tokens).where(tokens.c.id == token_id).values(last_used_at=utc_now()))
 
 
@@ -150,7 +153,7 @@ def create_token(
     at_most: datetime | None = None,
     made_with: int | None = None,
 ) -> int:
-    """Insert a token that lasts so long, at most until then; its id."""
+    """Insert a token with a lifetime and a latest expiry. Returns its id."""
     expires: Any = utc_now(int(lasts.total_seconds())) if lasts is not None else None
     if at_most is not None:
         expires = at_most if expires is None else case((expires < at_most, expires), else_=at_most)
@@ -173,7 +176,7 @@ def find_token(tx: Transaction, token_id: int) -> Token | None:
 
 
 def tokens_of(tx: Transaction, user: str | None) -> list[Token]:
-    """The tokens of a user, or of everybody, the newest first."""
+    """The tokens of a user, or of all users, newest first."""
     query = _TOKEN if user is None else _TOKEN.where(users.c.username == user)
     return [Token(*row) for row in tx.execute(query.order_by(tokens.c.id.desc()))]
 

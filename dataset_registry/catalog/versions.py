@@ -1,4 +1,4 @@
-"""Rows about versions: the graph, and finding one by number, digest or id."""
+"""Rows about versions: the graph, and look-ups by number, digest or id."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -75,7 +75,7 @@ _LOCKED_HEAD = _HEAD.with_for_update(read=True, key_share=True, of=_V)
 
 
 def head(tx: Transaction, dataset_id: int, name: str, *, share: bool = False) -> Head | None:
-    """The version that a branch or tag names; with `share` it is kept from being deleted, as by `share`."""
+    """The head of a branch or tag; with `share` it is locked against deletion, as by `share`."""
     row = tx.execute(_LOCKED_HEAD if share else _HEAD, {"dataset": dataset_id, "name": name}).one_or_none()
     return Head(*row) if row else None
 
@@ -86,7 +86,7 @@ def by_number(tx: Transaction, dataset_id: int, number: int) -> VersionRecord | 
 
 
 def by_uuid(tx: Transaction, uuid: UUID) -> VersionRecord | None:
-    """The version that a client made under this UUID, if its commit went through."""
+    """The version with the UUID of a commit, if it was committed."""
     return _one(tx, _BY_UUID, {"uuid": uuid})
 
 
@@ -181,7 +181,7 @@ def insert_version(
     created_at: datetime | None = None,
     origin: str | None = None,
 ) -> VersionRecord:
-    """Insert a version below its parents, which the caller has locked; made now, unless it is one from elsewhere."""
+    """Insert a version below its parents, which the caller has locked. Its date is now, unless it is a copy."""
     row: dict[str, Any] = {
         **({"ingestion_timestamp": created_at, "origin": origin} if created_at is not None else {}),
         "uuid": uuid,
@@ -236,12 +236,12 @@ def share(tx: Transaction, version_ids: Sequence[int]) -> bool:
 
 
 def lock(tx: Transaction, version_id: int) -> bool:
-    """Keep everybody from pointing at a version until the transaction ends; False when it is gone already."""
+    """Lock a version against new references until the transaction ends. Returns False if it was deleted."""
     return tx.execute(select(_V.c.id).where(_V.c.id == version_id).with_for_update()).first() is not None
 
 
 def references(tx: Transaction, version_id: int) -> list[str]:
-    """What points at a version, in words: branches, tags, children. Empty when it may be deleted."""
+    """Describe the references to a version: branches, tags, children. Empty if it may be deleted."""
     pointers = select(
         dataset_pointers.c.pointer_name, dataset_pointers.c.is_tag, dataset_pointers.c.dataset_version_id
     ).where(or_(dataset_pointers.c.dataset_version_id == version_id, dataset_pointers.c.base_version_id == version_id))
@@ -269,7 +269,7 @@ def ids_of(tx: Transaction, dataset_id: int) -> list[int]:
 
 
 def unlink(tx: Transaction, dataset_id: int) -> None:
-    """Take all versions of a dataset out of each other's way, so that they can be removed in any order."""
+    """Remove the parent links of all versions of a dataset, so that they can be deleted in any order."""
     mine = select(_V.c.id).where(_V.c.dataset_id == dataset_id)
     tx.execute(delete(version_parents).where(version_parents.c.version_id.in_(mine)))
     tx.execute(update(_V).where(_V.c.dataset_id == dataset_id).values(parent_version_id=None))

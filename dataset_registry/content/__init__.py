@@ -1,1 +1,1 @@
-"""How content gets in and out: staged, changed, packed, uploaded, registered and read. Knows no verb of the registry."""
+"""Writing and reading content: stage, change, capture, pack, upload, register, read."""

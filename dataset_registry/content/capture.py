@@ -1,4 +1,4 @@
-"""Capturing: what the files of a change hold, looked up where it is known and found out where it is not."""
+"""Capturing the schemas of files; known captures are looked up."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,7 @@ from dataset_registry.store import RemoteBytes, Spool, Spooled, StatCache
 
 
 def trusted(access: Access, spool: Spool, path: Path) -> Spooled:
-    """A file that need not be read when it looks as it did when it was read last, and what it held then is stored still."""
+    """Spool a file without reading it if its stat has not changed since the last read and its content is stored."""
     seen = StatCache(access.store.scratch)
     found = seen.find(path)
     if found is not None and stored.known(access, [found[0]]):
@@ -30,11 +30,11 @@ def trusted(access: Access, spool: Spool, path: Path) -> Spooled:
 
 
 Captures = Mapping[tuple[str, str], Sequence[tuple[Mapping[str, Any], Any]]]
-"""What was captured of contents, by hash and format: schema snapshots with their statistics, the newest first."""
+"""Captured schemas with statistics by hash and format, newest first."""
 
 
 def captures_of(access: Access, hashes: Sequence[str]) -> Captures:
-    """What was captured of these contents before, in one transaction."""
+    """The existing captures of these contents, in one transaction."""
     with access.catalog.read() as tx:
         return captures.captures_by_hash(tx, hashes)
 
@@ -42,8 +42,8 @@ def captures_of(access: Access, hashes: Sequence[str]) -> Captures:
 def captured(
     access: Access, spool: Spool, spooled: Spooled, format: str, known: Captures | None = None
 ) -> ComponentSchema | None:
-    """The schema of a file. Content that was read before is not read again, as `known` says of many or the catalog of one;
-    files of strangers are read apart."""
+    """Capture the schema of a file. Known content is not read again: it is looked up in `known`, else in the catalog.
+    Files of untrusted clients are captured in a separate process."""
     before = captures_of(access, [spooled.content_hash]) if known is None else known
     captures = (ComponentSchema.from_json(*capture) for capture in before.get((spooled.content_hash, format), ()))
     if found := next(filter(is_current, captures), None):
@@ -81,7 +81,7 @@ def stage_parts(
 
 
 def _footer(spool: Spool, part: Spooled) -> Path:
-    """A file with the footer of a Parquet file, and of one that is stored already with nothing else."""
+    """A file with the footer of a Parquet file; of a stored one, only its last bytes are read."""
     if not isinstance(part.place, RemoteBytes):
         return spool.path(part)
     end = part.place.tail(min(_FOOTER, part.size))
@@ -92,14 +92,14 @@ def _footer(spool: Spool, part: Spooled) -> Path:
 
 
 _FOOTER = 1 << 16
-"""Bytes at the end of a Parquet file that have its footer, as a rule."""
+"""Bytes at the end of a Parquet file that usually contain its footer."""
 
 
 _LARGEST_FOOTER = 64 << 20
 
 
 def chunks_of_parquet(access: Access, path: Path) -> tuple[Chunk, ...]:
-    """The pieces of a Parquet file: its column chunks. Raises `UnreadableFile`."""
+    """The chunks of a Parquet file: its column chunks. Raises `UnreadableFile`."""
     from dataset_registry.tabular import isolated, parquet
 
     read = isolated.capture_table if access.is_guarded else parquet.capture_table

@@ -1,4 +1,4 @@
-"""What a commit does to the components of the version before it, and what that means for its manifest."""
+"""The changes of a commit to the components of the previous version, and the resulting edits of its manifest."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ COMPONENT_TYPES = ("data", "metadata", "schema", OVERLAY)
 
 @dataclass(frozen=True, slots=True)
 class StagedComponent:
-    """A component to set: its content and what the manifest says of it."""
+    """A component to set: its content and its manifest fields."""
 
     staged: Staged
     type: str = "data"
@@ -32,11 +32,11 @@ class StagedComponent:
 
 @dataclass(slots=True)
 class Change:
-    """What a commit does to the components of the version before it.
+    """The changes of a commit to the components of the previous version.
 
-    `put` sets by (name, index); names in `replaced` lose every index that is not put; `removed` are names that go whole, or
-    one index of them. `partitions` lose everything that is not put; `everything` clears the whole version first.
-    `cleared` are components that were set and then removed again: they go, whether they were there before or not.
+    `put` sets components by (name, index). Names in `replaced` lose every index that is not put. `removed` are removed
+    names, or single indexes of them. `partitions` lose every component that is not put; `everything` clears the whole
+    version first. `cleared` are components that were set and then removed again: they are removed if they exist.
     """
 
     put: dict[ComponentKey, StagedComponent] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class Change:
                 del self.removed[name]
 
     def remove(self, name: str, index: int | None) -> None:
-        """Remove a component, all of its indexes or one; what this draft had set of it is forgotten."""
+        """Remove a component, all of its indexes or one, and discard what this draft had set of it."""
         known = list(self._indexes.get(name, ()))
         if self._drop(
             name, [i for i in known if index in (None, i)]
@@ -78,19 +78,19 @@ class Change:
             indexes.add(index)
 
     def forget(self, name: str) -> None:
-        """Take back whatever this draft said of a component."""
+        """Discard all changes of a component in this draft."""
         self._drop(name, list(self._indexes.get(name, ())))
         self.removed.pop(name, None)
 
     def _drop(self, name: str, indexes: Sequence[int]) -> bool:
-        """Take back what was set under these indexes; whether that was anything."""
+        """Discard these indexes. Returns whether any was set."""
         for index in indexes:
             del self.put[name, index]
             self._indexes[name].discard(index)
         return bool(indexes)
 
     def contents(self) -> "ChangeContents":
-        """What is to be stored of the components that it sets."""
+        """The contents of the components that it sets."""
         staged = [component.staged for component in self.put.values()]
         return ChangeContents(
             {file.content_hash: file for s in staged for file in s.spooled},
@@ -106,7 +106,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class ChangeContents:
-    """The contents of a change by hash: spooled files with their formats and what is known of them, and tables in parts."""
+    """The contents of a change by hash: spooled files with their formats and facts, and tables in parts."""
 
     files: Mapping[str, Spooled]
     formats: Mapping[str, str]
@@ -115,13 +115,13 @@ class ChangeContents:
 
 
 def staged_component(staged: Staged, type: str, metadata: Mapping[str, object]) -> StagedComponent:
-    """A component to set. Raises `InputError` for an unknown type or metadata that JSON cannot hold."""
+    """Build a component to set. Raises `InputError` for an unknown type or metadata that is not JSON."""
     if type not in COMPONENT_TYPES:
         raise InputError(f"Invalid component type {type!r}. Use one of: {', '.join(COMPONENT_TYPES)}.", type=type)
     if not metadata:
         return StagedComponent(staged, type)
     if is_nested_deeper(dict(metadata)):
-        raise InputError(f"The metadata of a component is nested more than {MOST_LEVELS} levels deep. Make it flatter.")
+        raise InputError(f"The metadata of a component is nested more than {MOST_LEVELS} levels deep. Flatten it.")
     try:
         canonical_json(dict(metadata)).encode()
     except (TypeError, ValueError, RecursionError) as error:
@@ -130,7 +130,7 @@ def staged_component(staged: Staged, type: str, metadata: Mapping[str, object]) 
 
 
 def edits_of(change: Change, before: "StoredManifest | None", where: str) -> dict[ComponentKey, Entry | None]:
-    """The change as edits of the manifest it starts from. Raises `NotFound`; `where` is what the message calls that."""
+    """The edits of the base manifest for a change. Raises `NotFound`; `where` names the base in its message."""
     edits: dict[ComponentKey, Entry | None] = {}
     if before is not None:
         edits.update((entry.key, None) for entry in _cleared(change, before))
@@ -151,8 +151,8 @@ def edits_of(change: Change, before: "StoredManifest | None", where: str) -> dic
 
 
 def with_legacy_digests(change: Change, before: "StoredManifest") -> Change:
-    """The change, where tables that the version before stores under a digest of format `parts/1` keep it: unchanged data stays
-    the same version."""
+    """Keep the digests of format `parts/1` that the previous version has for unchanged tables, so that unchanged data
+    creates no version."""
     legacy: dict[ComponentKey, StagedComponent] = {}
     for key, component in change.put.items():
         staged = component.staged
@@ -165,7 +165,7 @@ def with_legacy_digests(change: Change, before: "StoredManifest") -> Change:
 
 
 def _cleared(change: Change, before: "StoredManifest") -> Iterator[Entry]:
-    """The entries that make room for what the change sets."""
+    """The entries that the change removes before it sets components."""
     if change.everything:
         yield from before.since("")
         return

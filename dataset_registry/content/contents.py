@@ -1,4 +1,4 @@
-"""Where what a version holds comes from, as any registry has it: its components, schemas and bytes."""
+"""The interface to the contents of versions: components, schemas and bytes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from io import RawIOBase
@@ -11,10 +11,10 @@ from dataset_registry.model.schema import ComponentSchema
 
 
 class Contents(Protocol):
-    """What versions hold. Every method raises `NotFound` when the version was deleted in the meantime."""
+    """The contents of versions. Every method raises `NotFound` if the version was deleted in the meantime."""
 
     transfers: int
-    """How many files are worth fetching at once."""
+    """Maximum number of files to fetch concurrently."""
 
     def components(self, version: VersionRecord, names: Sequence[str] | None = None) -> list[ComponentRecord]:
         """The components of a version in order; only those of `names` when given."""
@@ -22,19 +22,19 @@ class Contents(Protocol):
     def schemas(
         self, version: VersionRecord, names: Sequence[str] | None = None
     ) -> list[tuple[str, int, ComponentSchema]]:
-        """What was captured of the components that have columns, by name and index."""
+        """The captured schemas of components, by name and index."""
 
     def schema_count(self, version: VersionRecord, names: Sequence[str]) -> int:
-        """How many different schemas the components of these names have."""
+        """The number of different schemas of the components with these names."""
 
     def data_files(self, version: VersionRecord, found: Sequence[ComponentRecord]) -> list[list[FileRecord]]:
         """For each component the files to read: one, or the parts of a table in order."""
 
     def facts(self, version: VersionRecord, found: Sequence[FileRecord]) -> Mapping[int, FileFacts]:
-        """What is known of files without opening them, by id; of some nothing."""
+        """Known facts of files by id, without opening them; files without facts are missing."""
 
     def source(self, version: VersionRecord, file: FileRecord) -> Path | Callable[[], Path | RawIOBase]:
-        """Where the content of a stored file can be read at random: a local file, or what opens it when it is read."""
+        """A random-access source of a stored file: a local path, or a function that opens it."""
 
     def fetch(self, version: VersionRecord, file: FileRecord) -> Path:
         """A local, read-only file with the content of a stored one."""

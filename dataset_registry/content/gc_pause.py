@@ -1,19 +1,20 @@
-"""Very many small things at once."""
+"""Pausing Python's garbage collector for large commits."""
 
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 _MANY = 256
-"""Components from which on it is worth it."""
+"""Minimum number of components for a pause."""
 
 
 @contextmanager
 def gc_paused(count: int) -> Iterator[None]:
-    """Work on this many components without Python looking through the whole process for cycles every few thousand of them.
+    """Pause the garbage collector while this many components are processed.
 
-    What a large commit makes stays until it is done, and is in no cycle: looking for some is a quarter of its time. One such
-    work at a time holds the collector off, so that it has its turn between them. (Mercurial does so where it reads manifests.)
+    The objects of a large commit live until its end and form no cycles; searching for cycles is a quarter of its time.
+    Only one commit at a time pauses the collector, so that it runs between them. (Mercurial does the same when it reads
+    manifests.)
     """
     if count < _MANY or not gc.isenabled():
         yield

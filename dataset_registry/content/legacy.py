@@ -1,7 +1,7 @@
-"""Legacy files: where the bytes are that a baseline catalog kept, inline or under a path, and how they are opened.
+"""Legacy files: locating and opening the bytes of a baseline catalog, inline or under a path.
 
-A baseline says in `storage_type`, in words of its own, where the bytes are; a row may have both, the bytes and the path that an
-upload was called. Only regular files are opened: a pipe or a device under a path would never end.
+The `storage_type` of a baseline, in its own vocabulary, says where the bytes are; a row may have both inline bytes and
+the path of the original upload. Only regular files are opened: a pipe or a device under a path would never end.
 """
 
 import os
@@ -52,8 +52,8 @@ _PATHS = frozenset(
 
 
 def is_inline(file: LegacyFile) -> bool:
-    """Whether a file's bytes are those in the catalog: where it has no path, or `storage_type` says so, or, where that says
-    nothing we know, its size is theirs."""
+    """Whether the bytes of a file are inline: it has no path, or its `storage_type` says so, or its `storage_type` is
+    unknown and the inline bytes have its size."""
     if file.path is None or file.inline_size is None:
         return file.path is None
     word = file.storage_type.strip().lower()
@@ -63,12 +63,12 @@ def is_inline(file: LegacyFile) -> bool:
 
 
 def is_object(file: LegacyFile) -> bool:
-    """Whether a path is the key of an object of the store: the catalog was taken back to the baseline after an adoption."""
+    """Whether a path is the key of an object in the store, as after a downgrade to the baseline."""
     return file.storage_type == "store" and KEY.fullmatch(file.path or "") is not None
 
 
 def path_of(file: LegacyFile) -> Path:
-    """The path of a file that can be opened. Raises `StorageError` for one that is not there, or is no regular file."""
+    """The path of a legacy file. Raises `StorageError` if it is missing or not a regular file."""
     path = Path(str(file.path))
     try:
         kind = path.stat().st_mode
@@ -88,7 +88,9 @@ def opened(access: Access, file_id: int) -> BinaryIO:
     with access.catalog.read() as tx:
         file = legacy.find(tx, file_id)
         if file is None:
-            raise CorruptionError(f"The legacy file {file_id} is gone from the catalog. Read it again.", file=file_id)
+            raise CorruptionError(
+                f"The legacy file {file_id} was deleted from the catalog. Read it again.", file=file_id
+            )
         if is_inline(file):
             return BytesIO(files.legacy_bytes(tx, file.id))
     if is_object(file):

@@ -1,13 +1,14 @@
-"""Laying out: how the new contents of a commit are kept, as objects of their own, as recipes, or together in a pack.
+"""Packing: planning how the new contents of a commit are stored, as objects, as recipes, or together in a pack.
 
 The rules (docs/design/recipes.md):
 
-* A part of a table, or a file, whose parent (the component of the same name and index in the version before) has an eighth
-  of its bytes already, piece by piece, is kept as ranges: those bytes where they are, the new ones in a pack.
-* Sixteen small files or more of one commit are ranges of one pack.
+* A part of a table, or a file, is compared with its parent (the component of the same name and index in the previous
+  version). If that contains at least an eighth of its bytes as chunks, it is stored as ranges: of existing objects, and
+  of a pack with the new bytes.
+* Sixteen or more small files of one commit are ranges of one pack.
 * Everything else is an object of its own.
 
-All that is new of one commit goes into one pack (of at most `_PACK` bytes; then the next).
+All new bytes of one commit go into one pack (after `_PACK` bytes into the next).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -46,13 +47,13 @@ from dataset_registry.tabular import formats
 _PACK = 512 << 20
 _BLOCK = 1 << 20
 _LEAST = 1 << 20
-"""Files below this size are not looked through for what they share with their parent."""
+"""Files below this size are not compared with their parent."""
 
 
 @dataclass(slots=True)
 class PackPlan:
-    """How contents are kept that are not objects of their own: as ranges of stored objects and of packs that are still to be
-    put. `facts` are what was found out about files on the way."""
+    """The plan for contents that are stored as ranges of existing objects and of new packs. `facts` are the facts of
+    files that were computed on the way."""
 
     recipes: dict[str, tuple[Range, ...]] = field(default_factory=dict)
     packs: dict[str, Spooled] = field(default_factory=dict)
@@ -60,12 +61,12 @@ class PackPlan:
 
     @property
     def objects(self) -> set[str]:
-        """The contents whose objects the recipes have ranges of, without the packs."""
+        """The contents whose objects the recipes reference, without the packs."""
         return {part.object for ranges in self.recipes.values() for part in ranges} - self.packs.keys()
 
 
 def plan_packs(access: Access, spool: Spool, change: Change, base: Head | None, missing: Sequence[str]) -> PackPlan:
-    """How to keep those contents of a change that are not stored yet. `base` is the version the writer looked at."""
+    """Plan the storage of the new contents of a change. `base` is the version that the writer has read."""
     contents = change.contents()
     wanted = set(missing)
     spooled = {h: file for h, file in contents.files.items() if h in wanted and not file.borrowed}
@@ -97,13 +98,13 @@ def plan_packs(access: Access, spool: Spool, change: Change, base: Head | None, 
 
 
 def _is_compressed(access: Access, format: str) -> bool:
-    """Whether files of a format are compressed: what is compressed is no range of anything."""
+    """Whether files of a format are compressed; those are not stored as ranges."""
     return access.compression is not None and kind_of(format) in formats.COMPRESSIBLE
 
 
 @dataclass(frozen=True, slots=True)
 class _Before:
-    """What the version before has where a change puts something: the file, or the parts of the table."""
+    """The files, or parts of tables, that the previous version has for the changed components."""
 
     stored: Sequence[FileRecord]
     facts: Mapping[int, FileFacts]
@@ -112,7 +113,7 @@ class _Before:
 def _pairs(
     access: Access, change: Change, base: Head, spooled: Mapping[str, Spooled]
 ) -> Iterator[tuple[Staged, _Before]]:
-    """The contents of a change that may share pieces with what was there before, each with that."""
+    """The contents of a change with their parents, with which they may share chunks."""
     wanted = {
         key: component.staged
         for key, component in change.put.items()
@@ -142,7 +143,7 @@ def _compare(
     chunks: dict[str, tuple[Chunk, ...]],
     found: PackPlan,
 ) -> None:
-    """Add what was there before to the library, and find the pieces of a file that has none yet."""
+    """Add the parents to the chunk index, and compute the chunks of a new file."""
     usable = [
         f for f in before.stored if f.damage is None and f.compression_type is None and (f.object_key or f.extents)
     ]
@@ -167,7 +168,7 @@ def _compare(
 
 
 def ranges_of(file: FileRecord) -> tuple[Range, ...]:
-    """What a stored file is ranges of: of its own object, or of those that its recipe names."""
+    """The ranges of a stored file: of its own object, or those of its recipe."""
     if file.extents:
         return tuple(Range(e.object_hash, e.offset, e.length) for e in file.extents)
     return (Range(str(file.content_hash), 0, file.size),)
@@ -181,7 +182,7 @@ def _chunks(access: Access, path: Path, size: int, format: str) -> tuple[Chunk, 
 
 
 def _stored_chunks(access: Access, file: FileRecord, format: str) -> tuple[Chunk, ...]:
-    """The pieces of a file that was stored before anybody asked for them. None where it cannot be read: nothing is lost."""
+    """Compute the chunks of a stored file that has none yet. None if it cannot be read; it is then not compared."""
     try:
         if format == "parquet":
             return chunks_of_parquet(access, local_file(access, file))
@@ -198,7 +199,7 @@ def _chunk_stream(stream: BinaryIO, size: int) -> tuple[Chunk, ...]:
 def _pack(
     spool: Spool, spooled: Mapping[str, Spooled], runs: Sequence[tuple[str, list[Range]]], found: PackPlan
 ) -> None:
-    """Copy the new runs of bytes into packs, and let the recipes name these."""
+    """Copy the new bytes into packs, and point the recipes at them."""
     batch: list[tuple[str, list[Range]]] = []
     size = 0
     for content_hash, ranges in runs:
@@ -232,7 +233,7 @@ def _pack_once(
 
 
 def pack_head() -> bytes:
-    """The beginning of a new pack."""
+    """The header of a new pack."""
     return PACK.format(uuid4().hex).encode()
 
 

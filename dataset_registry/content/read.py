@@ -1,4 +1,4 @@
-"""Reading what a version holds: components, schema, bytes, tables, files in a folder; from any source of contents."""
+"""Reading versions from any source of contents: components, schemas, bytes, tables, files in a folder."""
 
 import hashlib
 import os
@@ -35,7 +35,7 @@ def components(contents: Contents, version: VersionRecord, names: Sequence[str] 
 
 
 def schema(contents: Contents, version: VersionRecord) -> Schema:
-    """What was captured of every component that has columns."""
+    """The captured schemas of all components."""
     return Schema({component_label(name, index): captured for name, index, captured in contents.schemas(version)})
 
 
@@ -120,7 +120,7 @@ def table(
 
 
 def _wanted(columns: Sequence[str], there: Sequence[str]) -> list[str]:
-    """The columns to read. Raises `InputError` for others than a table has, and for one that is named twice."""
+    """Check the columns to read. Raises `InputError` for unknown and duplicate columns."""
     if isinstance(columns, str) or any(not isinstance(name, str) for name in columns):
         raise InputError(
             f"columns is a list of column names, such as [{there[0] if there else 'id'!r}], not {columns!r}."
@@ -129,7 +129,7 @@ def _wanted(columns: Sequence[str], there: Sequence[str]) -> list[str]:
         if name not in there:
             raise InputError(f"The table has no column {name!r}. {suggestion(name, there)}", column=name)
         if name in columns[:at]:
-            raise InputError(f"columns has {name!r} twice. Remove one.", column=name)
+            raise InputError(f"Duplicate column {name!r} in columns. Remove one.", column=name)
     return list(columns)
 
 
@@ -153,7 +153,7 @@ def lazily(contents: Contents, version: VersionRecord, names: Sequence[str] | No
 def checkout(
     contents: Contents, version: VersionRecord, folder: Path, names: Sequence[str] | None, progress: Progress = silent
 ) -> list[Path]:
-    """Write a version's components as files into a folder: copies, free to change. Their paths.
+    """Write copies of a version's components as files into a folder. Returns their paths.
 
     A component whose name is a relative path, such as `cats/1.png`, becomes that file. A file that exists already is not
     overwritten. Raises `InputError`, `StorageError`.
@@ -218,7 +218,7 @@ def _scan(
 def _whole(
     contents: Contents, version: VersionRecord, found: Sequence[ComponentRecord], sheet: str | None = None
 ) -> "WholeTable":
-    """The one table that components are. Raises `InputError` where they cannot be one."""
+    """Combine components to one table. Raises `InputError` if they cannot be combined."""
     from dataset_registry.tabular.whole import WholeTable
 
     names = sorted({c.name for c in found})

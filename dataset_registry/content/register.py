@@ -1,6 +1,6 @@
-"""Entering: the rows of contents that were put, in the transaction that names them.
+"""Registering: inserting the rows of uploaded contents, in the transaction that references them.
 
-Step 4 of docs/design/write-protocol.md: everything is looked up once more, now that nothing can change any longer.
+Step 4 of docs/design/write-protocol.md: everything is looked up again under locks.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -27,10 +27,11 @@ def register_files(
     known: Mapping[str, Known],
     damaged: Collection[str],
 ) -> dict[str, int]:
-    """Enter files that were put, and recipes with the ranges that they are; the ids of these and of all `known` files by hash.
+    """Insert the rows of uploaded files, and of recipes with their ranges. Returns the ids of these and of all `known`
+    files.
 
-    `known` and `damaged` are what this transaction found of all contents concerned. Raises `BytesGone` when a recipe would
-    rest on an object that is gone, or has become ranges itself, or when its own content was damaged in the meantime.
+    `known` and `damaged` are the results of this transaction's look-up. Raises `BytesGone` if a recipe would reference
+    an object that was deleted or became a recipe itself, or if its own content was damaged in the meantime.
     """
     named = {part.object for _, ranges in recipes for part in ranges}
     if not named <= known.keys() | {file.content_hash for file in objects}:
@@ -51,12 +52,12 @@ def register_files(
 
 
 _FORMAT_LENGTH = 50
-"""Characters that `files.file_type` has room for."""
+"""The length of the column `files.file_type`."""
 
 
 @dataclass(frozen=True, slots=True)
 class RegisteredFiles:
-    """The rows of a change's contents: file ids by hash, schema ids by component; the digests of the schemas that are new."""
+    """The registered contents of a change: file ids by hash, schema ids by component, digests of new schemas."""
 
     files: dict[str, int]
     schemas: dict[ComponentKey, int]
@@ -64,9 +65,9 @@ class RegisteredFiles:
 
 
 def register_change(tx: Transaction, change: Change, plan: PackPlan, upload: Upload) -> tuple[RegisteredFiles, int]:
-    """Insert the file rows that are missing, in the order of their hashes, with what was captured of them.
+    """Insert the missing rows of files in the order of their hashes, with their captures.
 
-    Also counts the bytes that are new. Keys that turn out not to be needed go to the trash. Raises `BytesGone`.
+    Also counts the new bytes. Unneeded keys are moved to the trash. Raises `BytesGone`.
     """
     contents = change.contents()
     facts = {**contents.facts, **plan.facts}
@@ -101,7 +102,7 @@ def register_change(tx: Transaction, change: Change, plan: PackPlan, upload: Upl
 def _register_schemas(
     tx: Transaction, change: Change, ids: Mapping[str, int]
 ) -> tuple[dict[ComponentKey, int], dict[int, str]]:
-    """Enter what was captured of a change's contents; the ids of schemas by component, and the digests of the new ones."""
+    """Insert the captures of a change. Returns the ids of schemas by component, and the digests of new ones."""
     schemas: dict[ComponentKey, int] = {}
     by_digest: dict[str, int] = {}
     new: dict[int, str] = {}
@@ -123,8 +124,8 @@ def _register_schemas(
 
 
 def is_captured_anew(tx: Transaction, change: Change, version_id: int) -> bool:
-    """Whether a component that the change sets has another schema than in a version: other types to its writer, another key,
-    another rule of capture. (The digest is that of the values alone.)"""
+    """Whether a component of the change has another schema than in a version: other writer types, another key, or
+    another capture rule. (The digest covers only the values.)"""
     captured = {key: c.staged.schema.to_json() for key, c in change.put.items() if c.staged.schema is not None}
     if not captured:
         return False
@@ -136,7 +137,7 @@ def is_captured_anew(tx: Transaction, change: Change, version_id: int) -> bool:
 
 
 def with_files(manifest: Manifest, entered: RegisteredFiles) -> Manifest:
-    """The manifest with the row ids of the files and schemas that its new entries name."""
+    """Set the row ids of files and schemas in the new entries of a manifest."""
 
     def with_file(e: Entry) -> Entry:
         if e.file_id:
@@ -148,10 +149,10 @@ def with_files(manifest: Manifest, entered: RegisteredFiles) -> Manifest:
 
 
 def overlay_of(change: Change, entered: RegisteredFiles) -> int | None:
-    """The file of the overlay that a change brings. Raises `InputError` for several."""
+    """The overlay file of a change. Raises `InputError` for several."""
     overlays = [c.staged.content_hash for c in change.put.values() if c.type == OVERLAY]
     if len(overlays) > 1:
-        raise InputError("A version has at most one overlay of its own; commit the others as versions of their own.")
+        raise InputError("A version can have only one overlay. Commit the others as separate versions.")
     return entered.files[overlays[0]] if overlays else None
 
 

@@ -1,8 +1,8 @@
-"""Repacking: objects of which little is still referenced give what is left to a new pack, and then go like any other.
+"""Repacking: the referenced bytes of mostly unused objects are copied to a new pack, and the objects become garbage.
 
-Only objects that nothing but recipes names can be mostly dead. What a range holds is copied, then, in one transaction, the
-ranges name the copy. Readers that hold the old ranges ask the catalog again when the object is gone; writers that are about
-to name the object hold it, and then it is left alone.
+Only objects that are referenced by nothing but recipes can be mostly unused. Their ranges are copied, then one
+transaction points the ranges at the copy. Readers with the old ranges look them up again if the object was deleted.
+Objects with a hold of a writer are skipped.
 """
 
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ from dataset_registry.store import Ranges, Spool, Spooled
 from dataset_registry.tabular import formats
 
 _TOGETHER = 512 << 20
-"""Bytes that one new pack has, about."""
+"""Approximate size of a new pack in bytes."""
 
 
 def repack(access: Access) -> int:
-    """Copy what is left of mostly dead objects into new packs; how many objects that frees for the next collection.
+    """Copy the referenced bytes of mostly unused objects into new packs. Returns the number of objects to collect.
 
-    What cannot be read is left as it is: to find that out, and to heal it, is the business of `verify`.
+    Unreadable objects are skipped: `verify` finds and repairs them.
     """
     with access.catalog.read() as tx:
         sparse = collection.sparse(tx)

@@ -1,6 +1,6 @@
-"""Where what a version holds comes from: its components, schemas and bytes. Here from a catalog and its store.
+"""The contents of versions in a catalog and its store: components, schemas and bytes.
 
-What a read means (which components, which files, which table) is decided in `read`, over any source of contents.
+`read` decides what to read (components, files, tables), for any source of contents.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ _Result = TypeVar("_Result")
 
 
 class CatalogContents:
-    """Contents as a catalog and its store have them."""
+    """The contents of versions in a catalog and its store."""
 
     def __init__(self, access: Access) -> None:
         self._access = access
@@ -108,8 +108,8 @@ class CatalogContents:
         return _uri(self._access, file)
 
     def _read(self, version: VersionRecord | None, file: FileRecord, read: Callable[[FileRecord], _Result]) -> _Result:
-        """Read a stored file. When its bytes are gone the catalog is asked again: the version may have been deleted and its
-        files collected in the meantime, or the file may have been healed."""
+        """Read a stored file. If its bytes are missing, look it up again: the version may have been deleted and its
+        files collected in the meantime, or the file may have been repaired."""
         try:
             return read(file)
         except CorruptionError:
@@ -123,13 +123,13 @@ class CatalogContents:
 
 
 def deleted(version: VersionRecord | None) -> NotFound:
-    """The error for a version that is gone, though it was just there."""
+    """The error for a version that was deleted in the meantime."""
     what = f"{version.dataset}@v{version.number}" if version is not None else "This file"
     return NotFound(f"{what} was deleted while it was read.", version=version.number if version else None)
 
 
 def local_file(access: Access, file: FileRecord) -> Path:
-    """A local, read-only file with the content of a stored one: the object itself where that is one, else a copy."""
+    """A local, read-only file with the content of a stored one: the object itself if it is local, else a copy."""
     recipe = partial(opened, access, file) if file.form == "ranges" else None
     path = access.copies.fetch(_key(file), file.compression_type, recipe)
     if access.verifies_reads:
@@ -140,7 +140,7 @@ def local_file(access: Access, file: FileRecord) -> Path:
 
 
 def _at_random(access: Access, file: FileRecord) -> Path | RawIOBase:
-    """A recipe's content, any byte of it: not put together for that where the objects are at hand."""
+    """Random access to the content of a recipe, without assembling it if its objects can be read in place."""
     key = _key(file)
     if any(access.store.path(extent.key) is None for extent in file.extents):
         return access.copies.fetch(key, None, partial(opened, access, file))
@@ -175,8 +175,8 @@ def _uri(access: Access, file: FileRecord) -> str:
 
 
 def _assemble(access: Access, file: FileRecord) -> str:
-    """The key of a recipe's content as an object of its own, put together where it is not, under a lease: a collection takes
-    it when that has run out."""
+    """The key of an object with the content of a recipe, which is assembled if needed. A collection removes it when its
+    lease has expired."""
     there = access.catalog.write(lambda tx: recipes.renew_lease(tx, file.id))
     if there is not None:
         return there
@@ -203,11 +203,11 @@ def _runs(file: FileRecord) -> list[tuple[str, int, int]]:
 
 
 _RUN = 4 << 20
-"""Bytes of ranges that are asked for at a time."""
+"""Bytes of ranges that are read at a time."""
 
 
 _ASSEMBLED = "." + "0" * 32
-"""Behind the hash, the key of a recipe's content among local copies: it is that of no object."""
+"""The suffix of the keys of assembled recipes in the cache, which no object has."""
 
 
 def _key(file: FileRecord) -> str:

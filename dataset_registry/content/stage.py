@@ -1,4 +1,4 @@
-"""Staging: whatever a user submits becomes spooled files with digests, a format and a schema. Nothing is stored yet."""
+"""Staging: submitted content becomes spooled files with digests, a format and a schema. Nothing is stored yet."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from dataset_registry.store import RemoteBytes, Spool, Spooled
 from dataset_registry.tabular import formats
 
 Capture = Callable[[Spool, Spooled, str], ComponentSchema | None]
-"""Finds the schema of a spooled file of a format, None where it has none."""
+"""A function that captures the schema of a spooled file in a format; None if it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Staged:
     spooled: tuple[Spooled, ...]
     parts: tuple[Part, ...] | None = None
     facts: Mapping[str, FileFacts] = field(default_factory=dict)
-    """What the catalog keeps of the spooled files, by hash, beside these."""
+    """The facts of the spooled files by hash."""
 
 
 def stage(
@@ -49,11 +49,11 @@ def stage(
     previous: Callable[[], ComponentSchema | None] = lambda: None,
     known: Callable[[Path], Spooled | None] | None = None,
 ) -> Staged:
-    """Spool a path, bytes, a stream or a table. `name` is what errors call it; `look` finds the schema of a file.
+    """Spool a path, bytes, a stream or a table. `name` is used in errors; `look` captures the schema of a file.
 
-    `read` are read options (see `model.reading`), None for those of the version before. `key` are the columns that tell a
-    table's rows apart, `previous` is what was captured of the component in the version before: its key and its read options
-    hold on, and the parts end where they ended then. `known` tells of a path what it holds, where it need not be read.
+    `read` are read options (see `model.reading`), None for those of the previous version. `key` are the columns that
+    identify the rows of a table. `previous` is the captured schema in the previous version, from which the key, the
+    read options and the chunking rule are kept. `known` returns the content of a path that need not be read.
 
     Raises `UnsupportedType`, `UnreadableFile`, `InputError` (a path that is not there), `StorageError`.
     """
@@ -68,11 +68,11 @@ def stage(
                 f"A table is stored as Parquet, not as {format!r}. Write the file yourself and pass its path."
             )
         if read:
-            raise InputError(f"{name!r} is a table, and read options are for files: leave read={dict(read)!r} out.")
+            raise InputError(f"{name!r} is a table, but read options are for files. Remove read={dict(read)!r}.")
         before = previous()
         return _stage_table(spool, value, tuple(key), before.tables[0] if before and before.tables else None)
     if key:
-        raise InputError(f"{name!r} is a file, and a key is for tables: read it into a table first.", key=list(key))
+        raise InputError(f"{name!r} is a file, but a key is for tables. Read it into a table first.", key=list(key))
     if isinstance(value, str | Path):
         path = os.path.expanduser(value)
         spooled = _spooled_path(spool, path, known)
@@ -123,8 +123,8 @@ def stage_file(
     start = b"" if isinstance(spooled.place, RemoteBytes) else spool.start(spooled)
     if has_internal_heading(start):
         raise InputError(
-            "The file begins like a list of a table's parts or a pack, which the registry writes itself, and cannot be stored as "
-            "it is. Compress it, or put a line before it."
+            "The file begins like an internal file of the registry (a list of parts or a pack) and cannot be stored. "
+            "Compress it, or insert a line at its beginning."
         )
     kind = formats.format_of(format, name, start)
     before = previous() if read is None and kind in TEXTUAL else None
@@ -142,8 +142,8 @@ def stage_file(
         if carried is None:
             raise
         raise type(error)(
-            f"{error} (It was read with the options of the version before, {options.to_json()}. Give others with read={{…}}, or "
-            "none with read={}.)",
+            f"{error} (It was read with the options of the previous version, {options.to_json()}. Set others with read={{…}}, "
+            "or remove them with read={}.)",
             **error.fields,
         ) from error
     return Staged(spooled.content_hash, spooled.size, full, schema, (spooled,))

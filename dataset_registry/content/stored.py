@@ -1,4 +1,4 @@
-"""Content that is stored already, to be committed again: its bytes stay where they are.
+"""Stored content that is committed again without its bytes.
 
 A hash is not a capability: a caller who may not read a file gets the error for an unknown hash.
 """
@@ -16,7 +16,7 @@ from dataset_registry.store import RemoteBytes, Spooled
 
 
 def known(access: Access, hashes: Sequence[str]) -> set[str]:
-    """Those of these contents that are stored and that the actor may read; of others it is not told that they are."""
+    """The stored contents among these that the actor may read."""
     return set(_known(access, hashes))
 
 
@@ -29,7 +29,7 @@ def _known(access: Access, hashes: Sequence[str]) -> dict[str, FileRecord]:
 
 
 def spooled(access: Access, content_hash: str) -> Spooled:
-    """A stored content that the actor may read, to be committed again: its bytes stay where they are. Raises `NotFound`."""
+    """A stored content that the actor may read, to be committed again without its bytes. Raises `NotFound`."""
     return next(iter(spooled_many(access, [content_hash]).values()))
 
 
@@ -60,7 +60,7 @@ def _elsewhere(access: Access, content_hash: str, found: FileRecord | None) -> S
 
 @contextmanager
 def _still_known(content_hash: str) -> Iterator[None]:
-    """Say of content that was collected in the meantime what is said of any that is unknown: its sender sends it, then."""
+    """Raise the error for an unknown hash if content was collected in the meantime, so that the sender uploads it."""
     try:
         yield
     except NotFound:
@@ -68,5 +68,5 @@ def _still_known(content_hash: str) -> Iterator[None]:
 
 
 def unknown_file(content_hash: str) -> NotFound:
-    """The error for a hash that no stored file has, or none that the caller may read."""
+    """The error for a hash that no file has that the caller may read."""
     return NotFound(f"No stored file has a hash that starts with {content_hash!r}.", hash=content_hash)

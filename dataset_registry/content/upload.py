@@ -1,7 +1,7 @@
 """Uploads: bytes are stored under holds before the transaction that references them.
 
-Steps 2 and 3 of docs/design/write-protocol.md. A hold announces that a content is about to be referenced; a collection leaves
-it alone. Long transfers renew their holds, and those of a process that dies run out.
+Steps 2 and 3 of docs/design/write-protocol.md. A hold protects a content that is about to be referenced from
+collection. Long transfers renew their holds; those of a dead process expire.
 """
 
 import threading
@@ -22,14 +22,14 @@ from dataset_registry.store import Spool, Spooled, compress, new_key
 from dataset_registry.tabular import formats
 
 _LARGE = 8 << 20
-"""Files above this many bytes move few at a time: each has several pieces of its own on the way."""
+"""Files above this many bytes are transferred few at a time, each with several concurrent parts."""
 _LARGE_AT_ONCE = 4
 _LONG = 64 << 20
-"""Bytes to move from which on the holds need a heartbeat."""
+"""Transfers of at least this many bytes renew their holds."""
 
 
 class BytesGone(Exception):
-    """A hold ran out, or known content was collected before it was held: store the bytes again."""
+    """A hold expired, or known content was collected before it was held. The bytes must be stored again."""
 
 
 class Content(Protocol):
@@ -45,7 +45,10 @@ class Content(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SpooledContent:
-    """A spooled file of a format. With a `spool`, it is compressed where the registry compresses that format and it pays."""
+    """A spooled file of a format.
+
+    With a `spool`, it is compressed if the registry compresses this format and it saves enough.
+    """
 
     spooled: Spooled
     format: str = formats.BINARY
@@ -75,13 +78,13 @@ class SpooledContent:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """What is held for a transaction, and which of it was stored for it, by content hash."""
+    """The holds of a transaction, and the objects that were stored for it, by content hash."""
 
     holds: Sequence[UUID] = ()
     stored: Mapping[str, StoredBytes] = field(default_factory=dict)
 
     def release(self, tx: Transaction) -> None:
-        """Drop the holds, in the transaction that references what they held. Raises `BytesGone` when one ran out."""
+        """Release the holds, in the transaction that references their contents. Raises `BytesGone` if one expired."""
         if self.holds and not holds.release(tx, self.holds):
             raise BytesGone
 
@@ -117,8 +120,8 @@ def upload(
 
 
 def hold_for_upload(access: Access, content_hash: str) -> str:
-    """A fresh key for content that its sender puts into the store itself. The hold is never released: when it runs out a
-    collection takes whatever is under the key, again and again for as long as the sender could still be writing."""
+    """A new key for a direct upload. Its hold is never released: after it expires, collections delete the object,
+    repeatedly for as long as the sender could still write it."""
     key = new_key(content_hash)
     access.catalog.write(lambda tx: holds.hold(tx, {content_hash: key}))
     return key
@@ -147,7 +150,7 @@ def _kept_alive(access: Access, held: Sequence[UUID], size: int) -> Iterator[Non
 
     def beat() -> None:
         while not over.wait(holds.HOLD_SECONDS / 4):
-            with suppress(RegistryError):  # a hold that did run out is found out by the commit
+            with suppress(RegistryError):  # the commit detects an expired hold
                 access.catalog.write(lambda tx: holds.renew(tx, held))
 
     heart = threading.Thread(target=beat, name="dataset-registry-holds", daemon=True)

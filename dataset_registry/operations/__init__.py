@@ -1,1 +1,1 @@
-"""What the registry does, one verb a module: plain functions over a catalog and a store. Knows no Dagster and no web."""
+"""The operations of the registry: plain functions over a catalog and a store, independent of Dagster and HTTP."""

@@ -1,7 +1,7 @@
-"""Adopting a legacy catalog: bytes kept inline or under paths come into the store, hashed, deduplicated and counted.
+"""Adopting a legacy catalog: copying inline bytes and files under paths into the store, hashed and deduplicated.
 
-Migrations change the catalog only. This is the step that is given the store. It takes one file a transaction, so it
-can be stopped and repeated at any time, and everything stays readable in the meantime.
+Migrations change only the catalog; this step fills the store. It uses one transaction per file, so it can be stopped
+and repeated at any time, and everything stays readable in the meantime.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from dataset_registry.tabular import formats
 
 
 def plan(access: Access) -> AdoptionPlan:
-    """What an adoption would take in. Changes nothing."""
+    """Plan an adoption. Changes nothing."""
     with access.catalog.read() as tx:
         administer(access, tx)
         waiting = legacy.waiting(tx)
@@ -51,10 +51,10 @@ def adopt(
 ) -> Adoption:
     """Adopt every legacy file, then give every version whose files are all adopted its digest.
 
-    A file under a path is not copied where the store can do without: on its own file system, as a clone where that has
-    clones, as a link where the file is read-only for everyone. A file that has another size than the catalog says is not adopted,
-    unless `any_size`. Files that cannot be read stay as they are, but for those in `give_up` (their ids): these are declared
-    lost, so that their datasets can be committed to and expire. Raises `NotFound` for an id that does not wait for adoption.
+    A file on the store's own file system is cloned if that is supported, or linked if it is read-only for everyone;
+    other files are copied. A file whose size differs from the catalog is not adopted, unless `any_size`. Unreadable
+    files are left unchanged, except those in `give_up` (their ids): these are declared lost, so that their datasets can
+    be committed to and expire. Raises `NotFound` for an id that does not wait for adoption.
     """
     adopted = duplicates = size = lost = 0
     failed: dict[int, str] = {}
@@ -104,7 +104,7 @@ def adopt(
 
 
 def _spool(access: Access, spool: Spool, file: legacy.LegacyFile) -> tuple[Spooled, str | None]:
-    """A file's bytes, from where its row says they are; and in words what else the row has that is not the same."""
+    """Spool a file's bytes according to its row. Also returns a description of other bytes in the row that differ."""
 
     def inline() -> Spooled:
         with access.catalog.read() as tx:
@@ -143,7 +143,7 @@ def _other_size(file: legacy.LegacyFile, found: int) -> CorruptionError:
 
 
 def _failure(access: Access, file: legacy.LegacyFile, error: Exception) -> str:
-    """Why a file was not adopted, with the versions that have it and the way out."""
+    """The reason why a file was not adopted, with its versions and the next step."""
     where = "inline in the catalog" if sources.is_inline(file) else str(Path(str(file.path)).absolute())
     return (
         f"{_users(access, file)} (file {file.id}, {where}): {str(error).rstrip('.')}. If it is lost for good: "
@@ -157,7 +157,10 @@ def _users(access: Access, file: legacy.LegacyFile) -> str:
 
 
 def _give_up(access: Access, file: legacy.LegacyFile, reason: str, tx: Transaction) -> bool:
-    """Declare a file lost; whether it was still waiting. Its hash is one that no content has: see docs/design/digests.md."""
+    """Declare a file lost.
+
+    Returns whether it was waiting. Its hash cannot be that of any content (docs/design/digests.md).
+    """
     administer(access, tx)
     if not legacy.is_waiting(tx, file.id):  # another adoption could read it
         return False
@@ -178,8 +181,8 @@ def _adopt_file(
     *,
     keep_inline: bool,
 ) -> bool | None:
-    """Store one legacy file under the write protocol; whether its content was known, and the row is gone. None when another
-    adoption was first."""
+    """Store one legacy file under the write protocol. Returns whether its content was known and its row was merged,
+    None if another adoption was first."""
     from dataset_registry.tabular import capture
 
     format = _format(file, spool.start(spooled))
@@ -209,7 +212,7 @@ def _name(
     foreign: Sequence[tuple[str, str]],
     tx: Transaction,
 ) -> bool | None:
-    """The transaction that lets a legacy row name the stored bytes, or the file that has them already."""
+    """The transaction that points a legacy row at the stored bytes, or merges it with the file that has them."""
     held.release(tx)
     if not legacy.is_waiting(tx, file.id):  # another adoption was first, and reports it
         held.discard(tx)
@@ -237,7 +240,7 @@ def _name(
 
 
 def _format(file: legacy.LegacyFile, start: bytes) -> str:
-    """What a legacy file is: by its path, else by its declared type (`csv`, `text/csv; charset=utf-8`), else its bytes."""
+    """The format of a legacy file: by its path, its declared type (`csv`, `text/csv; charset=utf-8`) or its bytes."""
     declared = (file.format or "").partition(";")[0].strip().lower().rpartition("/")[2]
     for name in (file.path, f"file.{declared}" if declared else None):
         if name and (found := formats.format_of(None, name, start)) != formats.BINARY:

@@ -1,4 +1,4 @@
-"""The audit log: writing to it in the transaction of what it is about, reading it, sealing it, checking it."""
+"""The audit log: appending entries in the transaction of each change, reading, sealing and checking."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -26,9 +26,9 @@ def note(
     after: object = None,
     **details: object,
 ) -> None:
-    """Append what the actor just did. The last line of every operation that changes something, in its transaction.
+    """Append an entry. Every operation that changes something calls this last, in its transaction.
 
-    `dataset` is its id and name; `before` and `after` are what `ref` named, or what was changed.
+    `dataset` is its id and name; `before` and `after` are the values of `ref`, or of what was changed.
     """
     actor = access.actor
     entry = AuditEntry(
@@ -48,7 +48,7 @@ def note(
 
 
 def facts_of(version: VersionRecord) -> dict[str, Any]:
-    """What an entry says of a version that came: a digest over its record, and its parents (see `replay`)."""
+    """The details of an entry about a new version: a digest over its record, and its parents (see `replay`)."""
     record = record_digest(version.uuid, version.number, version.digest, version.created_by, version.message)
     return {"record": record, "parents": list(version.parents)}
 
@@ -64,7 +64,7 @@ def entries(
 ) -> list[AuditEntry]:
     """Entries, the newest first; `before` is the id of one, for the page after it.
 
-    An admin of a dataset sees what is about it, an administrator everything. Raises `PermissionDenied`, `NotFound`.
+    An admin of a dataset sees its entries, an administrator all of them. Raises `PermissionDenied`, `NotFound`.
     """
     if limit is not None and limit < 0:
         raise InputError(f"A limit is 0 or more, not {limit}.", limit=limit)
@@ -85,7 +85,7 @@ def entries(
 
 
 def export(access: Access) -> Iterator[tuple[AuditEntry, str]]:
-    """Every entry in order with the hash that it carries, for keeping elsewhere."""
+    """Export every entry in order with its stored hash."""
     with access.catalog.read() as tx:
         administer(access, tx)
         found = audit.page(tx)
@@ -98,9 +98,9 @@ def export(access: Access) -> Iterator[tuple[AuditEntry, str]]:
 
 
 def seal(access: Access) -> int:
-    """Seal what was not sealed yet; how many entries those were. Commits wait for it as long as one of them takes.
+    """Seal the unsealed entries. Returns their number. Commits wait for it about as long as one commit takes.
 
-    Raises `RetryLater` while a transaction is under way that does not end.
+    Raises `RetryLater` while a transaction does not end.
     """
     with access.catalog.read() as tx:
         administer(access, tx)
@@ -108,14 +108,16 @@ def seal(access: Access) -> int:
 
 
 def seal_now(access: Access) -> int:
-    """As `seal`, for the housekeeping of a registry itself."""
+    """As `seal`, without a permission check, for maintenance."""
     upto = access.catalog.write(audit.settled)
     return access.catalog.write(lambda tx: audit.seal(tx, upto))
 
 
 def check(access: Access) -> AuditCheck:
-    """Compute every hash and the chain of seals anew, and hold what the log says against what is (see `replay`). Changes
-    nothing."""
+    """Recompute every hash and the chain of seals, and compare the log with the current state (see `replay`).
+
+    Changes nothing.
+    """
     problems: list[str] = []
     with access.catalog.snapshot() as tx:
         administer(access, tx)
@@ -143,15 +145,15 @@ def check(access: Access) -> AuditCheck:
             try:
                 replayed.add(entry)
             except (AttributeError, KeyError, TypeError, ValueError):  # an entry that was tampered with
-                problems.append(f"entry {entry.id} does not say what an entry of {entry.action!r} says: it was changed")
+                problems.append(f"entry {entry.id} does not have the fields of {entry.action!r}: it was changed")
             while pending and entry.id > pending[-1].last_id:
                 close()
             if entry.id < 1:
-                problems.append(f"entry {entry.id} was slipped in: ids begin at 1 ({entry.action} by {entry.actor})")
+                problems.append(f"entry {entry.id} was inserted: ids begin at 1 ({entry.action} by {entry.actor})")
                 continue
             if entry.hash() != carried:
                 problems.append(
-                    f"entry {entry.id} does not say what its hash is over: it was changed ({entry.action} of "
+                    f"entry {entry.id} does not match its hash: it was changed ({entry.action} of "
                     f"{entry.dataset or 'the registry'} by {entry.actor})"
                 )
             batch.append((entry.id, carried))

@@ -1,4 +1,4 @@
-"""Binding: a catalog and its store carry the same id, so that the wrong pair is refused before anything is written or swept.
+"""Binding: a catalog and its store have the same id, so that a mismatch is refused before anything is written or swept.
 
 The store has the id in an object of its own beside the files (`Store.identity`), the catalog among its settings.
 """
@@ -12,15 +12,15 @@ from dataset_registry.errors import RegistryFrozen, RetryLater, StorageError, St
 from dataset_registry.operations import audit
 
 _PENDING = "pending:"
-"""Before an id that the catalog has chosen and that the store may not have yet."""
+"""The prefix of an id that the catalog has chosen but that the store may not have yet."""
 _SAMPLES = 5
-"""Files to look for: some may be damaged."""
+"""Number of files to check, since some may be damaged."""
 
 
 def bind(access: Access) -> None:
-    """Make sure that the catalog and the store belong together; two that are new are bound to each other.
+    """Make sure that the catalog and the store belong together; a new pair is bound.
 
-    A store that does not answer, or cannot be written to, is accepted: what needs it will say so. Raises `StoreMismatch`.
+    A store that does not answer, or is read-only, is accepted: later operations will fail. Raises `StoreMismatch`.
     """
     try:
         # The catalog chooses the id before the store has it, as pending: a process that finds it in the store finds
@@ -46,7 +46,7 @@ def bind(access: Access) -> None:
 
 
 def _has_our_files(access: Access) -> bool:
-    """Whether a file of the catalog is in the store: its key has a random half, and is in no other registry's."""
+    """Whether a file of the catalog is in the store. Keys are partly random, so no other registry has them."""
     with access.catalog.read() as tx:
         keys = [file.object_key for file in file_checks.stored_after(tx, 0, _SAMPLES) if file.object_key is not None]
     return any(access.store.size(key) is not None for key in keys)
@@ -66,9 +66,9 @@ def _set(tx: Transaction, identity: str) -> str:
 
 
 def rebind(access: Access) -> str:
-    """Bind the catalog to the store that it was opened with, whatever it was bound to; the id of the store.
+    """Bind the catalog to the store that it was opened with, replacing an earlier binding. Returns the id of the store.
 
-    For an operator who knows that they belong together: after a restore, or when the store was moved without its id.
+    For operators, after a restore or when the store was moved without its id.
     """
     theirs = access.store.identity() or access.store.claim(uuid4().hex)
 

@@ -1,7 +1,7 @@
-"""Collecting: unreferenced files lose their rows, then their bytes. Sweeping: objects that the catalog never heard of.
+"""Collecting: deleting the rows of unreferenced files, then their bytes.
 
-Any number of either may run at once, beside any number of writers; docs/design/collection.md has the races and what
-closes each. A crash anywhere leaves something for the next one to do, never a file without its bytes.
+Collections can run concurrently with each other and with writers; docs/design/collection.md describes the races. A
+crash at any point leaves garbage for the next collection, never a file without its bytes.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ _READS_KEPT = timedelta(days=7)
 
 
 def plan(access: Access, older_than: timedelta = GRACE) -> CollectPlan:
-    """What a collection would take now. Changes nothing."""
+    """Plan a collection. Changes nothing."""
     with access.catalog.read() as tx:
         administer(access, tx)
         return CollectPlan(
@@ -32,8 +32,8 @@ def plan(access: Access, older_than: timedelta = GRACE) -> CollectPlan:
 
 
 def apply(access: Access, planned: CollectPlan, progress: Progress = silent) -> Collected:
-    """Take what a plan names, each file only if nothing names it still. Raises the store's error when it refuses to delete:
-    what is left waits in the trash."""
+    """Apply a plan, skipping files that are referenced by now. Raises the store's error if a deletion fails; the
+    remaining keys stay in the trash."""
     try:
         return _apply(access, planned, progress)
     except StorageError:
@@ -76,7 +76,7 @@ def _apply(access: Access, planned: CollectPlan, progress: Progress) -> Collecte
 
 
 def _empty_trash(access: Access, progress: Progress) -> int:
-    """Delete the bytes of what is in the trash, then forget it: after a crash between the two, a key is deleted twice."""
+    """Delete the objects in the trash, then their rows: after a crash between the two, a key is deleted twice."""
     emptied, after = 0, ""
     with access.catalog.read() as tx:
         total = collection.trash_count(tx)
@@ -98,7 +98,7 @@ def _empty_trash(access: Access, progress: Progress) -> int:
 
 
 def delete_objects(access: Access, keys: Sequence[str]) -> tuple[list[str], RegistryError | None]:
-    """Delete objects; those that are gone, and the first error of the others."""
+    """Delete objects. Returns the deleted keys and the first error of the others."""
 
     def delete(key: str) -> RegistryError | None:
         try:

@@ -1,7 +1,7 @@
 """Committing: staged components become a version on a branch.
 
-The order is docs/design/write-protocol.md's: hold, bytes, one transaction. Whatever fails before the transaction ends
-leaves garbage that a collection finds, never a version with a hole.
+The order is that of docs/design/write-protocol.md: hold, upload, one transaction. A failure before the end of the
+transaction leaves garbage for a collection, never a version with missing files.
 """
 
 import json
@@ -54,7 +54,7 @@ from dataset_registry.store import Spool
 def commit(
     access: Access, spool: Spool, dataset: DatasetRecord | NewDataset, change: Change, options: CommitOptions
 ) -> CommitResult:
-    """Make a version of `change`, whose content is in `spool`, on a branch; or find that nothing changed.
+    """Commit `change`, whose content is in `spool`, to a branch, unless nothing changed.
 
     Raises `CommitConflict`, `BranchMoved`, `NotFound` (branch, removed component), `InputError` (nothing to commit).
     """
@@ -83,7 +83,7 @@ def commit(
 
 
 def _checked(options: CommitOptions) -> CommitOptions:
-    """The same options, whose texts both databases store."""
+    """Check the texts of the options."""
     if (provenance := options.provenance) is not None:
         _check_provenance(provenance)
     return options if options.message is None else replace(options, message=free_text(options.message, "message"))
@@ -92,7 +92,7 @@ def _checked(options: CommitOptions) -> CommitOptions:
 def _check_provenance(provenance: Provenance) -> None:
     """Raise `InputError` for a text of a provenance with control characters, and for metadata that is nested too deeply."""
     if is_nested_deeper(dict(provenance.metadata)):
-        raise InputError("The metadata of a provenance is nested too deeply. Make it flatter.")
+        raise InputError("The metadata of a provenance is nested too deeply. Flatten it.")
     for what in ("run_id", "step", "asset_key", "partition", "code_version"):
         if (text := getattr(provenance, what)) is not None:
             single_line(text, what)
@@ -102,9 +102,9 @@ def _check_provenance(provenance: Provenance) -> None:
 
 
 def answered(access: Access, request: RequestKey, keys: Collection[ComponentKey]) -> CommitResult | None:
-    """What the same request did when it came before; `keys` are the components that it sets.
+    """The stored result of a repeated request; `keys` are the components that it sets.
 
-    Raises `ConflictError` when its key came with another request, `NotFound` when the version was deleted since.
+    Raises `ConflictError` if its key was used for another request, `NotFound` if the version was deleted since.
     """
     with access.catalog.read() as tx:
         return _answered(access, tx, request, keys)
@@ -137,7 +137,7 @@ def _answered(
 
 
 def _made_before(access: Access, change: Change, uuid: UUID) -> CommitResult | None:
-    """What a commit with this UUID did, if it went through."""
+    """The result of a commit with this UUID, if it was committed."""
     with access.catalog.read() as tx:
         made = versions.by_uuid(tx, uuid)
         if made is None:
@@ -158,8 +158,8 @@ def _upload(
 ) -> tuple[PackPlan, Upload]:
     """Steps 2 and 3: hold every content, store what is not stored yet.
 
-    When everything is stored already nothing is held, unless `is_careful`: should a collection take it before the transaction
-    finds it, that transaction says so (`BytesGone`), and the second, careful attempt still has the bytes.
+    If everything is stored already nothing is held, unless `is_careful`: if a collection deletes it before the
+    transaction, the transaction raises `BytesGone`, and the second, careful attempt stores the bytes again.
     """
     contents = change.contents()
     with access.catalog.read() as tx:
@@ -226,7 +226,7 @@ def commit_in(
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """What a transaction did: its result, and the digests of the schemas that are new."""
+    """The result of the transaction, with the digests of new schemas."""
 
     result: CommitResult
     new_schemas: Mapping[int, str] = field(default_factory=dict)
@@ -239,7 +239,7 @@ class _Made:
 def _manifest_after(
     tx: Transaction, dataset: DatasetRecord, change: Change, options: CommitOptions, start: Head | None
 ) -> tuple[Change, Manifest]:
-    """The change as it applies to the version it starts from, and the manifest after it. Raises `CommitConflict`, `NotFound`."""
+    """Apply the change to its base. Returns the change and the new manifest. Raises `CommitConflict`, `NotFound`."""
     where = f"{dataset.name}@{options.branch}"
     if start is None:
         return change, build(entry for entry in edits_of(change, None, where).values() if entry is not None)
@@ -252,7 +252,7 @@ def _manifest_after(
 
 
 def _unchanged(tx: Transaction, change: Change, start: Head, plan: PackPlan, stored: Upload) -> _Made:
-    """The version that has the same contents already."""
+    """The existing version with the same contents."""
     if stored.stored:  # another commit stored it since, or the stored file is damaged: that one is repaired
         register_change(tx, change, plan, stored)
     found = versions.by_id(tx, start.id)
@@ -321,7 +321,7 @@ def _record(
     *,
     has_branch: bool,
 ) -> None:
-    """Record the production, the audit entry and the answer for a request that comes again."""
+    """Record the production, the audit entry and the response for a repeated request."""
     result, version = made.result, made.version
     if options.provenance is not None or not result.unchanged:
         provenance = options.provenance or Provenance()
@@ -359,8 +359,8 @@ def _record(
 
 
 def _new_bytes(access: Access, tx: Transaction, change: Change, entered: RegisteredFiles, stored_bytes: int) -> int:
-    """What a commit says that it added: the bytes that it stored. Who may not read everything is told instead the size of the
-    contents that it could not read before, whether others have them or not."""
+    """The `new_bytes` of a commit: the bytes that it stored. For an actor who may not read everything, the size of the
+    contents that it could not read before, stored or not."""
     sizes = {entered.files[content_hash]: file.size for content_hash, file in change.contents().files.items()}
     if stored_bytes == sum(sizes.values()) or readable(access, tx) is None:
         return stored_bytes
@@ -368,7 +368,7 @@ def _new_bytes(access: Access, tx: Transaction, change: Change, entered: Registe
 
 
 def _inputs(access: Access, tx: Transaction, inputs: Sequence[InputVersion]) -> list[LinkedInput | None]:
-    """The versions that were read; an input that the actor may not read is stored as what it said, and references nothing."""
+    """Link the inputs to versions. An input that the actor may not read is stored as submitted, without a link."""
     if not inputs:
         return []
     among = readable(access, tx)
@@ -396,14 +396,14 @@ def _refuse_conflicts(
     start: Head,
     before: manifests.StoredManifest,
 ) -> None:
-    """Raise `CommitConflict` when a component that this commit writes changed since its base."""
+    """Raise `CommitConflict` if a component of this commit changed since its base."""
     base = None
     if options.base is not None:
         if not versions.share(tx, [options.base.id]) or versions.by_id(tx, options.base.id) is None:
             raise CommitConflict(
-                f"v{options.base.number} of {dataset.name}, from which this commit began, was deleted in the meantime, so that "
-                f"what changed since is unknown ({options.branch!r} is at v{start.number} now). Read the new version and "
-                "commit again, or pass overwrite=True to replace what it has.",
+                f"The base of this commit, v{options.base.number} of {dataset.name}, was deleted in the meantime: "
+                f"conflicts cannot be detected ({options.branch!r} is at v{start.number} now). Read the new version "
+                "and commit again, or pass overwrite=True to replace its components.",
                 dataset=dataset.name,
                 branch=options.branch,
                 head=start.number,

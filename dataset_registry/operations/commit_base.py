@@ -20,7 +20,7 @@ from dataset_registry.operations import resolve
 
 
 def base_of(access: Access, dataset: DatasetRecord | NewDataset, version_id: int | None) -> Head | None:
-    """The version that a writer looked at, by its id. Raises `CommitConflict` when it is gone."""
+    """The version that a writer has read, by its id. Raises `CommitConflict` if it was deleted."""
     if version_id is None or isinstance(dataset, NewDataset):
         return None
     with access.catalog.read() as tx:
@@ -28,7 +28,7 @@ def base_of(access: Access, dataset: DatasetRecord | NewDataset, version_id: int
         found = versions.by_id(tx, version_id)
     if found is None or found.dataset_id != dataset.id:
         raise CommitConflict(
-            f"The version from which this commit began was deleted from {dataset.name} in the meantime. Read the new version and "
+            f"The base of this commit was deleted from {dataset.name} in the meantime. Read the new version and "
             "commit again.",
             dataset=dataset.name,
         )
@@ -38,9 +38,9 @@ def base_of(access: Access, dataset: DatasetRecord | NewDataset, version_id: int
 def parent_of(
     access: Access, dataset: DatasetRecord | NewDataset, version_id: int, branch: str | None
 ) -> tuple[str, Head]:
-    """The version that a commit is to start from, by its id, and the branch: the one that is given, else one that is there.
+    """The version that a commit starts from, by its id, and the branch: the given one, else one whose head it is.
 
-    Raises `NotFound` for a version that the dataset does not have, `BranchMoved` when no branch is at it.
+    Raises `NotFound` if the dataset does not have the version, `BranchMoved` if it is the head of no branch.
     """
     if isinstance(dataset, NewDataset):
         raise NotFound(f"{dataset.name} has no version with the id {version_id}: it is created by this commit.")
@@ -79,7 +79,7 @@ def head(
 def schemas_before(
     access: Access, dataset: DatasetRecord | NewDataset, base: Head | None, names: Sequence[str]
 ) -> dict[ComponentKey, ComponentSchema]:
-    """What was captured of the components of these names in a version, those of which something was."""
+    """The captured schemas of the components with these names in a version."""
     if base is None or isinstance(dataset, NewDataset):
         return {}
     with access.catalog.read() as tx:
@@ -98,9 +98,9 @@ def start_of(
 ) -> tuple[Head | None, bool]:
     """The version a commit to the branch starts from, and whether the branch exists.
 
-    With `lock` the branch stands still until the transaction ends, and the version and its pages cannot go. The first
-    commit of a dataset makes its branch; later a new branch is made on purpose, or starts from `parent` or `fallback` (from
-    nothing when the dataset has neither). Raises `BranchMoved` for a branch that is not at `parent`.
+    With `lock` the branch cannot move, and the version and its pages cannot be deleted, until the transaction ends. The
+    first commit of a dataset creates its branch. Later, a new branch must be created first, or starts from `parent` or
+    `fallback` (without a version if the dataset has neither). Raises `BranchMoved` for a branch that is not at `parent`.
     """
     for name in (branch, None if parent else fallback):
         if name is None:
@@ -116,8 +116,8 @@ def start_of(
             )
         if parent is not None and found.id != parent.id:
             raise BranchMoved(
-                f"{dataset.name}@{branch} is at v{found.number}, not at v{parent.number}, from which this commit is to start. "
-                f"Give the name of a new branch, which starts there, or commit to v{found.number}.",
+                f"{dataset.name}@{branch} is at v{found.number}, not at v{parent.number}, the parent of this commit. "
+                f"Pass the name of a new branch, which starts there, or commit to v{found.number}.",
                 branch=branch,
                 version=found.number,
             )
@@ -148,11 +148,11 @@ def parents_of(tx: Transaction, dataset: DatasetRecord, options: CommitOptions, 
         at = f"v{start.number}" if start else "nothing yet"
         raise BranchMoved(
             f"The first parent must be the head of {options.branch!r}, which is {at}, not v{parents[0].number}. "
-            "Look at what was committed since, then try again.",
+            "Check what was committed since, then try again.",
             branch=options.branch,
         )
     if len({parent.id for parent in parents}) < len(parents):
-        raise InputError("The parents of a version must differ from one another.", parents=list(options.parents))
+        raise InputError("The parents of a version must be different versions.", parents=list(options.parents))
     if not versions.share(tx, [parent.id for parent in parents]):
         raise RetryLater("A parent was deleted while this commit began. Try again.")
     return parents

@@ -1,9 +1,8 @@
 """Copying: datasets with their histories into another registry, on any other database and store.
 
-Versions keep their numbers and digests, in an administrator's copy also their authors and dates; what the other registry has
-already does not travel. Each version
-is a transaction, each batch of files another one: a copy that was stopped resumes. What arrives is hashed on
-the way, and the digest of each manifest is computed anew.
+Versions keep their numbers and digests, in an administrator's copy also their authors and dates. Only missing data is
+transferred. Each version is a transaction, each batch of files another one: a stopped copy resumes. Content is hashed
+during the transfer, and the digest of each manifest is recomputed.
 """
 
 from collections.abc import Container, Sequence
@@ -50,10 +49,10 @@ def copy(
     progress: Progress = silent,
 ) -> Copied:
     """Copy the datasets whose names match these patterns: all their versions, branches and tags, or what `refs` (names of
-    branches and tags) reach. Can be repeated at any time; only what is missing travels.
+    branches and tags) reach. Can be repeated at any time; only missing data is transferred.
 
     Raises `InputError` when both registries have the same store, `AlreadyExists` when a dataset of the target has another
-    history under the same numbers, `CorruptionError` when something does not arrive as what it is named after.
+    history under the same numbers, `CorruptionError` if transferred content does not match its digest.
     """
     if source.store.location == target.store.location:
         raise InputError(
@@ -174,14 +173,14 @@ def _refuse_other_history(source: Access, target: Access, record: DatasetRecord)
 def _point(
     target: Access, dataset: DatasetRecord, pointer: PointerRecord, numbers: Container[int], tx: Transaction
 ) -> str | None:
-    """Make or move a branch, make a tag; a note when that cannot be without taking something from the target.
+    """Create or move a branch, or create a tag. Returns a note if that conflicts with the target.
 
-    `numbers` are the versions that the source has: a copied version that expired there is no conflict.
+    `numbers` are the versions of the source: a copied version that expired there is no conflict.
     """
     pointers.lock(tx, dataset.id, pointer.name)
     version = versions.by_number(tx, dataset.id, pointer.version_number)
     if version is None or not versions.share(tx, [version.id]):
-        return f"{dataset.name}@v{pointer.version_number} is gone from the copy: {pointer.name!r} was left out"
+        return f"{dataset.name}@v{pointer.version_number} was deleted from the copy: {pointer.name!r} was left out"
     there = pointers.find(tx, dataset.id, pointer.name)
     if there is None:
         if pointers.retired(tx, dataset.id, pointer.name):

@@ -1,4 +1,4 @@
-"""Datasets as wholes: create, list, change, delete; and deleting a version."""
+"""Creating, listing, changing and deleting datasets; deleting a version."""
 
 from dataset_registry.access import (
     Access,
@@ -31,7 +31,7 @@ def create(access: Access, name: str, description: str | None) -> DatasetRecord:
 
 
 def make(access: Access, tx: Transaction, wanted: NewDataset) -> DatasetRecord:
-    """The dataset of this name, made if there is none. Raises `PermissionDenied` where it is not for the actor."""
+    """Get or create the dataset with this name. Raises `PermissionDenied`."""
     found = datasets.find(tx, wanted.name)
     refuse_hidden(access, tx, found)
     return found or _make(access, tx, wanted)
@@ -49,8 +49,8 @@ def _make(access: Access, tx: Transaction, wanted: NewDataset) -> DatasetRecord:
 
 
 def find_or_new(access: Access, name: str, description: str | None) -> DatasetRecord | NewDataset:
-    """The dataset of this name, or what a first commit makes of it: that one is refused where the name is taken by a dataset
-    that the actor may not know of. Raises `InvalidName`, `PermissionDenied`."""
+    """The dataset with this name, or a new one that a first commit creates. The commit is refused if the name is taken
+    by a dataset hidden from the actor. Raises `InvalidName`, `PermissionDenied`."""
     name, description = names.dataset_name(name), _checked(description)
     with access.catalog.read() as tx:
         found = datasets.find(tx, name)
@@ -66,14 +66,14 @@ def get(access: Access, name: str) -> DatasetRecord:
     with access.catalog.read() as tx:
         found = datasets.find(tx, name)
         if found is None or level_on(access, tx, found.id) == NOTHING:
-            # Only a name that may be read keeps to none of our rules, as those from legacy catalogs may.
+            # Only names of readable datasets may break the rules for names, as in legacy catalogs.
             return resolve.dataset(access, tx, names.dataset_name(name))
         return found
 
 
 def addressed(access: Access, name: str, address: str) -> DatasetRecord:
-    """The dataset of this name, which was taken from an address. Raises `NotFound`; `InvalidRef` where another dataset is called
-    like the whole address."""
+    """The dataset with this name from an address. Raises `NotFound`, or `InvalidRef` if another dataset has the whole
+    address as its name."""
     if not address.startswith('"') and "@" in address:
         with access.catalog.read() as tx:
             whole = datasets.find(tx, address)
@@ -105,7 +105,7 @@ def list_all(access: Access, prefix: str) -> list[DatasetRecord]:
 
 
 def update(access: Access, dataset: DatasetRecord, *, name: str | None, description: str | None) -> DatasetRecord:
-    """Change a dataset's description (takes write) or its name (takes admin), those that are given.
+    """Change a dataset's description (requires write) or its name (requires admin), if not None.
 
     Raises `InvalidName`, `AlreadyExists`.
     """
@@ -143,9 +143,9 @@ def update(access: Access, dataset: DatasetRecord, *, name: str | None, descript
 
 
 def delete(access: Access, dataset: DatasetRecord) -> int:
-    """Delete a dataset with its branches, tags and versions; how many versions those were.
+    """Delete a dataset with its branches, tags and versions. Returns the number of versions.
 
-    Files go with the next collection, those that no other dataset names.
+    The next collection removes the files that no other dataset references.
     """
 
     def work(tx: Transaction) -> int:
@@ -156,7 +156,7 @@ def delete(access: Access, dataset: DatasetRecord) -> int:
 
 
 def remove(access: Access, tx: Transaction, dataset: DatasetRecord) -> int:
-    """Remove the rows of a dataset, in a transaction that checked that it may go; how many versions it had."""
+    """Delete the rows of a dataset. The caller has checked that it may be deleted. Returns the number of versions."""
     now = datasets.get(tx, dataset.id)
     datasets.lock(tx, dataset.id)
     pointers.remove(tx, dataset.id)
@@ -171,7 +171,10 @@ def remove(access: Access, tx: Transaction, dataset: DatasetRecord) -> int:
 
 
 def delete_version(access: Access, dataset: DatasetRecord, ref: str) -> int:
-    """Delete one version, with the pages that only it names; its number. Raises `InUse` while anything points at it."""
+    """Delete one version with the pages that only it references.
+
+    Returns its number. Raises `InUse` while it is referenced.
+    """
 
     def work(tx: Transaction) -> int:
         authorize(access, tx, "admin", dataset.id)

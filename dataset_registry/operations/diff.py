@@ -1,4 +1,4 @@
-"""Comparing two versions: which components differ, and how their schemas do. Costs what the difference costs."""
+"""Comparing the components and schemas of two versions. The cost depends on the size of the difference."""
 
 from collections.abc import Sequence
 

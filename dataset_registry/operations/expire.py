@@ -1,6 +1,6 @@
-"""Expiring: versions that no rule of a policy keeps are deleted, out of the middle of histories too.
+"""Expiring: deleting the versions that no rule of a policy keeps, also from the middle of histories.
 
-Plan first, then apply the same plan: what came to be needed in the meantime stays.
+A plan is made first, then applied: versions that are needed by then are kept.
 """
 
 from collections.abc import Collection, Sequence
@@ -28,21 +28,21 @@ _JUST_NOW = 3600
 """A run that read or wrote within this many seconds counts as running even when a list of runs does not have it."""
 
 _CHUNK = 200
-"""Versions that one transaction deletes."""
+"""Maximum number of versions that one transaction deletes."""
 
 
 @dataclass(slots=True)
 class _Judged:
-    """A dataset while the plan is made: its versions, and why which of them stay."""
+    """A dataset during planning: its versions, and the reasons to keep some of them."""
 
     dataset: DatasetRecord
     versions: list[Dated]
     reasons: dict[int, str] = field(default_factory=dict)
     heads: dict[int, str] = field(default_factory=dict)
-    """Heads of branches that stay only where anything else of the dataset does."""
+    """Heads of branches that are kept only if another version of the dataset is."""
 
     def keep_heads(self) -> None:
-        """Keep the heads of a dataset that stays."""
+        """Keep the heads of a dataset that is not deleted."""
         if self.reasons:
             self.reasons = {**self.heads, **self.reasons}
 
@@ -57,10 +57,10 @@ def plan(
     live_runs: Collection[str] | None = None,
     now: datetime | None = None,
 ) -> ExpirePlan:
-    """What a policy does not keep, now or at the moment given. Changes nothing.
+    """Plan an expiry by a policy, now or at a given time. Changes nothing.
 
-    `live_runs` are the ids of the pipeline runs under way, whose inputs and outputs stay; without it, all runs of the last
-    day count as running.
+    `live_runs` are the ids of unfinished pipeline runs, whose inputs and outputs are kept; without it, all runs of the
+    last day count as unfinished.
     """
     now = now or datetime.now(UTC)
     with access.catalog.snapshot() as tx:
@@ -91,9 +91,9 @@ def plan(
 def _judge(
     record: DatasetRecord, found: list[Dated], named: Sequence[PointerRecord], policy: Policy, now: datetime
 ) -> _Judged:
-    """Apply the rules to each branch's history, and to what is on no branch, in one scan of the versions.
+    """Apply the rules to the history of each branch, and to versions on no branch, in one scan of the versions.
 
-    What points at a version is its reason to stay before what a rule says; of several branches the first gives the reason.
+    A pointer at a version takes precedence over a rule as the reason; of several branches, the first one.
     """
     branches = [pointer for pointer in named if not pointer.is_tag]
     rules = [policy.rule_for(record.name, branch.name) for branch in branches]
@@ -116,7 +116,7 @@ def _judge(
 
 
 def _keep_inputs(judged: Sequence[_Judged], consumption: Sequence[tuple[int, int]]) -> None:
-    """Keep what kept versions were made from, through any number of steps."""
+    """Keep the inputs of kept versions, transitively."""
     dying = {version.id: (found, version) for found in judged for version in found.expiring()}
     consumers: dict[int, set[int]] = {}
     for consumer, made_from in consumption:
@@ -135,9 +135,9 @@ def _keep_inputs(judged: Sequence[_Judged], consumption: Sequence[tuple[int, int
 def apply(
     access: Access, planned: ExpirePlan, *, live_runs: Collection[str] | None = None, progress: Progress = silent
 ) -> Expired:
-    """Delete the versions of a plan, except what a branch or tag names, or a run uses, by now.
+    """Delete the versions of a plan, except those that a branch, a tag or a run uses by now.
 
-    Their children become children of the nearest version before them that stays.
+    Their children become children of the nearest kept ancestor.
     """
     with access.catalog.read() as tx:
         administer(access, tx)
@@ -183,7 +183,7 @@ def _delete(
 def _delete_dataset(
     access: Access, dataset: DatasetRecord, ids: Sequence[int], live_runs: Collection[str] | None, tx: Transaction
 ) -> int:
-    """Delete a dataset of which nothing is kept; none of it where it has got another version or a tag, or a run uses it."""
+    """Delete a dataset without kept versions, unless it has a new version or tag, or a run uses it."""
     administer(access, tx)
     datasets.lock(tx, dataset.id)
     there = set(versions.ids_of(tx, dataset.id))
@@ -196,12 +196,12 @@ def _delete_dataset(
 # --- what runs use -------------------------------------------------------------------------------------------------
 
 _NOTED_FOR = 3600
-"""Seconds for which one note of a read is enough."""
+"""Seconds between two records of the same read."""
 
 
 def note_read(access: Access, version: VersionRecord, run_id: str) -> None:
-    """Note that a pipeline run reads a version, so that no expiry takes it in the meantime: for at most a week since
-    the actor's first read of it, where it may only read. Raises `NotFound` when it is gone."""
+    """Record that a pipeline run reads a version, which protects it from expiry. With read permission only, the
+    protection ends a week after the actor's first read. Raises `NotFound` if the version was deleted."""
     single_line(run_id, "run_id")
     with access.catalog.read() as tx:
         authorize(access, tx, "read", version.dataset_id)
@@ -211,7 +211,7 @@ def note_read(access: Access, version: VersionRecord, run_id: str) -> None:
     def work(tx: Transaction) -> None:
         if versions.by_id(tx, version.id) is None or not versions.share(tx, [version.id]):
             raise NotFound(
-                f"v{version.number} of {version.dataset} was deleted in the meantime. Look again at what the branch names.",
+                f"v{version.number} of {version.dataset} was deleted in the meantime. Resolve the branch again.",
                 version=version.number,
             )
         may_write = level_on(access, tx, version.dataset_id) >= level("write")

@@ -1,4 +1,4 @@
-"""Stored files by their hash. A hash is not a capability: who may not read a file is told what an unknown hash is told."""
+"""Stored files by their hash. A hash is not a capability: an unreadable file gives the error for an unknown hash."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -56,7 +56,7 @@ def _visible(access: Access, tx: Transaction, file_id: int) -> FileRecord:
 
 
 def data_files(access: Access, file_id: int) -> list[FileRecord]:
-    """What to read for a file: itself, or the parts of a table in order. Raises `NotFound`."""
+    """The files to read for a file: itself, or the parts of a table in order. Raises `NotFound`."""
     with access.catalog.read() as tx:
         _visible(access, tx, file_id)
         return files.objects_of(tx, [file_id]).get(file_id, [])
@@ -90,6 +90,6 @@ def counts(access: Access, file_ids: Sequence[int]) -> dict[int, int]:
 
 
 def _counted(access: Access, tx: Transaction, found: Sequence[FileRecord]) -> list[FileRecord]:
-    """Files with their reference counts, as far as the actor may see: that others have the same content is theirs to tell."""
+    """Files with their reference counts, counting only versions that the actor may read."""
     counts = files.reference_counts(tx, [file.id for file in found], readable(access, tx))
     return [replace(file, reference_count=counts.get(file.id, 0)) for file in found]

@@ -1,4 +1,4 @@
-"""Freezing: a registry that is read-only until an administrator says otherwise, with a reason that everybody is shown."""
+"""Freezing: making a registry read-only, with a reason, until an administrator ends it."""
 
 import json
 from datetime import UTC, datetime
@@ -14,9 +14,9 @@ _LONGEST = 1000
 
 
 def freeze(access: Access, reason: str) -> Freeze:
-    """Refuse everything that writes, in every process within `FROZEN_SECONDS`. What is under way then still ends.
+    """Refuse all writes, in every process within `FROZEN_SECONDS`. Running writes still finish.
 
-    Raises `InputError` for a reason that says nothing, `PermissionDenied`.
+    Raises `InputError` for an empty reason, `PermissionDenied`.
     """
     reason = free_text(reason, "reason").strip()
     if not reason or len(reason) > _LONGEST:
@@ -34,7 +34,7 @@ def freeze(access: Access, reason: str) -> Freeze:
 
 
 def unfreeze(access: Access) -> None:
-    """Let everything be written again. Nothing happens where it may be. Raises `PermissionDenied`."""
+    """End the read-only mode, if it is on. Raises `PermissionDenied`."""
 
     def work(tx: Transaction) -> None:
         administer(access, tx)
@@ -47,7 +47,7 @@ def unfreeze(access: Access) -> None:
 
 
 def frozen(access: Access) -> Freeze | None:
-    """Why nothing may be written, None where it may."""
+    """The reason of the read-only mode, None if it is off."""
     with access.catalog.read() as tx:
         admit(access, tx)
         value = settings.get(tx, settings.FROZEN)
@@ -55,7 +55,7 @@ def frozen(access: Access) -> Freeze | None:
 
 
 def is_frozen(access: Access) -> bool:
-    """Whether the registry is frozen, for everyone: without the reason."""
+    """Whether the registry is frozen, without a permission check and without the reason."""
     with access.catalog.read() as tx:
         return settings.get(tx, settings.FROZEN) is not None
 

@@ -1,7 +1,7 @@
-"""Granting: who may do what to which dataset, file or name prefix; and which branches are protected.
+"""Grants on datasets, files and name prefixes; protected branches.
 
-A resource is named as its users name it: `raw/flights` is a dataset, `raw/` (or nothing, for all names) a prefix, and a file
-is named by its hash, apart.
+A resource is given as a name: `raw/flights` is a dataset, `raw/` (or the empty name, for all datasets) a prefix. A file
+is given by its hash, as a separate argument.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ _Resource = tuple[ResourceType, int]
 
 
 def grant(access: Access, user: str, permission: str, name: str | None, file: str | None) -> Grant:
-    """Let a user or a group have a permission on a resource, instead of what it had there. Takes admin on the resource.
+    """Grant a permission on a resource, replacing an earlier grant. Requires admin on the resource.
 
     Raises `NotFound` (no such user or resource), `PermissionDenied`, `InputError`; `InvalidName` for a prefix that looks like
     another governed one.
@@ -48,7 +48,7 @@ def grant(access: Access, user: str, permission: str, name: str | None, file: st
 
 
 def revoke(access: Access, user: str, name: str | None, file: str | None) -> None:
-    """Take what a user or group was granted on a resource. Raises `NotFound` when that was nothing."""
+    """Revoke the grant of a user or group on a resource. Raises `NotFound` if there is none."""
 
     def work(tx: Transaction) -> None:
         resource = _resource(access, tx, name, file)
@@ -79,13 +79,13 @@ def list_all(access: Access, name: str | None, file: str | None, user: str | Non
             administer(access, tx)
         found = grants.grants(tx, user_id=get_user(tx, user).id)
         token = access.actor.token
-        if token is not None and token.prefix:  # what it is not for, it does not tell of
+        if token is not None and token.prefix:  # hide grants outside of the token's prefix
             found = [g for g in found if g.resource_type != "file" and g.resource.startswith(token.prefix)]
         return found
 
 
 def _resource(access: Access, tx: Transaction, name: str | None, file: str | None, *, make: bool = False) -> _Resource:
-    """What is meant, if the actor has admin on it. Raises `NotFound`, `PermissionDenied`, `InputError`."""
+    """Resolve a resource on which the actor has admin. Raises `NotFound`, `PermissionDenied`, `InputError`."""
     if (name is None) == (file is None):
         raise InputError("Expected one of: a dataset, a prefix that ends in '/', a file's hash.")
     if file is not None:
@@ -137,8 +137,8 @@ def _note(
 
 
 def protect(access: Access, name: str, branch: str, allowed: Sequence[str]) -> Protection:
-    """Let only admins and those `allowed` (users, groups) commit to a branch, move it or delete it: in a dataset, or in all
-    datasets under a prefix. Raises `NotFound`, `PermissionDenied`, `InvalidName`."""
+    """Restrict committing to, moving and deleting a branch to admins and `allowed` (users, groups), in a dataset or in
+    all datasets under a prefix. Raises `NotFound`, `PermissionDenied`, `InvalidName`."""
     branch = pointer_name(branch)
 
     def work(tx: Transaction) -> Protection:
@@ -153,7 +153,7 @@ def protect(access: Access, name: str, branch: str, allowed: Sequence[str]) -> P
 
 
 def unprotect(access: Access, name: str, branch: str) -> None:
-    """Remove the protection of a branch. Raises `NotFound` when it was not, `PermissionDenied`."""
+    """Remove the protection of a branch. Raises `NotFound` if it is not protected, `PermissionDenied`."""
     branch = pointer_name(branch)
 
     def work(tx: Transaction) -> None:

@@ -1,6 +1,6 @@
-"""Looking back: one version, the history of a ref, the whole tree, children, merge bases, lineage.
+"""History: versions, the history of a ref, the tree, children, merge bases, lineage.
 
-A walk reads the history in several statements: it needs one snapshot, or an expiry between two of them cuts it short.
+A walk reads the history in several statements, so it needs one snapshot: an expiry in between would cut it short.
 """
 
 from itertools import islice
@@ -13,7 +13,7 @@ from dataset_registry.model.records import DatasetRecord, Production, VersionRec
 from dataset_registry.operations import resolve
 
 _PAGE = 1000
-"""Versions that one query of a walk brings at most."""
+"""Maximum number of versions per query of a walk."""
 
 
 def version(access: Access, dataset: DatasetRecord, ref: str) -> VersionRecord:
@@ -59,7 +59,7 @@ def tree(
 
 
 def children(access: Access, dataset: DatasetRecord, ref: str) -> list[VersionRecord]:
-    """The versions made from the one that `ref` names, oldest first."""
+    """The children of a version, oldest first."""
     with access.catalog.snapshot() as tx:
         authorize(access, tx, "read", dataset.id)
         return versions.children(tx, resolve.version(tx, dataset, ref).id)
@@ -74,7 +74,7 @@ def merge_bases(access: Access, dataset: DatasetRecord, left: str, right: str) -
 
 
 def productions_of(access: Access, version: VersionRecord) -> list[Production]:
-    """How a version came about, and every time its content was produced again, oldest first."""
+    """The productions of a version, oldest first: the first one created it, later ones left it unchanged."""
     with access.catalog.read() as tx:
         authorize(access, tx, "read", version.dataset_id)
         return visible_productions(access, tx, version)

@@ -1,7 +1,7 @@
-"""Names that look like others: a dataset whose name reads as one under a governed or reserved prefix, and is not.
+"""Look-alike names: datasets whose name only looks like one under a governed or reserved prefix.
 
-Two names look alike when their characters do, one by one, by the confusables of Unicode Technical Standard 39. Letters of ASCII
-alone are told from one another: `raw/x1` and `raw/xl` are two names.
+Two names look alike if each of their characters does, by the confusables of Unicode Technical Standard 39. ASCII
+letters are distinguished: `raw/x1` and `raw/xl` do not look alike.
 """
 
 import unicodedata
@@ -38,7 +38,7 @@ def refuse_lookalike_prefix(tx: Transaction, prefix: str) -> None:
 
 
 def _twin(name: str, other: str) -> str | None:
-    """The beginning of a name that looks like another text without being it; None where there is none."""
+    """The beginning of a name that looks like another text but differs, or None."""
     wanted, length = _skeleton(other), 0
     for position, character in enumerate(name, 1):
         length += len(_skeleton(character))
@@ -64,7 +64,7 @@ def _skeleton(text: str) -> str:
 
 @cache
 def _prototype(character: str) -> str:
-    """One character for all that look like this one: that of ASCII, where there is one."""
+    """The representative of the characters that look like this one, in ASCII if possible."""
     if character.isascii():
         return character
     from confusable_homoglyphs import confusables

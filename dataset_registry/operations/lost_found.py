@@ -1,7 +1,7 @@
-"""Rescuing: content that the store has and the catalog does not know, taken into the dataset `lost+found`.
+"""Rescuing: content in the store that is unknown to the catalog is added to the dataset `lost+found`.
 
-This is the way back from a catalog that was restored from an older backup: a version names the content, so that no
-collection takes it, and it can be looked at, read and committed to where it belongs without being stored again.
+For a catalog that was restored from an older backup: a version of `lost+found` references the content, so that it is
+not collected, and can be read and committed to its dataset without being stored again.
 """
 
 import hashlib
@@ -26,11 +26,11 @@ _BLOCK = 1 << 20
 
 
 def rescue(access: Access, objects: Sequence[StoredObject]) -> bool:
-    """Let a version of `lost+found` name the content of unknown objects, under its hash.
+    """Add the content of unknown objects to `lost+found`, named by its hash.
 
-    The content is copied to objects of our own (linked, in a folder): those that are there may be another registry's, whose
-    store this is too, and stay for a sweep. So do objects whose content the catalog has already, or that do not hold what they
-    are named after. True when the content of every other object is in `lost+found` now.
+    The content is copied to new objects (linked, in a folder): the originals may belong to another registry with the
+    same store, and stay until a sweep. Objects whose content is already stored, or that do not match their hash, are
+    skipped. Returns whether the content of all other objects is in `lost+found` now.
     """
     found: dict[str, tuple[StoredBytes, int, str]] = {}
     for candidate in objects:
@@ -55,7 +55,7 @@ def rescue(access: Access, objects: Sequence[StoredObject]) -> bool:
         new = sorted(content_hash for content_hash in own if content_hash not in known)
         if not new:
             return
-        # In one transaction with the version that names them: what is entered and not named is for a collection.
+        # In one transaction with the version that references them: unreferenced rows would be collected.
         files.add(tx, [files.NewFile(h, found[h][1], found[h][2], own[h]) for h in new], damaged)
         change = Change()
         for content_hash in new:
@@ -69,7 +69,7 @@ def rescue(access: Access, objects: Sequence[StoredObject]) -> bool:
                 where, before = (change_to.id, change_to.name), f"{grant.permission} for {grant.user}"
                 audit.note(access, tx, "revoke", where, before=before)
             grants.forget_grants(tx, "dataset", [change_to.id])
-        options = CommitOptions(message=f"{len(new)} objects that the catalog did not know", overwrite=True)
+        options = CommitOptions(message=f"{len(new)} objects that were unknown to the catalog", overwrite=True)
         commit.commit_in(access, change_to, change, options, uuid4(), PackPlan(), Upload(), tx)
 
     access.catalog.write(take)
@@ -77,7 +77,7 @@ def rescue(access: Access, objects: Sequence[StoredObject]) -> bool:
 
 
 def heal(access: Access, objects: Sequence[StoredObject]) -> int:
-    """Give files in quarantine the content that unknown objects turn out to hold; how many were healed."""
+    """Repair quarantined files from unknown objects with their content. Returns the number of repaired files."""
     with access.catalog.read() as tx:
         wanted = file_checks.damaged_hashes(tx)
     found = {
@@ -99,7 +99,7 @@ def heal(access: Access, objects: Sequence[StoredObject]) -> int:
 
 
 def _copies(access: Access, wanted: Mapping[str, StoredBytes]) -> tuple[list[UUID], dict[str, StoredBytes]]:
-    """Copies of objects under keys of our own, by content hash, and the holds that keep them. Raises `StorageError`."""
+    """Copy objects to new keys, by content hash. Also returns the holds that protect them. Raises `StorageError`."""
     keys = {content_hash: new_key(content_hash) for content_hash in wanted}
     if not keys:
         return [], {}
@@ -112,8 +112,8 @@ def _copies(access: Access, wanted: Mapping[str, StoredBytes]) -> tuple[list[UUI
 
 
 def _content(access: Access, candidate: StoredObject) -> tuple[StoredBytes, int, str] | None:
-    """How an object holds the content that it is named after, plain or compressed; with the content's size and format.
-    None when it does not."""
+    """The storage of an object's content, plain or compressed, with the content's size and format. None if it does not
+    match its hash."""
     for compression in (None, "zstd"):
         hasher, size, start = hashlib.sha256(), 0, b""
         try:

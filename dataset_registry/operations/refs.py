@@ -9,7 +9,7 @@ from dataset_registry.operations import audit, resolve
 
 
 def create(access: Access, dataset: DatasetRecord, name: str, ref: str, *, is_tag: bool) -> PointerRecord:
-    """Make a branch or a tag at the version that `ref` names.
+    """Create a branch or a tag at the version of `ref`.
 
     Raises `InvalidName`, `AlreadyExists`, `TagImmutable` (a deleted tag's name), `NotFound`.
     """
@@ -39,8 +39,8 @@ def create(access: Access, dataset: DatasetRecord, name: str, ref: str, *, is_ta
 
 
 def check_new(tx: Transaction, dataset: DatasetRecord, name: str) -> None:
-    """Check the name of a branch or tag that is to be created: `InvalidName` for what another form of ref means, `TagImmutable`
-    for the name of a deleted tag."""
+    """Check the name of a new branch or tag. Raises `InvalidName` for other forms of refs, `TagImmutable` for the name
+    of a deleted tag."""
     new_pointer_name(name)
     if pointers.retired(tx, dataset.id, name):
         raise TagImmutable(
@@ -52,7 +52,7 @@ def check_new(tx: Transaction, dataset: DatasetRecord, name: str) -> None:
 
 
 def move(access: Access, dataset: DatasetRecord, name: str, ref: str, *, expect: str | None) -> PointerRecord:
-    """Let a branch name another version; with `expect`, only if it names that one now (compare-and-swap).
+    """Move a branch to another version; with `expect`, only if it is at that version (compare-and-swap).
 
     Raises `NotFound`, `TagImmutable`, `BranchMoved`.
     """

@@ -1,4 +1,4 @@
-"""Repairing what a verification found: damaged files go into quarantine, leftovers are removed, lost content is rescued."""
+"""Repairing findings of a verification: damaged files are quarantined, leftovers removed, unknown content rescued."""
 
 import logging
 from collections.abc import Sequence
@@ -19,8 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 def repair(access: Access, found: Sequence[Finding]) -> list[Finding]:
-    """Repair what can be repaired: damaged files go into quarantine first, so that unknown objects can heal them before
-    any goes."""
+    """Apply the safe repairs. Damaged files are quarantined first, so that unknown objects can repair them."""
     damaged = [finding for finding in found if finding.file is not None]
     others = [finding for finding in found if finding.file is None]
     damaged = [_repair_one(access, finding) for finding in damaged]
@@ -33,7 +32,7 @@ def repair(access: Access, found: Sequence[Finding]) -> list[Finding]:
 
 
 def _is_sound(access: Access, file: FileRecord) -> bool:
-    """Whether a file is in no quarantine, or is gone."""
+    """Whether a file is not in quarantine, or was deleted."""
     now = stored_now(access, file)
     return now is None or now.damage is None
 
@@ -45,7 +44,7 @@ def stored_now(access: Access, file: FileRecord) -> FileRecord | None:
 
 
 def _repair_one(access: Access, finding: Finding) -> Finding:
-    """Do what is safe about a finding."""
+    """Apply the safe repair of a finding."""
     _log.info("Repairing %s: %s", finding.kind, finding.what)
     catalog = access.catalog
     match finding.kind:
@@ -78,7 +77,7 @@ def _quarantine(access: Access, file: FileRecord, kind: str) -> None:
 
 
 def _release(access: Access, file: FileRecord) -> bool:
-    """Take a file out of quarantine if its bytes are back."""
+    """Take a file out of quarantine if its bytes have been restored."""
     sound = replace(file, damage=None)
     try:
         digest, _ = content_digest(opened(access, sound))

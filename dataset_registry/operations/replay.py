@@ -1,7 +1,8 @@
-"""Replaying: what the audit log says that branches, tags, versions, users and grants are, held against what they are.
+"""Replaying: comparing the branches, tags, versions, users and grants that follow from the audit log with the current
+ones.
 
-A change made past the registry, directly on the database, has no entry. What
-the log does not tell (what was there before it, or was written by a release that noted less) is accepted.
+A change directly in the database has no entry. State that the log does not cover (older than the log, or recorded by an
+older release) is accepted.
 """
 
 import hashlib
@@ -18,19 +19,19 @@ _Ref = tuple[int, str]
 
 
 def record_digest(uuid: UUID | None, number: int, digest: str | None, author: str | None, message: str | None) -> str:
-    """What an entry notes of a version: a digest over what never changes in its row."""
+    """The digest of a version in its entry: over the immutable columns of its row."""
     facts = canonical_json([str(uuid), number, digest, author, message])
     return hashlib.sha256(facts.encode()).hexdigest()[:32]
 
 
 @dataclass(slots=True)
 class Replay:
-    """What follows from the entries that were read so far."""
+    """The state that follows from the entries read so far."""
 
     refs: dict[_Ref, tuple[str, bool] | None] = field(default_factory=dict)
-    """The version (`v3`) that each branch or tag names, and whether it is a tag; None for one that was deleted."""
+    """The version (`v3`) of each branch or tag, and whether it is a tag; None if it was deleted."""
     told: set[int] = field(default_factory=set)
-    """The datasets whose whole life is in the log."""
+    """The datasets whose whole history is in the log."""
     versions: dict[tuple[int, int], tuple[str, tuple[int, ...]]] = field(default_factory=dict)
     """The digest of each version's record, and its parents, by dataset and number."""
     roles: dict[str, str | None] = field(default_factory=dict)
@@ -112,7 +113,7 @@ class Replay:
                 self.grants[kind, name, user] = permission if entry.action == "grant" else None
 
     def problems(self, tx: Transaction) -> Iterator[str]:
-        """What is otherwise than the log says, a sentence each."""
+        """The differences from the log, one sentence each."""
         records = list(datasets.all_of(tx, ""))
         names = {found.id: found.name for found in records}
         for dataset_id, name in names.items():
@@ -133,12 +134,12 @@ class Replay:
         if self.names.get(found.id, found.name) != found.name:
             yield f"the dataset {found.name!r} was {self.names[found.id]!r} by its last entry: it was renamed"
         if found.id in self.descriptions and (found.description or "") != (self.descriptions[found.id] or ""):
-            yield f"the description of {found.name!r} is another one than its last entry says"
+            yield f"the description of {found.name!r} differs from its last entry"
 
     def _of_schemas(self, tx: Transaction) -> Iterator[str]:
         for found, (_, snapshot) in captures.schemas_by_id(tx, sorted(self.schemas)).items():
             if schema_digest(snapshot) != self.schemas[found]:
-                yield f"the schema snapshot {found} is another one than was captured"
+                yield f"the schema snapshot {found} differs from the captured one"
 
     def _of_pointers(self, tx: Transaction, dataset_id: int, name: str) -> Iterator[str]:
         there = {found.name: (f"v{found.version_number}", found.is_tag) for found in pointers.all_of(tx, dataset_id)}
@@ -228,6 +229,6 @@ def _of_version(version: VersionRecord, known: Container[int], record: str, pare
     name = f"{version.dataset}@v{version.number}"
     now = record_digest(version.uuid, version.number, version.digest, version.created_by, version.message)
     if now != record:
-        yield f"the author, the message or the digest of {name} is another one than it was committed with"
+        yield f"the author, the message or the digest of {name} differs from its commit"
     if lost := [parent for parent in parents if parent in known and parent not in version.parents]:
         yield f"{name} has lost its parent v{lost[0]}, which is still there"

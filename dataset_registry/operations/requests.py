@@ -1,4 +1,4 @@
-"""Requests that carry a key: each is done once, and sent again it is answered from what was stored."""
+"""Requests with an idempotency key: each is executed once; a repetition gets the stored response."""
 
 from dataset_registry.access import Access
 from dataset_registry.catalog import Transaction, requests
@@ -24,7 +24,7 @@ def recall(access: Access, tx: Transaction, request: RequestKey) -> tuple[int, s
 
 
 def remember(access: Access, tx: Transaction, request: RequestKey, answer: str, *, status: int = 200) -> None:
-    """Store an answer. In the transaction of what is done, both are there or neither is.
+    """Store a response, in the transaction of the operation, so that both are committed or neither.
 
     A key that another transaction stored in the meantime fails its primary key: `Catalog.write` then runs its work again, which
     finds that answer.
@@ -39,5 +39,5 @@ def forget(access: Access, tx: Transaction, request: RequestKey) -> None:
 
 
 def _stored_key(access: Access, request: RequestKey) -> str:
-    """A key with its token: what a wider token was answered is not for a narrower one."""
+    """The key combined with its token, so that a narrower token does not get the response of a wider one."""
     return f"{access.actor.token.id if access.actor.token else 0} {request.key}"

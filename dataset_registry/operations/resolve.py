@@ -1,4 +1,4 @@
-"""Finding what a name or a ref means, inside a transaction."""
+"""Resolving names and refs, inside a transaction."""
 
 import difflib
 import re
@@ -13,7 +13,7 @@ from dataset_registry.model.names import Ref, parse_ref
 from dataset_registry.model.records import DatasetRecord, VersionRecord
 
 _ODD_NUMBER = re.compile(r"v-?[0-9]{1,9}")
-"""Numbers that only versions of existing catalogs have: 0, and those below. A branch may be called so, and comes first."""
+"""Version numbers of legacy catalogs: 0 and below. A branch with such a name takes precedence."""
 
 
 _SUGGESTED_FROM = 1000
@@ -29,7 +29,7 @@ def dataset(access: Access, tx: Transaction, name: str) -> DatasetRecord:
 
 
 def no_dataset(access: Access, tx: Transaction, name: str) -> NotFound:
-    """The error for a name that no dataset has, as far as the actor may know: it suggests names that the actor can read."""
+    """The error for an unknown or hidden dataset name. It suggests only names that the actor can read."""
     readable_ones = datasets.all_of(tx, "", readable(access, tx))
     names = [found.name for found in islice(readable_ones, _SUGGESTED_FROM)]
     near = difflib.get_close_matches(name, names, 1)
@@ -103,7 +103,7 @@ def _start(tx: Transaction, dataset: DatasetRecord, ref: Ref) -> VersionRecord:
 
 
 def what_there_is(tx: Transaction, dataset: DatasetRecord, wanted: str) -> str:
-    """What a dataset has instead of a ref: a similar branch or tag, all of them, or how to list its versions."""
+    """The hint for an unknown ref: a similar branch or tag, all of them, or how to list versions."""
     names = [pointer.name for pointer in pointers.all_of(tx, dataset.id)]
     if near := difflib.get_close_matches(wanted, names, 1):
         return f"Did you mean {near[0]!r}?"

@@ -1,4 +1,4 @@
-"""Copying one version: its files travel under holds, then one transaction creates it in the other registry."""
+"""Copying one version: its files are transferred under holds, then one transaction creates it in the other registry."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -47,7 +47,7 @@ from dataset_registry.store import Spool, Spooled
 from dataset_registry.store.checked import content_digest
 
 _BATCH = 500
-"""Files that are held, moved and entered together."""
+"""Number of files that are held, transferred and registered together."""
 
 
 def refuse_another(record: DatasetRecord, version: VersionRecord, there: VersionRecord) -> None:
@@ -124,7 +124,10 @@ def _pack(source: Access, tx: Transaction, version: VersionRecord) -> _Shipment:
 
 
 def _bring(source: Access, target: Access, dataset: DatasetRecord, shipment: _Shipment, done: Copied) -> list[UUID]:
-    """Put the files that the target lacks, and enter them; the holds that keep them until the version names them."""
+    """Transfer and register the files that the target lacks.
+
+    Returns the holds that protect them until the version references them.
+    """
     kept: list[UUID] = []
     hashes = sorted(shipment.whole)
     for start in range(0, len(hashes), _BATCH):
@@ -143,8 +146,8 @@ def _bring(source: Access, target: Access, dataset: DatasetRecord, shipment: _Sh
 
 
 def _kinds(source: Access, target: Access, batch: Sequence[FileRecord]) -> tuple[list[FileRecord], list[FileRecord]]:
-    """The files that travel as objects, and those that the target can have as recipes of these: where it has no damage of its
-    own to heal, and where the objects that a recipe names are, or become, plain objects there."""
+    """The files to transfer as objects, and those that the target can store as recipes of these: if the target has no
+    damaged copy to repair, and the objects of the recipe are, or become, plain objects there."""
     with source.catalog.read() as tx:
         ids = sorted({extent.object_id for file in batch for extent in file.extents})
         holders = files.get_many(tx, ids)
@@ -228,7 +231,7 @@ class _SourceFile:
 def _refuse_other_content(content_hash: str, found: str) -> None:
     if found != content_hash:
         raise CorruptionError(
-            f"The file {content_hash[:12]} of the registry that is copied has other content than its hash says. Run there: "
+            f"The file {content_hash[:12]} of the registry that is copied does not match its hash. Run there: "
             "dataset-registry verify --deep",
             hash=content_hash,
         )
@@ -240,7 +243,7 @@ def _stream(source: Access, spool: Spool, file: FileRecord) -> Spooled:
 
 
 def _unpack(target: Access, dataset: DatasetRecord, shipment: _Shipment, holds: Sequence[UUID], tx: Transaction) -> int:
-    """The transaction that makes the version; 1, or 0 when another process has made it in the meantime."""
+    """The transaction that creates the version. Returns 1, or 0 if another process created it in the meantime."""
     version = shipment.version
     authorize(target, tx, "admin", dataset.id)
     datasets.take_number(tx, dataset.id, version.number)
@@ -271,7 +274,7 @@ def _unpack(target: Access, dataset: DatasetRecord, shipment: _Shipment, holds: 
         after = rewrite(before.manifest, edits, before.pages, before.entries)
     if after.digest != version.digest:
         raise CorruptionError(
-            f"{version.dataset}@v{version.number} does not hold what its digest is over. Verify the registry that is copied: "
+            f"{version.dataset}@v{version.number} does not match its digest. Verify the source registry: "
             "dataset-registry verify",
             version=version.number,
         )

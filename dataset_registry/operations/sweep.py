@@ -1,6 +1,6 @@
-"""Sweeping: objects that the catalog does not know are removed from the store.
+"""Sweeping: removing objects unknown to the catalog from the store.
 
-Any number of sweeps may run at once, beside any number of writers; docs/design/collection.md has the races and what closes each.
+Sweeps can run concurrently with each other and with writers; docs/design/collection.md describes the races.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,10 +29,10 @@ def plan_sweep(
 ) -> SweepPlan:
     """Which objects a sweep would remove: those unknown to the catalog and older than this. Changes nothing.
 
-    Objects named after the content of a file in quarantine are left out, unless it is `healing` that they are wanted for.
-    `each` is called with what was listed, some objects at a time, so that the store is listed once.
+    Objects with the content hash of a quarantined file are left out, unless `healing` requests them. `each` is called
+    with the listed objects in batches, so that the store is listed once.
 
-    The store is listed first and the catalog read after it: whatever was put in the meantime had a hold before it had bytes.
+    The store is listed before the catalog is read: an object that is stored in between had a hold before its bytes.
     """
     unknown: list[StoredObject] = []
     batch: list[StoredObject] = []

@@ -1,4 +1,4 @@
-"""Users, groups and their tokens: an administrator's business, but for one's own tokens."""
+"""Users, groups and tokens, for administrators; users can manage their own tokens."""
 
 import json
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ _LONGEST = timedelta(days=36500)
 def create(access: Access, name: str, *, kind: Kind, role: str, members: Sequence[str] = ()) -> User:
     """Create a user or a group. From the first one on, names are checked. Raises `InvalidName`, `AlreadyExists`, `InputError`.
 
-    A name that signed something before becomes the user who did, and admin of the datasets it created.
+    A recorded name becomes a user with its history, and admin of the datasets that it created.
     """
     try:
         name = user_name(name)
@@ -73,7 +73,7 @@ def create(access: Access, name: str, *, kind: Kind, role: str, members: Sequenc
 
 
 def update(access: Access, name: str, *, role: str | None = None, disabled: bool | None = None) -> User:
-    """Change a user's role, lock it out or let it in again. Raises `NotFound`, `InputError` (the last administrator)."""
+    """Change a user's role, disable or enable it. Raises `NotFound`, `InputError` (the last administrator)."""
     given = parse_role(role) if role is not None else None
 
     def work(tx: Transaction) -> User:
@@ -96,7 +96,7 @@ def update(access: Access, name: str, *, role: str | None = None, disabled: bool
 
 
 def set_members(access: Access, name: str, members: Sequence[str]) -> User:
-    """Let a group have these members and no others. Raises `NotFound`, `InputError`."""
+    """Replace the members of a group. Raises `NotFound`, `InputError`."""
 
     def work(tx: Transaction) -> User:
         administer(access, tx)
@@ -145,16 +145,16 @@ def create_token(
     lasts: timedelta | None,
     request: RequestKey | None = None,
 ) -> NewToken:
-    """Make a token of a user, the actor's own when None; an administrator makes them for others too.
+    """Create a token for a user, for the actor if None; administrators can create tokens for other users.
 
-    A token makes others for no more than it is for itself. A `request` that is sent again replaces the token that it created
+    A token cannot create one with more permission than its own. A repeated `request` replaces the token that it created
     before, whose secret may not have arrived: the old one is revoked in the same transaction.
     Raises `NotFound`, `InputError`, `PermissionDenied`, `ConflictError` (the key of another request).
     """
     user = access.actor.name if user is None else user
     given, prefix = parse_permission(permission), name_prefix(prefix)
     if lasts is not None and not timedelta(seconds=1) <= lasts <= _LONGEST:
-        raise InputError("The lifetime of a token is 1 second to 100 years.", lasts=str(lasts))
+        raise InputError("The lifetime of a token must be 1 second to 100 years.", lasts=str(lasts))
     if prefix and not prefix.endswith("/"):
         raise InputError(f"The prefix of a token ends in '/': {prefix + '/'!r}.", prefix=prefix)
     name = token_name(name)
@@ -212,7 +212,7 @@ def _replace_earlier(access: Access, tx: Transaction, request: RequestKey) -> No
 
 
 def tokens(access: Access, user: str | None) -> list[Token]:
-    """The tokens of a user, the newest first; everybody's when None, for an administrator, else the actor's own."""
+    """The tokens of a user, newest first. None: those of all users for an administrator, else the actor's own."""
     single_line(user or "", "user")
     with access.catalog.read() as tx:
         if user is None and not is_administrator(access, tx):
@@ -241,12 +241,12 @@ def revoke_token(access: Access, token_id: int) -> Token:
 
 
 def _is_within(permission: Permission, prefix: str, token: Token) -> bool:
-    """Whether what is for this permission and prefix is for no more than a token."""
+    """Whether a permission and a prefix are within those of a token."""
     return level(permission) <= level(token.permission) and prefix.startswith(token.prefix)
 
 
 def _own_or_administer(access: Access, tx: Transaction, user: str) -> None:
-    """Let pass an administrator, and the user itself."""
+    """Require an administrator or the user itself."""
     admit(access, tx)
     if user != access.actor.name or access.actor.is_owner:
         administer(access, tx)

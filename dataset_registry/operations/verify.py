@@ -1,7 +1,7 @@
-"""Verifying: every digest recomputed, every object looked for, on request every byte read. Repairing what can be.
+"""Verifying: recomputing every digest, checking every object, on request reading every byte.
 
-A live registry is verified without keeping anybody out: the catalog is read in one snapshot, the store is listed before
-the catalog is asked about what was listed, and whatever looks missing is looked for once more.
+A live registry is verified without blocking writers: the catalog is read in one snapshot, the store is listed before
+the catalog is queried about the listed objects, and objects that seem missing are checked again.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +36,7 @@ _CAPTURED_AT_ONCE = 200
 
 @dataclass(slots=True)
 class _Store:
-    """What the pass over the store found out."""
+    """The results of the pass over the store."""
 
     findings: list[Finding] = field(default_factory=list)
     seen: set[int] = field(default_factory=set)
@@ -66,10 +66,11 @@ def verify(
     older_than: timedelta = GRACE,
     progress: Progress = silent,
 ) -> Verification:
-    """Look at everything. `share` (n, t) reads the bytes of every t-th file, starting with the n-th; (1, 1) reads them all.
+    """Verify the catalog and the store. `share` (n, t) reads the bytes of every t-th file from the n-th on; (1, 1)
+    reads all.
 
-    Objects that the catalog does not know count once they are older than `older_than`. With `repair`, what is safe to repair
-    is repaired, and files whose bytes are gone or wrong go into quarantine.
+    Unknown objects count if they are older than `older_than`. `repair` applies the safe repairs, and quarantines files
+    whose bytes are missing or wrong.
     """
     share = _checked_share(*share) if share is not None else None
     with access.catalog.read() as tx:
@@ -118,7 +119,7 @@ def _catalog_problems(access: Access, progress: Progress) -> list[Problem]:
 
 
 def _look_at_store(access: Access, older_than: timedelta, progress: Progress) -> _Store:
-    """List the store once, and ask the catalog about what was listed: the sizes, and what it does not know."""
+    """List the store once, and check the sizes and the unknown objects with the catalog."""
     store = _Store()
 
     def look(batch: Sequence[StoredObject]) -> None:
@@ -143,7 +144,7 @@ def _look_at_store(access: Access, older_than: timedelta, progress: Progress) ->
 
 
 def _look_for_missing(access: Access, store: _Store, progress: Progress) -> None:
-    """Look for every object that was not listed, and report files that went into quarantine before."""
+    """Check every object that was not listed, and report quarantined files."""
     for batch in _all_files(access):
         store.files += len(batch)
         progress("looking for objects", store.files, None)
@@ -161,13 +162,13 @@ def _look_for_missing(access: Access, store: _Store, progress: Progress) -> None
 
 
 def _look_for_forged(access: Access, store: _Store) -> None:
-    """Look for components that are tables, and whose file is no Parquet: what a forged list of parts leaves behind."""
+    """Find table components whose file is not Parquet, which a forged list of parts leaves behind."""
     with access.catalog.read() as tx:
         suspects = file_checks.posing_as(tx, TABLE)
     for file in suspects:
         with suppress(RegistryError, OSError), opened(access, file) as stream:  # unreadable bytes are found elsewhere
             if formats.format_of(None, None, stream.read(4)) != TABLE:
-                what = f"{_called(access, file)} is read as a table, and is not a Parquet file"
+                what = f"{_called(access, file)} is read as a table, but is not a Parquet file"
                 store.findings.append(Finding("form", what))
 
 
@@ -189,7 +190,7 @@ def _read_content(access: Access, share: tuple[int, int], store: _Store, progres
 
 
 def _capture_again(access: Access, share: tuple[int, int], store: _Store, progress: Progress) -> None:
-    """Capture files anew, and compare: of their schemas and statistics nothing else tells that they were edited."""
+    """Capture files again and compare: nothing else detects edited schemas and statistics."""
     number, of = share
     bad = {finding.file.id for finding in store.findings if finding.file is not None}
     after, done = 0, 0
@@ -201,7 +202,7 @@ def _capture_again(access: Access, share: tuple[int, int], store: _Store, progre
         for file, known in batch:
             chosen = int((file.content_hash or "0")[:8], 16) % of == number - 1
             if chosen and file.id not in bad and is_current(known) and not _is_as_captured(access, file, known):
-                what = f"{_called(access, file)} has other columns or statistics than those that were captured of it"
+                what = f"{_called(access, file)} has other columns or statistics than its capture"
                 store.findings.append(Finding("capture", what))
         after, done = batch[-1][0].id, done + len(batch)
         progress("capturing again", done, None)
@@ -229,7 +230,7 @@ def _is_as_captured(access: Access, file: FileRecord, known: ComponentSchema) ->
 
 
 def _measured(schema: ComponentSchema) -> list[object]:
-    """What of a schema follows from the bytes of the file."""
+    """The parts of a schema that follow from the bytes of the file."""
     return [
         (t.name, [c.to_json() for c in t.columns], t.rows, {name: s.to_json() for name, s in t.statistics.items()})
         for t in schema.tables
@@ -237,7 +238,7 @@ def _measured(schema: ComponentSchema) -> list[object]:
 
 
 def _hash(access: Access, file: FileRecord) -> tuple[int, Finding | None]:
-    """Read a file whole; its bytes, and what is wrong with it."""
+    """Read a whole file. Returns its size and a finding, if any."""
     try:
         digest, size = content_digest(opened(access, file))
         if digest != file.content_hash:  # once more: the bytes may have changed on the way here
@@ -267,7 +268,7 @@ def _all_files(access: Access) -> Iterator[list[FileRecord]]:
 
 
 def _is_there(access: Access, file: FileRecord) -> bool:
-    """Whether the catalog still says that the file is at this key: it may have been collected in the meantime, or healed."""
+    """Whether the catalog still has the file at this key: it may have been collected or repaired in the meantime."""
     now = stored_now(access, file)
     return now is not None and (now.object_key, now.extents) == (file.object_key, file.extents)
 
@@ -283,7 +284,7 @@ def _leftovers(access: Access) -> list[Finding]:
         holds, trashed = collection.expired_holds(tx), collection.trash_count(tx)
     found = []
     if holds:
-        found.append(Finding("expired-hold", f"{holds} holds of writers that died"))
+        found.append(Finding("expired-hold", f"{holds} holds of dead writers"))
     if trashed:
         found.append(Finding("trash", f"{trashed} objects whose bytes are still to be deleted"))
     return found

@@ -1,4 +1,4 @@
-"""Where bytes live: spools, hashes and keeps objects. Knows digests and keys, never datasets, versions or formats."""
+"""Storage of bytes: spooling, hashing and storing objects. Knows digests and keys, never datasets or formats."""
 
 import re
 from urllib.parse import unquote
@@ -43,10 +43,10 @@ _BUCKET = re.compile(rf"({'|'.join(SCHEMES)}):/?[^/]", re.IGNORECASE)
 
 
 def open_store(location: str) -> Store:
-    """The store at a location: a folder (a path or a `file://` URL), made on first use, or `s3://bucket/prefix`, `gs://…`,
-    `az://…` with options after a `?` (see `ObjectStore`).
+    """Open the store at a location: a folder (a path or a `file://` URL), created on first use, or
+    `s3://bucket/prefix`, `gs://…`, `az://…` with options after a `?` (see `ObjectStore`).
 
-    Raises `InputError` for a kind of store that this version does not have.
+    Raises `InputError` for an unsupported kind of store.
     """
     scheme, separator, rest = location.partition("://")
     scheme = scheme.lower()

@@ -1,8 +1,8 @@
 """Local files with the content of stored objects: the objects themselves where they are plain files, else cached copies.
 
-The cache is shared by the processes of a machine. A copy is made aside, checked against the hash in its key, and
-linked into place; each user of it has a link of its own in a private folder, so that no other process can take it away.
-What only the cache itself links to may go when the cache is full, the longest unused first.
+The cache is shared by the processes of a machine. A copy is written to a temporary file, checked against the hash in
+its key, and linked into place. Each process has its own links in a private folder, so that no other process can delete
+its files. When the cache is full, files that only the cache links to are evicted, least recently used first.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from dataset_registry.store.protocol import Store, checked_key
 from dataset_registry.store.spool import storage_error
 
 CACHE_BYTES = 10 * 2**30
-"""How much the cache of a store may hold, apart from what is in use."""
+"""The default size limit of a cache in bytes, not counting files in use."""
 
 _BLOCK = 1 << 20
 
@@ -34,12 +34,12 @@ Open = Callable[[], BinaryIO]
 
 
 def cache_folder() -> Path:
-    """Where copies of remote files are kept, by default."""
+    """The default folder for copies of remote files."""
     return Path("~/.cache/dataset-registry").expanduser()
 
 
 class Cache:
-    """The cache of one store, as one process uses it. What `fetch` gave stays until `close`."""
+    """The cache of one store in one process. Files from `fetch` stay valid until `close`."""
 
     def __init__(self, store: Store, limit: int | None = None) -> None:
         self._store = store
@@ -52,9 +52,10 @@ class Cache:
         self._making: dict[str, threading.Lock] = {}
 
     def fetch(self, key: str, compression: str | None = None, opened: Open | None = None) -> Path:
-        """A local, read-only file with the content of an object, or with that of what `opened` opens, under a key of it.
+        """A local, read-only file with the content of an object, or of the stream that `opened` opens, cached under the
+        key.
 
-        Raises `CorruptionError` when an object is missing or the content does not have the hash in the key.
+        Raises `CorruptionError` if the object is missing or its content does not match the hash in the key.
         """
         if opened is None and compression is None and (path := self._store.path(key)) is not None:
             return path
@@ -71,7 +72,7 @@ class Cache:
                     if not mine.exists():
                         self._make(key, opened or partial(self.open, key, compression), mine, shared)
         except OSError as error:
-            raise storage_error(error, f"A copy for reading could not be kept in {self._folder}") from error
+            raise storage_error(error, f"A copy for reading could not be written to {self._folder}") from error
         return mine
 
     def open(self, key: str, compression: str | None = None) -> BinaryIO:
@@ -79,11 +80,11 @@ class Cache:
         return decompressed(self._store.open(key), compression)
 
     def uri(self, key: str, compression: str | None = None) -> str:
-        """An address of the content: the object's own, or that of a local copy where the object is compressed."""
+        """The URI of the content: that of the object, or of a local copy if the object is compressed."""
         return self._store.uri(key) if compression is None else self.fetch(key, compression).as_uri()
 
     def close(self) -> None:
-        """Give back the files that `fetch` gave."""
+        """Release the files from `fetch`."""
         with self._lock:
             if self._mine is not None:
                 self._mine.close()
@@ -118,7 +119,7 @@ class Cache:
                     size += len(block)
             if hasher.hexdigest() != content_hash_of(key):
                 raise CorruptionError(
-                    f"The object {key} of the store at {self._store.location} has another content than its key says: "
+                    f"The object {key} of the store at {self._store.location} does not match the hash in its key: "
                     f"its SHA-256 is {hasher.hexdigest()}. Run: dataset-registry verify --deep",
                     key=key,
                 )
@@ -135,7 +136,7 @@ class Cache:
             self._make_room()
 
     def _make_room(self) -> None:
-        """Remove unused copies, the longest unused first, until nine tenths of the limit are left."""
+        """Evict unused copies, least recently used first, until the cache is at nine tenths of its limit."""
         self._unseen = 0
         bits = modes.shared_bits(self._folder.parent)
         with os.fdopen(modes.open_or_create(self._folder / ".lock", bits), "rb") as turn:

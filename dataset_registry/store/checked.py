@@ -1,4 +1,4 @@
-"""Streams that check what they give against its hash."""
+"""Streams that check their content against its hash."""
 
 import hashlib
 from io import SEEK_SET, BufferedReader, RawIOBase
@@ -10,12 +10,12 @@ _BLOCK = 1 << 20
 
 
 def checked(stream: BinaryIO, content_hash: str) -> BinaryIO:
-    """A stream that raises `CorruptionError` at its end when what it gave does not have this hash."""
+    """A stream that raises `CorruptionError` at its end if its content does not have this hash."""
     return cast(BinaryIO, BufferedReader(_Checked(stream, content_hash), 1 << 20))
 
 
 class _Checked(RawIOBase):
-    """A stream that knows the hash of what it should give: reading it from start to end checks it."""
+    """A stream with the expected hash of its content, checked when it is read from start to end."""
 
     def __init__(self, stream: BinaryIO, content_hash: str) -> None:
         self._stream, self._content_hash = stream, content_hash
@@ -41,7 +41,7 @@ class _Checked(RawIOBase):
             self._hashed += count
             if count == 0 and self._hasher.hexdigest() != self._content_hash:
                 raise CorruptionError(
-                    f"The file {self._content_hash[:12]} has other content than its hash says. Read it again; if it "
+                    f"The file {self._content_hash[:12]} does not match its hash. Read it again; if it "
                     "persists, run: dataset-registry verify --deep",
                     hash=self._content_hash,
                 )

@@ -1,4 +1,4 @@
-"""Compression of objects: zstd, where a sample shows that it pays. Digests are always over the uncompressed content."""
+"""Compression of objects with zstd, if a sample shrinks enough. Digests always cover the uncompressed content."""
 
 import sys
 from pathlib import Path
@@ -16,9 +16,9 @@ Compression = Literal["zstd"]
 
 _SAMPLE = 1 << 18
 _PAYS = 0.75
-"""Stored bytes that a sample may take of its own size: above it, reading costs more than keeping."""
+"""Maximum compressed share of a sample; above it, compression does not save enough."""
 _WORTHWHILE = 1 << 10
-"""Below this size a file takes a block of the disk either way."""
+"""Files below this size take one disk block either way."""
 
 
 def parse_compression(text: str | None) -> Compression | None:
@@ -29,7 +29,10 @@ def parse_compression(text: str | None) -> Compression | None:
 
 
 def compress(spool: Spool, content: Spooled) -> Spooled | None:
-    """The content as one zstd frame, spooled, or None where that saves too little. Its hash stays the content's."""
+    """Spool the content as one zstd frame, or return None if that saves too little.
+
+    The hash stays that of the content.
+    """
     if content.size < _WORTHWHILE or not _pays(content):
         return None
     if isinstance(content.source, bytes):
@@ -54,7 +57,7 @@ def decompressed(stream: BinaryIO, compression: str | None) -> BinaryIO:
 
 
 class _Decompressed(zstd.ZstdFile):
-    """A reading end that closes what it reads from, and calls a broken frame what it is."""
+    """A decompressing stream that closes its source and raises `CorruptionError` for a broken frame."""
 
     def __init__(self, stream: BinaryIO) -> None:
         super().__init__(stream, "rb")

@@ -21,7 +21,7 @@ from dataset_registry.store.spool import SPOOL, storage_error, tidy
 class FolderStore:
     """Objects under `objects/<first two digits>/<key>`, read-only, spooled beside them under `spool/`.
 
-    Who may read them says the mode of the folder (see `modes`).
+    The mode of the folder determines who may read them (see `modes`).
     """
 
     transfers = 4
@@ -56,7 +56,7 @@ class FolderStore:
 
     @contextmanager
     def _placing(self, key: str) -> Iterator[Path]:
-        """The frame of what puts an object into place: its folder before, the syncing after, errors as ours."""
+        """Create the folder of an object before it is placed, sync it afterwards, and convert errors."""
         target = self._path(key)
         try:
             self._make_durable(target.parent)
@@ -68,9 +68,9 @@ class FolderStore:
             raise storage_error(error, f"The store at {self._root} refused to write") from error
 
     def _make_durable(self, shard: Path) -> None:
-        """Make the folder of an object, and sync the folders above it, once in the life of this store.
+        """Create the folder of an object and sync its parents, once per store instance.
 
-        Also when it exists already: who made it may not have come to syncing it.
+        Also if it exists already: its creator may have died before syncing it.
         """
         if shard in self._durable:
             return
@@ -80,7 +80,7 @@ class FolderStore:
         self._durable.add(shard)
 
     def _write(self, data: bytes, target: Path) -> None:
-        """A small object: written aside, synced, then linked into place whole."""
+        """Write a small object to a temporary file, sync it, and link it into place atomically."""
         modes.make_folder(self._spool, self._bits)
         aside = self._spool / target.name
         stream = modes.new_file(aside, buffering=0)
@@ -99,8 +99,8 @@ class FolderStore:
             raise
 
     def _link(self, source: Path, target: Path) -> None:
-        """A spooled file: a link makes the object appear whole or not at all, refuses a key that exists, and leaves the
-        file in place for a retry without a second copy of the bytes."""
+        """Link a spooled file into place. A link is atomic, fails for an existing key, and leaves the file in place for
+        a retry without a second copy of the bytes."""
         mode = source.stat().st_mode
         if mode & 0o222:  # a read-only one is a link to a user's file, and stays as it is
             source.chmod(self._mode)
@@ -231,7 +231,7 @@ _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP)
 
 
 def _copy(source: Path, target: Path, mode: int) -> None:
-    """A link's work where links do not exist: copy beside the target, sync, rename."""
+    """Copy a file atomically where links are not supported: copy beside the target, sync, rename."""
     partial = target.with_name(f"{target.name}.partial")
     if target.exists():
         raise FileExistsError(target)

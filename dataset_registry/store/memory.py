@@ -1,4 +1,4 @@
-"""A store in memory, for tests and for trying things out: it ends with the process."""
+"""A store in memory, for tests and experiments; it is lost with the process."""
 
 import threading
 import weakref

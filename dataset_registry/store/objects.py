@@ -35,7 +35,7 @@ _PART = 8 << 20
 _PARTS = 10_000
 """S3 takes no more parts than this in one upload."""
 _IN_FLIGHT = 3
-"""Parts of one file on their way at once: with `_PART` this bounds the memory of an upload."""
+"""Concurrent parts of one upload; with `_PART` this bounds its memory."""
 _COPYABLE = 5 * 2**30
 """The largest object that S3 copies in one request."""
 _READ = 4 << 20
@@ -45,7 +45,7 @@ _ATTEMPTS = 3
 
 
 _process: int | None = None
-"""The process that first used obstore: its threads are gone in a forked child, which would wait for them permanently."""
+"""The process that first used obstore: its threads do not exist in a forked child, which would wait for them permanently."""
 
 
 class ObjectStore:
@@ -64,11 +64,11 @@ class ObjectStore:
             parts = urlsplit(location)
         except ValueError as error:
             raise InputError(
-                f"{redacted(location)!r} is not an address: give s3://bucket/prefix.", location=redacted(location)
+                f"{redacted(location)!r} is not an address: expected s3://bucket/prefix.", location=redacted(location)
             ) from (None if has_secrets(location) else error)
         if has_user(location):
             raise InputError(
-                f"The store {redacted(location)} has a user in its address, and no store reads it there. Remove it: credentials "
+                f"The address of the store {redacted(location)} contains a user. Remove it: credentials "
                 "come from the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
                 location=redacted(location),
             )
@@ -92,7 +92,7 @@ class ObjectStore:
         global _process
         if _process not in (None, os.getpid()):
             raise InputError(
-                f"{self.location} was in use when this process was forked, and its connections do not survive that. Start "
+                f"{self.location} was in use when this process was forked, and its connections do not work after a fork. Start "
                 "processes with multiprocessing's 'spawn' or 'forkserver'."
             )
         if self._opened is None:
@@ -130,11 +130,11 @@ class ObjectStore:
         return client
 
     def _reason(self, error: BaseException) -> str:
-        """The first line of an error, without secrets; obstore prints its whole inside after it."""
+        """The first line of an error, without secrets; obstore appends its internal details."""
         return self._hide(str(error)).strip().split("\n", maxsplit=1)[0].rstrip(".")
 
     def _cause(self, error: BaseException) -> BaseException | None:
-        """An error of obstore as the cause of ours: none when its text has a secret, which a traceback would show."""
+        """The obstore error as a cause, or None if its text contains a secret that a traceback would show."""
         return error if self._hide(str(error)) == str(error) else None
 
     def _hide(self, text: str) -> str:
@@ -159,7 +159,7 @@ class ObjectStore:
                     max_concurrency=_IN_FLIGHT,
                 )
             )
-        # The server has checked each request's SHA-256; that it put the parts together, only a look can say.
+        # The server has checked the SHA-256 of each request, but not of the assembled object: check its size.
         return size if whole and self._bucket.startswith("s3") else self.size(key) or 0
 
     def take(self, key: str, source: Store, source_key: str) -> bool:
@@ -215,7 +215,7 @@ class ObjectStore:
         return signed_url("PUT", address, {"content-length": str(size)}, credentials, datetime.now(UTC), lasts)
 
     def _credentials(self) -> Credentials | None:
-        """The keys that this store was given, or that the environment has; None where they are neither."""
+        """The keys from the configuration or the environment, or None."""
         if not self._bucket.startswith("s3"):
             return None
         found: dict[str, str | None] = {}
@@ -279,7 +279,10 @@ class ObjectStore:
         return tidy(self.scratch, older_than)
 
     def stream(self, key: str, start: int = 0) -> tuple[int, Iterator[bytes]]:
-        """The size of an object, and its bytes from `start` on in pieces of a few megabytes; the request is under way."""
+        """Start a request.
+
+        Returns the size of the object, and its bytes from `start` on in blocks of a few megabytes.
+        """
         import obstore
 
         with self._errors(key):
@@ -297,7 +300,7 @@ class ObjectStore:
 
     @contextmanager
     def _errors(self, key: str | None) -> Iterator[None]:
-        """obstore's errors as ours."""
+        """Convert errors of obstore."""
         from obstore import exceptions
 
         try:
@@ -325,8 +328,8 @@ def _reopen(location: str, config: dict[str, str]) -> ObjectStore:
 
 
 def _again(request: Callable[[], object]) -> None:
-    """Repeat a request whose connection broke: obstore does not repeat a POST (deleting, beginning an upload in parts), and
-    ours do no harm twice."""
+    """Retry a request whose connection broke: obstore does not retry a POST (deletion, start of a multipart upload),
+    and these are harmless to repeat."""
     from obstore.exceptions import GenericError
 
     for attempt in range(_ATTEMPTS):
@@ -342,7 +345,7 @@ def _again(request: Callable[[], object]) -> None:
 
 
 class _Reader(RawIOBase):
-    """An object as a file: one request streams from where it stands, another one starts when it is moved."""
+    """An object as a file: sequential reads use one request, a seek starts another."""
 
     def __init__(self, store: ObjectStore, key: str, size: int, chunks: Iterator[bytes]) -> None:
         self._store, self._key, self._size = store, key, size
@@ -387,7 +390,7 @@ class _Reader(RawIOBase):
 
 
 def _bytes(text: str) -> int:
-    """A number of bytes, also as 500MB or 10GiB."""
+    """Parse a number of bytes, such as 500MB or 10GiB."""
     units = {
         "KB": 10**3,
         "MB": 10**6,

@@ -1,7 +1,7 @@
-"""Folders that belong to one process and go with it, however it ends.
+"""Folders that belong to one process and are removed after its end.
 
-The owner keeps a lock on a file inside; the operating system drops the lock with the process, and the next
-cleanup sees that it is free.
+The owner locks a file inside. The operating system releases the lock with the process, so that the next cleanup
+recognises the folder as abandoned.
 """
 
 import os
@@ -17,11 +17,11 @@ from dataset_registry import modes
 
 _LOCK = ".lock"
 _NEWBORN = 60.0
-"""A folder younger than this many seconds may still be on its way to its lock."""
+"""A folder younger than this many seconds may not be locked yet."""
 
 
 class ProcessDir:
-    """A fresh folder below `parent`, for this process alone; `path` is where it is."""
+    """A new folder at `path` below `parent`, for this process only."""
 
     def __init__(self, parent: Path, prefix: str) -> None:
         modes.make_folder(parent, modes.shared_bits(parent.parent))

@@ -1,4 +1,4 @@
-"""What every store promises, and how its keys are made."""
+"""The interface of stores, and their keys."""
 
 import re
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ KEY = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{32}")
 
 
 def new_key(content_hash: str) -> str:
-    """A physical key for these bytes: `<sha256>.<uuid>`, never reused, so that a process that sleeps through a collection
-    can only ever touch a key that is already dead. The hash is that of the content, also where it is compressed."""
+    """Create a key: `<sha256>.<uuid>`. Keys are never reused, so a process that was suspended during a collection can
+    only write to a deleted key. The hash is that of the uncompressed content."""
     return f"{content_hash}.{uuid4().hex}"
 
 
 def checked_key(key: str) -> str:
-    """The key, if it is one. Raises `CorruptionError`: whatever else the catalog says must not become a path."""
+    """Check a key from the catalog before it becomes part of a path. Raises `CorruptionError`."""
     if not KEY.fullmatch(key):
         raise CorruptionError(f"{key!r} is not a key of this store.", key=key)
     return key
@@ -36,7 +36,7 @@ def missing(key: str, location: str) -> CorruptionError:
 
 
 def cut_short(key: str, location: str) -> CorruptionError:
-    """The error for an object that ends before bytes that the catalog says it has."""
+    """The error for an object that is shorter than the catalog says."""
     return CorruptionError(
         f"The object {key} of the store at {location} is shorter than the catalog says. Run: dataset-registry verify",
         key=key,
@@ -44,7 +44,7 @@ def cut_short(key: str, location: str) -> CorruptionError:
 
 
 IDENTITY = "registry-id"
-"""The name, beside the objects, under which a store carries its id."""
+"""The name of the object with the id of the store."""
 
 
 class Store(Protocol):
@@ -52,23 +52,20 @@ class Store(Protocol):
 
     location: str
     scratch: Path
-    """A folder for spools and local copies: on the store's own file system where it has one."""
+    """A folder for spools and local copies, on the store's own file system if it has one."""
     transfers: int
-    """How many objects are worth moving at once."""
+    """Maximum number of objects to transfer concurrently."""
 
     def put(self, key: str, source: Path | bytes) -> int:
-        """Keep the bytes of `source` (a file, or the bytes themselves), durably; how many the store has of them.
+        """Store the bytes of `source` (a file, or the bytes themselves) durably. Returns the stored size.
 
-        A file stays where it is and must not be written to afterwards. A reader sees the whole object or none; a
-        crash leaves none. Keys are made up anew for every put (`new_key`): a store that sees at no cost that one exists
-        raises `StorageError`. Raises `StorageError` when the store refuses, `RetryLater` when it does not answer.
+        A source file stays in place and must not be changed afterwards. The object appears atomically; a crash leaves
+        none. Every put uses a new key (`new_key`). Raises `StorageError` if the store refuses, or notices that the key
+        exists, `RetryLater` if it does not answer.
         """
 
     def take(self, key: str, source: "Store", source_key: str) -> bool:
-        """Keep an object of another store under a key of this one without its bytes passing through here.
-
-        False, and nothing done, where that cannot be: the stores are of different kinds or in different places.
-        """
+        """Copy an object of another store on the server side. Returns False if the two stores do not support that."""
 
     def path(self, key: str) -> Path | None:
         """The object as a local, read-only file, None for a store that has no such files.
@@ -80,7 +77,10 @@ class Store(Protocol):
         """A stream over the object's bytes. Raises `CorruptionError` when the key is absent."""
 
     def read(self, key: str, offset: int, length: int) -> bytes:
-        """A run of bytes of an object, all of it. Raises `CorruptionError` when the key is absent or the object ends before."""
+        """Read exactly this range of an object.
+
+        Raises `CorruptionError` if the key is absent or the object is shorter.
+        """
 
     def size(self, key: str) -> int | None:
         """The object's size in bytes, None when the key is absent."""
@@ -89,20 +89,22 @@ class Store(Protocol):
         """The address under which another engine can read the object."""
 
     def upload_url(self, key: str, size: int, lasts: timedelta) -> str | None:
-        """An address to which anybody who knows it may PUT an object of this many bytes for so long, None where there is none."""
+        """A signed URL for a PUT of this many bytes, valid for `lasts`; None if the store has none."""
 
     def delete(self, key: str) -> None:
         """Remove an object. An absent key is not an error: deletions are repeated after a crash."""
 
     def list(self) -> Iterator[StoredObject]:
-        """Every object of ours, in no order. What was put or deleted in the meantime may or may not appear."""
+        """Every object, unordered. Concurrent puts and deletions may or may not be visible."""
 
     def identity(self) -> str | None:
-        """The id that the store was given, None for one that has none. Raises `StorageError`, `RetryLater`."""
+        """The id of the store, None without one. Raises `StorageError`, `RetryLater`."""
 
     def claim(self, identity: str) -> str:
-        """Give the store an id where it has none; the one that it has now. Of several at once, one is first."""
+        """Set the id of the store if it has none. Returns its id, which may be that of a concurrent call."""
 
     def tidy(self, older_than: float) -> int:
-        """Remove what writers that died left behind outside the objects, when it is this many seconds old; how many
-        bytes that was."""
+        """Remove leftovers of dead writers outside of the objects that are at least this many seconds old.
+
+        Returns their size in bytes.
+        """

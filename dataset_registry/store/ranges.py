@@ -1,4 +1,4 @@
-"""Files that are ranges of objects, read as if they were one: any byte of them without putting them together first."""
+"""Random access to files that are stored as ranges of objects, without assembling them."""
 
 import os
 from bisect import bisect_right
@@ -10,19 +10,19 @@ from typing import Any, Protocol
 from dataset_registry.errors import CorruptionError
 
 Run = tuple[str, int, int]
-"""A run of bytes of an object: its key, where it begins, how many bytes it has."""
+"""A run of bytes of an object: its key, its offset, its length."""
 
 
 class Readable(Protocol):
-    """What of a store is needed to read runs of bytes."""
+    """The part of a store that reads runs of bytes."""
 
     def read(self, key: str, offset: int, length: int) -> bytes: ...
 
 
 class Ranges(RawIOBase):
-    """A stream over runs of bytes of a store's objects, one behind the other. Raises what the store's `read` does.
+    """A stream over concatenated runs of bytes of objects. Raises the errors of the store's `read`.
 
-    When an object is gone, `again` says where the same bytes are now: they may have been packed anew while they were read.
+    If an object is missing, `again` returns the current runs: the bytes may have been repacked during the read.
     """
 
     def __init__(self, store: Readable, runs: Sequence[Run], again: Callable[[], Sequence[Run]] | None = None) -> None:
@@ -63,7 +63,7 @@ class Ranges(RawIOBase):
         return len(data)
 
     def _next(self, most: int) -> bytes:
-        """The bytes at hand, of one run, and no more than this many."""
+        """Read up to this many bytes of the current run."""
         while True:
             index = bisect_right(self._ends, self._at)
             key, offset, length = self._runs[index]

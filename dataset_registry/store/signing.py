@@ -1,6 +1,6 @@
-"""Addresses that let another make one request to S3: AWS Signature Version 4 in the query.
+"""Presigned S3 URLs: AWS Signature Version 4 in the query.
 
-obstore signs addresses, too, but none of the headers of the request: what it signs takes content of any size.
+obstore also signs URLs, but no headers of the request: its URLs accept content of any size.
 https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
 """
 

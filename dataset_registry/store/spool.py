@@ -1,4 +1,4 @@
-"""Spooling: bytes of any origin become a private file whose digest is known, hashed while they are copied."""
+"""Spooling: copying bytes of any origin to a private file, and hashing them at the same time."""
 
 import errno
 import hashlib
@@ -26,18 +26,18 @@ SPOOL = "spool"
 _PREFIX = "spool-"
 _BLOCK = 1 << 20
 _START = 32
-"""Bytes from which the format of a file is told."""
+"""Number of first bytes from which the format of a file is detected."""
 _MUCH = 1 << 18
-"""Bytes from which on a second thread is worth its start."""
+"""Minimum size in bytes for hashing in a second thread."""
 _SMALL = 1 << 16
-"""Content up to this many bytes stays in memory: a file of its own would cost more than all the rest of a commit."""
+"""Content up to this many bytes stays in memory: writing a file would cost more than the rest of a small commit."""
 _HELD = 256 << 20
-"""Bytes that a spool has in memory at most: when it has as many, small content becomes files too."""
+"""Maximum bytes that a spool holds in memory; beyond that, small content is written to files, too."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteBytes:
-    """Bytes that a store has already: all of them as a file, or the last ones, fetched when needed."""
+    """Stored bytes, fetched when needed: all of them as a file, or the last ones."""
 
     fetch: Callable[[], Path]
     tail: Callable[[int], bytes]
@@ -45,9 +45,9 @@ class RemoteBytes:
 
 @dataclass(frozen=True, slots=True)
 class Spooled:
-    """Spooled bytes: their SHA-256, their size, and where they are (small ones are held themselves).
+    """Spooled bytes: their SHA-256, their size, and their location (small ones are held in memory).
 
-    What is `borrowed` is a user's file, which may change: it is copied before anything is made of it.
+    A `borrowed` file is a user's file, which may change: it is copied before it is stored.
     """
 
     content_hash: str
@@ -57,12 +57,12 @@ class Spooled:
 
     @property
     def source(self) -> Path | bytes:
-        """The bytes, or a file with them: fetched now, when they are stored elsewhere."""
+        """The bytes, or a file with them; remote bytes are fetched now."""
         return self.place.fetch() if isinstance(self.place, RemoteBytes) else self.place
 
 
 class Spool:
-    """A private place that lives until the commit it serves is acknowledged: a retry may need the bytes again."""
+    """A private folder that exists until its commit is acknowledged, since a retry may need the bytes again."""
 
     def __init__(self, scratch: Path, progress: Progress = silent) -> None:
         self._parent = scratch / SPOOL
@@ -119,7 +119,7 @@ class Spool:
         return self.write(fill)
 
     def hold(self, data: bytes) -> Spooled:
-        """Spool bytes that are in memory, there while there is room. Raises `StorageError` when the disk refuses."""
+        """Spool bytes, in memory while there is room. Raises `StorageError` on a disk error."""
         if self._held + len(data) > _HELD:
             return self.write(lambda target: target.write(data))
         self._held += len(data)
@@ -139,7 +139,7 @@ class Spool:
         return Spooled(target.digest(), target.written, path)
 
     def path(self, spooled: Spooled) -> Path:
-        """A file with spooled bytes, for what reads files only; its name is ours, not the user's."""
+        """A file with spooled bytes, for libraries that read only files. Its name is generated."""
         source = spooled.source
         if isinstance(source, Path):
             return source
@@ -150,7 +150,7 @@ class Spool:
         return path
 
     def end(self, size: int, data: bytes) -> Path:
-        """A file of this many bytes, of which these are the last, and nothing is before them."""
+        """A sparse file of this size that contains only these last bytes."""
         with _spooling():
             path = self._fresh()
             with modes.new_file(path) as sparse:
@@ -176,7 +176,7 @@ class Spool:
 
 
 def tidy(scratch: Path, older_than: float) -> int:
-    """Remove the spools of processes that died, at least `older_than` seconds old; how many bytes that was."""
+    """Remove the spools of dead processes that are at least `older_than` seconds old. Returns their size in bytes."""
     freed = 0
     for folder in abandoned(scratch / SPOOL, _PREFIX, older_than):
         freed += sum(path.stat().st_size for path in folder.iterdir())
@@ -185,8 +185,7 @@ def tidy(scratch: Path, older_than: float) -> int:
 
 
 class _HashingWriter:
-    """The write side of a file that hashes what passes through: a second thread does, while it is written, where that is
-    much at once. So storing costs what hashing costs."""
+    """A file writer that hashes its content, for large writes in a second thread, so that storing takes as long as hashing."""
 
     closed = False
 
@@ -219,7 +218,7 @@ class _HashingWriter:
             self._hashing = None
 
     def digest(self) -> str:
-        """The SHA-256 of all that was written; the last thing that is asked."""
+        """The SHA-256 of all written bytes. Call it last."""
         self._settle()
         if self._thread is not None:
             self._thread.shutdown()
@@ -269,7 +268,7 @@ def _pump(read: Iterable[bytes], source: BinaryIO | FileIO, target: BinaryIO, re
 
 @contextmanager
 def _spooling() -> Iterator[None]:
-    """Say of what the disk refuses that it could not be spooled."""
+    """Convert errors of the disk."""
     try:
         yield
     except OSError as error:
@@ -277,7 +276,7 @@ def _spooling() -> Iterator[None]:
 
 
 def storage_error(error: OSError, what: str) -> StorageError:
-    """An operating system's error as ours, with the next step."""
+    """Convert an error of the operating system, with the next step."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     return StorageError(
         f"{what}: {reason}. Nothing was committed; free space or fix the permissions, then try again.", reason=reason

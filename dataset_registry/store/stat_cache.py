@@ -1,7 +1,8 @@
-"""What files of this machine held when they were read last: for callers who trust that a file with the same size, times and
-inode still does, and do not want it read again. Git's index and DVC's state do the same.
+"""A cache of hashes of local files by size, times and inode, for callers who trust that such a file has not changed.
+Git's index and DVC's state do the same.
 
-A file that was changed within two seconds of its reading is not remembered: it may have changed once more in the same tick.
+A file that was changed within two seconds before it was read is not cached: it may have changed again within the same
+tick.
 """
 
 import os
@@ -17,13 +18,13 @@ _FRESH = 2_000_000_000
 
 
 class StatCache:
-    """The memory of one machine, in a folder that its processes share."""
+    """The cache of one machine, in a folder that its processes share."""
 
     def __init__(self, scratch: Path) -> None:
         self._path = scratch / "seen.sqlite"
 
     def find(self, path: Path) -> tuple[str, int] | None:
-        """Hash and size of what a file held, None when it may hold something else, or was never read."""
+        """The cached hash and size of a file, None if it may have changed or is unknown."""
         if not self._path.exists():
             return None
         query = "SELECT content_hash FROM seen WHERE path = ? AND facts = ?"
@@ -33,7 +34,7 @@ class StatCache:
         return (row[0], facts.st_size) if row else None
 
     def note(self, path: Path, before: os.stat_result, spooled: Spooled) -> None:
-        """Remember what a file held; `before` is how it was before it was read."""
+        """Cache the hash of a file; `before` is its stat before it was read."""
         facts = path.stat()
         if _facts(facts) != _facts(before) or time_ns() - facts.st_mtime_ns < _FRESH or spooled.size != facts.st_size:
             return

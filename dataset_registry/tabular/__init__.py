@@ -1,1 +1,1 @@
-"""What is inside the bytes: formats, schemas, tables. The only home of DuckDB and Arrow; knows no dataset and no store."""
+"""File formats, schemas and tables. The only user of DuckDB and Arrow; independent of datasets and stores."""

@@ -1,8 +1,8 @@
-"""Arrow as the common tongue: every kind of table becomes a stream of record batches with plain types.
+"""Conversion of every kind of table to a stream of Arrow record batches with plain types.
 
 Plain types are those that every engine reads alike and that Parquet keeps: strings are `string` (not large, not a
 view, not a dictionary), lists are `list`. So the same data from pandas, polars, DuckDB or Arrow is the same bytes.
-What the writer's table had beyond that (categories, a pandas index) is kept beside the schema and given back (see `writer`).
+Categories, a pandas index and the like are stored beside the schema and restored on reading (see `writer`).
 """
 
 import re
@@ -27,8 +27,8 @@ from dataset_registry.tabular.writer import Categories
 def reader_of(value: Any) -> tuple[pa.RecordBatchReader, pa.Schema]:
     """A stream over any table, pulled batch by batch, and the schema that its writer had. Raises `UnsupportedType`.
 
-    Types that are only how a library keeps texts and lists in memory (views, large lists) are the writer's own where the
-    table is Arrow's, and plain where another library made it.
+    Types that are only a memory layout (views, large lists) are part of the writer's schema for Arrow tables, and plain
+    for tables of other libraries.
     """
     library = library_of(value)
     try:
@@ -72,17 +72,17 @@ def _with_types(schema: pa.Schema, key: bytes, types: Mapping[str, str]) -> pa.S
 
 
 def usual_schema(schema: pa.Schema) -> pa.Schema:
-    """The schema without what is only how texts and lists lie in memory."""
+    """The schema without types that are only a memory layout of texts and lists."""
     return pa.schema([_usual_field(field) for field in schema], schema.metadata)
 
 
 def _usual_field(field: pa.Field) -> pa.Field:
-    """The field without what is only how texts and lists lie in memory."""
+    """The field without types that are only a memory layout of texts and lists."""
     return field.with_type(usual_type(field.type))
 
 
 def usual_type(kind: pa.DataType) -> pa.DataType:
-    """The type without what is only how texts and lists lie in memory."""
+    """The type, or its plain equivalent if it is only a memory layout of texts or lists."""
     if isinstance(kind, pa.BaseExtensionType):
         return kind
     if pa.types.is_dictionary(kind):
@@ -161,7 +161,7 @@ def _plain_zone(name: str) -> str:
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError) as error:
-        raise UnsupportedType(f"{name!r} is not a time zone that is known here. Convert it to UTC first.") from error
+        raise UnsupportedType(f"Unknown time zone {name!r}. Convert the column to UTC first.") from error
     return name
 
 
@@ -174,7 +174,7 @@ def plain_batches(
 ) -> Iterator[pa.Table]:
     """The stream with plain types. Raises `UnsupportedType` where a value does not fit, or an array is not sound.
 
-    `categories` gathers the values of dictionaries, in their order, which plain types have no place for.
+    `categories` collects the ordered values of dictionaries, which plain types do not contain.
     """
     try:
         for batch in (piece for whole in reader for piece in _chunks(whole)):
@@ -196,7 +196,7 @@ _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 def refuse_unreadable(values: pa.Array, name: str) -> None:
-    """Raise `UnsupportedType` for values that their type has no place for, or that a reader would give back as others."""
+    """Raise `UnsupportedType` for values that are invalid for their type, or that a reader would change."""
     kind = values.type
     if isinstance(kind, pa.BaseExtensionType):
         values, kind = values.storage, kind.storage_type
@@ -211,7 +211,7 @@ def refuse_unreadable(values: pa.Array, name: str) -> None:
             return
         limits = (0, _DAY * _PER_SECOND[kind.unit] - 1) if pa.types.is_time(kind) else _limits(kind.unit)
         if low < limits[0] or high > limits[1]:
-            what = "is no time of day" if pa.types.is_time(kind) else "is further away than microseconds can say"
+            what = "is no time of day" if pa.types.is_time(kind) else "is out of the range of microseconds"
             raise UnsupportedType(
                 f"Column {name!r}: a value of the type {kind} {what} ({low} to {high}). Fix it, or store numbers."
             )
@@ -227,13 +227,13 @@ def refuse_unreadable(values: pa.Array, name: str) -> None:
 
 
 def _limits(unit: str) -> tuple[int, int]:
-    """What moments and durations of a unit are microseconds of 64 bits too: several engines have no others."""
+    """The range of a unit that also fits 64-bit microseconds, which several engines use."""
     most = ((1 << 63) - 1) // (10**6 // _PER_SECOND[unit])
     return -most, most
 
 
 def _refuse_equal_keys(values: pa.Array, name: str) -> None:
-    """Raise `UnsupportedType` for a map that has a key twice: most readers give back one of them."""
+    """Raise `UnsupportedType` for a map with duplicate keys, of which most readers return only one."""
     offsets = values.offsets.to_numpy(zero_copy_only=False)
     rows = pa.array(np.repeat(np.arange(len(values)), np.diff(offsets)))
     keys = values.keys.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
@@ -241,11 +241,11 @@ def _refuse_equal_keys(values: pa.Array, name: str) -> None:
         return
     pairs = pa.table({"row": rows, "key": keys})
     if pairs.group_by(["row", "key"]).aggregate([]).num_rows < len(rows):
-        raise UnsupportedType(f"Column {name!r}: a map has a key twice. Store it as a list of structs.")
+        raise UnsupportedType(f"Column {name!r}: a map has duplicate keys. Store it as a list of structs.")
 
 
 def _chunks(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """A batch in pieces: polars hands over whole columns, and plain texts hold 2 GB each."""
+    """Split a batch: polars returns whole columns, but plain text arrays hold at most 2 GB."""
     for start in range(0, max(batch.num_rows, 1), _PIECE_ROWS):
         yield batch.slice(start, _PIECE_ROWS)
 

@@ -1,4 +1,4 @@
-"""Capturing schemas: what columns, what rows, what values a file has, read the way its format wants."""
+"""Capturing the schema of a file: columns, row counts and statistics, by its format."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def capture(path: Path, format: str) -> ComponentSchema | None:
 def read(path: Path, schema: ComponentSchema, sheet: str | None = None) -> pa.Table:
     """A file as an Arrow table with the columns that were captured.
 
-    `sheet` is due when a spreadsheet has several. Raises `UnreadableFile`, `InputError`.
+    `sheet` is required if a spreadsheet has several. Raises `UnreadableFile`, `InputError`.
     """
     kind = kind_of(schema.format)
     if kind == "excel":
@@ -65,8 +65,8 @@ def _read_sheet(path: Path, schema: ComponentSchema, sheet: str | None) -> pa.Ta
     )
     if columns_of(_undeclared(found.schema)) != captured[name].columns:
         raise UnreadableFile(
-            f"The sheet {name!r} is not read with the columns that were captured. Get the file with open() or checkout(), and "
-            "commit it again to capture it anew."
+            f"The sheet {name!r} cannot be read with its captured columns. Get the file with open() or checkout(), and "
+            "commit it again to capture it again."
         )
     return found
 
@@ -90,7 +90,7 @@ def _statistics(values: pa.ChunkedArray) -> ColumnStatistics:
 
 
 def _undeclared(schema: pa.Schema) -> pa.Schema:
-    """A sheet declares nothing: that no cell is empty today is a fact of its rows, not of its schema."""
+    """Make all columns nullable: a sheet does not declare nullability."""
     return pa.schema([pa.field(field.name, field.type) for field in schema])
 
 

@@ -1,8 +1,9 @@
-"""Cutting tables by content: where a part ends depends on the rows around it alone, not on where they stand in the table.
+"""Content-defined chunking of tables: where a part ends depends only on nearby rows, not on their position in the
+table.
 
-So a row that is put in, replaced or taken away changes the part that it is in, and every other part stays the same bytes.
-The hash that decides is ours, format `cut/1`, pinned by test vectors (tests/tabular/test_cutting.py): it reads values, not
-representations, so that a wider type of the same numbers, or another library's idea of a text, moves no border.
+So an inserted, replaced or removed row changes its own part, and the other parts keep their bytes. The row hash has the
+format `cut/1`, pinned by test vectors (tests/tabular/test_cutting.py). It reads values, not representations, so that a
+wider type of the same numbers, or the text type of another library, moves no border.
 
 The hash of a row is a sum over its columns, each mixed with splitmix64's finalizer (Steele, Lea and Flood 2014) and odd
 constants of its own. Of a text it takes the length and the first and last eight bytes; of a list the sum of its elements.
@@ -28,22 +29,22 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
 _NULL = np.uint64(0x6E756C6C6E756C6C)
 _BLOCK = 1 << 15
-"""Rows that are hashed at a time: their intermediate values stay in the processor's cache."""
+"""Rows that are hashed at a time, so that intermediate values fit into the processor cache."""
 
 PART_BYTES = 12 << 20
-"""What the rows of a part take in memory, about: 3 to 5 MB as Parquet."""
+"""Approximate size of a part in memory in bytes; 3 to 5 MB as Parquet."""
 _FINER = 8
-"""A table that would have fewer than `_FEW` parts is cut this many times finer."""
+"""A table with fewer than `_FEW` parts is split this many times finer."""
 _FEW = 16
 MANY = 2 * _FEW * _FINER
-"""A table with more parts than this is not small any more: where it was cut finer it is cut anew, once."""
+"""A finer split table with more parts than this is split again at the normal size, once."""
 LEAST_ROWS, _MOST_ROWS = 1 << 10, 1 << 20
 _WIDEST = 16 * PART_BYTES
-"""No part takes more than this in memory, unless a single row does."""
+"""Maximum size of a part in memory in bytes, unless a single row is larger."""
 
 
 def rule(head: pa.Table, *, is_whole: bool, columns: Sequence[str]) -> ChunkingRule:
-    """How to cut a table that begins with the rows of `head` (which are all of it, or `enough` of them)."""
+    """The chunking rule of a new table with the first rows `head` (all of them, or `enough`)."""
     rows = _rows_of(head)
     if is_whole and head.num_rows < rows * _FEW:
         rows = max(LEAST_ROWS, rows // _FINER)
@@ -51,12 +52,12 @@ def rule(head: pa.Table, *, is_whole: bool, columns: Sequence[str]) -> ChunkingR
 
 
 def enough(head: pa.Table) -> bool:
-    """Whether these are rows enough to know the rule."""
+    """Whether these rows suffice to determine the rule."""
     return bool(head.num_rows >= _rows_of(head) * _FEW)
 
 
 def kept(cut: ChunkingRule, columns: Sequence[str]) -> ChunkingRule | None:
-    """The rule of the version before, as far as it goes for a table of these columns; None where nothing of it does."""
+    """The rule of the previous version, restricted to these columns; None if none of its columns is left."""
     there = tuple(name for name in cut.columns if name in columns)
     return replace(cut, columns=there) if there else None
 
@@ -74,8 +75,7 @@ def _table_width(table: pa.Table) -> int:
 
 
 def _width(column: pa.ChunkedArray | pa.Array) -> int:
-    """Bytes that values take in memory, counted from their types and lengths: which buffers they happen to have, and who
-    made these, does not matter."""
+    """The size of values in memory, computed from their types and lengths, independent of their actual buffers."""
     kind, rows = column.type, len(column)
     if pa.types.is_string(kind) or pa.types.is_binary(kind):
         return rows * 4 + (pc.sum(pc.binary_length(column)).as_py() or 0)
@@ -115,10 +115,10 @@ def split(tables: Iterable[tuple[pa.Table, Positions]], cut: ChunkingRule) -> It
 
 
 def _end(cut_points: Positions, start: int, count: int, target: int, fitting: int | None) -> int:
-    """Where the part ends that has `count` rows from before a table and continues at its row `start`; behind the table, that
-    it continues there.
+    """The end of the part that has `count` rows before a table and continues at its row `start`; an end after the table
+    means that the part continues.
 
-    `fitting` are the rows from there on for which it has room, None for all of them.
+    `fitting` is the number of rows from `start` on that fit into the part, None for all.
     """
     begin = start - count
     latest = begin + target * 4
@@ -129,7 +129,7 @@ def _end(cut_points: Positions, start: int, count: int, target: int, fitting: in
 
 
 def _rows_that_fit(table: pa.Table, size: int) -> int | None:
-    """How many rows of a table take no more than this many bytes, None for all of them and more."""
+    """The number of rows of a table that fit into this many bytes, None for all."""
     if _table_width(table) < size:
         return None
     low, high = 0, table.num_rows
@@ -175,7 +175,7 @@ def _mixed(values: _Hashes, seed: int) -> _Hashes:
 
 
 def _hashed(values: pa.Array) -> _Hashes:
-    """One number a value, the same one wherever the value is the same; nulls have one of their own."""
+    """One hash per value: equal values have equal hashes, and nulls have their own."""
     numbers = _numbers(values)
     if values.null_count:
         valid = pc.is_valid(values).to_numpy(zero_copy_only=False)

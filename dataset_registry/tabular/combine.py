@@ -1,8 +1,8 @@
-"""Tables that become one: partitions, lists of tables, components alike. One rule, for every reader.
+"""Combining tables (partitions, lists of tables, components) by one rule for every reader.
 
-Columns go by name; one that a table lacks is null there. Types that are equal stay. A table without rows, and a column of
-nulls, take the type of the others. Numbers are widened where the captured statistics prove that no value changes. All else is
-an error that names both tables, the column and both types.
+Columns are matched by name; a missing one is null. Equal types stay. A table without rows, and a column of nulls, take
+the type of the others. Numbers are widened if the captured statistics prove that no value changes. Everything else is
+an error with both tables, the column and both types.
 """
 
 import itertools
@@ -34,7 +34,7 @@ _NANOSECONDS = ("1677-09-22", "2262-04-11")
 
 @dataclass(frozen=True, slots=True)
 class Combined:
-    """The one table that several become: its stored columns, and what its writer had beyond them."""
+    """A combined table: its stored columns, and the metadata of its writer."""
 
     plain: pa.Schema
     writer: pa.Schema | None
@@ -42,7 +42,7 @@ class Combined:
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """A column of one table: its type, whether it has a value, what bounds its values."""
+    """A column of one table: its type, whether it has values, and their bounds."""
 
     label: str
     field: pa.Field
@@ -51,7 +51,7 @@ class _Side:
 
 
 def combine(tables: Sequence[tuple[str, TableSchema]]) -> Combined:
-    """The table that these (each with a label) become. Raises `InputError`."""
+    """Combine tables, each with a label. Raises `InputError`."""
     schemas = [_full_schema(table) for _, table in tables]
     sides: dict[str, list[_Side]] = {}
     for (label, table), schema in zip(tables, schemas, strict=True):
@@ -99,8 +99,8 @@ def _both(left: _Side, right: _Side) -> _Side:
     kind = _common(here.type, there.type, left.facts, right.facts)
     if kind is None:
         raise InputError(
-            f"{left.label} and {right.label} cannot become one table: the column {here.name!r} is {here.type} in the one and "
-            f"{there.type} in the other. Read them one by one, or commit one of them again with the other's type.",
+            f"{left.label} and {right.label} cannot be combined: the column {here.name!r} is {here.type} in the first and "
+            f"{there.type} in the second. Read them one by one, or commit one of them again with the other's type.",
             column=here.name,
         )
     field = pa.field(here.name, kind, here.nullable or there.nullable, metadata if kind == here.type else None)
@@ -243,7 +243,7 @@ def _nested(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
 
 
 def _categories(here: pa.Field, there: pa.Field) -> pa.Field | None:
-    """A dictionary with the values of both: ordered where the two orders have one in common, else unordered, and said."""
+    """A dictionary with the values of both: ordered if the two orders are compatible, else unordered with a warning."""
     a, b = here.type, there.type
     if a.value_type != b.value_type:
         return None
@@ -256,7 +256,7 @@ def _categories(here: pa.Field, there: pa.Field) -> pa.Field | None:
     ordered = merged is not None
     if merged is None:
         if a.ordered or b.ordered:
-            _log.warning("Column %r: the categories have no order in common, and are read without one", here.name)
+            _log.warning("Column %r: the orders of the categories conflict; they are read as unordered", here.name)
         merged = list(dict.fromkeys([*first, *second]))
     metadata = dict(here.metadata or {})
     is_enum = metadata.pop(_POLARS_ENUM, None) is not None and _POLARS_ENUM in (there.metadata or {})
@@ -323,12 +323,12 @@ def _one_frame(frames: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     labels = [frame["column_indexes"] for frame in frames if frame.get("columns") and frame.get("column_indexes")]
     if len({json.dumps([level.get("pandas_type") for level in levels]) for levels in labels}) > 1:
         raise InputError(
-            "These frames cannot become one table: the column labels of one are texts and those of another are not. Read them "
+            "These frames cannot be combined: the column labels of one are texts and those of another are not. Read them "
             "one by one, or commit one of them again: frame.columns = frame.columns.astype(str)"
         )
     attributes: list[Mapping[str, Any]] = [frame.get("attributes") or {} for frame in frames]
     if any(other != attributes[0] for other in attributes):
-        _log.warning("Frames with different attrs are read as one: it has those that all of them have")
+        _log.warning("Frames with different attrs are combined: only the common attrs are kept")
     common = {
         key: value
         for key, value in attributes[0].items()
@@ -343,7 +343,7 @@ def _one_frame(frames: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     indexes = [frame.get("index_columns", []) for frame in frames]
     index = indexes[0] if all(other == indexes[0] for other in indexes) else []
     if index != indexes[0]:
-        _log.warning("Frames with different row labels are read as one: the labels are columns")
+        _log.warning("Frames with different row labels are combined: the labels become columns")
     return {**frames[0], "columns": list(columns.values()), "index_columns": index, "attributes": common}
 
 

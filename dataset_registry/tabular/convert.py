@@ -1,4 +1,5 @@
-"""Values in another type, and no value changed: what Arrow's own cast does wrong or not at all with nested types is done here.
+"""Lossless conversion of values to another type, also for nested types that Arrow's own cast does not support
+correctly.
 
 Conversions go between types that hold the same values: from a dictionary to its values, from a view or a large list to a
 list, from an extension type to its storage, to a wider number. Where a value would change, they raise.

@@ -1,6 +1,6 @@
-"""CSV files: their dialect is recognised once, their types are proven over the whole file, and nothing is guessed again.
+"""CSV files: the dialect is detected once, and the types are proven over the whole file.
 
-What was recognised and proven is the `source` of the captured table; reading follows it. Rows are parsed by DuckDB, strictly.
+Dialect and types are the `source` of the captured table, which readers use. Rows are parsed by DuckDB, strictly.
 The head of the file alone is parsed by Python's `csv` module, to recognise the dialect.
 """
 
@@ -38,7 +38,7 @@ _LONGEST_LINE = 512 << 20
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How the rows of a file are written; all that a reader needs beside the types."""
+    """The dialect of a CSV file: all that a reader needs in addition to the types."""
 
     delimiter: str = ","
     quote: str = '"'
@@ -65,8 +65,8 @@ def capture(path: Path, options: ReadOptions) -> TableSchema:
     dialect, names, notes = _recognise(path, options)
     if len(names) > MOST_COLUMNS:
         raise UnreadableFile(
-            f"The file has {len(names):,} columns, and a table has at most {MOST_COLUMNS:,} here. Is its delimiter "
-            f"{dialect.delimiter!r}? Else name it with read={{'delimiter': …}}, or commit the file with format='binary'."
+            f"The file has {len(names):,} columns; the limit is {MOST_COLUMNS:,}. Is its delimiter "
+            f"{dialect.delimiter!r}? If not, set it with read={{'delimiter': …}}, or commit the file with format='binary'."
         )
     while True:
         with prepared(path, dialect) as file, sandbox(file) as connection:
@@ -150,7 +150,7 @@ def _recognise(path: Path, options: ReadOptions) -> tuple[Dialect, list[str], li
         header = not all(_VALUE.fullmatch(cell) for cell in first if cell) or not any(first)
         if not header:
             notes.append(
-                "The first row has values and no names: it is data. If it has the names, say so with read={'header': True}."
+                "The first row contains values, so it is read as data. If it is the header, pass read={'header': True}."
             )
     dialect = Dialect(
         delimiter, quote, header, skip, comment, encoding, options.decimal or ".", options.null_values or ()

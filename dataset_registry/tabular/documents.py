@@ -1,4 +1,5 @@
-"""JSON files: arrays or lines of objects. Their structure is that of all objects, and no digit of a number is lost.
+"""JSON files: arrays or lines of objects. The structure is merged from all objects, and numbers keep all of their
+digits.
 
 DuckDB parses the objects. It reads numbers with a fraction as doubles, so numbers with more digits than a double keeps are
 looked for in the text of the file; where there are some, the objects are rewritten with these numbers as texts before they

@@ -1,4 +1,4 @@
-"""DuckDB relations: what they hand over to Arrow, and reading stored files as one."""
+"""DuckDB relations: checks before conversion to Arrow, and relations over stored files."""
 
 import re
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ def scan_duckdb(
     for name in plain.names:
         if (other := folded.setdefault(name.casefold(), name)) != name:
             raise InputError(
-                f"DuckDB takes the columns {other!r} and {name!r} for the same. Read the table with to_arrow(), or rename one."
+                f"DuckDB does not distinguish the columns {other!r} and {name!r}. Read the table with to_arrow(), or rename one."
             )
     if not plain.names:
         raise InputError("DuckDB has no tables without columns: read it with to_arrow().")

@@ -1,4 +1,4 @@
-"""Which format a file has: by what the caller says, else by its name, else by its first bytes."""
+"""The format of a file: by the caller, else by its name, else by its first bytes."""
 
 import os
 

@@ -1,8 +1,8 @@
-"""Looking into files of strangers: in processes of their own, with limits of memory and time, that can be lost.
+"""Capturing untrusted files in worker processes with memory and time limits.
 
-A spreadsheet of 5 kB can ask for 549 GB, a compressed page can unfold without end. A few workers do the looking, each forked
-from a process that has the libraries loaded and has seen no file; one that fails in any way is gone, and another takes its
-place. What they found comes back as JSON, never as a pickle.
+A spreadsheet of 5 kB can request 549 GB, a compressed page can expand without a limit. Each of a few workers is forked
+from a process that has loaded the libraries but read no file; a worker that fails is replaced. Results are returned as
+JSON, never as a pickle.
 """
 
 import json
@@ -21,30 +21,30 @@ from dataset_registry.model.chunks import PartFacts
 from dataset_registry.model.schema import ComponentSchema
 
 MEMORY = 4 << 30
-"""Bytes of address space that a worker may take: DuckDB and Arrow reserve 2 GB before they use any."""
+"""Maximum address space of a worker in bytes: DuckDB and Arrow reserve 2 GB before they use any."""
 
 SECONDS = 25
-"""How long a look may take, by the clock and by the processor."""
+"""Maximum seconds of a capture, in wall-clock and in processor time."""
 
 COLUMNS = 16_384
-"""How many columns a table of a stranger may have."""
+"""Maximum number of columns of an untrusted table."""
 
 AT_ONCE = 4
-"""How many workers there are at most."""
+"""Maximum number of workers."""
 
 _JOBS = 100
-"""After this many looks a worker goes, with whatever it has gathered."""
+"""A worker is replaced after this many captures."""
 _MESSAGE = 64 << 20
 _WAIT = 60.0
 
 
 def capture(path: Path, format: str) -> ComponentSchema | None:
-    """As `capture.capture`, apart. Raises `UnreadableFile` also where the limits did not suffice, `RetryLater`."""
+    """Like `capture.capture`, in a worker. Raises `UnreadableFile` also if the limits are exceeded, `RetryLater`."""
     return _looked({"paths": [str(path)], "format": format})[0]
 
 
 def capture_table(paths: Sequence[Path], user_types: str | None) -> tuple[ComponentSchema, list[PartFacts]]:
-    """As `parquet.capture_table`, apart."""
+    """Like `parquet.capture_table`, in a worker."""
     names = [str(path) for path in paths]
     schema, parts = _looked({"paths": names, "format": "parquet", "user_types": user_types, "table": True})
     assert schema is not None, "a table has a schema"
@@ -73,7 +73,7 @@ def _looked(job: Mapping[str, Any]) -> tuple[ComponentSchema | None, list[PartFa
 
 
 class _Worker:
-    """A process that looks into one file after another."""
+    """A worker process that captures one file after another."""
 
     def __init__(self) -> None:
         context = _context()
@@ -86,11 +86,11 @@ class _Worker:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether it has seen no file yet."""
+        """Whether it has not captured a file yet."""
         return self._left == _JOBS
 
     def ask(self, job: bytes) -> bytes | None:
-        """What a job found, None when the worker was lost over it."""
+        """The result of a job, None if the worker failed."""
         self._left -= 1
         answer = None
         with suppress(EOFError, OSError):
@@ -102,7 +102,7 @@ class _Worker:
         return answer or None
 
     def stop(self) -> None:
-        """Let the process go, whatever it is doing."""
+        """Terminate the process."""
         self.is_alive = False
         self._here.close()
         self._process.kill()
@@ -111,7 +111,7 @@ class _Worker:
 
 
 class _Workers:
-    """The workers of this process: those who have nothing to do, and how many more there may be."""
+    """The pool of workers: the idle ones, and the number that may still be started."""
 
     def __init__(self) -> None:
         self.idle: list[_Worker] = []
@@ -123,7 +123,7 @@ _workers = _Workers()
 
 @contextmanager
 def _worker(*, fresh: bool = False) -> Iterator[_Worker]:
-    """A worker for one job. Raises `RetryLater` when all are at work for too long."""
+    """A worker for one job. Raises `RetryLater` if all are busy for too long."""
     workers = _workers
     if not workers.slots.acquire(timeout=_WAIT):
         raise RetryLater("Too many files are being captured. Try again in a moment.")
@@ -155,7 +155,7 @@ def _context() -> Any:
 
 
 def _work(conversation: Connection, memory: int, seconds: int) -> None:
-    """What a worker does: limit itself, then capture and answer until its input ends."""
+    """The main loop of a worker: set limits, then capture and answer until the input ends."""
     import resource
 
     silence = os.open(os.devnull, os.O_WRONLY)
@@ -178,7 +178,7 @@ def _work(conversation: Connection, memory: int, seconds: int) -> None:
 
 
 def _look(job: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What is in a file, or why that is unknown; None when the limits did not suffice."""
+    """The capture of a file or the error; None if the limits were exceeded."""
     import duckdb
 
     from dataset_registry.tabular import capture as looking

@@ -1,4 +1,4 @@
-"""pandas: frames become Arrow tables with all that pandas says of them, and become the same frames again."""
+"""Lossless conversion between pandas frames and Arrow tables with pandas metadata."""
 
 import json
 import logging
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 FRAME = b"dataset_registry:frame"
-"""What a frame has that Arrow's pandas metadata do not know, as schema metadata."""
+"""The schema metadata key for properties of a frame that Arrow's pandas metadata do not contain."""
 
 
 def to_table(frame: Any) -> pa.Table:

@@ -1,6 +1,6 @@
 """Tables as Parquet parts: the same rows are the same bytes, independent of library and batches.
 
-A table becomes one or more parts, cut by content (see `cutting`); each is one row group, written from one combined chunk
+A table is split into one or more parts by content (see `chunking`); each is one row group, written from one combined chunk
 with plain types. Every part is a Parquet file that any engine reads. A newer pyarrow may write other bytes for the same
 rows: its version stands in each file (`created_by`).
 """
@@ -32,9 +32,9 @@ _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 _Kept = TypeVar("_Kept")
 _GATHERED = 1 << 16
-"""Rows that are cut at a time, where they come in small batches."""
+"""Rows that are chunked at a time if they come in small batches."""
 _PIECE = 8 << 10
-"""Column chunks smaller than this are one piece with their neighbours."""
+"""Column chunks smaller than this are merged with their neighbours."""
 _WRITERS = min(4, os.cpu_count() or 1)
 
 INT96_UNIT = "us"
@@ -110,7 +110,7 @@ def _is_writable(column: pa.Table, field: pa.Field) -> bool:
 def _cut(
     tables: Iterator[pa.Table], schema: pa.Schema, key: Sequence[str], previous: ChunkingRule | None
 ) -> tuple[ChunkingRule, Iterator[pa.Table]]:
-    """How to cut a table, and its rows: those that had to be looked at for that, and the others."""
+    """The chunking rule of a table, and all of its rows: those read to determine it, then the others."""
     kept = chunking.kept(previous, schema.names) if previous else None
     if kept is not None and kept.parts <= chunking.MANY:
         return kept, tables
@@ -193,7 +193,7 @@ Opener = Callable[[], Path | RawIOBase]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A stored Parquet file to scan: where it is, and what is known of its columns without opening it."""
+    """A stored Parquet file to scan: its location and its known column statistics."""
 
     place: Path | Opener
     statistics: Mapping[str, ColumnStatistics] = field(default_factory=dict)
@@ -345,7 +345,7 @@ class _Known:
 
     @classmethod
     def of(cls, parts: "Iterable[_Known]") -> "_Known":
-        """What is known of several files as one."""
+        """The merged statistics of several files."""
         found = cls()
         for part in parts:
             for name, theirs in part._columns.items():

@@ -1,4 +1,4 @@
-"""polars: frames become Arrow streams with all that polars says of them, and become the same frames again, lazily too."""
+"""Lossless conversion between polars frames and Arrow streams, eager and lazy."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""DuckDB on one untrusted file: it can read that file and nothing else, and cannot be told otherwise."""
+"""DuckDB restricted to one untrusted file, with a locked configuration."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Reading CSV and JSON files that were captured before types were proven: as DuckDB's sniffer reads them, as they were then."""
+"""Reading CSV and JSON files of older captures, whose types came from DuckDB's sniffer."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,8 +27,8 @@ def read(path: Path, format: str, columns: Sequence[Column]) -> pa.Table:
             ) from error
     if table is None:
         raise UnreadableFile(
-            f"This {kind} file was captured by an earlier version of the registry, and is not read with the columns that were "
-            "captured any more. Get the file with open() or checkout(), and commit it again to capture it anew."
+            f"This {kind} file was captured by an earlier version of the registry and can no longer be read with its captured "
+            "columns. Get the file with open() or checkout(), and commit it again to capture it again."
         )
     return table
 

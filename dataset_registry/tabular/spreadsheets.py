@@ -1,4 +1,4 @@
-"""Spreadsheets: every sheet as a table, and no file that would take all memory with one cell."""
+"""Spreadsheets: every sheet as a table, with limits on the size of sheets."""
 
 import re
 import zipfile
@@ -16,7 +16,7 @@ from dataset_registry.model.reading import NONE, ReadOptions
 
 MOST_CELLS = 64_000_000
 MOST_BYTES = 2 << 30
-"""What a workbook may declare: cells between its first and last one, and bytes when unpacked."""
+"""Limits of a workbook: cells in the range of a sheet, and uncompressed bytes."""
 
 
 def read(path: Path, options: ReadOptions = NONE) -> dict[str, tuple[pa.Table, list[str]]]:
@@ -234,8 +234,8 @@ def _extent(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[int, int,
             has_booleans = has_booleans or _BOOLEAN.search(text) is not None
             if found := _UNCOMPUTED.search(text):
                 raise UnreadableFile(
-                    f"The cell {found[1].decode()} of the spreadsheet has a formula and no value: the program that wrote the "
-                    "file computed none. Open it in a spreadsheet program and save it, or commit it with format='binary'."
+                    f"The cell {found[1].decode()} has a formula without a value: the program that wrote "
+                    "the file did not compute it. Open it in a spreadsheet program and save it, or use format='binary'."
                 )
             tail = text[-_OVERLAP:]
     return rows, columns, has_booleans

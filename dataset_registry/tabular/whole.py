@@ -1,4 +1,4 @@
-"""One table of several components: in memory, or lazily for another library; the same columns, types and labels in each."""
+"""Reading several components as one table, in memory or lazily, with the same columns, types and labels."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class WholeTable:
-    """What components are together. `plain` are the stored columns, None where the first file has them as they are;
-    `writer` is what their writer had beyond these."""
+    """Components combined to one table. `plain` are the stored columns, None if those of the first file apply; `writer`
+    is the schema of their writer."""
 
     plain: pa.Schema | None
     writer: pa.Schema | None

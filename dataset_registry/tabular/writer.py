@@ -1,6 +1,7 @@
-"""What a table's writer says beyond plain types: it is kept beside the schema, outside of the digest, and given back on reading.
+"""The writer's schema of a table, beyond plain types: stored beside the schema, outside of the digest, restored on
+reading.
 
-Kept is the writer's Arrow schema: its types, the metadata of its fields (extension types, polars' enums) and its own (pandas'
+It is an Arrow schema: its types, the metadata of its fields (extension types, polars' enums) and its own (pandas'
 index, dtypes and `attrs`), and for each dictionary its values in their order. It is one Arrow IPC message, base64.
 """
 
@@ -22,7 +23,7 @@ _CATEGORIES = b"dataset_registry:categories"
 _OLD_CATEGORIES = b"categories"
 """The key under which earlier versions of the registry kept the values of a dictionary."""
 _MOST_BYTES = 8 << 20
-"""What the values of a dictionary may take, packed. Of more, those that no row has are dropped."""
+"""Maximum packed size of the values of a dictionary. Beyond it, unused values are dropped."""
 _PANDAS = b"pandas"
 _PANDAS_VERSION = "3.0.0"
 """The version of pandas that frames are kept as of."""
@@ -113,7 +114,7 @@ def _with_categories(field: pa.Field, place: Place, categories: Mapping[Place, p
                     f"Column {field.name!r} has {len(categories[place]):,} ordered categories, which take more than "
                     f"{_MOST_BYTES >> 20} MB. Store it as text, and the order as a table of its own."
                 )
-            _log.warning("Column %r: categories that no row has are dropped, as there are too many", field.name)
+            _log.warning("Column %r: unused categories are dropped, as there are too many", field.name)
             return field
         return field.with_metadata({**(field.metadata or {}), _CATEGORIES: packed})
     fields = _fields(kind)
@@ -188,7 +189,7 @@ def with_values(field: pa.Field, values: pa.Array) -> pa.Field:
 
 
 def restored(table: pa.Table, writer: pa.Schema | None) -> pa.Table:
-    """The table as its writer had it: the columns of a writer's schema that it has."""
+    """Restore the types and metadata of the writer for the columns of a table."""
     if writer is None:
         return table
     columns, fields = [], []

@@ -77,7 +77,7 @@ def test_a_flipped_bit_never_gets_into_the_cache() -> None:
     key = new_key(hashlib.sha256(b"content").hexdigest())
     store.put(key, b"kontent")
     copies = Cache(store)
-    with pytest.raises(CorruptionError, match="has another content"):
+    with pytest.raises(CorruptionError, match="does not match the hash in its key"):
         copies.fetch(key)
     assert cached(store) == set()
     assert [*(store.scratch / "cache").glob("*/*.partial")] == []

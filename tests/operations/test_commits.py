@@ -259,7 +259,7 @@ def test_an_overlay_is_stored_counted_and_listed_like_any_component(flights: Dat
     overlay = next(c for c in version.components if c.type == "overlay")
     assert version.record.overlay_file_id == overlay.file_id
     assert registry.file(str(overlay.content_hash)).reference_count == 1
-    with pytest.raises(InputError, match="at most one overlay"), flights.draft() as draft:
+    with pytest.raises(InputError, match="only one overlay"), flights.draft() as draft:
         draft.add("x", b"1", type="overlay")
         draft.add("y", b"2", type="overlay")
 

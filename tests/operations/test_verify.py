@@ -178,7 +178,7 @@ def test_a_page_that_does_not_hold_what_its_digest_is_over(embedded: Registry, s
     assert ("page", False) in found(verification)
     # A page's own digest is part of the index page above it: that does not agree any more either.
     assert {finding.kind for finding in verification.findings} == {"page"}
-    assert verification.findings[0].what == f"page {page} (raw/flights@v2) does not hold what its digest is over"
+    assert verification.findings[0].what == f"page {page} (raw/flights@v2) does not match its digest"
     assert len(verification.findings) == (2 if "SET digest" in statement else 1)
     assert found(registry.verify(repair=True)) == found(verification)
 
@@ -205,13 +205,13 @@ def test_an_index_page_that_does_not_hold_what_its_digest_is_over(full: Dataset,
 
 def test_a_version_that_does_not_hold_what_its_digest_is_over(full: Dataset, registry: Registry) -> None:
     write(registry, "UPDATE dataset_versions SET digest = :d WHERE version_number = 2", d="0" * 64)
-    assert only(registry, "manifest") == "raw/flights@v2 does not hold what its digest is over"
+    assert only(registry, "manifest") == "raw/flights@v2 does not match its digest"
     stays(registry, "manifest")
 
 
 def test_a_version_whose_count_is_wrong(full: Dataset, registry: Registry) -> None:
     write(registry, "UPDATE dataset_versions SET component_count = 9 WHERE version_number = 3")
-    assert only(registry, "manifest") == "raw/flights@v3 does not hold what its digest is over"
+    assert only(registry, "manifest") == "raw/flights@v3 does not match its digest"
 
 
 def test_a_version_that_lost_its_pages(full: Dataset, registry: Registry) -> None:
@@ -328,7 +328,7 @@ def test_holds_that_ran_out_and_trash_are_litter(full: Dataset, registry: Regist
     registry.access.catalog.write(lambda tx: holds.hold(tx, {"0" * 64: None, HASH: None}))
     assert registry.verify().clean
     age(registry, 1, "uploads.expires_at")
-    assert only(registry, "expired-hold") == "2 holds of writers that died"
+    assert only(registry, "expired-hold") == "2 holds of dead writers"
     repairs(registry, "expired-hold")
     write(registry, "INSERT INTO trash (object_key) VALUES (:k)", k=new_key("0" * 64))
     assert only(registry, "trash") == "1 objects whose bytes are still to be deleted"

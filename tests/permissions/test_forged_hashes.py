@@ -66,7 +66,7 @@ def test_a_file_that_begins_like_our_own_texts_is_refused(
     owned: Registry, heading: bytes, name: str, tmp_path: Path
 ) -> None:
     (tmp_path / name).write_bytes(heading + b"x")
-    with pytest.raises(InputError, match="cannot be stored as it is"):
+    with pytest.raises(InputError, match="and cannot be stored"):
         owned.create_dataset("texts").commit({"data": tmp_path / name})
     assert not list(owned.files())
 

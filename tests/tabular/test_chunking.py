@@ -249,7 +249,7 @@ def test_a_key_that_the_table_does_not_have_is_refused(dataset: Dataset) -> None
         dataset.commit({"data": table_of(10)}, key=["nr"])
     with pytest.raises(InputError, match="A key needs a table, but no table is committed"):
         dataset.commit({"data": b"bytes"}, key=["id"])
-    with pytest.raises(InputError, match="'data' is a file, and a key is for tables"), dataset.draft() as draft:
+    with pytest.raises(InputError, match="'data' is a file, but a key is for tables"), dataset.draft() as draft:
         draft.add("data", b"bytes", key=["id"])
     assert dataset.commit({"data": table_of(10), "readme": b"bytes"}, key=["id"]).schema.tables()["data"].key == ("id",)
 

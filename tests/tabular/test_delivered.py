@@ -232,7 +232,7 @@ def test_read_options_belong_to_the_format_and_hold_on(deliver: Callable[..., Ve
     second = deliver("f.csv", "zip;n\n11111;1\n")
     assert second.to_arrow().to_pylist() == [{"zip": "11111", "n": 1}]
     assert second.components[0].format == first.components[0].format
-    with pytest.raises(InputError, match=r"which the file does not have.*options of the version before.*read=\{\}"):
+    with pytest.raises(InputError, match=r"which the file does not have.*options of the previous version.*read=\{\}"):
         deliver("f.csv", "code;n\n1;1\n")
     dropped = dataset.commit({"data": b"zip,n\n11111,1\n"}, read={"format": "csv"})
     assert dropped.to_arrow().schema.field("zip").type == pa.int64()
@@ -283,7 +283,7 @@ def test_a_declared_type_that_does_not_hold_is_refused_with_the_value_and_its_ro
 
 def test_options_that_made_columns_are_not_carried_to_a_file_of_one(deliver: Callable[..., Version]) -> None:
     deliver("f.csv", "a;b\n1;2\n", delimiter=";")
-    with pytest.raises(UnreadableFile, match=r"one column, 'a,b', and the version before has more.*read=\{\}"):
+    with pytest.raises(UnreadableFile, match=r"one column, 'a,b', and the previous version has more.*read=\{\}"):
         deliver("f.csv", "a,b\n1,2\n")
     with pytest.raises(UnreadableFile, match=r"says 'sep=,'.*another delimiter"):
         deliver("f.csv", "sep=,\na,b\n1,2\n", delimiter=";")
@@ -386,7 +386,7 @@ def test_a_sheet_is_read_from_its_first_cell_and_nothing_in_it_becomes_another(
 @pytest.mark.parametrize(
     ("rows", "read", "words"),
     [
-        ([["a", "b"], [1, "=A2+1"]], {}, "cell B2 .* has a formula and no value"),
+        ([["a", "b"], [1, "=A2+1"]], {}, "cell B2 .* has a formula without a value"),
         ([["Report", None], [None, None], ["a", "b"], [1, 2]], {}, r"is it a title\?.*skip_rows"),
         ([["a"], [1]], {"skip_rows": 50}, "nothing behind its first 50 rows"),
     ],
