@@ -73,7 +73,8 @@ class Registry(ABC):
                 raise InputError(
                     "A server has its own catalog and store, and the token identifies the user: leave these arguments out."
                 )
-            require("httpx", "remote", "The client of a server")
+            for library in ("httpx", "tenacity"):
+                require(library, "remote", "The client of a server")
             from dataset_registry.remote import open_remote
 
             return open_remote(str(folder), token)

@@ -23,7 +23,10 @@ ACTOR_VARIABLE = "DATASET_REGISTRY_ACTOR"
 TOKEN_VARIABLE = "DATASET_REGISTRY_TOKEN"  # noqa: S105 - the name of a variable
 
 PANEL = "Which registry"
-WHICH = "No registry given: pass --registry FOLDER (or the https:// address of a server), or --catalog and --store."
+WHICH = (
+    "No registry given. Pass --registry FOLDER (or the https:// address of a server), or --catalog and --store; "
+    "or set DATASET_REGISTRY."
+)
 
 Folder = Annotated[
     str | None,

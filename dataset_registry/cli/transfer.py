@@ -22,7 +22,7 @@ from dataset_registry.cli.output import (
     working,
 )
 from dataset_registry.cli.target import here
-from dataset_registry.errors import InputError, UnreadableFile
+from dataset_registry.errors import InputError, RegistryError, UnreadableFile
 
 if TYPE_CHECKING:
     from dataset_registry.registry import Registry
@@ -99,8 +99,7 @@ def put(
                     raise type(error)(f"{source}: {error}", **error.fields) from error
     except KeyboardInterrupt:
         say(
-            f"Interrupted: nothing was committed to {dataset}. Stored files are reused by the same put, or deleted by: "
-            "dataset-registry collect",
+            f"Interrupted: nothing was committed to {dataset}.",
             err=True,
         )
         raise typer.Exit(130) from None
@@ -177,10 +176,24 @@ def checkout(
 ) -> None:
     """Write all components of a version to a folder."""
     version = registry.version(address)
+    if folder is not None:
+        _check_is_no_ref(registry, address, folder)
     with transferring(f"writing {version}") as progress:
         paths = version.checkout(folder or version.dataset.replace("/", "_"), progress=progress)
     for path in paths:
         say(str(path))
+
+
+def _check_is_no_ref(registry: "Registry", address: str, folder: str) -> None:
+    """Raise `InputError` if the folder is named like a ref of the dataset: `git checkout` would take it for one."""
+    try:
+        registry.version(f"{address}@{folder}")
+    except RegistryError:
+        return
+    raise InputError(
+        f"{folder!r} is a ref of {address}. For that version: dataset-registry checkout {address}@{folder}. "
+        f"For a folder of that name: ./{folder}"
+    )
 
 
 def _write(stream: BinaryIO) -> None:

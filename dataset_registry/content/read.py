@@ -19,7 +19,7 @@ from dataset_registry.model.names import component_name, suggestion
 from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.reading import kind_of
 from dataset_registry.model.records import ComponentRecord, VersionRecord
-from dataset_registry.model.schema import Schema
+from dataset_registry.model.schema import ComponentSchema, Schema
 from dataset_registry.tabular import formats
 
 if TYPE_CHECKING:
@@ -53,12 +53,31 @@ def component(contents: Contents, version: VersionRecord, name: str | None, inde
     for candidate in found:
         if candidate.index == index:
             return candidate
+    raise _no_component(contents, version, name, index)
+
+
+def _no_component(contents: Contents, version: VersionRecord, name: str | None, index: int = 0) -> NotFound:
     listed = _listed(components(contents, version))
-    raise NotFound(
-        f"{_address(version)} has no component {name or 'at all'!r}{f' with index {index}' if index else ''}; it has: "
-        f"{listed or 'none'}.",
-        component=name,
-    )
+    wanted = f" {name!r}{f' with index {index}' if index else ''}; it has: {listed}" if name and listed else "s"
+    return NotFound(f"{_address(version)} has no component{wanted}.", component=name)
+
+
+def _named(contents: Contents, version: VersionRecord, names: Sequence[str] | None) -> list[ComponentRecord]:
+    """All components, or those with these names. Raises `NotFound` for a name without components."""
+    found = components(contents, version, names)
+    for name in names or ():
+        if component_name(name) not in {component.name for component in found}:
+            raise _no_component(contents, version, name)
+    return found
+
+
+def captured(
+    contents: Contents, version: VersionRecord, names: Sequence[str] | None = None
+) -> list[tuple[str, int, ComponentSchema]]:
+    """The captured schemas of components, by name and index. Raises `NotFound` for a name without components."""
+    if names is not None:
+        _named(contents, version, names)
+    return contents.schemas(version, names)
 
 
 def open_bytes(contents: Contents, version: VersionRecord, name: str | None, index: int = 0) -> BinaryIO:
@@ -156,9 +175,9 @@ def checkout(
     """Write copies of a version's components as files into a folder. Returns their paths.
 
     A component whose name is a relative path, such as `cats/1.png`, becomes that file. A file that exists already is not
-    overwritten. Raises `InputError`, `StorageError`.
+    overwritten. Raises `NotFound` for a name without components, `InputError`, `StorageError`.
     """
-    found = components(contents, version, names)
+    found = _named(contents, version, names)
     objects = contents.data_files(version, found)
     targets = [
         folder / name

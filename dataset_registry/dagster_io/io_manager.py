@@ -6,10 +6,10 @@ from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 import dagster as dg
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from dataset_registry.dagster_io import handlers, metadata, partitions
-from dataset_registry.dagster_io.resource import DatasetRegistryResource
+from dataset_registry.dagster_io.resource import DatasetRegistryResource, known_settings
 from dataset_registry.dataset import Dataset, Draft
 from dataset_registry.errors import InputError, NotFound, RegistryFrozen, RetryLater, StorageError, UnsupportedType
 from dataset_registry.model.names import RUNS
@@ -45,6 +45,14 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
         description="The type of inputs without an annotation: pyarrow, pandas, polars, duckdb, or 'as stored' (pandas "
         "if pandas wrote it, polars if polars did).",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_settings(cls, values: Any) -> Any:
+        """Raise `ValueError` for an unknown setting, and without a registry."""
+        if isinstance(values, Mapping) and values.get("registry") is None:
+            raise ValueError(f"{cls.__name__} needs a registry: {cls.__name__}(registry=DatasetRegistryResource(…)).")
+        return known_settings(cls, values)
 
     @field_validator("default_load_type")
     @classmethod

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from pydantic import Field
+from pydantic import BaseModel, Field, model_validator
 
 from dataset_registry.errors import InputError
 from dataset_registry.model.addresses import has_secrets, redacted
+from dataset_registry.model.names import suggestion
 from dataset_registry.registry import Registry
 
 _log = logging.getLogger(__name__)
@@ -65,6 +66,11 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
     branch: str | None = Field(default=None, description="The branch to write to and to read from.")
     fallback_branch: str = Field(default="main", description="The branch to read if a dataset lacks the branch.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _known_settings(cls, values: Any) -> Any:
+        return known_settings(cls, values)
+
     def __init__(self, **values: Any) -> None:
         super().__init__(**{name: _concealed(name, value) for name, value in values.items()})
 
@@ -108,6 +114,14 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
                 )
         former = tags.get("dataset_registry/branch")
         return tags.get(BRANCH_TAG) or former or self.branch or os.environ.get(BRANCH_VARIABLE) or self.fallback_branch
+
+
+def known_settings(of: type[BaseModel], values: Any) -> Any:
+    """The same values. Raises `ValueError` for a setting that does not exist, which pydantic would ignore here."""
+    for name in values if isinstance(values, Mapping) else ():
+        if name not in of.model_fields:
+            raise ValueError(f"{of.__name__} has no setting {name!r}. {suggestion(str(name), list(of.model_fields))}")
+    return values
 
 
 _NAMESPACES = ("dataset-registry/", "registry/")

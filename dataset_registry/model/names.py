@@ -211,13 +211,13 @@ def parse_ref(text: str) -> Ref:
     Raises `InvalidRef` for a text that cannot be a ref in any catalog.
     """
     if not isinstance(text, str) or not text:
-        raise InvalidRef(f"A ref must be a text such as 'main' or 'v3', not {text!r}.", ref=text)
+        raise InvalidRef(f"Not a ref: {text!r}. Use a text such as 'main' or 'v3'.", ref=text)
     start = re.split(r"[~^]", text, maxsplit=1)[0]
     tail = text[len(start) :]
     matched = "".join(match.group(0) for match in _STEPS.finditer(tail))
     if matched != tail or not start:
         raise InvalidRef(
-            f"{text!r} is not a ref. Use a branch or tag, a version number like 'v3', a digest of 4 digits or more, "
+            f"{text!r} is not a ref. Use a branch or tag, a version number like 'v3', at least 4 digits of a digest, "
             "and '~2' or '^2' behind any of them.",
             ref=text,
         )
@@ -230,7 +230,7 @@ def parse_ref(text: str) -> Ref:
         if re.fullmatch(r"[0-9a-f]{64}", start):
             return Ref(text, "name", start, steps)
         raise InvalidRef(
-            f"{text!r} is not a ref. Use a branch or tag, a version number like 'v3', or a digest of 4 digits or more.",
+            f"{text!r} is not a ref. Use a branch or tag, a version number like 'v3', or at least 4 digits of a digest.",
             ref=text,
         ) from error
 

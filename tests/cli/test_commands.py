@@ -145,7 +145,7 @@ def test_half_a_registry_by_hand_is_not_completed_from_the_environment(
     assert run(monkeypatch, "collect", "--sweep", "--yes", "--catalog", "sqlite:///other.sqlite") == 1
     assert "No registry given" in capsys.readouterr().err
     assert run(monkeypatch, "db", "bind", "--yes", "--catalog", "sqlite:///other.sqlite") == 1
-    assert "Give both" in capsys.readouterr().err
+    assert "Pass both" in capsys.readouterr().err
 
 
 # --- errors as JSON ------------------------------------------------------------------------------------------------
@@ -263,6 +263,28 @@ def test_a_copy_with_a_note_says_it(
     printed = capsys.readouterr()
     assert "has none of nightly" in printed.err
     assert "0 versions copied" in printed.out
+
+
+def test_a_component_that_does_not_exist_is_an_error_however_it_is_asked_for(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (["get", "--to", str(tmp_path / "out")], ["get", "--to", "-"], ["schema"], ["schema", "--json"]):
+        assert run(monkeypatch, command[0], "-r", folder, "raw/flights", "nope", *command[1:]) == 4
+        printed = capsys.readouterr()
+        assert "raw/flights@v10 has no component 'nope'; it has: 'data'" in printed.err
+        assert not printed.out
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkout_into_a_folder_named_like_a_ref_is_refused(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "checkout", "-r", folder, "raw/flights", "v1") == 1
+    assert "dataset-registry checkout raw/flights@v1" in capsys.readouterr().err
+    assert not Path("v1").exists()
+    assert run(monkeypatch, "checkout", "-r", folder, "raw/flights", "./v1") == 0
+    assert list(Path("v1").iterdir())
 
 
 def test_a_mistyped_target_of_a_copy_creates_nothing(

@@ -139,6 +139,21 @@ def test_an_unknown_default_is_an_error_where_it_is_written(world: World) -> Non
         DatasetRegistryIOManager(registry=world.resource, default_load_type="panda")
 
 
+def test_a_mistyped_setting_is_an_error_where_it_is_written(world: World) -> None:
+    with pytest.raises(ValueError, match=r"DatasetRegistryResource has no setting 'brnch'\. Did you mean 'branch'\?"):
+        DatasetRegistryResource(path="reg", brnch="dev")
+    with pytest.raises(ValueError, match="DatasetRegistryIOManager has no setting 'default_type'"):
+        DatasetRegistryIOManager(registry=world.resource, default_type="pandas")
+
+
+@pytest.mark.parametrize("settings", [{}, {"path": "reg"}, {"prefix": "raw/"}])
+def test_an_io_manager_without_a_registry_is_an_error_where_it_is_written(settings: dict[str, Any]) -> None:
+    with pytest.raises(
+        ValueError, match=r"needs a registry: DatasetRegistryIOManager\(registry=DatasetRegistryResource"
+    ):
+        DatasetRegistryIOManager(**settings)
+
+
 @pytest.mark.parametrize(
     ("value", "lines"),
     [

@@ -113,6 +113,7 @@ _RACE = """
 import sys
 from dataset_registry.catalog import Catalog, migrate
 from dataset_registry.catalog.engine import HEAD
+from dataset_registry.catalog.opening import make_ready
 folder = sys.argv[1]
 for number in range(3):
     catalog = Catalog(f"sqlite:///{folder}/{number}/catalog.sqlite")

@@ -245,7 +245,7 @@ def test_a_pointer_out_of_its_dataset(full: Dataset, registry: Registry) -> None
     full.create_branch("dev")
     other = registry.dataset("other").version().id
     write(registry, "UPDATE dataset_pointers SET dataset_version_id = :v WHERE pointer_name = 'dev'", v=other)
-    assert only(registry, "pointer") == "'dev' of raw/flights names a version of another dataset"
+    assert only(registry, "pointer") == "'dev' of raw/flights references a version of another dataset"
     stays(registry, "pointer")
     full.delete_branch("dev")
     assert registry.verify(deep=True).clean
@@ -288,7 +288,7 @@ def test_committing_the_same_content_heals_a_file_without_an_object(full: Datase
 
 def test_a_counter_that_lags_is_set_right(full: Dataset, registry: Registry) -> None:
     write(registry, "UPDATE datasets SET last_version_number = 1 WHERE name = 'raw/flights'")
-    assert only(registry, "counter") == "raw/flights would give a version number a second time"
+    assert only(registry, "counter") == "raw/flights would assign a version number twice"
     repairs(registry, "counter")
     assert full.commit({"a": b"four"}).number == 4
 
@@ -299,7 +299,7 @@ def test_a_page_that_nothing_names_is_dropped(full: Dataset, registry: Registry)
     page, file_id = (ask(registry, f"SELECT max(id) FROM {table}")[0] for table in ("manifest_pages", "files"))
     write(registry, "INSERT INTO manifest_entries (page_id, component_name, component_index, component_type, file_id, "
           "format) VALUES (:page, 'x', 0, 'data', :file, 'binary')", page=page, file=file_id)  # fmt: skip
-    assert only(registry, "unnamed-page") == f"no version names page {page}"
+    assert only(registry, "unnamed-page") == f"no version references page {page}"
     repairs(registry, "unnamed-page")
 
 
@@ -316,7 +316,7 @@ def test_an_index_page_that_nothing_names_is_dropped_with_the_pages_that_only_it
     ):
         write(registry, f"DELETE FROM {table} WHERE {column} = :v", v=made.id)
     index = ask(registry, "SELECT max(id) FROM manifest_index_pages")[0]
-    assert only(registry, "unnamed-index-page") == f"no version names index page {index}"
+    assert only(registry, "unnamed-index-page") == f"no version references index page {index}"
     repairs(registry, "unnamed-index-page")
     after = [ask(registry, f"SELECT count(*) FROM manifest_{what}")[0] for what in ("index_pages", "pages", "entries")]
     assert after == before
