@@ -9,9 +9,10 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from dataset_registry import __version__, errors
 from dataset_registry.cli import datasets, db, history, maintenance, refs, server, transfer, users
@@ -28,7 +29,37 @@ EXIT_CODES: dict[type[errors.RegistryError], int] = {
 }
 """The exit code of each class of error; other classes have that of their base class."""
 
+ELSEWHERE = {
+    "add": "put",
+    "commit": "put",
+    "import": "put",
+    "cat": "get --to -",
+    "pull": "copy",
+    "push": "copy",
+    "clone": "copy",
+    "reset": "branch move",
+    "revert": "branch move",
+    "switch": "branch",
+    "gc": "collect",
+    "prune": "collect",
+    "fsck": "verify",
+    "blame": "lineage",
+    "help": "--help",
+}
+"""What other tools call a command, and the command here."""
+
+
+class _Commands(TyperGroup):
+    """Commands with a hint for those of git, DVC and lakeFS that have another name here."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and self.get_command(ctx, args[0]) is None and (here := ELSEWHERE.get(args[0])):
+            ctx.fail(f"No command {args[0]!r}. Use: dataset-registry {here}")
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="git for the datasets that a Dagster pipeline materializes.",

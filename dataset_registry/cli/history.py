@@ -22,6 +22,7 @@ from dataset_registry.cli.output import (
 )
 from dataset_registry.cli.target import here
 from dataset_registry.errors import InputError, NotFound
+from dataset_registry.model.names import MAIN
 
 if TYPE_CHECKING:
     from dataset_registry.dataset import Dataset
@@ -150,7 +151,7 @@ def diff(
         list[str] | None,
         typer.Argument(
             metavar="[BEFORE [AFTER]]",
-            help="Refs, or one range v1..v2. Default: the head of main against its parent.",
+            help="Refs, or one range: v1..v2, main...pr-12. Default: the head of main against its parent.",
             autocompletion=target.complete_ref,
         ),
     ] = None,
@@ -158,8 +159,8 @@ def diff(
 ) -> None:
     """Show the changes between two versions: components, and the columns of their tables.
 
-    diff DS compares the head of main with its parent, diff DS REF a ref with main; diff DS A B, diff DS A..B and diff DS@A DS@B
-    compare A with B.
+    diff DS compares the head of main with its parent, diff DS REF a ref with main; diff DS A B, diff DS A..B and
+    diff DS@A DS@B compare A with B; diff DS A...B compares their common ancestor with B. A missing side of a range is main.
     """
     from dataset_registry.wire.datasets import ComparisonResponse
 
@@ -192,25 +193,42 @@ def diff(
         say("no difference")
 
 
+_RANGE = re.compile(r"(.*?)(?<!\.)(\.{2,3})(?!\.)(.*)")
+
+
+def _base(dataset: "Dataset", before: str, after: str) -> str:
+    """The ref of the newest common ancestor. Raises `InputError` if there is none."""
+    found = dataset.merge_base(before, after)
+    if found is None:
+        raise InputError(
+            f"{before} and {after} of {dataset.name} have no common history. Compare them with: {before}..{after}"
+        )
+    return f"v{found.number}"
+
+
 def _compared(registry: "Registry", address: str, refs: list[str]) -> tuple["Dataset", str, str]:
     """Resolve the arguments of `diff` to a dataset and two refs. Raises `InputError`."""
     dataset, ref = registry.at(address)
-    if len(refs) == 1 and re.search(r"[^.]\.\.\.?[^.]", refs[0]):
-        refs = [part for part in re.split(r"\.{2,3}", refs[0], maxsplit=1) if part]
-    if len(refs) > 2 or (ref is not None and len(refs) > 1):
-        raise InputError("diff compares two versions: expected DS, DS REF, DS A B, DS A..B or DS@A DS@B.")
+    if ref is not None and not refs and _RANGE.fullmatch(ref):
+        refs, ref = [ref], None
+    limits = _RANGE.fullmatch(refs[0]) if len(refs) == 1 else None
+    if len(refs) > 2 or (ref is not None and (len(refs) > 1 or limits)):
+        raise InputError("diff compares two versions: expected DS, DS REF, DS A B, DS A..B, DS A...B or DS@A DS@B.")
+    if limits is not None:
+        before, dots, after = limits[1] or MAIN, limits[2], limits[3] or MAIN
+        return dataset, _base(dataset, before, after) if dots == "..." else before, after
     if ref is not None and len(refs) == 1:
         other, after = registry.at(refs[0]) if "@" in refs[0] else (dataset, refs[0])
         if other.name != dataset.name:
             raise InputError(
                 f"{address} and {refs[0]} are versions of different datasets. Compare versions of one dataset."
             )
-        return dataset, ref, after or "main"
+        return dataset, ref, after or MAIN
     if len(refs) == 2:
         return dataset, refs[0], refs[1]
     if len(refs) == 1:
-        return dataset, refs[0], "main"
-    head = ref or "main"
+        return dataset, refs[0], MAIN
+    head = ref or MAIN
     if not dataset.version(head).parents:
         raise InputError(f"{dataset.name}@{head} is the first version: it has no parent to compare with.")
     return dataset, f"{head}~1", head

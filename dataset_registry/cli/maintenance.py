@@ -163,7 +163,8 @@ def collect(
         if unknown is not None:
             rows.append(["objects that the catalog does not know", len(unknown.objects), size(unknown.bytes)])
         print_table(["what", "how many", "bytes"], rows)
-    if dry_run or not confirmed("Remove them?", yes=yes, otherwise=_OR_LOOK):
+    is_empty = not (plan.files or plan.expired_holds or plan.trashed or (unknown and unknown.objects))
+    if dry_run or not confirmed("Remove them?", yes=yes or is_empty, otherwise=_OR_LOOK):
         return
     with progress() as bars:
         done = [registry.apply(plan, progress=bars)]

@@ -9,6 +9,7 @@ from dataset_registry.access import Access, authorize, readable
 from dataset_registry.catalog import Transaction, productions, versions
 from dataset_registry.errors import InputError, NotFound
 from dataset_registry.model import history
+from dataset_registry.model.names import parse_ref
 from dataset_registry.model.records import DatasetRecord, Production, VersionRecord
 from dataset_registry.operations import resolve
 
@@ -18,8 +19,7 @@ _PAGE = 1000
 
 def version(access: Access, dataset: DatasetRecord, ref: str) -> VersionRecord:
     """The version that a ref names. Raises `InvalidRef`, `NotFound`."""
-    walks = "~" in ref or "^" in ref
-    with access.catalog.snapshot() if walks else access.catalog.read() as tx:
+    with access.catalog.snapshot() if parse_ref(ref).steps else access.catalog.read() as tx:
         authorize(access, tx, "read", dataset.id)
         return resolve.version(tx, dataset, ref)
 

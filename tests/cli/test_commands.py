@@ -208,12 +208,17 @@ def versions(folder: str) -> list[int]:
 def test_nothing_is_removed_when_there_is_nobody_to_ask(
     folder: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    with Registry.open(folder) as registry:
+        flights = registry.dataset("raw/flights")
+        flights.move_branch("main", "v9")
+        flights.delete_version("v10")
     for command in (["expire", "--keep-last", "1"], ["collect", "--older-than", "0"]):
         assert run(monkeypatch, *command, "-r", folder) == 1
         printed = capsys.readouterr()
         assert "--yes" in printed.err
         assert "--dry-run" in printed.err
-    assert len(versions(folder)) == 10
+    assert len(versions(folder)) == 9
+    assert len(list(Path(folder).glob("objects/*/*"))) == 10
 
 
 def test_a_no_at_the_prompt_removes_nothing_and_a_yes_does(
@@ -285,6 +290,46 @@ def test_a_checkout_into_a_folder_named_like_a_ref_is_refused(
     assert not Path("v1").exists()
     assert run(monkeypatch, "checkout", "-r", folder, "raw/flights", "./v1") == 0
     assert list(Path("v1").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "compared"),
+    [
+        (["raw/flights", "v1..v2"], "v1 -> v2"),
+        (["raw/flights@v1..v2"], "v1 -> v2"),
+        (["raw/flights", "v1.."], "v1 -> v10"),
+        (["raw/flights", "..v3"], "v10 -> v3"),
+        (["raw/flights", "main...side"], "v3 -> v11"),
+        (["raw/flights", "side...main"], "v3 -> v10"),
+        (["raw/flights", "main..side"], "v10 -> v11"),
+    ],
+)
+def test_ranges_of_a_diff_are_those_of_git(
+    folder: str,
+    arguments: list[str],
+    compared: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with Registry.open(folder) as registry:
+        flights = registry.dataset("raw/flights")
+        flights.create_branch("side", "v3")
+        assert flights.commit({"side": b"x"}, branch="side").number == 11
+    assert run(monkeypatch, "diff", "-r", folder, *arguments) == 0
+    assert f"raw/flights {compared}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("theirs", "ours"), list(cli.ELSEWHERE.items()))
+def test_a_command_of_another_tool_is_answered_with_ours(
+    theirs: str, ours: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, theirs) == 2
+    assert ours in " ".join(capsys.readouterr().err.split())
+    assert run(monkeypatch, ours.split(maxsplit=1)[0], "--help") == 0
+
+
+def test_a_collection_without_anything_to_remove_does_not_ask(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(monkeypatch, "collect", "-r", folder) == 0
 
 
 def test_a_mistyped_target_of_a_copy_creates_nothing(

@@ -111,7 +111,7 @@ def test_tables_of_dagster_in_the_same_database_do_not_matter(catalog: Catalog, 
 
 _RACE = """
 import sys
-from dataset_registry.catalog import Catalog, migrate
+from dataset_registry.catalog import Catalog
 from dataset_registry.catalog.engine import HEAD
 from dataset_registry.catalog.opening import make_ready
 folder = sys.argv[1]
