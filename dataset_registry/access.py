@@ -259,7 +259,7 @@ def _check(access: Access, standing: Standing, permission: Permission, dataset_i
     if found < level(permission):
         narrowed = standing.role == "administrator" or standing.level >= level(permission)
         raise PermissionDenied(
-            f"{access.actor.name} may {PERMISSIONS[found - 1]} {standing.name}, but this takes {permission}"
+            f"{access.actor.name} has {PERMISSIONS[found - 1]} access to {standing.name}; this requires {permission}"
             + (", and the token is for less. Use another token." if narrowed else ". Ask one of its admins for: ")
             + ("" if narrowed else f"registry.grant({access.actor.name!r}, {permission!r}, {standing.name!r})"),
             dataset=standing.name,

@@ -47,10 +47,10 @@ def init(
     where = target.chosen(context, where) if folder is None else {"registry": folder, "catalog": None, "store": None}
     try:
         with target.opened(**where) as found:
-            say(f"{found.location} exists already")
+            say(f"A registry exists already in {where['registry'] or found.location}")
     except NotFound:
         with target.opened(**where, create=True) as found:
-            say(f"{found.location} created")
+            say(f"Created a registry in {where['registry'] or found.location}")
 
 
 @app.command()
@@ -155,7 +155,7 @@ def describe(
     """Change the description."""
     found = registry.dataset(dataset)
     found.update(description=description)
-    _say(found, "Changed", as_json)
+    _say(found, "Updated", as_json)
 
 
 @dataset_app.command("rename")

@@ -127,7 +127,7 @@ def schema(
     for name, index, found in captured:
         for table in found.tables:
             label = name + (f"[{index}]" if index else "") + (f"/{table.name}" if table.name else "")
-            say(f"{label}: {found.format}, {table.rows if table.rows is not None else '?'} rows")
+            say(f"{label}: {found.format}, {'?' if table.rows is None else count_of(table.rows, 'row')}")
             rows = []
             for column in table.columns:
                 facts = table.statistics.get(column.name)

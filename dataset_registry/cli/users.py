@@ -73,7 +73,7 @@ def update_user(
     as_json: AsJson = False,
 ) -> None:
     """Change a user's role, disable or enable it, or replace the members of a group."""
-    _say(registry.update_user(name, role=role, disabled=disable, members=members), "Changed", as_json)
+    _say(registry.update_user(name, role=role, disabled=disable, members=members), "Updated", as_json)
 
 
 @user_app.command("list")
@@ -166,7 +166,7 @@ def revoke_token(
     registry: "Registry", token_id: Annotated[int, typer.Argument(help="The id, from token list.")]
 ) -> None:
     """Revoke a token."""
-    say(f"token {token_id} of {registry.revoke_token(token_id).user} revoked")
+    say(f"Revoked token {token_id} of {registry.revoke_token(token_id).user}")
 
 
 # --- grants --------------------------------------------------------------------------------------------------------

@@ -272,6 +272,8 @@ def open_embedded(
         )
     if folder is not None:
         root = Path(folder).expanduser().absolute()
+        if root.is_file():
+            raise InputError(f"{folder} is a file. Pass the folder of a registry.", location=str(folder))
         catalog = catalog or sqlite_url(root / "catalog.sqlite")
         store = store or str(root)
     if catalog is None or store is None:

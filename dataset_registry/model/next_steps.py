@@ -15,6 +15,11 @@ Interface = Literal["shell", "rest"]
 _TEXT = r"('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
 _STEPS: tuple[tuple[str, str, str], ...] = (
     (rf"registry\.create_dataset\({_TEXT}\)", "dataset-registry dataset create {0}", "POST /v1/datasets"),
+    (
+        rf"Registry\.open\({_TEXT}, token='…'\)",
+        "pass --token or set DATASET_REGISTRY_TOKEN",
+        "send Authorization: Bearer …",
+    ),
     (rf"registry\.dataset\({_TEXT}\)", "dataset-registry show {0}", "GET /v1/datasets?name={0}"),
     (r"registry\.datasets\(\)", "dataset-registry datasets", "GET /v1/datasets"),
     (r"registry\.users\(\)", "dataset-registry user list", "GET /v1/users"),

@@ -94,7 +94,7 @@ def test_init_creates_a_registry_and_so_does_put_when_told_to(
     (tmp_path / "x.csv").write_text("a\n1\n")
     for options in (["a"], ["-r", "b"], ["--catalog", "sqlite:///c.sqlite", "--store", "c"]):
         assert run(monkeypatch, "init", *options) == 0
-        assert "created" in capsys.readouterr().out
+        assert "Created a registry in" in capsys.readouterr().out
         assert run(monkeypatch, "init", *options) == 0
         assert "exists already" in capsys.readouterr().out
     assert run(monkeypatch, "put", "-r", "d", "d/x", "x.csv", "--create") == 0
@@ -290,6 +290,16 @@ def test_a_checkout_into_a_folder_named_like_a_ref_is_refused(
     assert not Path("v1").exists()
     assert run(monkeypatch, "checkout", "-r", folder, "raw/flights", "./v1") == 0
     assert list(Path("v1").iterdir())
+
+
+@pytest.mark.parametrize("command", [["ls", "-r"], ["init"], ["copy", "-r", "{folder}", "--create", "--to"]])
+def test_a_file_is_no_registry(
+    folder: str, tmp_path: Path, command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "items.csv").write_text("id\n1\n")
+    assert run(monkeypatch, *[part.format(folder=folder) for part in command], str(tmp_path / "items.csv")) == 1
+    assert "items.csv is a file. Pass the folder of a registry." in capsys.readouterr().err
+    assert (tmp_path / "items.csv").read_text() == "id\n1\n"
 
 
 @pytest.mark.parametrize(
@@ -561,7 +571,7 @@ def test_users_act_with_their_permissions(shell: Shell, monkeypatch: pytest.Monk
     monkeypatch.setenv(target.ACTOR_VARIABLE, "bob")
     assert "bob" in shell("whoami")
     assert "raw/flights@v1" in shell("show", "raw/flights")
-    assert "this takes write" in shell("put", "raw/flights", "codes.csv", code=6)
+    assert "this requires write" in shell("put", "raw/flights", "codes.csv", code=6)
     monkeypatch.delenv(target.ACTOR_VARIABLE)
     shell("protect", "add", "raw/", "main", "--allow", "crew")
     assert shell.json("protect", "list", "raw/flights")[0]["allowed"] == ["crew"]
@@ -577,7 +587,7 @@ def test_a_secret_stands_alone_on_standard_output(shell: Shell) -> None:
     assert re.fullmatch(r"dr_[A-Za-z0-9_-]{43}\n", shell("token", "create", "bob", "--lasts", "30d"))
     (found,) = shell.json("token", "list", "bob")
     assert "secret" not in found
-    assert "revoked" in shell("token", "revoke", str(found["id"]))
+    assert "Revoked" in shell("token", "revoke", str(found["id"]))
     assert "revoked" in shell("token", "list")
 
 
