@@ -77,7 +77,7 @@ def test_to_be_allowed_is_not_to_write(owner: Registry, flights: Dataset) -> Non
     owner.create_user("reader")
     owner.grant("reader", "read", "raw/flights")
     owner.protect("raw/flights", allow=["reader"])
-    with acting(owner, "reader") as reader, pytest.raises(PermissionDenied, match="this takes write"):
+    with acting(owner, "reader") as reader, pytest.raises(PermissionDenied, match="this requires write"):
         reader.dataset("raw/flights").move_branch("main", "v2")
 
 
