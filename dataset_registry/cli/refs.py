@@ -10,15 +10,14 @@ from dataset_registry.cli import target
 from dataset_registry.cli.arguments import DatasetName
 from dataset_registry.cli.output import AsJson, Yes, confirmed, count_of, moment, print_json, print_table, say
 from dataset_registry.cli.target import here
+from dataset_registry.errors import InputError
 from dataset_registry.model.history import only_reached_from
+from dataset_registry.model.names import MAIN
 from dataset_registry.model.records import PointerRecord
 
 if TYPE_CHECKING:
     from dataset_registry.dataset import Dataset
     from dataset_registry.registry import Registry
-
-
-MAIN = "main"
 
 
 class ListByDefault(TyperGroup):
@@ -31,18 +30,22 @@ class ListByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-branch_app = typer.Typer(cls=ListByDefault, no_args_is_help=True, help="Branches: pointers that move.")
-tag_app = typer.Typer(cls=ListByDefault, no_args_is_help=True, help="Tags: pointers that never move.")
+branch_app = typer.Typer(cls=ListByDefault, no_args_is_help=True, help="List, create, move and delete branches.")
+tag_app = typer.Typer(cls=ListByDefault, no_args_is_help=True, help="List, create and delete tags, which never move.")
 everywhere_app = typer.Typer(no_args_is_help=True, help="Registry-wide branches, which span all datasets.")
 
 Ref = Annotated[str, typer.Argument(help="A branch, a tag, v3, a digest …", autocompletion=target.complete_ref)]
+NotHere = Annotated[str | None, typer.Argument(hidden=True)]
+"""The name of a new branch or tag, where git and DVC take one."""
 Name = Annotated[str, typer.Argument(autocompletion=target.complete_ref)]
 
 
 @branch_app.command("list")
 @here
-def list_branches(registry: "Registry", dataset: DatasetName, as_json: AsJson = False) -> None:
+def list_branches(registry: "Registry", dataset: DatasetName, name: NotHere = None, as_json: AsJson = False) -> None:
     """List the branches of a dataset."""
+    if name is not None:
+        raise InputError(f"To create the branch: dataset-registry branch create {dataset} {name}")
     _list(registry.dataset(dataset).branches(), as_json)
 
 
@@ -86,8 +89,10 @@ def delete_branch(registry: "Registry", dataset: DatasetName, name: Name, yes: Y
 
 @tag_app.command("list")
 @here
-def list_tags(registry: "Registry", dataset: DatasetName, as_json: AsJson = False) -> None:
+def list_tags(registry: "Registry", dataset: DatasetName, name: NotHere = None, as_json: AsJson = False) -> None:
     """List the tags of a dataset."""
+    if name is not None:
+        raise InputError(f"To create the tag: dataset-registry tag create {dataset} {name}")
     _list(registry.dataset(dataset).tags(), as_json)
 
 

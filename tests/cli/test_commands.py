@@ -329,6 +329,14 @@ def test_ranges_of_a_diff_are_those_of_git(
     assert f"raw/flights {compared}\n" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("kind", ["branch", "tag"])
+def test_a_branch_or_tag_is_created_by_its_own_command(
+    folder: str, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, kind, "-r", folder, "raw/flights", "new") == 1
+    assert f"dataset-registry {kind} create raw/flights new" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("theirs", "ours"), list(cli.ELSEWHERE.items()))
 def test_a_command_of_another_tool_is_answered_with_ours(
     theirs: str, ours: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
