@@ -103,8 +103,8 @@ class Version(ABC):
         return self._schema
 
     def captured(self, components: Components = None) -> list[tuple[str, int, ComponentSchema]]:
-        """The captured schemas as (name, index, schema); `schema` has the same by label. Raises `NotFound`."""
-        return read.captured(self._contents, self.record, _names(components))
+        """The captured schemas as (name, index, schema); `schema` has the same by label."""
+        return self._contents.schemas(self.record, _names(components))
 
     @property
     def provenance(self) -> Provenance:

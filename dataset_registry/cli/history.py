@@ -22,7 +22,7 @@ from dataset_registry.cli.output import (
 )
 from dataset_registry.cli.target import here
 from dataset_registry.errors import InputError, NotFound
-from dataset_registry.model.names import MAIN
+from dataset_registry.model.names import MAIN, suggestion
 
 if TYPE_CHECKING:
     from dataset_registry.dataset import Dataset
@@ -119,6 +119,9 @@ def schema(
     from dataset_registry.wire.datasets import CapturedResponse, SchemaResponse
 
     version = registry.version(address)
+    if component is not None and not version.components_named([component]):
+        names = [found.name for found in version.components]
+        raise NotFound(f"{version} has no component {component!r}. {suggestion(component, names)}", component=component)
     captured = version.captured(component)
     if as_json:
         shapes = [CapturedResponse.of(*found) for found in captured]

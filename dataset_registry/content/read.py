@@ -19,7 +19,7 @@ from dataset_registry.model.names import component_name, suggestion
 from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.reading import kind_of
 from dataset_registry.model.records import ComponentRecord, VersionRecord
-from dataset_registry.model.schema import ComponentSchema, Schema
+from dataset_registry.model.schema import Schema
 from dataset_registry.tabular import formats
 
 if TYPE_CHECKING:
@@ -69,15 +69,6 @@ def _named(contents: Contents, version: VersionRecord, names: Sequence[str] | No
         if component_name(name) not in {component.name for component in found}:
             raise _no_component(contents, version, name)
     return found
-
-
-def captured(
-    contents: Contents, version: VersionRecord, names: Sequence[str] | None = None
-) -> list[tuple[str, int, ComponentSchema]]:
-    """The captured schemas of components, by name and index. Raises `NotFound` for a name without components."""
-    if names is not None:
-        _named(contents, version, names)
-    return contents.schemas(version, names)
 
 
 def open_bytes(contents: Contents, version: VersionRecord, name: str | None, index: int = 0) -> BinaryIO:
