@@ -100,7 +100,7 @@ def test_types_that_do_not_fit_are_an_error_that_names_both(
     version = dataset.commit({"one": first, "two": second})
     for read in (version.to_arrow, version.lazy, version.scan, version.to_duckdb, version.to_pandas):
         with pytest.raises(
-            InputError, match=r"one and two cannot be combined: the column 'x' is .* and .* in the other"
+            InputError, match=r"one and two cannot be combined: the column 'x' is .* in the first and .* in the second"
         ):
             read()
 
