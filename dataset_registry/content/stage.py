@@ -136,7 +136,7 @@ def stage_file(
         schema = look(spool, spooled, full) if kind != formats.BINARY else None
         if carried and schema and _widths(schema) == [1] and max(_widths(carried)) > 1:
             raise UnreadableFile(
-                f"The file is read as one column, {schema.tables[0].columns[0].name[:60]!r}, and the version before has more."
+                f"The file is read as one column, {schema.tables[0].columns[0].name[:60]!r}, and the previous version has more."
             )
     except (InputError, UnreadableFile) as error:
         if carried is None:
