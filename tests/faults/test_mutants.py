@@ -22,8 +22,7 @@ from dataset_registry import Dataset, Registry
 from dataset_registry.catalog import engine, holds, manifests
 from dataset_registry.catalog.tables import manifest_index_pages
 from dataset_registry.errors import CorruptionError, RetryLater
-from dataset_registry.operations import commit
-from dataset_registry.operations.commit_base import _parents
+from dataset_registry.operations import commit, commit_base
 from dataset_registry.store import FolderStore
 from tests.faults.crashing import wrong_bytes
 from tests.faults.mutants import FOREIGN_KEYS, apply, drop_foreign_key
@@ -205,7 +204,7 @@ def test_commits_that_do_not_lock_their_branch_lose_one_another(
     def two_commits_read_the_head_at_once(name: str) -> tuple[list[int], set[str]]:
         dataset = concurrent.create_dataset(name)
         dataset.commit({"a": b"first"})
-        real_parents = _parents
+        real_parents = commit_base.parents_of
         arrived = threading.Semaphore(0)
         waits = _somebody_waits_for_a_lock(postgresql_catalog)
 
@@ -216,7 +215,7 @@ def test_commits_that_do_not_lock_their_branch_lose_one_another(
             return real_parents(*arguments)
 
         with monkeypatch.context() as patch, ThreadPoolExecutor(2) as pool:
-            patch.setattr(commit, "_parents", meet)
+            patch.setattr(commit_base, "parents_of", meet)
             list(pool.map(lambda component: dataset.commit({component: b"new"}), ("b", "c")))
         waits.close()  # type: ignore[attr-defined]
         return [v.number for v in dataset.log()], {c.name for c in dataset.version().components}
