@@ -65,9 +65,9 @@ def _no_component(contents: Contents, version: VersionRecord, name: str | None, 
 def _named(contents: Contents, version: VersionRecord, names: Sequence[str] | None) -> list[ComponentRecord]:
     """All components, or those with these names. Raises `NotFound` for a name without components."""
     found = components(contents, version, names)
-    for name in names or ():
-        if component_name(name) not in {component.name for component in found}:
-            raise _no_component(contents, version, name)
+    there = {component.name for component in found}
+    if missing := [name for name in names or () if component_name(name) not in there]:
+        raise _no_component(contents, version, component_name(missing[0]))
     return found
 
 
@@ -93,9 +93,7 @@ def paths(contents: Contents, version: VersionRecord, found: Sequence[ComponentR
 
 def uris(contents: Contents, version: VersionRecord, name: str | None) -> list[str]:
     """The addresses of a version's stored files (of one component when `name` is given), for other engines."""
-    found = components(contents, version, None if name is None else [name])
-    if name is not None and not found:
-        component(contents, version, name)
+    found = _named(contents, version, None if name is None else [name])
     stored = [file for objects in contents.data_files(version, found) for file in objects]
     return [contents.uri(file) for file in stored]
 
@@ -254,12 +252,9 @@ def _refuse_other_formats(version: VersionRecord, found: Sequence[ComponentRecor
 
 
 def _tables(contents: Contents, version: VersionRecord, names: Sequence[str] | None) -> list[ComponentRecord]:
-    names = None if names is None else [component_name(name) for name in names]
-    found = components(contents, version, names)
+    found = _named(contents, version, names)
     if names is not None:
-        if missing := [name for name in names if name not in {c.name for c in found}]:
-            component(contents, version, missing[0])
-        place = {name: at for at, name in enumerate(names)}
+        place = {component_name(name): at for at, name in enumerate(names)}
         found.sort(key=lambda c: (place[c.name], c.index))
     tabular = [c for c in found if kind_of(c.format) in formats.TABULAR]
     if not tabular:

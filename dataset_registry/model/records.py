@@ -67,6 +67,11 @@ class VersionRecord:
     overlay_file_id: int | None = None
     parent_id: int | None = None
 
+    @property
+    def as_head(self) -> "Head":
+        """The fields of the version that a commit on it needs."""
+        return Head(self.id, self.number, self.depth, self.digest)
+
 
 @dataclass(frozen=True, slots=True)
 class Head:

@@ -6,15 +6,9 @@ from dataset_registry.access import Access, authorize, authorize_commit
 from dataset_registry.catalog import Transaction, datasets, manifests, pointers, versions
 from dataset_registry.errors import BranchMoved, CommitConflict, InputError, NotFound, RetryLater
 from dataset_registry.model.commits import CommitOptions
-from dataset_registry.model.manifest import (
-    ComponentKey,
-)
+from dataset_registry.model.manifest import ComponentKey
 from dataset_registry.model.names import MAIN
-from dataset_registry.model.records import (
-    DatasetRecord,
-    Head,
-    NewDataset,
-)
+from dataset_registry.model.records import DatasetRecord, Head, NewDataset
 from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.operations import resolve
 
@@ -32,7 +26,7 @@ def base_of(access: Access, dataset: DatasetRecord | NewDataset, version_id: int
             "commit again.",
             dataset=dataset.name,
         )
-    return Head(found.id, found.number, found.depth, found.digest)
+    return found.as_head
 
 
 def parent_of(
@@ -58,7 +52,7 @@ def parent_of(
             version=found.number,
         )
     chosen = branch or (MAIN if MAIN in there else there[0])
-    return chosen, Head(found.id, found.number, found.depth, found.digest)
+    return chosen, found.as_head
 
 
 def head(
@@ -140,10 +134,13 @@ def start_of(
 
 
 def parents_of(tx: Transaction, dataset: DatasetRecord, options: CommitOptions, start: Head | None) -> list[Head]:
+    """The parents of a commit: those of the options, else its start; they cannot be deleted until the transaction ends.
+
+    Raises `BranchMoved` if the first is not the start, `InputError`, `NotFound`, `RetryLater`.
+    """
     if not options.parents:
         return [start] if start else []
-    found = [resolve.version(tx, dataset, ref) for ref in options.parents]
-    parents = [Head(version.id, version.number, version.depth, version.digest) for version in found]
+    parents = [resolve.version(tx, dataset, ref).as_head for ref in options.parents]
     if start is None or parents[0].id != start.id:
         at = f"v{start.number}" if start else "nothing yet"
         raise BranchMoved(

@@ -328,7 +328,7 @@ def _parents(tx: Transaction, dataset: DatasetRecord, version: VersionRecord) ->
         parent = versions.by_number(tx, dataset.id, number)
         if parent is None or not versions.share(tx, [parent.id]):
             raise RetryLater(f"v{number} of {dataset.name} was deleted from the copy while it was made. Copy again.")
-        yield Head(parent.id, parent.number, parent.depth, parent.digest)
+        yield parent.as_head
 
 
 def _register_tables(tx: Transaction, shipment: _Shipment) -> dict[str, int]:

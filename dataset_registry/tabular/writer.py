@@ -9,7 +9,6 @@ import base64
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -284,9 +283,3 @@ def _ordered(values: pa.Array, place: Place, known: Mapping[Place, pa.Array]) ->
         return type(values).from_arrays(values.offsets, values.sizes, inner, type=kind, mask=mask)
     inner = _ordered(values.values, (*place, 0), known)
     return type(values).from_arrays(values.offsets, inner, type=kind, mask=mask)
-
-
-def metadata_of(name: str, writer: pa.Schema | None) -> Any:
-    """The metadata of a writer's schema under a key, parsed from JSON; None when it has none."""
-    found = (writer.metadata or {}).get(name.encode()) if writer is not None else None
-    return None if found is None else json.loads(found)

@@ -54,7 +54,7 @@ def way(shared: Way, request: pytest.FixtureRequest) -> Way:
 
 @pytest.fixture
 def any_registry(way: Way) -> Registry:
-    """The same, as a registry: whoever asks is an administrator."""
+    """The same, as a registry: every caller is an administrator."""
     return way.registry
 
 
