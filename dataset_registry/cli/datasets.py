@@ -22,6 +22,7 @@ from dataset_registry.cli.output import (
 )
 from dataset_registry.cli.target import here
 from dataset_registry.errors import NotFound
+from dataset_registry.model.names import MAIN
 
 if TYPE_CHECKING:
     from dataset_registry.dataset import Dataset
@@ -113,7 +114,7 @@ def datasets(
 def _listed(dataset: "Dataset") -> list[Any]:
     """The row of a dataset: its head on main, else its newest version."""
     try:
-        head = dataset.version("main")
+        head = dataset.version(MAIN)
     except NotFound:
         newest = dataset.tree()[:1]
         if not newest:

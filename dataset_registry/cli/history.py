@@ -47,7 +47,7 @@ def log(
     from dataset_registry.wire.datasets import VersionResponse
 
     dataset, ref = registry.at(address)
-    found = dataset.tree()[:limit] if everything else dataset.log(ref or "main", limit=limit)
+    found = dataset.tree()[:limit] if everything else dataset.log(ref or MAIN, limit=limit)
     if as_json:
         print_json([VersionResponse.of(version.record) for version in found])
         return
@@ -289,7 +289,7 @@ def _say_tree(found: dict[str, Any], first: str, rest: str) -> None:
 def children(registry: "Registry", address: Address, as_json: AsJson = False) -> None:
     """List the children of a version."""
     dataset, ref = registry.at(address)
-    _list(dataset.children(ref or "main"), as_json)
+    _list(dataset.children(ref or MAIN), as_json)
 
 
 @version_app.command("merge-base")

@@ -52,7 +52,7 @@ def list_branches(registry: "Registry", dataset: DatasetName, name: NotHere = No
 @branch_app.command("create")
 @here
 def create_branch(
-    registry: "Registry", dataset: DatasetName, name: Name, ref: Ref = "main", as_json: AsJson = False
+    registry: "Registry", dataset: DatasetName, name: Name, ref: Ref = MAIN, as_json: AsJson = False
 ) -> None:
     """Create a branch at a version."""
     _say(dataset, registry.dataset(dataset).create_branch(name, ref), as_json)
@@ -99,7 +99,7 @@ def list_tags(registry: "Registry", dataset: DatasetName, name: NotHere = None, 
 @tag_app.command("create")
 @here
 def create_tag(
-    registry: "Registry", dataset: DatasetName, name: Name, ref: Ref = "main", as_json: AsJson = False
+    registry: "Registry", dataset: DatasetName, name: Name, ref: Ref = MAIN, as_json: AsJson = False
 ) -> None:
     """Create a tag. Tags never move."""
     _say(dataset, registry.dataset(dataset).create_tag(name, ref), as_json)
@@ -150,7 +150,7 @@ def list_everywhere(registry: "Registry", as_json: AsJson = False) -> None:
 
 @everywhere_app.command("create")
 @here
-def create_everywhere(registry: "Registry", name: Name, source: Annotated[str, typer.Argument()] = "main") -> None:
+def create_everywhere(registry: "Registry", name: Name, source: Annotated[str, typer.Argument()] = MAIN) -> None:
     """Create a branch in every dataset that has the branch SOURCE."""
     say(f"Created {name} in {count_of(registry.create_branch(name, source), 'dataset')}")
 

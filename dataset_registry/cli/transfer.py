@@ -23,6 +23,7 @@ from dataset_registry.cli.output import (
 )
 from dataset_registry.cli.target import here
 from dataset_registry.errors import InputError, RegistryError, UnreadableFile
+from dataset_registry.model.names import MAIN
 
 if TYPE_CHECKING:
     from dataset_registry.registry import Registry
@@ -45,7 +46,7 @@ def put(
         ),
     ],
     message: Message = None,
-    branch: Annotated[str, typer.Option("--branch", "-b", help="The branch to commit to.")] = "main",
+    branch: Annotated[str, typer.Option("--branch", "-b", help="The branch to commit to.")] = MAIN,
     kind: Annotated[str, typer.Option("--type", help="data, metadata, schema or overlay.")] = "data",
     format: Annotated[
         str | None, typer.Option("--format", help="csv, json, parquet, excel or binary. Default: by the file name.")
@@ -125,7 +126,7 @@ def rm(
         list[str], typer.Argument(metavar="COMPONENTS…", help="Component names; a trailing slash means a folder.")
     ],
     message: Message = None,
-    branch: Annotated[str, typer.Option("--branch", "-b", help="The branch to commit to.")] = "main",
+    branch: Annotated[str, typer.Option("--branch", "-b", help="The branch to commit to.")] = MAIN,
 ) -> None:
     """Remove components in a new version. Earlier versions keep them."""
     found = registry.dataset(dataset)

@@ -9,6 +9,7 @@ from dataset_registry.cli.output import AsJson, json_text, moment, print_facts, 
 from dataset_registry.cli.target import here
 from dataset_registry.errors import InputError
 from dataset_registry.model.actors import Kind, Permission, User, parse_permission
+from dataset_registry.model.names import MAIN
 from dataset_registry.model.retention import parse_duration
 
 if TYPE_CHECKING:
@@ -238,7 +239,7 @@ Where = Annotated[str, typer.Argument(help="A dataset, or a prefix that ends in 
 def protect(
     registry: "Registry",
     resource: Where,
-    branch: Branch = "main",
+    branch: Branch = MAIN,
     allow: Annotated[
         list[str] | None, typer.Option("--allow", help="A user or group that may move it. Can be repeated.")
     ] = None,
@@ -256,7 +257,7 @@ def protect(
 
 @protect_app.command("remove")
 @here
-def unprotect(registry: "Registry", resource: Where, branch: Branch = "main") -> None:
+def unprotect(registry: "Registry", resource: Where, branch: Branch = MAIN) -> None:
     """Remove the protection of a branch."""
     registry.unprotect("" if resource == "/" else resource, branch)
     say(f"Removed the protection of {branch} of {resource}")
