@@ -131,6 +131,12 @@ class CommitConflict(ConflictError):
     code = "commit_conflict"
 
 
+class MergeConflict(ConflictError):
+    """A merge has conflicts. Nothing was changed. `conflicts` lists them."""
+
+    code = "merge_conflict"
+
+
 class RetryLater(RegistryError):
     """A temporary condition: a lock timeout, an expired hold, an unreachable server."""
 

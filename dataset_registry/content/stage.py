@@ -158,7 +158,7 @@ def _stage_table(spool: Spool, value: Any, key: Sequence[str], previous: TableSc
     from dataset_registry.tabular import arrow, parquet
 
     def keep(data: memoryview, facts: PartFacts) -> tuple[Spooled, tuple[Chunk, ...]]:
-        return spool.keep(data), _chunks(data, facts.chunks)
+        return spool.keep(data), chunks_of(data, facts.chunks)
 
     reader, writer_schema = arrow.reader_of(value)
     if not key and previous and set(previous.key) <= set(reader.schema.names):
@@ -187,7 +187,8 @@ def staged_table(schema: ComponentSchema, written: Sequence[tuple[Spooled, PartF
     )
 
 
-def _chunks(data: memoryview, lengths: Sequence[int]) -> tuple[Chunk, ...]:
+def chunks_of(data: memoryview, lengths: Sequence[int]) -> tuple[Chunk, ...]:
+    """The chunks of these lengths of a file."""
     ends = list(accumulate(lengths))
     return tuple(Chunk(n, digest(data[end - n : end])) for n, end in zip(lengths, ends, strict=True))
 

@@ -45,7 +45,12 @@ def _elsewhere(access: Access, content_hash: str, found: FileRecord | None) -> S
     if found.form in ("parts", "pack"):
         what = "a table in several Parquet files: name these" if found.form == "parts" else "a pack, not a file"
         raise InputError(f"{content_hash!r} is {what}.", hash=content_hash)
-    contents = CatalogContents(access)
+    return stored_file(access, found)
+
+
+def stored_file(access: Access, found: FileRecord) -> Spooled:
+    """A stored file, to be committed again without its bytes."""
+    content_hash, contents = str(found.content_hash), CatalogContents(access)
 
     def fetch() -> Path:
         with _still_known(content_hash):

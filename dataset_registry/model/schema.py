@@ -12,23 +12,33 @@ from dataset_registry.model.reading import TEXTUAL, kind_of
 class Column:
     """One column. `type` is Arrow's name for the type (`int64`, `decimal128(18, 2)`, `list<item: string>`).
 
-    `fields` are the members of a struct, the item of a list, the key and value of a map; else empty.
+    `fields` are the members of a struct, the item of a list, the key and value of a map; else empty. `origin` is the id
+    of a column that was renamed: its first name, or that with a suffix where another column has it.
     """
 
     name: str
     type: str
     nullable: bool = True
     fields: tuple["Column", ...] = ()
+    origin: str | None = field(default=None, compare=False)
+
+    @property
+    def id(self) -> str:
+        """The id of the column, which stays the same through renames."""
+        return self.origin or self.name
 
     def to_json(self) -> dict[str, Any]:
         value: dict[str, Any] = {"name": self.name, "type": self.type, "nullable": self.nullable}
         if self.fields:
             value["fields"] = [child.to_json() for child in self.fields]
+        if self.origin:
+            value["origin"] = self.origin
         return value
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Column":
-        return cls(value["name"], value["type"], value["nullable"], tuple(map(cls.from_json, value.get("fields", ()))))
+        fields = tuple(map(cls.from_json, value.get("fields", ())))
+        return cls(value["name"], value["type"], value["nullable"], fields, value.get("origin"))
 
 
 @dataclass(frozen=True, slots=True)

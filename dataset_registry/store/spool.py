@@ -167,12 +167,21 @@ class Spool:
         with source.open("rb") as stream:
             return stream.read(_START)
 
+    @property
+    def folder(self) -> Path:
+        """The private folder, for libraries that write temporary files."""
+        with self._lock:
+            return self._made().path
+
     def _fresh(self) -> Path:
         with self._lock:
-            if self._folder is None:
-                self._folder = ProcessDir(self._parent, _PREFIX)
             self._count += 1
-            return self._folder.path / str(self._count)
+            return self._made().path / str(self._count)
+
+    def _made(self) -> ProcessDir:
+        if self._folder is None:
+            self._folder = ProcessDir(self._parent, _PREFIX)
+        return self._folder
 
 
 def tidy(scratch: Path, older_than: float) -> int:

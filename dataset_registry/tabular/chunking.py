@@ -97,21 +97,38 @@ def split(tables: Iterable[tuple[pa.Table, Positions]], cut: ChunkingRule) -> It
     A row whose hash is 0 modulo `cut.rows` ends a part, of between an eighth of that and four times it, or of less where the
     rows turn out to be wide. (FastCDC's normalised chunking was tried: parts of more equal sizes, and more of them new.)
     """
-    pending: list[pa.Table] = []
-    count = size = 0
+    splitter = Splitter(cut)
     for table, ends in tables:
+        yield from splitter.push(table, ends)
+    yield from splitter.rest()
+
+
+class Splitter:
+    """Splits a stream into parts, table by table; see `split`. `pending` are the rows of the part that has not ended yet."""
+
+    def __init__(self, cut: ChunkingRule) -> None:
+        self._rows = cut.rows
+        self.pending: list[pa.Table] = []
+        self._count = self._size = 0
+
+    def push(self, table: pa.Table, ends: Positions) -> Iterator[pa.Table]:
+        """Add the next table, with its `cut_points`. Yields the parts that end in it."""
         start = 0
         while start < table.num_rows:
             rest = table.slice(start)
-            end = _end(ends, start, count, cut.rows, _rows_that_fit(rest, _WIDEST - size))
+            end = _end(ends, start, self._count, self._rows, _rows_that_fit(rest, _WIDEST - self._size))
             if end > table.num_rows:
-                pending.append(rest)
-                count, size = count + rest.num_rows, size + _table_width(rest)
+                self.pending.append(rest)
+                self._count, self._size = self._count + rest.num_rows, self._size + _table_width(rest)
                 break
-            yield pa.concat_tables([*pending, rest.slice(0, end - start)]).combine_chunks()
-            pending, count, size, start = [], 0, 0, end
-    if pending:
-        yield pa.concat_tables(pending).combine_chunks()
+            part = pa.concat_tables([*self.pending, rest.slice(0, end - start)]).combine_chunks()
+            self.pending, self._count, self._size, start = [], 0, 0, end
+            yield part
+
+    def rest(self) -> Iterator[pa.Table]:
+        """The last part, which ends with the stream; none if the stream ended with a part."""
+        if self.pending:
+            yield pa.concat_tables(self.pending).combine_chunks()
 
 
 def _end(cut_points: Positions, start: int, count: int, target: int, fitting: int | None) -> int:

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from dataset_registry.errors import CorruptionError, InputError, UnreadableFile, UnsupportedType
 from dataset_registry.model.chunks import PartFacts
 from dataset_registry.model.parts import ChunkingRule
-from dataset_registry.model.schema import ColumnStatistics, ComponentSchema, TableSchema
+from dataset_registry.model.schema import Column, ColumnStatistics, ComponentSchema, TableSchema
 from dataset_registry.tabular import chunking, writer
 from dataset_registry.tabular.arrow import columns_of, counted, plain_batches, plain_schema, scalar
 
@@ -77,6 +77,37 @@ def write_parts(
     types = writer.kept(writer_schema, schema, categories)
     table = TableSchema(None, columns_of(schema), rows, statistics, types, tuple(key), replace(cut, parts=len(written)))
     return [(kept, part) for kept, part, _ in written], table
+
+
+def write_each(
+    tables: Iterable[pa.Table], schema: pa.Schema, keep: Callable[[memoryview, PartFacts], _Kept]
+) -> list[tuple[_Kept, PartFacts]]:
+    """Write each table as one part, by several threads: what `keep` made of its bytes, with its facts."""
+    with ThreadPoolExecutor(_WRITERS, "dataset-registry-parts") as pool:
+        return [(kept, part) for kept, part, _ in _ahead(pool, partial(_write_part, schema, keep), tables)]
+
+
+def combined_statistics(columns: Sequence[Column], parts: Sequence[PartFacts]) -> dict[str, ColumnStatistics]:
+    """The statistics of a table from those of its parts. Bounds that do not compare as they are stored are left out."""
+    found: dict[str, ColumnStatistics] = {}
+    for column in columns:
+        if any(column.name not in part.statistics for part in parts):
+            continue
+        nulls, lows, highs = 0, [], []
+        is_known = not column.type.startswith(("decimal", "duration"))
+        for part in parts:
+            known = part.statistics[column.name]
+            nulls = -1 if known.null_count is None or nulls < 0 else nulls + known.null_count
+            if known.min is not None and known.max is not None:
+                lows.append(known.min)
+                highs.append(known.max)
+            elif known.null_count != part.rows:
+                is_known = False
+        is_known = is_known and bool(lows) and len({type(bound) is str for bound in (*lows, *highs)}) == 1
+        found[column.name] = ColumnStatistics(
+            None if nulls < 0 else nulls, min(lows) if is_known else None, max(highs) if is_known else None
+        )
+    return found
 
 
 def _write_part(

@@ -8,7 +8,7 @@ index, dtypes and `attrs`), and for each dictionary its values in their order. I
 import base64
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -174,6 +174,34 @@ def _unpacked(packed: bytes) -> pa.Array:
 def schema_of(text: str | None) -> pa.Schema | None:
     """The writer's schema, as it was kept. (Earlier versions kept only fields with dictionaries.)"""
     return None if text is None else pa.ipc.read_schema(pa.BufferReader(base64.b64decode(text)))
+
+
+def types_of_columns(names: Sequence[str], sides: Sequence[tuple[str | None, Mapping[str, str]]]) -> str | None:
+    """The writer's schema of a table whose columns come from others: of each, its kept schema and what its columns are now
+    called. The first that has a column tells its type, and the first one the rest. None where nothing was kept."""
+    schemas = [(schema_of(text), renamed) for text, renamed in sides]
+    fields: dict[str, pa.Field] = {}
+    for schema, renamed in schemas:
+        for field in schema or ():
+            if (name := renamed.get(field.name)) is not None:
+                fields.setdefault(name, field.with_name(name))
+    if not fields:
+        return None
+    metadata = next((schema.metadata for schema, _ in schemas if schema is not None), None)
+    kept = pa.schema([fields[name] for name in names if name in fields], _without_columns(metadata, names))
+    return base64.b64encode(kept.serialize().to_pybytes()).decode()
+
+
+def _without_columns(metadata: Mapping[bytes, bytes] | None, names: Sequence[str]) -> Mapping[bytes, bytes] | None:
+    """Schema metadata for these columns: without what pandas says of others, and without an index that is not there."""
+    if not metadata or _PANDAS not in metadata:
+        return metadata
+    facts = json.loads(metadata[_PANDAS])
+    facts["columns"] = [column for column in facts.get("columns", []) if column.get("field_name") in names]
+    indexes = facts.get("index_columns", [])
+    if any(isinstance(index, str) and index not in names for index in indexes):
+        facts["index_columns"] = []
+    return {**metadata, _PANDAS: json.dumps(facts).encode()}
 
 
 def categories_of(field: pa.Field) -> pa.Array | None:

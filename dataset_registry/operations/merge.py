@@ -1,0 +1,374 @@
+"""Merging: planning a three-way merge, and committing it. docs/design/merging.md has the rules.
+
+A plan reads what differs. A merge plans, writes the merged tables to a spool, and commits them as a version with two parents,
+if the branch is still where the plan found it; else it is planned anew.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from dataset_registry.access import Access, authorize, authorize_commit
+from dataset_registry.catalog import Transaction, files, versions
+from dataset_registry.content.change import Change, StagedComponent
+from dataset_registry.errors import BranchMoved, InputError, MergeConflict, NotFound
+from dataset_registry.model import merge as rules
+from dataset_registry.model.chunks import FileFacts
+from dataset_registry.model.commits import CommitOptions
+from dataset_registry.model.manifest import ComponentKey, Entry, component_label
+from dataset_registry.model.merge import Choose, Conflict, Side
+from dataset_registry.model.merge_plans import Action, MergedComponent, MergeOptions, MergePlan, Outcome
+from dataset_registry.model.names import pointer_name
+from dataset_registry.model.records import DatasetRecord, VersionRecord
+from dataset_registry.operations import commit as commits
+from dataset_registry.operations import refs, resolve
+from dataset_registry.operations.snapshots import Snapshot, merge_bases, three
+from dataset_registry.store import Spool
+
+if TYPE_CHECKING:
+    from dataset_registry.content.tables import StoredTable
+    from dataset_registry.tabular.engine import Engine
+    from dataset_registry.tabular.table_merge import TableMerge
+
+_ATTEMPTS = 5
+"""How often a merge is planned if the branch moves during it."""
+
+
+@dataclass(slots=True)
+class Merge:
+    """A planned merge: the plan, the change of ours that carries it out, and the merged tables."""
+
+    plan: MergePlan
+    change: Change = field(default_factory=Change)
+    tables: dict[ComponentKey, "TableMerge"] = field(default_factory=dict)
+    components: list[MergedComponent] = field(default_factory=list)
+    conflicts: list[Conflict] = field(default_factory=list)
+
+
+def plan(access: Access, dataset: DatasetRecord, ref: str, branch: str, options: MergeOptions) -> MergePlan:
+    """The plan of a merge of a ref into a branch. Nothing is changed. Raises `NotFound`, `InvalidRef`, `InputError`."""
+    with Spool(access.store.scratch) as spool, _engine(spool) as engine:
+        return _planned(access, spool, engine, dataset, ref, branch, options, writes=False).plan
+
+
+def conflicts(
+    access: Access, dataset: DatasetRecord, ref: str, branch: str, component: str, options: MergeOptions
+) -> Any:
+    """The rows in conflict of one component, as an Arrow table. Raises `NotFound` if it has none."""
+    from dataset_registry.tabular.conflicts import conflict_table
+
+    with Spool(access.store.scratch) as spool, _engine(spool) as engine:
+        found = _planned(access, spool, engine, dataset, ref, branch, options, writes=False)
+        for key, table in found.tables.items():
+            if component_label(*key) == component and table.sides is not None and table.rows is not None:
+                return conflict_table(table.sides, table.rows)
+        if any(component_label(c.component, c.index) == component for c in found.plan.conflicts):
+            raise NotFound(
+                f"The conflict of {component!r} is not about rows. Resolve it with a strategy: ours or theirs.",
+                component=component,
+            )
+        raise NotFound(f"{component!r} has no conflict in this merge.", component=component)
+
+
+def merge(
+    access: Access, dataset: DatasetRecord, ref: str, branch: str, options: MergeOptions
+) -> tuple[MergePlan, VersionRecord]:
+    """Merge a ref into a branch. Returns the plan and the new head.
+
+    Raises `MergeConflict` for conflicts that are left, `NotFound`, `InvalidRef`, `InputError`, `BranchMoved`.
+    """
+    for attempt in range(_ATTEMPTS):
+        with Spool(access.store.scratch) as spool, _engine(spool) as engine:
+            found = _planned(access, spool, engine, dataset, ref, branch, options, writes=True)
+            try:
+                return found.plan, _applied(access, spool, dataset, ref, found, options)
+            except BranchMoved:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+def refuse_conflicts(plan: MergePlan) -> None:
+    """Raise `MergeConflict` if a plan has conflicts."""
+    if not plan.conflicts:
+        return
+    listed = "; ".join(map(str, plan.conflicts[:5])) + ("; …" if len(plan.conflicts) > 5 else "")
+    raise MergeConflict(
+        f"{plan.dataset}: v{plan.theirs.number} cannot be merged into {plan.branch!r} without a decision. {listed}. Nothing was "
+        "changed. Resolve it with a strategy (ours, theirs, union, newest) or with resolutions of these rows.",
+        dataset=plan.dataset,
+        branch=plan.branch,
+        plan=plan.id,
+        conflicts=[
+            {
+                "kind": c.kind,
+                "component": c.component,
+                "index": c.index,
+                "column": c.column,
+                "rows": c.rows,
+                "reason": c.reason,
+            }
+            for c in plan.conflicts
+        ],
+    )
+
+
+def _applied(
+    access: Access, spool: Spool, dataset: DatasetRecord, ref: str, found: Merge, options: MergeOptions
+) -> VersionRecord:
+    """Carry out a plan. Returns the new head of the branch. Raises `MergeConflict`, `BranchMoved`."""
+    plan = found.plan
+    refuse_conflicts(plan)
+    if plan.outcome == "up to date":
+        with access.catalog.read() as tx:
+            return resolve.version(tx, dataset, plan.branch)
+    if plan.outcome == "fast-forward":
+        if plan.ours is None:
+            refs.create(access, dataset, plan.branch, f"v{plan.theirs.number}", is_tag=False)
+        else:
+            refs.move(access, dataset, plan.branch, f"v{plan.theirs.number}", expect=f"v{plan.ours.number}")
+        return plan.theirs
+    message = options.message or f"Merge {ref} into {plan.branch}"
+    return commits.commit(access, spool, dataset, found.change, commit_options(plan, message)).version
+
+
+def commit_options(plan: MergePlan, message: str) -> CommitOptions:
+    """The options of the commit of a merge: a version with two parents, at the branch as the plan found it."""
+    assert plan.ours is not None, "a merge has two sides"
+    return CommitOptions(
+        plan.branch, message, base=plan.ours, parents=(f"v{plan.ours.number}", f"v{plan.theirs.number}")
+    )
+
+
+def _planned(
+    access: Access,
+    spool: Spool,
+    engine: "Engine",
+    dataset: DatasetRecord,
+    ref: str,
+    branch: str,
+    options: MergeOptions,
+    *,
+    writes: bool,
+) -> Merge:
+    pointer_name(branch)
+    with access.catalog.snapshot() as tx:
+        authorize(access, tx, "read", dataset.id)
+        if writes:
+            authorize_commit(access, tx, dataset, branch)
+        theirs = resolve.version(tx, dataset, ref)
+        ours = _head(tx, dataset, branch)
+        if ours is None:
+            return Merge(MergePlan(dataset.name, branch, None, theirs, (), "fast-forward"))
+        bases = merge_bases(tx, dataset, ours, theirs)
+        numbers = tuple(base.number for base in bases)
+        outcome: Outcome = "merge"
+        if theirs.number in numbers:
+            outcome = "up to date"
+        elif ours.number in numbers and options.fast_forward:
+            outcome = "fast-forward"
+    plan = MergePlan(dataset.name, branch, ours.as_head, theirs, numbers, outcome)
+    if outcome == "up to date":
+        return Merge(plan)
+    newest: Side = "theirs" if theirs.created_at > ours.created_at else "ours"
+    sides = three(access, spool, engine, bases, ours, theirs)
+    return planned_change(access, spool, engine, plan, sides, options, newest, writes=writes)
+
+
+def _head(tx: Transaction, dataset: DatasetRecord, branch: str) -> VersionRecord | None:
+    """The head of a branch, None for a new one. Raises `InputError` for a tag."""
+    found = versions.head(tx, dataset.id, branch)
+    if found is not None and found.is_tag:
+        raise InputError(
+            f"{branch!r} is a tag of {dataset.name}, and tags do not move. Merge into a branch.", branch=branch
+        )
+    return versions.by_id(tx, found.id) if found is not None else None
+
+
+def planned_change(
+    access: Access,
+    spool: Spool,
+    engine: "Engine",
+    plan: MergePlan,
+    sides: tuple[Snapshot, Snapshot, Snapshot],
+    options: MergeOptions,
+    newest: Side = "theirs",
+    *,
+    writes: bool,
+) -> Merge:
+    """Decide every component that theirs changed. With `writes`, merged tables are written to the spool."""
+    from dataset_registry.content.tables import stage_merged
+    from dataset_registry.tabular.table_merge import merge_tables
+
+    choose = rules.chooser(options.strategies, newest)
+    found = Merge(plan)
+    with access.catalog.read() as tx:
+        opened = _decided(access, tx, found, sides, choose, writes=writes and plan.outcome == "merge")
+    unused = dict(options.resolutions)
+    for key, tables, facts in opened:
+        label = component_label(*key)
+        by_key = options.plan in (None, plan.id)
+        table = merge_tables(tables, choose, engine, unused.pop(label, None), by_key=by_key)
+        found.tables[key] = table
+        found.conflicts += table.conflicts
+        if table.edits or table.is_rewritten or table.conflicts:
+            found.components.append(MergedComponent(*key, "merged", *table.edits.counts))
+        if writes and not table.conflicts:
+            _put(
+                found.change,
+                sides[1].entries[key],
+                sides[2].entries[key],
+                stage_merged(access, spool, tables[1], table, facts),
+            )
+    if unused:
+        label = next(iter(unused))
+        raise InputError(
+            f"There are resolutions for {label!r}, which has no rows in conflict in this merge.", component=label
+        )
+    components = tuple(sorted(found.components, key=lambda c: (c.name, c.index)))
+    found.plan = replace(plan, components=components)
+    if found.conflicts and plan.outcome == "merge":
+        found.plan = replace(found.plan, outcome="conflicts", conflicts=tuple(found.conflicts))
+    return found
+
+
+_Opened = list[tuple[ComponentKey, "tuple[StoredTable | None, StoredTable, StoredTable]", Mapping[int, FileFacts]]]
+
+
+def _decided(
+    access: Access,
+    tx: Transaction,
+    found: Merge,
+    sides: tuple[Snapshot, Snapshot, Snapshot],
+    choose: Choose,
+    *,
+    writes: bool,
+) -> _Opened:
+    """Take whole components and note conflicts. Returns the tables to merge by rows, with the facts of ours' files."""
+    base, ours, theirs = sides
+    opened: _Opened = []
+    for key, decided in rules.merge_components(base.entries, ours.entries, theirs.entries).items():
+        decision = decided
+        if decision == "rows":
+            before, mine, other = (side.table(access, tx, key) for side in sides)
+            if mine is not None and other is not None:
+                facts = files.facts_of(tx, [file.id for file in mine.files])
+                opened.append((key, (before, mine, other), facts))
+                continue
+            decision = "both changed"
+        choice: str | None = decision
+        if decision in ("both changed", "delete/modify"):
+            choice = choose(decision, key[0], None)
+            if choice == "union" and decision == "delete/modify":
+                choice = "ours" if key in ours.entries else "theirs"
+        if choice == "theirs":
+            action: Action = "added" if key not in ours.entries else "replaced" if key in theirs.entries else "removed"
+            found.components.append(MergedComponent(*key, action))
+            if writes:
+                _take(access, tx, found.change, key, theirs)
+        elif choice != "ours":
+            found.conflicts.append(_conflict(key, decision, sides))
+    return opened
+
+
+def _put(change: Change, ours: Entry, theirs: Entry, staged: Any) -> None:
+    metadata = json.loads(ours.metadata or theirs.metadata or "{}")
+    change.add(ours.name, ours.index, StagedComponent(staged, ours.type, metadata))
+
+
+def _take(access: Access, tx: Transaction, change: Change, key: ComponentKey, theirs: Snapshot) -> None:
+    """Take a component from theirs, or remove it."""
+    from dataset_registry.content.tables import staged_as_stored
+
+    entry = theirs.entries.get(key)
+    if entry is None:
+        change.remove(*key)
+        return
+    assert theirs.version_id is not None, "a version has its components"
+    _put(change, entry, entry, staged_as_stored(access, tx, theirs.version_id, entry))
+
+
+def _conflict(key: ComponentKey, kind: Any, sides: Sequence[Snapshot]) -> Conflict:
+    states = [None if (e := side.entries.get(key)) is None else e.content_hash[:12] for side in sides]
+    formats = {side.entries[key].format for side in sides if key in side.entries}
+    reason = (
+        "" if kind != "both changed" else f"only tables are merged by rows, and this is {', '.join(sorted(formats))}"
+    )
+    return Conflict(kind, *key, None, 0, states[0], states[1], states[2], reason)
+
+
+def _engine(spool: Spool) -> "Engine":
+    from dataset_registry.tabular.engine import Engine
+
+    return Engine(spool.folder)
+
+
+# --- one version, onto another branch ----------------------------------------------------------------------------------
+
+
+def cherry_pick(
+    access: Access, dataset: DatasetRecord, ref: str, branch: str, options: MergeOptions, *, dry_run: bool = False
+) -> tuple[MergePlan, VersionRecord | None]:
+    """Apply the changes of one version to a branch: a merge whose base is its first parent. Raises as `merge` does."""
+
+    def sides(tx: Transaction) -> tuple[VersionRecord, VersionRecord | None, VersionRecord | None, str]:
+        version = resolve.version(tx, dataset, ref)
+        return version, _parent(tx, version), version, options.message or version.message or f"Apply v{version.number}"
+
+    return _picked(access, dataset, branch, options, sides, dry_run=dry_run)
+
+
+def revert(
+    access: Access, dataset: DatasetRecord, ref: str, branch: str, options: MergeOptions, *, dry_run: bool = False
+) -> tuple[MergePlan, VersionRecord | None]:
+    """Undo the changes of one version on a branch: a merge whose base is it, of its first parent. Raises as `merge` does."""
+
+    def sides(tx: Transaction) -> tuple[VersionRecord, VersionRecord | None, VersionRecord | None, str]:
+        version = resolve.version(tx, dataset, ref)
+        return version, version, _parent(tx, version), options.message or f"Revert v{version.number}"
+
+    return _picked(access, dataset, branch, options, sides, dry_run=dry_run)
+
+
+def _parent(tx: Transaction, version: VersionRecord) -> VersionRecord | None:
+    return versions.by_number(tx, version.dataset_id, version.parents[0]) if version.parents else None
+
+
+_Picked = tuple[VersionRecord, VersionRecord | None, VersionRecord | None, str]
+
+
+def _picked(
+    access: Access,
+    dataset: DatasetRecord,
+    branch: str,
+    options: MergeOptions,
+    sides: Callable[[Transaction], _Picked],
+    *,
+    dry_run: bool,
+) -> tuple[MergePlan, VersionRecord | None]:
+    """Commit a merge with one parent. `sides` gives the version that is picked, the base, theirs, and the message."""
+    for attempt in range(_ATTEMPTS):
+        with Spool(access.store.scratch) as spool, _engine(spool) as engine:
+            with access.catalog.snapshot() as tx:
+                authorize(access, tx, "read", dataset.id)
+                if not dry_run:
+                    authorize_commit(access, tx, dataset, branch)
+                version, base, theirs, message = sides(tx)
+                ours = resolve.version(tx, dataset, pointer_name(branch))
+                number = (base.number,) if base else ()
+                plan = MergePlan(dataset.name, branch, ours.as_head, version, number, "merge")
+            three_sides = three(access, spool, engine, [base] if base else [], ours, theirs)
+            found = planned_change(access, spool, engine, plan, three_sides, options, writes=not dry_run)
+            if dry_run:
+                return found.plan, None
+            refuse_conflicts(found.plan)
+            if not found.change:
+                return replace(found.plan, outcome="up to date"), ours
+            try:
+                at = CommitOptions(branch, message, base=ours.as_head, parent=ours.as_head)
+                return found.plan, commits.commit(access, spool, dataset, found.change, at).version
+            except BranchMoved:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+    raise AssertionError("the last attempt returns or raises")
