@@ -6,16 +6,18 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dataset_registry.content.change import Change, staged_component
+from dataset_registry.content.change import Change, RowAction, RowEdit, staged_component
 from dataset_registry.content.gc_pause import gc_paused
 from dataset_registry.content.stage import stage
 from dataset_registry.errors import InputError
 from dataset_registry.model.commits import CommitOptions
-from dataset_registry.model.diff import Diff
+from dataset_registry.model.diff import Diff, RowSummary
 from dataset_registry.model.manifest import component_label
-from dataset_registry.model.names import MAIN, component_name, pointer_name, several
+from dataset_registry.model.merge import Strategy, strategies_of
+from dataset_registry.model.merge_plans import MergeKind, MergeOptions, MergePlan
+from dataset_registry.model.names import DATA, MAIN, component_name, pointer_name, several
 from dataset_registry.model.partitions import partition_key
 from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.records import CommitResult, DatasetRecord, Head, NewDataset, PointerRecord, Provenance
@@ -23,6 +25,12 @@ from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.store import Spool, Spooled
 from dataset_registry.tabular.formats import is_table
 from dataset_registry.version import Version
+
+if TYPE_CHECKING:
+    import pyarrow
+
+Strategies = str | Strategy | Sequence[str | Strategy]
+"""One strategy for conflicts, or several (see `Dataset.merge`)."""
 
 
 class Dataset(ABC):
@@ -107,6 +115,40 @@ class Dataset(ABC):
                 draft.replace(name, values, key=key if is_table_here else (), read=None if is_table_here else read)
         return draft.version
 
+    def append(
+        self, rows: Any, component: str = DATA, *, key: str | Sequence[str] = (), branch: str = MAIN, **options: Any
+    ) -> Version:
+        """Commit a version with more rows in a table (see `Draft.append`); `options` are those of `draft`.
+
+        Only the parts of the table in which rows change are read and written. If the table changes on the branch in the
+        meantime, the rows are added to the new head.
+        """
+        with self.draft(branch, **options) as draft:
+            draft.append(component, rows, key=key)
+        return draft.version
+
+    def upsert(
+        self, rows: Any, component: str = DATA, *, key: str | Sequence[str] = (), branch: str = MAIN, **options: Any
+    ) -> Version:
+        """Commit a version in which rows replace those with the same key, or are inserted (see `Draft.upsert`). As `append`."""
+        with self.draft(branch, **options) as draft:
+            draft.upsert(component, rows, key=key)
+        return draft.version
+
+    def delete_rows(
+        self,
+        rows: Any = None,
+        component: str = DATA,
+        *,
+        where: str | None = None,
+        branch: str = MAIN,
+        **options: Any,
+    ) -> Version:
+        """Commit a version without some rows of a table (see `Draft.delete_rows`). As `append`."""
+        with self.draft(branch, **options) as draft:
+            draft.delete_rows(component, rows, where=where)
+        return draft.version
+
     @abstractmethod
     def draft(
         self,
@@ -155,6 +197,133 @@ class Dataset(ABC):
     @abstractmethod
     def diff(self, before: str, after: str) -> Diff:
         """Compare two refs: `.components` has the changed components, `.schema` the changed columns per table."""
+
+    @abstractmethod
+    def diff_summary(self, before: str, after: str, component: str | None = None) -> dict[str, RowSummary]:
+        """Count the rows and cells that differ between two refs, for each table that changed, or for one component.
+
+        Rows are matched by the table's key; without one, rows are a multiset. A ref may be one of another dataset
+        (`raw/flights@main`). CSV, JSON and Excel files are compared as tables. Nothing is read where hashes answer.
+        """
+
+    @abstractmethod
+    def diff_rows(
+        self,
+        before: str,
+        after: str,
+        component: str | None = None,
+        *,
+        index: int = 0,
+        sheet: str | None = None,
+        key: str | Sequence[str] = (),
+        limit: int | None = None,
+    ) -> "pyarrow.RecordBatchReader":
+        """Stream the rows of a table that differ between two refs.
+
+        Columns: `change` (`added`, `removed`, `changed`), the key, and of every other column `before_…` and `after_…`. Of a
+        table without a key, the columns of the rows. `key` compares by other columns than the declared key.
+        Raises `NotFound`, `InputError` for a key that is not unique.
+        """
+
+    # --- merging ---------------------------------------------------------------------------------------------------
+
+    def plan_merge(
+        self,
+        ref: str,
+        into: str = MAIN,
+        *,
+        how: MergeKind = "merge",
+        strategy: Strategies = "fail",
+        resolutions: "Mapping[str, Any] | None" = None,
+        plan: str | None = None,
+        fast_forward: bool = True,
+    ) -> MergePlan:
+        """The plan of a merge: the components and rows that it would change, and its conflicts. Nothing is changed.
+
+        `how` plans a `cherry-pick` or a `revert` instead. The other arguments are those of `merge`.
+        """
+        return self._plan_merge(how, ref, into, _merge_options(strategy, resolutions, plan, fast_forward, None))
+
+    def merge(
+        self,
+        ref: str,
+        into: str = MAIN,
+        *,
+        strategy: Strategies = "fail",
+        resolutions: "Mapping[str, Any] | None" = None,
+        plan: str | None = None,
+        fast_forward: bool = True,
+        message: str | None = None,
+    ) -> Version:
+        """Merge a ref into a branch. Returns the new head of the branch.
+
+        Components that one side changed are taken from it. Tables that both changed are merged by columns, rows and cells,
+        with their key, or as multisets. Only the parts of a table in which rows change are read and written.
+
+        `strategy` resolves conflicts: `fail`, `ours`, `theirs`, `union`, `newest`; or a list of them for single components,
+        columns or kinds, of which the last one that applies wins: `["ours", "theirs:component=part/*,column=price"]`.
+        `resolutions` are tables like that of `conflicts`, by component, with the column `take` filled in, or with columns of
+        the table's names that have the values to take. They resolve the conflicts of `plan` (the id of a `MergePlan`);
+        if the branch moved in between, those whose values are unchanged.
+
+        Raises `MergeConflict` for conflicts that are left; its field `conflicts` lists them.
+        """
+        options = _merge_options(strategy, resolutions, plan, fast_forward, message)
+        return self._merge("merge", ref, into, options)
+
+    def cherry_pick(
+        self,
+        ref: str,
+        onto: str = MAIN,
+        *,
+        strategy: Strategies = "fail",
+        resolutions: "Mapping[str, Any] | None" = None,
+        plan: str | None = None,
+        message: str | None = None,
+    ) -> Version:
+        """Apply the changes of one version, those since its first parent, to a branch. Otherwise as `merge`."""
+        return self._merge("cherry-pick", ref, onto, _merge_options(strategy, resolutions, plan, True, message))
+
+    def revert(
+        self,
+        ref: str,
+        on: str = MAIN,
+        *,
+        strategy: Strategies = "fail",
+        resolutions: "Mapping[str, Any] | None" = None,
+        plan: str | None = None,
+        message: str | None = None,
+    ) -> Version:
+        """Undo the changes of one version, those since its first parent, on a branch. Otherwise as `merge`."""
+        return self._merge("revert", ref, on, _merge_options(strategy, resolutions, plan, True, message))
+
+    def conflicts(
+        self,
+        ref: str,
+        into: str = MAIN,
+        component: str = DATA,
+        *,
+        how: MergeKind = "merge",
+        strategy: Strategies = "fail",
+    ) -> "pyarrow.Table":
+        """The rows of a component that are in conflict in a merge.
+
+        Columns: `kind`; `columns`, those with different values; the key; of every other column `base_…`, `ours_…` and
+        `theirs_…`; and `take`, which is empty: fill it in (`ours`, `theirs`, `base`, `drop`) and pass the table to `merge` as a
+        resolution. Raises `NotFound` if the component has no rows in conflict.
+        """
+        return self._conflicts(how, ref, into, component, _merge_options(strategy, None, None, True, None))
+
+    @abstractmethod
+    def _plan_merge(self, how: MergeKind, ref: str, branch: str, options: MergeOptions) -> MergePlan: ...
+
+    @abstractmethod
+    def _merge(self, how: MergeKind, ref: str, branch: str, options: MergeOptions) -> Version: ...
+
+    @abstractmethod
+    def _conflicts(
+        self, how: MergeKind, ref: str, branch: str, component: str, options: MergeOptions
+    ) -> "pyarrow.Table": ...
 
     # --- branches and tags -----------------------------------------------------------------------------------------
 
@@ -213,6 +382,30 @@ class Dataset(ABC):
 
     def __repr__(self) -> str:
         return f"<Dataset {self.name}>"
+
+
+def _merge_options(
+    strategy: Strategies,
+    resolutions: "Mapping[str, Any] | None",
+    plan: str | None,
+    fast_forward: bool,
+    message: str | None,
+) -> MergeOptions:
+    tables = {}
+    if resolutions:
+        from dataset_registry.tabular.encoded import table_from
+
+        tables = {component: table_from(value) for component, value in resolutions.items()}
+    return MergeOptions(strategies_of(strategy), tables, plan, fast_forward, message)
+
+
+def resolutions_as_json(options: MergeOptions) -> dict[str, list[dict[str, Any]]]:
+    """The resolutions of a merge as JSON: rows by component."""
+    if not options.resolutions:
+        return {}
+    from dataset_registry.tabular.encoded import json_value
+
+    return {component: json_value(table.to_pylist()) for component, table in options.resolutions.items()}
 
 
 class Draft(ABC):
@@ -335,6 +528,46 @@ class Draft(ABC):
     def clear_partition(self, key: str) -> None:
         """Remove all components of a partition, except those that this draft adds (see `dataset_registry.model.partitions`)."""
         self._change.partitions.add(partition_key(key))
+
+    def append(self, name: str, rows: Any, *, index: int = 0, key: str | Sequence[str] = ()) -> None:
+        """Add rows to a table, behind its last row. `rows` is a table, or the path of a CSV, JSON, Excel or Parquet file.
+
+        A table that does not exist yet is created, with `key`. The commit raises `InputError` for a key that the table has
+        already, for columns that it lacks, and for values that do not fit its types.
+        """
+        self._edit_rows(name, index, "append", rows, key)
+
+    def upsert(self, name: str, rows: Any, *, index: int = 0, key: str | Sequence[str] = ()) -> None:
+        """Replace the rows of a table that have the same key, and insert the others. Otherwise as `append`.
+
+        Columns that `rows` lack stay as they are in replaced rows, and are null in new ones.
+        """
+        self._edit_rows(name, index, "upsert", rows, key)
+
+    def delete_rows(self, name: str, rows: Any = None, *, index: int = 0, where: str | None = None) -> None:
+        """Delete rows of a table: those that have the same values as one of `rows` in their columns (such as the key), or those
+        for which the SQL condition `where` is true."""
+        if (rows is None) == (where is None):
+            raise InputError(
+                "Pass either rows, a table with the keys of the rows to delete, or where, an SQL condition."
+            )
+        self._edit_rows(name, index, "delete", rows, (), where)
+
+    def _edit_rows(
+        self, name: str, index: int, action: RowAction, rows: Any, key: str | Sequence[str], where: str | None = None
+    ) -> None:
+        if self._spool is None:
+            raise InputError("A draft can only be changed inside its with block: with dataset.draft() as draft: …")
+        name = component_name(name)
+        if (name, index) in self._change.put or (name, index) in self._change.edits:
+            raise InputError(
+                f"This draft already changes {component_label(name, index)!r}. Use another draft for the next change.",
+                component=name,
+            )
+        staged = None
+        if where is None:
+            staged = stage(self._captured, self._spool, rows, name=name, key=several(key) if is_table(rows) else ())
+        self._change.edits[name, index] = RowEdit(action, staged, where, several(key))
 
     def remove(self, name: str, *, index: int | None = None) -> None:
         """Remove a component: one index, or all of them. The commit raises `NotFound` if it does not exist."""

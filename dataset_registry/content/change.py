@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from dataset_registry.content.stage import Staged
 from dataset_registry.errors import InputError, NotFound
@@ -30,13 +30,31 @@ class StagedComponent:
     metadata: Mapping[str, object] = field(default_factory=dict)
 
 
+RowAction = Literal["append", "upsert", "delete"]
+
+
+@dataclass(frozen=True, slots=True)
+class RowEdit:
+    """Rows to append to a table, to upsert into it, or to delete from it.
+
+    `staged` are the rows, or for `delete` the keys of the rows; `where` is an SQL condition in their place. `key` is the key of a
+    table that is new.
+    """
+
+    action: RowAction
+    staged: Staged | None = None
+    where: str | None = None
+    key: tuple[str, ...] = ()
+
+
 @dataclass(slots=True)
 class Change:
     """The changes of a commit to the components of the previous version.
 
     `put` sets components by (name, index). Names in `replaced` lose every index that is not put. `removed` are removed
     names, or single indexes of them. `partitions` lose every component that is not put; `everything` clears the whole
-    version first. `cleared` are components that were set and then removed again: they are removed if they exist.
+    version first. `cleared` are components that were set and then removed again: they are removed if they exist. `edits` change
+    rows of tables; `operations.rows` turns them into components to set.
     """
 
     put: dict[ComponentKey, StagedComponent] = field(default_factory=dict)
@@ -45,10 +63,11 @@ class Change:
     partitions: set[str] = field(default_factory=set)
     everything: bool = False
     cleared: set[tuple[str, int | None]] = field(default_factory=set)
+    edits: dict[ComponentKey, RowEdit] = field(default_factory=dict)
     _indexes: dict[str, set[int]] = field(default_factory=dict)  # of each name in `put`: a commit may set 100,000
 
     def __bool__(self) -> bool:
-        return bool(self.put or self.removed or self.cleared or self.partitions or self.everything)
+        return bool(self.put or self.removed or self.cleared or self.partitions or self.everything or self.edits)
 
     def add(self, name: str, index: int, component: StagedComponent) -> None:
         """Set a component. Where it was removed in the same draft, the others that were removed with it stay so."""

@@ -35,37 +35,47 @@ def stored_table(
     access: Access, tx: Transaction, version_id: int, entry: Entry, sheet: str | None = None
 ) -> StoredTable | None:
     """The table in a component, None for a component without one. Raises `InputError` if a spreadsheet has several sheets."""
-    captured = {(n, i): schema for n, i, schema in manifests.schemas_of(tx, version_id, [entry.name])}.get(entry.key)
-    if captured is None or not captured.tables or kind_of(entry.format) not in formats.TABULAR:
+    found = stored_tables(access, tx, version_id, entry)
+    if not found:
         return None
-    table = _sheet(captured, entry, sheet)
+    return found[_sheet(list(found), entry.key, sheet)]
+
+
+def stored_tables(access: Access, tx: Transaction, version_id: int, entry: Entry) -> dict[str | None, StoredTable]:
+    """The tables in a component: those of a spreadsheet by sheet, another one by None; none for plain bytes."""
+    captured = {(n, i): schema for n, i, schema in manifests.schemas_of(tx, version_id, [entry.name])}.get(entry.key)
+    if captured is None or kind_of(entry.format) not in formats.TABULAR:
+        return {}
     contents = CatalogContents(access)
     (stored,) = files.objects_of(tx, [entry.file_id]).values()
-    if entry.format == TABLE and len(stored) == 1 and stored[0].id == entry.file_id:
-        rows = [table.rows or 0]
-    elif entry.format == TABLE:
-        rows = [rows for _, rows in files.parts_of(tx, [entry.file_id])[entry.file_id]]
-    else:
-        load = partial(contents.fetch, None, stored[0])
-        part = TablePart(str(stored[0].content_hash), table.rows or 0, load, captured, table.name)
-        return StoredTable(entry.key, [part], table, stored)
+    if entry.format != TABLE:
+        load, content_hash = partial(contents.fetch, None, stored[0]), str(stored[0].content_hash)
+        return {
+            table.name: StoredTable(
+                entry.key, [TablePart(content_hash, table.rows or 0, load, captured, table.name)], table, stored
+            )
+            for table in captured.tables
+        }
+    (table,) = captured.tables
+    listed = files.parts_of(tx, [entry.file_id]).get(entry.file_id)
+    rows = [table.rows or 0] if listed is None else [count for _, count in listed]
     parts = [
         TablePart(str(file.content_hash), count, partial(contents.fetch, None, file))
         for file, count in zip(stored, rows, strict=True)
     ]
-    return StoredTable(entry.key, parts, table, stored)
+    return {None: StoredTable(entry.key, parts, table, stored)}
 
 
-def _sheet(captured: ComponentSchema, entry: Entry, sheet: str | None) -> TableSchema:
-    if len(captured.tables) == 1 and sheet in (None, captured.tables[0].name):
-        return captured.tables[0]
-    names = [str(table.name) for table in captured.tables]
-    if sheet not in names:
-        raise InputError(
-            f"{component_label(*entry.key)!r} has the sheets {', '.join(names)}. Name one: sheet={names[0]!r}.",
-            component=entry.name,
-        )
-    return captured.tables[names.index(sheet)]
+def _sheet(names: Sequence[str | None], component: ComponentKey, sheet: str | None) -> str | None:
+    """The sheet to read: the named one, or the only one. Raises `InputError`."""
+    if sheet in names:
+        return sheet
+    if sheet is None and len(names) == 1:
+        return names[0]
+    raise InputError(
+        f"{component_label(*component)!r} has the sheets {', '.join(map(str, names))}. Name one: sheet={names[0]!r}.",
+        component=component[0],
+    )
 
 
 def staged_as_stored(access: Access, tx: Transaction, version_id: int, entry: Entry) -> Staged:
@@ -143,9 +153,18 @@ def _keep(spool: Spool, data: memoryview, facts: PartFacts) -> tuple[Spooled, tu
 
 
 def of_staged(spool: Spool, component: ComponentKey, staged: Staged) -> StoredTable:
-    """A table that is staged, but stored nowhere."""
-    assert staged.schema is not None, "tables have one"
-    assert staged.parts is not None, "tables have them"
+    """A table that is staged, but stored nowhere. Raises `InputError` for content that is no table."""
+    if staged.schema is None or not staged.schema.tables:
+        raise InputError(
+            f"The rows for {component[0]!r} are no table: pass a table, or a CSV, JSON, Excel or Parquet file."
+        )
+    tables = {table.name: table for table in staged.schema.tables}
+    table = tables[_sheet(list(tables), component, None)]
     files = {file.content_hash: file for file in staged.spooled}
-    parts = [TablePart(p.content_hash, p.rows, partial(spool.path, files[p.content_hash])) for p in staged.parts]
-    return StoredTable(component, parts, staged.schema.tables[0], ())
+    if staged.parts is not None:
+        parts = [TablePart(p.content_hash, p.rows, partial(spool.path, files[p.content_hash])) for p in staged.parts]
+        return StoredTable(component, parts, table, ())
+    schema = None if kind_of(staged.format) == TABLE else staged.schema
+    (file,) = staged.spooled
+    part = TablePart(file.content_hash, table.rows or 0, partial(spool.path, file), schema, table.name)
+    return StoredTable(component, [part], table, ())

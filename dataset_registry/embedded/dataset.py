@@ -1,15 +1,17 @@
 """Datasets, versions and drafts of a catalog and a store."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dataset_registry.access import Access
 from dataset_registry.content.capture import captured, trusted
 from dataset_registry.content.source import CatalogContents
 from dataset_registry.dataset import Dataset, Draft
 from dataset_registry.model.commits import CommitOptions
-from dataset_registry.model.diff import Diff
-from dataset_registry.model.names import MAIN
+from dataset_registry.model.diff import Diff, RowSummary
+from dataset_registry.model.merge_plans import MergeKind, MergeOptions, MergePlan
+from dataset_registry.model.names import MAIN, several
 from dataset_registry.model.records import (
     CommitResult,
     DatasetRecord,
@@ -21,9 +23,12 @@ from dataset_registry.model.records import (
 )
 from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.operations import commit as commits
-from dataset_registry.operations import commit_base, datasets, diff, expire, history, refs
+from dataset_registry.operations import commit_base, datasets, diff, expire, history, merge, refs
 from dataset_registry.store import Spool, Spooled
 from dataset_registry.version import Version
+
+if TYPE_CHECKING:
+    import pyarrow
 
 
 class EmbeddedVersion(Version):
@@ -80,6 +85,39 @@ class EmbeddedDataset(Dataset):
 
     def diff(self, before: str, after: str) -> Diff:
         return diff.diff(self.access, self.record, before, after)
+
+    def diff_summary(self, before: str, after: str, component: str | None = None) -> dict[str, RowSummary]:
+        return diff.summary(self.access, self.record, before, after, component)
+
+    def diff_rows(
+        self,
+        before: str,
+        after: str,
+        component: str | None = None,
+        *,
+        index: int = 0,
+        sheet: str | None = None,
+        key: str | Sequence[str] = (),
+        limit: int | None = None,
+    ) -> "pyarrow.RecordBatchReader":
+        columns = several(key)
+        return diff.rows(
+            self.access, self.record, before, after, component, index=index, sheet=sheet, key=columns, limit=limit
+        )
+
+    # --- merging ---------------------------------------------------------------------------------------------------
+
+    def _plan_merge(self, how: MergeKind, ref: str, branch: str, options: MergeOptions) -> MergePlan:
+        return merge.plan(self.access, self.record, how, ref, branch, options)
+
+    def _merge(self, how: MergeKind, ref: str, branch: str, options: MergeOptions) -> EmbeddedVersion:
+        _, head = merge.merge(self.access, self.record, how, ref, branch, options)
+        return EmbeddedVersion(self.access, head)
+
+    def _conflicts(
+        self, how: MergeKind, ref: str, branch: str, component: str, options: MergeOptions
+    ) -> "pyarrow.Table":
+        return merge.conflicts(self.access, self.record, how, ref, branch, component, options)
 
     # --- branches and tags -----------------------------------------------------------------------------------------
 

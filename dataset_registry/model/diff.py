@@ -30,3 +30,22 @@ class Diff:
     components: ComponentDiff
     schema: dict[str, SchemaDiff]
     parts: dict[str, PartsDiff] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RowSummary:
+    """The rows that differ between two versions of a table.
+
+    With a `key`, rows with the same key and other values are `changed`, and `cells` counts the different values by column.
+    Without one, rows are a multiset: they are added and removed.
+    """
+
+    added: int
+    removed: int
+    changed: int
+    unchanged: int
+    cells: dict[str, int] = field(default_factory=dict)
+    key: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed or self.changed)

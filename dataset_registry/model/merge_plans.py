@@ -11,6 +11,8 @@ from dataset_registry.model.records import Head, VersionRecord
 Outcome = Literal["up to date", "fast-forward", "merge", "conflicts"]
 """The outcome of a merge: nothing to do; the branch moves to a descendant; a new version; conflicts to resolve."""
 
+MergeKind = Literal["merge", "cherry-pick", "revert"]
+"""A merge of two histories; the changes of one version on another branch; or those changes undone."""
 Action = Literal["added", "replaced", "removed", "merged"]
 """How a merge changes a component of ours."""
 

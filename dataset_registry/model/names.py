@@ -268,3 +268,5 @@ def suggestion(name: str, there: Sequence[str]) -> str:
 
 MAIN = "main"
 """The default branch."""
+DATA = "data"
+"""The default name of a component: that of a dataset with one table."""

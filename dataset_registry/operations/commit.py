@@ -46,9 +46,12 @@ from dataset_registry.model.records import (
     Provenance,
     VersionRecord,
 )
-from dataset_registry.operations import audit, commit_base, refs, requests
+from dataset_registry.operations import audit, commit_base, refs, requests, rows
 from dataset_registry.operations import datasets as dataset_operations
 from dataset_registry.store import Spool
+
+_ATTEMPTS = 8
+"""How often rows are edited again if their table changes on the branch in the meantime."""
 
 
 def commit(
@@ -62,6 +65,22 @@ def commit(
     options = _checked(options)
     if not change and len(options.parents) < 2:
         raise InputError("There is nothing to commit: add, replace or remove a component first.", dataset=dataset.name)
+    if not change.edits:
+        return _commit(access, spool, dataset, change, options)
+    for attempt in range(_ATTEMPTS):
+        full = rows.applied(access, spool, dataset, change, options.base)
+        try:
+            return _commit(access, spool, dataset, full, options)
+        except CommitConflict:
+            if attempt == _ATTEMPTS - 1:
+                raise
+            options = replace(options, base=commit_base.head(access, dataset, options.branch, options.fallback))
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _commit(
+    access: Access, spool: Spool, dataset: DatasetRecord | NewDataset, change: Change, options: CommitOptions
+) -> CommitResult:
     uuid = uuid4()
     for attempt in range(4):
         try:

@@ -5,7 +5,7 @@ if the branch is still where the plan found it; else it is planned anew.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from dataset_registry.model.chunks import FileFacts
 from dataset_registry.model.commits import CommitOptions
 from dataset_registry.model.manifest import ComponentKey, Entry, component_label
 from dataset_registry.model.merge import Choose, Conflict, Side
-from dataset_registry.model.merge_plans import Action, MergedComponent, MergeOptions, MergePlan, Outcome
+from dataset_registry.model.merge_plans import Action, MergedComponent, MergeKind, MergeOptions, MergePlan, Outcome
 from dataset_registry.model.names import pointer_name
 from dataset_registry.model.records import DatasetRecord, VersionRecord
 from dataset_registry.operations import commit as commits
@@ -40,47 +40,51 @@ class Merge:
     """A planned merge: the plan, the change of ours that carries it out, and the merged tables."""
 
     plan: MergePlan
+    message: str | None = None
+    """The message of a version with one parent: of a cherry-pick or a revert."""
     change: Change = field(default_factory=Change)
     tables: dict[ComponentKey, "TableMerge"] = field(default_factory=dict)
     components: list[MergedComponent] = field(default_factory=list)
     conflicts: list[Conflict] = field(default_factory=list)
 
 
-def plan(access: Access, dataset: DatasetRecord, ref: str, branch: str, options: MergeOptions) -> MergePlan:
+def plan(
+    access: Access, dataset: DatasetRecord, how: MergeKind, ref: str, branch: str, options: MergeOptions
+) -> MergePlan:
     """The plan of a merge of a ref into a branch. Nothing is changed. Raises `NotFound`, `InvalidRef`, `InputError`."""
     with Spool(access.store.scratch) as spool, _engine(spool) as engine:
-        return _planned(access, spool, engine, dataset, ref, branch, options, writes=False).plan
+        return _planned(access, spool, engine, dataset, how, ref, branch, options, writes=False).plan
 
 
 def conflicts(
-    access: Access, dataset: DatasetRecord, ref: str, branch: str, component: str, options: MergeOptions
+    access: Access, dataset: DatasetRecord, how: MergeKind, ref: str, branch: str, component: str, options: MergeOptions
 ) -> Any:
     """The rows in conflict of one component, as an Arrow table. Raises `NotFound` if it has none."""
     from dataset_registry.tabular.conflicts import conflict_table
 
     with Spool(access.store.scratch) as spool, _engine(spool) as engine:
-        found = _planned(access, spool, engine, dataset, ref, branch, options, writes=False)
+        found = _planned(access, spool, engine, dataset, how, ref, branch, options, writes=False)
         for key, table in found.tables.items():
-            if component_label(*key) == component and table.sides is not None and table.rows is not None:
+            if component_label(*key) == component and table.sides is not None and table.rows:
                 return conflict_table(table.sides, table.rows)
-        if any(component_label(c.component, c.index) == component for c in found.plan.conflicts):
-            raise NotFound(
-                f"The conflict of {component!r} is not about rows. Resolve it with a strategy: ours or theirs.",
-                component=component,
-            )
-        raise NotFound(f"{component!r} has no conflict in this merge.", component=component)
+    if any(component_label(c.component, c.index) == component for c in found.plan.conflicts):
+        raise NotFound(
+            f"The conflict of {component!r} is not about rows. Resolve it with a strategy: ours or theirs.",
+            component=component,
+        )
+    raise NotFound(f"{component!r} has no rows in conflict in this merge.", component=component)
 
 
 def merge(
-    access: Access, dataset: DatasetRecord, ref: str, branch: str, options: MergeOptions
+    access: Access, dataset: DatasetRecord, how: MergeKind, ref: str, branch: str, options: MergeOptions
 ) -> tuple[MergePlan, VersionRecord]:
-    """Merge a ref into a branch. Returns the plan and the new head.
+    """Merge a ref into a branch; or apply the changes of one version to it, or undo them. Returns the plan and the new head.
 
     Raises `MergeConflict` for conflicts that are left, `NotFound`, `InvalidRef`, `InputError`, `BranchMoved`.
     """
     for attempt in range(_ATTEMPTS):
         with Spool(access.store.scratch) as spool, _engine(spool) as engine:
-            found = _planned(access, spool, engine, dataset, ref, branch, options, writes=True)
+            found = _planned(access, spool, engine, dataset, how, ref, branch, options, writes=True)
             try:
                 return found.plan, _applied(access, spool, dataset, ref, found, options)
             except BranchMoved:
@@ -129,16 +133,17 @@ def _applied(
         else:
             refs.move(access, dataset, plan.branch, f"v{plan.theirs.number}", expect=f"v{plan.ours.number}")
         return plan.theirs
-    message = options.message or f"Merge {ref} into {plan.branch}"
-    return commits.commit(access, spool, dataset, found.change, commit_options(plan, message)).version
+    return commits.commit(access, spool, dataset, found.change, commit_options(found, ref, options.message)).version
 
 
-def commit_options(plan: MergePlan, message: str) -> CommitOptions:
-    """The options of the commit of a merge: a version with two parents, at the branch as the plan found it."""
+def commit_options(found: Merge, ref: str, message: str | None = None) -> CommitOptions:
+    """The options of the commit of a merge, at the branch as the plan found it."""
+    plan = found.plan
     assert plan.ours is not None, "a merge has two sides"
-    return CommitOptions(
-        plan.branch, message, base=plan.ours, parents=(f"v{plan.ours.number}", f"v{plan.theirs.number}")
-    )
+    if found.message is not None:
+        return CommitOptions(plan.branch, message or found.message, base=plan.ours, parent=plan.ours)
+    parents = f"v{plan.ours.number}", f"v{plan.theirs.number}"
+    return CommitOptions(plan.branch, message or f"Merge {ref} into {plan.branch}", base=plan.ours, parents=parents)
 
 
 def _planned(
@@ -146,6 +151,7 @@ def _planned(
     spool: Spool,
     engine: "Engine",
     dataset: DatasetRecord,
+    how: MergeKind,
     ref: str,
     branch: str,
     options: MergeOptions,
@@ -157,23 +163,43 @@ def _planned(
         authorize(access, tx, "read", dataset.id)
         if writes:
             authorize_commit(access, tx, dataset, branch)
-        theirs = resolve.version(tx, dataset, ref)
+        version = resolve.version(tx, dataset, ref)
         ours = _head(tx, dataset, branch)
-        if ours is None:
-            return Merge(MergePlan(dataset.name, branch, None, theirs, (), "fast-forward"))
-        bases = merge_bases(tx, dataset, ours, theirs)
-        numbers = tuple(base.number for base in bases)
         outcome: Outcome = "merge"
-        if theirs.number in numbers:
-            outcome = "up to date"
-        elif ours.number in numbers and options.fast_forward:
-            outcome = "fast-forward"
-    plan = MergePlan(dataset.name, branch, ours.as_head, theirs, numbers, outcome)
+        if how != "merge":
+            ours = resolve.version(tx, dataset, branch)
+            parent = versions.by_number(tx, dataset.id, version.parents[0]) if version.parents else None
+            base, theirs = (parent, version) if how == "cherry-pick" else (version, parent)
+            bases = [base] if base else []
+        elif ours is None:
+            return Merge(MergePlan(dataset.name, branch, None, version, (), "fast-forward"))
+        else:
+            theirs = version
+            bases = merge_bases(tx, dataset, ours, version)
+            outcome = _outcome(ours, version, bases, options)
+    plan = MergePlan(dataset.name, branch, ours.as_head, version, tuple(base.number for base in bases), outcome)
     if outcome == "up to date":
         return Merge(plan)
-    newest: Side = "theirs" if theirs.created_at > ours.created_at else "ours"
+    newest: Side = "theirs" if version.created_at > ours.created_at else "ours"
     sides = three(access, spool, engine, bases, ours, theirs)
-    return planned_change(access, spool, engine, plan, sides, options, newest, writes=writes)
+    found = planned_change(access, spool, engine, plan, sides, options, newest, writes=writes)
+    if how == "merge":
+        return found
+    found.message = (
+        (version.message or f"Apply v{version.number}") if how == "cherry-pick" else f"Revert v{version.number}"
+    )
+    if not found.plan.components and not found.plan.conflicts:
+        found.plan = replace(found.plan, outcome="up to date")
+    return found
+
+
+def _outcome(
+    ours: VersionRecord, theirs: VersionRecord, bases: Sequence[VersionRecord], options: MergeOptions
+) -> Outcome:
+    numbers = [base.number for base in bases]
+    if theirs.number in numbers:
+        return "up to date"
+    return "fast-forward" if ours.number in numbers and options.fast_forward else "merge"
 
 
 def _head(tx: Transaction, dataset: DatasetRecord, branch: str) -> VersionRecord | None:
@@ -302,73 +328,3 @@ def _engine(spool: Spool) -> "Engine":
     from dataset_registry.tabular.engine import Engine
 
     return Engine(spool.folder)
-
-
-# --- one version, onto another branch ----------------------------------------------------------------------------------
-
-
-def cherry_pick(
-    access: Access, dataset: DatasetRecord, ref: str, branch: str, options: MergeOptions, *, dry_run: bool = False
-) -> tuple[MergePlan, VersionRecord | None]:
-    """Apply the changes of one version to a branch: a merge whose base is its first parent. Raises as `merge` does."""
-
-    def sides(tx: Transaction) -> tuple[VersionRecord, VersionRecord | None, VersionRecord | None, str]:
-        version = resolve.version(tx, dataset, ref)
-        return version, _parent(tx, version), version, options.message or version.message or f"Apply v{version.number}"
-
-    return _picked(access, dataset, branch, options, sides, dry_run=dry_run)
-
-
-def revert(
-    access: Access, dataset: DatasetRecord, ref: str, branch: str, options: MergeOptions, *, dry_run: bool = False
-) -> tuple[MergePlan, VersionRecord | None]:
-    """Undo the changes of one version on a branch: a merge whose base is it, of its first parent. Raises as `merge` does."""
-
-    def sides(tx: Transaction) -> tuple[VersionRecord, VersionRecord | None, VersionRecord | None, str]:
-        version = resolve.version(tx, dataset, ref)
-        return version, version, _parent(tx, version), options.message or f"Revert v{version.number}"
-
-    return _picked(access, dataset, branch, options, sides, dry_run=dry_run)
-
-
-def _parent(tx: Transaction, version: VersionRecord) -> VersionRecord | None:
-    return versions.by_number(tx, version.dataset_id, version.parents[0]) if version.parents else None
-
-
-_Picked = tuple[VersionRecord, VersionRecord | None, VersionRecord | None, str]
-
-
-def _picked(
-    access: Access,
-    dataset: DatasetRecord,
-    branch: str,
-    options: MergeOptions,
-    sides: Callable[[Transaction], _Picked],
-    *,
-    dry_run: bool,
-) -> tuple[MergePlan, VersionRecord | None]:
-    """Commit a merge with one parent. `sides` gives the version that is picked, the base, theirs, and the message."""
-    for attempt in range(_ATTEMPTS):
-        with Spool(access.store.scratch) as spool, _engine(spool) as engine:
-            with access.catalog.snapshot() as tx:
-                authorize(access, tx, "read", dataset.id)
-                if not dry_run:
-                    authorize_commit(access, tx, dataset, branch)
-                version, base, theirs, message = sides(tx)
-                ours = resolve.version(tx, dataset, pointer_name(branch))
-                number = (base.number,) if base else ()
-                plan = MergePlan(dataset.name, branch, ours.as_head, version, number, "merge")
-            three_sides = three(access, spool, engine, [base] if base else [], ours, theirs)
-            found = planned_change(access, spool, engine, plan, three_sides, options, writes=not dry_run)
-            if dry_run:
-                return found.plan, None
-            refuse_conflicts(found.plan)
-            if not found.change:
-                return replace(found.plan, outcome="up to date"), ours
-            try:
-                at = CommitOptions(branch, message, base=ours.as_head, parent=ours.as_head)
-                return found.plan, commits.commit(access, spool, dataset, found.change, at).version
-            except BranchMoved:
-                if attempt == _ATTEMPTS - 1:
-                    raise
-    raise AssertionError("the last attempt returns or raises")

@@ -2,12 +2,13 @@
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from random import random
+from tempfile import TemporaryFile
 from time import sleep
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
@@ -165,6 +166,26 @@ class Client:
                 yield response
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
+
+    def download(self, method: str, path: str, *, body: BaseModel | None = None, **query: object) -> IO[bytes]:
+        """The bytes of a response in a temporary file, which is deleted when it is closed."""
+        params = {name: value for name, value in query.items() if value is not None}
+        content = None if body is None else body.model_dump(mode="json", by_alias=True)
+        with ExitStack() as stack:
+            file = stack.enter_context(TemporaryFile())
+            try:
+                timeout = _timeout(None)
+                with self._http.stream(method, path, params=params, json=content, timeout=timeout) as response:  # type: ignore[arg-type]
+                    if response.status_code >= 400:
+                        response.read()
+                        raise self._error(response)
+                    for piece in response.iter_bytes():
+                        file.write(piece)
+            except httpx.TransportError as error:
+                raise self._unreachable(error) from error
+            file.seek(0)
+            stack.pop_all()
+            return file
 
     def lines(self, path: str) -> Iterator[str]:
         """The lines of a path while they come."""

@@ -1,20 +1,21 @@
 """Datasets, versions and drafts of a server."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 from time import sleep
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 from pydantic import ValidationError
 
-from dataset_registry.dataset import Dataset, Draft
+from dataset_registry.dataset import Dataset, Draft, resolutions_as_json
 from dataset_registry.errors import ConflictError, InputError, NotFound, RetryLater
 from dataset_registry.model.commits import CommitOptions
-from dataset_registry.model.diff import Diff
-from dataset_registry.model.names import MAIN, parse_ref
+from dataset_registry.model.diff import Diff, RowSummary
+from dataset_registry.model.merge_plans import MergeKind, MergeOptions, MergePlan
+from dataset_registry.model.names import MAIN, parse_ref, several
 from dataset_registry.model.reading import kind_of, options_of
 from dataset_registry.model.records import (
     CommitResult,
@@ -52,9 +53,20 @@ from dataset_registry.wire.datasets import (
     VersionResponse,
 )
 from dataset_registry.wire.files import HashesResponse, UploadResponse
+from dataset_registry.wire.merges import (
+    ConflictRowsRequest,
+    MergePlanResponse,
+    MergeRequest,
+    MergeResponse,
+    RowSummariesResponse,
+    StrategyRequest,
+)
 
 if TYPE_CHECKING:
-    from dataset_registry.content.change import StagedComponent
+    import pyarrow
+
+    from dataset_registry.content.change import RowEdit, StagedComponent
+    from dataset_registry.content.stage import Staged
 
 _log = logging.getLogger(__name__)
 
@@ -139,6 +151,46 @@ class RemoteDataset(Dataset):
     def diff(self, before: str, after: str) -> Diff:
         return self._client.get(f"{self._path}/compare", ComparisonResponse, before=before, after=after).diff()
 
+    def diff_summary(self, before: str, after: str, component: str | None = None) -> dict[str, RowSummary]:
+        path = f"{self._path}/compare/summary"
+        found = self._client.get(path, RowSummariesResponse, before=before, after=after, component=component)
+        return {label: rows.value() for label, rows in found.tables.items()}
+
+    def diff_rows(
+        self,
+        before: str,
+        after: str,
+        component: str | None = None,
+        *,
+        index: int = 0,
+        sheet: str | None = None,
+        key: str | Sequence[str] = (),
+        limit: int | None = None,
+    ) -> "pyarrow.RecordBatchReader":
+        columns = list(several(key)) or None
+        query: dict[str, Any] = {"component": component, "index": index, "sheet": sheet, "key": columns, "limit": limit}
+        path = f"{self._path}/compare/rows"
+        return _stream(self._client.download("GET", path, before=before, after=after, format="arrow", **query))
+
+    # --- merging ---------------------------------------------------------------------------------------------------
+
+    def _plan_merge(self, how: MergeKind, ref: str, branch: str, options: MergeOptions) -> MergePlan:
+        body = MergeRequest(**_merge_fields(how, ref, branch, options))
+        return self._client.post(
+            f"{self._path}/merges/plan", MergePlanResponse, body, patience=None, once=False
+        ).value()
+
+    def _merge(self, how: MergeKind, ref: str, branch: str, options: MergeOptions) -> RemoteVersion:
+        body = MergeRequest(**_merge_fields(how, ref, branch, options))
+        return self._version(self._client.post(f"{self._path}/merges", MergeResponse, body, patience=None).version)
+
+    def _conflicts(
+        self, how: MergeKind, ref: str, branch: str, component: str, options: MergeOptions
+    ) -> "pyarrow.Table":
+        body = ConflictRowsRequest(component=component, **_merge_fields(how, ref, branch, options))
+        path = f"{self._path}/merges/conflicts"
+        return _stream(self._client.download("POST", path, body=body, format="arrow")).read_all()
+
     # --- branches and tags -----------------------------------------------------------------------------------------
 
     def create_branch(self, name: str, ref: str = MAIN) -> PointerRecord:
@@ -181,6 +233,33 @@ class RemoteDataset(Dataset):
 
     def delete(self) -> int:
         return self._client.delete(self._path, CountResponse).count
+
+
+def _merge_fields(how: MergeKind, ref: str, branch: str, options: MergeOptions) -> dict[str, Any]:
+    """The fields of the request for a merge."""
+    return {
+        "how": how,
+        "ref": ref,
+        "branch": branch,
+        "strategies": [StrategyRequest.of(strategy) for strategy in options.strategies],
+        "resolutions": resolutions_as_json(options),
+        "plan": options.plan,
+        "fast_forward": options.fast_forward,
+        "message": options.message,
+    }
+
+
+def _stream(file: IO[bytes]) -> "pyarrow.RecordBatchReader":
+    """An Arrow stream in a file, which is closed at its end."""
+    import pyarrow
+
+    source = pyarrow.ipc.open_stream(pyarrow.PythonFile(file, mode="r"))
+
+    def batches() -> Iterator["pyarrow.RecordBatch"]:
+        with file:
+            yield from source
+
+    return pyarrow.RecordBatchReader.from_batches(source.schema, batches())
 
 
 class RemoteDraft(Draft):
@@ -239,7 +318,9 @@ class RemoteDraft(Draft):
             return self._commit_once(options, everything=True)
 
     def _commit_once(self, options: CommitOptions, *, everything: bool = False) -> CommitResult:
-        contents = {file.content_hash: file for c in self._change.put.values() for file in c.staged.spooled}
+        staged = [c.staged for c in self._change.put.values()]
+        staged += [edit.staged for edit in self._change.edits.values() if edit.staged is not None]
+        contents = {file.content_hash: file for each in staged for file in each.spooled}
         places, form = self._send(contents, everything=everything)
         try:
             body = self._request(options, places)
@@ -266,7 +347,10 @@ class RemoteDraft(Draft):
         fields: dict[str, Any] = {
             "branch": options.branch,
             "message": options.message,
-            "components": [_component(key, component, places) for key, component in change.put.items()],
+            "components": [
+                *(_component(key, component, places) for key, component in change.put.items()),
+                *(_row_edit(key, edit, places) for key, edit in change.edits.items()),
+            ],
             "replaced": sorted(change.replaced),
             "removed": removed,
             "cleared": [RemovalRequest(component_name=name, component_index=index) for name, index in change.cleared],
@@ -333,26 +417,39 @@ class RemoteDraft(Draft):
         return upload.upload_id
 
 
+def _row_edit(key: tuple[str, int], edit: "RowEdit", places: dict[str, ContentRequest]) -> ComponentRequest:
+    fields: dict[str, Any] = {"component_name": key[0], "component_index": key[1]}
+    if edit.staged is not None:
+        fields = _staged(key, edit.staged, places)
+    return ComponentRequest(**{**fields, "rows": edit.action, "where": edit.where, "key": list(edit.key)})
+
+
 def _component(
     key: tuple[str, int], component: "StagedComponent", places: dict[str, ContentRequest]
 ) -> ComponentRequest:
-    staged = component.staged
-    table = staged.schema.tables[0] if staged.parts is not None and staged.schema else None
-    parts = [places[part.content_hash] for part in staged.parts] if staged.parts is not None else None
     return ComponentRequest(
-        component_name=key[0],
-        component_index=key[1],
+        **_staged(key, component.staged, places),
         component_type=component.type,  # type: ignore[arg-type]  # checked when it was staged
-        content=places[staged.content_hash] if parts is None else None,
-        parts=parts,
-        user_types=table.user_types if table else None,
-        library=table.library if table else None,
-        key=list(table.key) if table else [],
-        cut=CutRequest(columns=list(table.cut.columns), rows=table.cut.rows) if table and table.cut else None,
-        format=None if parts is not None else kind_of(staged.format),
-        read=None if parts is not None else options_of(staged.format).to_json(),
         metadata=dict(component.metadata),
     )
+
+
+def _staged(key: tuple[str, int], staged: "Staged", places: dict[str, ContentRequest]) -> dict[str, Any]:
+    """The fields of a component for its content."""
+    table = staged.schema.tables[0] if staged.parts is not None and staged.schema else None
+    parts = [places[part.content_hash] for part in staged.parts] if staged.parts is not None else None
+    return {
+        "component_name": key[0],
+        "component_index": key[1],
+        "content": places[staged.content_hash] if parts is None else None,
+        "parts": parts,
+        "user_types": table.user_types if table else None,
+        "library": table.library if table else None,
+        "key": list(table.key) if table else [],
+        "cut": CutRequest(columns=list(table.cut.columns), rows=table.cut.rows) if table and table.cut else None,
+        "format": None if parts is not None else kind_of(staged.format),
+        "read": None if parts is not None else options_of(staged.format).to_json(),
+    }
 
 
 def _opened(content: Spooled) -> BinaryIO:

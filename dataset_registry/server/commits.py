@@ -11,7 +11,7 @@ from starlette.datastructures import UploadFile
 from dataset_registry.access import Access
 from dataset_registry.content import stored
 from dataset_registry.content.capture import Captures, captured, captures_of, stage_parts
-from dataset_registry.content.change import Change, staged_component
+from dataset_registry.content.change import Change, RowEdit, staged_component
 from dataset_registry.content.stage import Staged, stage_file
 from dataset_registry.errors import InputError, RegistryError
 from dataset_registry.model.commits import CommitOptions, RequestKey
@@ -110,8 +110,13 @@ def _commit(
         change = _change(request)
         for component in request.components:
             name = component_name(component.component_name), component.component_index
-            staged = _stage(sources, spool, component, used, known)
-            change.put[name] = staged_component(staged, component.component_type, component.metadata)
+            if component.where is not None and (component.rows != "delete" or component.content or component.parts):
+                raise InputError('where is a condition for rows to delete. Send it alone, with "rows": "delete".')
+            staged = _stage(sources, spool, component, used, known) if component.where is None else None
+            if component.rows != "set":
+                change.edits[name] = RowEdit(component.rows, staged, component.where, tuple(component.key))
+            elif staged is not None:
+                change.put[name] = staged_component(staged, component.component_type, component.metadata)
         result = commits.commit(access, spool, dataset, change, options)
     for upload in used.values():
         sources.uploads.end(upload)

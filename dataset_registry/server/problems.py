@@ -120,6 +120,8 @@ def _plain(value: object) -> Any:
         return str(value)
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(name): _plain(item) for name, item in value.items()}
     return value if isinstance(value, int | float | bool | None) else redact(str(value))
 
 

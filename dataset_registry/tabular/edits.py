@@ -10,7 +10,6 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dataset_registry.model.chunks import PartFacts
 from dataset_registry.model.parts import ChunkingRule
@@ -189,10 +188,3 @@ def stream_edited(rows: Rows, edits: Edits) -> pa.RecordBatchReader:
             yield from edited(rows, edits, at).to_batches()
 
     return pa.RecordBatchReader.from_batches(rows.schema, batches())
-
-
-def matching(table: pa.Table, expression: pc.Expression) -> Positions:
-    """The numbers of the rows for which an expression is true."""
-    numbered = table.append_column("\0row", pa.array(np.arange(table.num_rows, dtype=np.int64)))
-    found: Positions = numbered.filter(expression).column("\0row").to_numpy()
-    return found

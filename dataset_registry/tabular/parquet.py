@@ -270,7 +270,7 @@ def _known(source: Source, fields: Sequence[pa.Field]) -> ds.Expression | None:
     found: ds.Expression | None = None
     for column in fields:
         known = source.statistics.get(column.name)
-        bounds = _typed_bounds(known, column.type) if known is not None and known.null_count is not None else None
+        bounds = typed_bounds(known, column.type) if known is not None and known.null_count is not None else None
         if known is None or bounds is None:
             continue
         here = ds.field(column.name)
@@ -281,7 +281,7 @@ def _known(source: Source, fields: Sequence[pa.Field]) -> ds.Expression | None:
     return found
 
 
-def _typed_bounds(known: ColumnStatistics, kind: pa.DataType) -> tuple[pa.Scalar, pa.Scalar] | None:
+def typed_bounds(known: ColumnStatistics, kind: pa.DataType) -> tuple[pa.Scalar, pa.Scalar] | None:
     """Smallest and largest value in the type of the column, None where there are none that compare as Arrow does.
 
     (Nanoseconds are more than the statistics keep.)

@@ -23,6 +23,9 @@ from dataset_registry.tabular.engine import Engine
 from dataset_registry.tabular.rows import Positions, Rows
 from dataset_registry.tabular.sandbox import identifier
 
+_TOGETHER = 1 << 16
+"""Rows whose values are compared at a time."""
+
 Cells = NDArray[np.bool_]
 
 
@@ -63,7 +66,7 @@ class Changes:
             return cls(empty, empty, {name: np.empty(0, bool) for name in columns})
         before = np.concatenate([piece.before for piece in pieces])
         after = np.concatenate([piece.after for piece in pieces])
-        order = np.argsort(np.where(after >= 0, after, before), kind="stable")
+        order = np.argsort(np.where(before >= 0, before, after), kind="stable")
         cells = {name: np.concatenate([piece.cells[name] for piece in pieces])[order] for name in columns}
         return cls(before[order], after[order], cells)
 
@@ -234,6 +237,34 @@ def unequal(one: pa.Array, other: pa.Array) -> Cells:
     found = differ(one, other) if is_same else pc.or_(pc.is_valid(one), pc.is_valid(other))
     values: Cells = found.to_numpy(zero_copy_only=False)
     return values
+
+
+def differing_cells(
+    before: Rows, at: Positions, after: Rows, there: Positions, columns: Sequence[str]
+) -> dict[str, Cells]:
+    """Where rows of two tables have different values, by column."""
+    found: dict[str, list[Cells]] = {name: [np.zeros(0, bool)] for name in columns}
+    for start in range(0, len(at) if columns else 0, _TOGETHER):
+        left = before.take(at[start : start + _TOGETHER], columns)
+        right = after.take(there[start : start + _TOGETHER], columns)
+        for name, pieces in found.items():
+            one, other = left.column(name).combine_chunks(), right.column(name).combine_chunks()
+            pieces.append(unequal(one, other) if is_flat(one.type) else _unequal_nested(one, other))
+    return {name: np.concatenate(pieces) for name, pieces in found.items()}
+
+
+def _unequal_nested(one: pa.Array, other: pa.Array) -> Cells:
+    """Where two nested columns differ."""
+    left, right = comparable(one).to_pylist(), comparable(other).to_pylist()
+    return np.array([a != b for a, b in zip(left, right, strict=True)], bool)
+
+
+def sortable(values: pa.Array) -> pa.Array | None:
+    """Values in a form that sorts as they do, None for types that have no order."""
+    kind = values.type
+    if pa.types.is_floating(kind) or pa.types.is_decimal128(kind):
+        return values
+    return comparable(values) if is_flat(kind) and not pa.types.is_decimal(kind) else None
 
 
 # --- by key ------------------------------------------------------------------------------------------------------------

@@ -1,25 +1,23 @@
 """Three-way merge of the rows of a table, by the rules of `model.merge`.
 
-Each side is compared with the base (`row_diff`), so parts that neither side changed are never read. The result is a list of edits of
+Each side is compared with the base (`row_diff`), so parts that neither side changed are never read. The result is edits of
 ours: what theirs did, and how conflicts were resolved. Rows stay positions until the edited parts are written.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from dataset_registry.model.merge import ROW_RULES, Choose, merge_count
-from dataset_registry.tabular.comparable import comparable, is_flat
+from dataset_registry.tabular.comparable import comparable
 from dataset_registry.tabular.edits import AT_START, Edits, Insert, Source, TableRows, Update
-from dataset_registry.tabular.row_diff import Cells, Changes, Increasing, row_changes, unequal
+from dataset_registry.tabular.row_diff import Cells, Changes, Increasing, differing_cells, row_changes, sortable
 from dataset_registry.tabular.row_places import Places, Sides, equal_rows, every
 from dataset_registry.tabular.rows import Positions, Rows
 
-_TOGETHER = 1 << 16
-"""Rows whose values are compared at a time."""
 _NONE: Positions = np.empty(0, np.int64)
 
 Texts = NDArray[np.str_]
@@ -142,7 +140,7 @@ class _Merge:
             return after
         ours, theirs = sides.ours.take(mine, key), sides.theirs.take(inserted, key)
         both = pa.concat_tables([ours, theirs])
-        columns = [_sortable(column.combine_chunks()) for column in both.columns]
+        columns = [sortable(column.combine_chunks()) for column in both.columns]
         place = pa.array(np.concatenate([mine, np.full(len(inserted), -1, np.int64)]))
         table = pa.table(
             [pa.array(np.concatenate([anchors, start])), place, pa.array(np.arange(both.num_rows)), *columns],
@@ -172,19 +170,11 @@ def _is_sorted(rows: Rows, positions: Positions, key: Sequence[str]) -> bool:
     """Whether the parts with these rows are sorted by the key."""
     check = Increasing(len(key))
     for _, table in rows.batches(key, {int(at) for at in np.unique(positions >> 32)}):
-        values = [_sortable(column.combine_chunks()) for column in table.columns]
+        values = [sortable(column.combine_chunks()) for column in table.columns]
         if any(each is None for each in values):
             return False
         check.look(values)
     return check.holds
-
-
-def _sortable(values: pa.Array) -> pa.Array | None:
-    """Values in a form that sorts as they do, None for types that have no order."""
-    kind = values.type
-    if pa.types.is_floating(kind) or pa.types.is_decimal128(kind):
-        return values
-    return comparable(values) if is_flat(kind) and not pa.types.is_decimal(kind) else None
 
 
 # --- with a key --------------------------------------------------------------------------------------------------------
@@ -203,7 +193,7 @@ class _KeyedMerge(_Merge):
         self._hand_back(conflicts, given)
         is_open = given.take == ""
         is_open &= ~self._choose(conflicts, is_open)
-        return MergedRows(self.edits(), conflicts.of(is_open))
+        return MergedRows(self.edits(), self._undecided(conflicts.of(is_open)))
 
     def _pairs(self) -> tuple[Positions, Positions]:
         """The changes of the same row on both sides, as indexes into each list."""
@@ -224,7 +214,8 @@ class _KeyedMerge(_Merge):
         rules = _rules(mine, i, other, j)
         is_insert, is_cells = rules == "equal", rules == "cells"
         there = is_insert | is_cells
-        differing = self._differing(mine.after[i[there]], other.after[j[there]])
+        at, rows = mine.after[i[there]], other.after[j[there]]
+        differing = differing_cells(self.sides.ours, at, self.sides.theirs, rows, self.sides.columns)
         conflict, take = {}, {}
         for name in self.sides.columns:
             differ = np.zeros(len(i), bool)
@@ -240,18 +231,6 @@ class _KeyedMerge(_Merge):
         kind = np.where(rules == "conflict", "delete/modify", np.where(is_insert, "both added", "both changed"))
         found = RowConflicts(kind, mine.before[i], mine.after[i], other.after[j], conflict)
         return found.of(rows)
-
-    def _differing(self, ours: Positions, theirs: Positions) -> dict[str, Cells]:
-        """Where rows of ours and theirs have different values, by column."""
-        found: dict[str, list[Cells]] = {name: [np.zeros(0, bool)] for name in self.sides.columns}
-        for start in range(0, len(ours), _TOGETHER):
-            end = start + _TOGETHER
-            left = self.sides.ours.take(ours[start:end], self.sides.columns)
-            right = self.sides.theirs.take(theirs[start:end], self.sides.columns)
-            for name, pieces in found.items():
-                one, other = left.column(name).combine_chunks(), right.column(name).combine_chunks()
-                pieces.append(unequal(one, other) if is_flat(one.type) else _unequal_nested(one, other))
-        return {name: np.concatenate(pieces) for name, pieces in found.items()}
 
     def _hand_back(self, found: RowConflicts, given: Resolved) -> None:
         """Apply resolutions that were handed back."""
@@ -299,7 +278,7 @@ class _KeyedMerge(_Merge):
             taken = chosen if choice == "theirs" else chosen & (found.ours < 0)
             if choice != "ours":
                 self._replace(found, taken, self.sides.theirs, found.theirs)
-        for kind in ("both changed", "both added"):
+        for kind in _CELLS:
             rows = is_open & (found.kind == kind)
             sides = {name: self.choose(kind, self.component, name) for name in found.cells}
             left = [found.cells[name] for name, side in sides.items() if side not in ("ours", "theirs")]
@@ -312,6 +291,19 @@ class _KeyedMerge(_Merge):
                 at, source_rows = found.ours[chosen_rows], found.theirs[chosen_rows]
                 self.updates.append(Update(at, self.sides.theirs, source_rows, taken_cells))
         return done
+
+    def _undecided(self, found: RowConflicts) -> RowConflicts:
+        """The conflicts with the cells that no strategy decides."""
+        sides = ("ours", "theirs")
+        cells = {
+            name: mask & ~np.isin(found.kind, [k for k in _CELLS if self.choose(k, self.component, name) in sides])
+            for name, mask in found.cells.items()
+        }
+        return replace(found, cells=cells)
+
+
+_CELLS = ("both changed", "both added")
+"""The kinds of conflicts that are about cells."""
 
 
 def _rules(mine: Changes, i: Positions, other: Changes, j: Positions) -> Texts:
@@ -328,12 +320,6 @@ def _any(masks: Mapping[str, Cells], count: int) -> Cells:
     """Where any of the masks is true."""
     found: Cells = np.logical_or.reduce([np.zeros(count, bool), *masks.values()])
     return found
-
-
-def _unequal_nested(one: pa.Array, other: pa.Array) -> Cells:
-    """Where two nested columns differ."""
-    left, right = comparable(one).to_pylist(), comparable(other).to_pylist()
-    return np.array([a != b for a, b in zip(left, right, strict=True)], bool)
 
 
 # --- without a key -----------------------------------------------------------------------------------------------------

@@ -134,11 +134,19 @@ class Rows:
             if name not in self.names:
                 found.append(pa.chunked_array([pa.nulls(table.num_rows, field.type)]))
                 continue
+            values = table.column(self.names[name])
+            if _is_text(values.type) != _is_text(field.type) and not pa.types.is_null(values.type):
+                raise InputError(f"Column {name!r} is {field.type}, not {values.type}. Convert it first.", column=name)
             try:
-                found.append(convert.column(table.column(self.names[name]), field.type))
+                found.append(convert.column(values, field.type))
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                 raise InputError(
                     f"Column {name!r} has values that are not of the type {field.type}: {error}.", column=name
                 ) from error
         fields = [self.schema.field(name) for name in columns]
         return pa.Table.from_arrays(found, schema=pa.schema([f.with_nullable(True) for f in fields]))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Whether values are texts, which become numbers and moments by parsing alone."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))

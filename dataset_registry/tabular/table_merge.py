@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from dataset_registry.errors import InputError
-from dataset_registry.model.manifest import ComponentKey
+from dataset_registry.model.manifest import ComponentKey, component_label
 from dataset_registry.model.merge import Choose, Conflict, MergedColumns, merge_columns
 from dataset_registry.model.schema import Column, TableSchema
 from dataset_registry.tabular import writer
@@ -28,6 +28,11 @@ class TableVersion:
     component: ComponentKey
     parts: Sequence[TablePart]
     schema: TableSchema
+
+    @property
+    def label(self) -> str:
+        """The label of its component."""
+        return component_label(*self.component)
 
     def rows(self, schema: pa.Schema, names: Mapping[str, str]) -> Rows:
         """Its rows with other columns: `names` maps each to its own column; one that it lacks is null."""

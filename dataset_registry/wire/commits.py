@@ -35,10 +35,16 @@ class ComponentRequest(RequestModel):
     """A component to set. A table comes as several Parquet `parts` with the same columns, any other content as one; `key`
     are the columns that identify its rows. `read` are the read options of a file: `types`, `delimiter`, `header`, `skip_rows`,
     `comment`, `quote`, `encoding`, `decimal`, `null_values`, `date_format`, `sheet`, `format`; left out, those of the version
-    before. `encoding` is short for that one option."""
+    before. `encoding` is short for that one option.
+
+    `rows` edits the rows of the table that is there: `append` adds those of the content, `upsert` replaces those with the same
+    key, `delete` removes those with the same values, or without a content those for which the SQL condition `where` is true.
+    """
 
     component_name: Name
     component_index: int = Field(default=0, ge=0, le=MOST_IDS)
+    rows: Literal["set", "append", "upsert", "delete"] = "set"
+    where: Text | None = None
     component_type: Literal["data", "metadata", "schema", "overlay"] = "data"
     content: ContentRequest | None = None
     parts: list[ContentRequest] | None = Field(default=None, min_length=1, max_length=100_000)
