@@ -96,6 +96,8 @@ class _Merge:
         self.updates: list[Update] = []
         self.inserted: list[tuple[Positions, Source, Positions]] = []
         """Inserts: the rows of theirs that stand where they go, and where they come from."""
+        self.only_ours = mine.after[mine.added]
+        """Rows of ours that theirs lacks: inserted by ours, or removed by theirs."""
 
     def take(self, chosen: Positions) -> None:
         """Do to ours what theirs did to rows that ours left alone."""
@@ -106,6 +108,7 @@ class _Merge:
             cells = {name: mask[updated] for name, mask in other.cells.items()}
             self.updates.append(Update(places[: len(updated)], self.sides.theirs, other.after[updated], cells))
         self.removed.append(places[len(updated) :])
+        self.only_ours = np.concatenate([self.only_ours, places[len(updated) :]])
         added = other.after[chosen[other.added[chosen]]]
         self.inserted.append((added, self.sides.theirs, added))
 
@@ -122,13 +125,13 @@ class _Merge:
         return Edits(np.sort(np.concatenate([_NONE, *self.removed])), self.updates, inserts)
 
     def _in_order(self, inserted: Positions, after: Positions) -> Positions:
-        """The places of inserts among rows that ours inserted at the same place, if both tables are sorted by their key."""
-        mine = np.sort(self.mine.after[self.mine.added])
+        """The places of inserts among rows that only ours has at the same place, if both tables are sorted by their key."""
+        mine = np.sort(self.only_ours)
         key, sides = list(self.sides.key), self.sides
         if not key or not len(mine):
             return after
         anchors = _anchors(sides.ours, mine)
-        # Behind a row that ours inserted is behind the row that this one came behind.
+        # Behind a row that only ours has is behind the row that this one came behind.
         at = np.minimum(np.searchsorted(mine, after), len(mine) - 1)
         start = np.where(mine[at] == after, anchors[at], after)
         near = np.isin(anchors, start)
@@ -156,7 +159,7 @@ class _Merge:
 
 
 def _anchors(rows: Rows, inserted: Positions) -> Positions:
-    """For inserted rows of a table, ascending: the last row before each that was not inserted."""
+    """For some rows of a table, ascending: the last row before each that is not among them."""
     ends = np.cumsum([0, *(part.rows for part in rows.parts)])
     linear = ends[inserted >> 32] + (inserted & 0xFFFFFFFF)
     is_first = np.ones(len(linear), bool)
@@ -229,8 +232,9 @@ class _KeyedMerge(_Merge):
             self.updates.append(Update(mine.after[i[merged]], self.sides.theirs, other.after[j[merged]], cells))
         rows = _any(conflict, len(i)) | (rules == "conflict")
         kind = np.where(rules == "conflict", "delete/modify", np.where(is_insert, "both added", "both changed"))
-        found = RowConflicts(kind, mine.before[i], mine.after[i], other.after[j], conflict)
-        return found.of(rows)
+        found = RowConflicts(kind, mine.before[i], mine.after[i], other.after[j], conflict).of(rows)
+        self.only_ours = np.concatenate([self.only_ours, found.ours[found.theirs < 0]])
+        return found
 
     def _hand_back(self, found: RowConflicts, given: Resolved) -> None:
         """Apply resolutions that were handed back."""

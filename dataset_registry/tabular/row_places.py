@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from dataset_registry.tabular.comparable import comparable
-from dataset_registry.tabular.edits import AT_END, AT_START
+from dataset_registry.tabular.edits import AT_START
 from dataset_registry.tabular.engine import Engine
 from dataset_registry.tabular.row_diff import comparable_stream, differing_parts
 from dataset_registry.tabular.rows import Positions, Rows
@@ -61,31 +61,30 @@ class Places:
 
         That is the row that it follows in theirs, or the nearest one before that which ours has.
         """
+        wanted = {int(at) for at in np.unique(inserted >> 32)}
+        while True:
+            there, found = self._found(sorted(wanted), inserted)
+            # The last row that was found before each: the positions in `there` are ascending.
+            known = np.maximum.accumulate(np.where(found >= 0, np.arange(len(there)), -1))
+            at = known[np.searchsorted(there, inserted)]
+            earlier = {part - 1 for part in (inserted[at < 0] >> 32).tolist()}
+            while earlier & wanted:
+                earlier = {part - 1 if part in wanted else part for part in earlier}
+            if not (earlier := {part for part in earlier if part >= 0}):
+                return np.where(at >= 0, found[at], AT_START)
+            wanted |= earlier
+
+    def _found(self, parts: Sequence[int], inserted: Positions) -> tuple[Positions, Positions]:
+        """The rows of some parts of theirs, and their positions in ours: -1 for those that ours lacks."""
         theirs = self._sides.theirs
-        parts = sorted({int(at) for at in np.unique(inserted >> 32)})
-        wanted = sorted({at for part in parts for at in (self._before(part), part) if at is not None})
-        rows = [np.arange(theirs.parts[at].rows, dtype=np.int64) + (at << 32) for at in wanted]
+        rows = [np.arange(theirs.parts[at].rows, dtype=np.int64) + (at << 32) for at in parts]
         there = np.concatenate([np.empty(0, np.int64), *rows])
         found = _moved(there, self._from_theirs)
         missing = np.flatnonzero((found < 0) & ~np.isin(there, inserted))
         if len(missing):
             keys = theirs.take(there[missing], self._columns)
             found[missing] = self._locate(keys, self._candidates)
-        # The last row that was found before each: the positions in `there` are ascending.
-        known = np.where(found >= 0, np.arange(len(there)), -1)
-        last = np.maximum.accumulate(known) if len(known) else known
-        at = last[np.searchsorted(there, inserted)]
-        is_first = np.array([self._before(part) is None for part in (inserted >> 32).tolist()], bool)
-        nothing = np.where(is_first, AT_START, AT_END)
-        return np.where(at >= 0, found[at], nothing)
-
-    def _before(self, part: int) -> int | None:
-        """The part of theirs before this one that has rows."""
-        while part > 0:
-            part -= 1
-            if self._sides.theirs.parts[part].rows:
-                return part
-        return None
+        return there, found
 
     def _locate(self, wanted: pa.Table, parts: Sequence[int]) -> Positions:
         """The positions in ours of rows with these values, -1 for none. Equal rows are found one by one."""
