@@ -1,12 +1,14 @@
 """Commands about versions: log, show, schema, diff, lineage."""
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dataset_registry.cli import graph, target
 from dataset_registry.cli.arguments import Address, DatasetName
+from dataset_registry.cli.merges import counts, write_rows
 from dataset_registry.cli.output import (
     AsJson,
     Yes,
@@ -19,6 +21,7 @@ from dataset_registry.cli.output import (
     print_table,
     say,
     size,
+    working,
 )
 from dataset_registry.cli.target import here
 from dataset_registry.errors import InputError, NotFound
@@ -26,6 +29,7 @@ from dataset_registry.model.names import MAIN, suggestion
 
 if TYPE_CHECKING:
     from dataset_registry.dataset import Dataset
+    from dataset_registry.model.diff import RowSummary
     from dataset_registry.registry import Registry
     from dataset_registry.version import Version
 
@@ -158,19 +162,35 @@ def diff(
             autocompletion=target.complete_ref,
         ),
     ] = None,
+    component: Annotated[str | None, typer.Option("--component", "-c", help="One component.")] = None,
+    rows: Annotated[int, typer.Option("--rows", "-n", help="How many rows of a table to show; -1 counts none.")] = 10,
+    key: Annotated[
+        list[str] | None, typer.Option("--key", "-k", help="A column to match rows by. Default: the table's key.")
+    ] = None,
+    format: Annotated[
+        str | None, typer.Option("--format", help="Write all rows that differ: csv, json, parquet or arrow.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file for --format.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the changes between two versions: components, and the columns of their tables.
+    """Show the changes between two versions: components, the columns of their tables, and rows.
 
     diff DS compares the head of main with its parent, diff DS REF a ref with main; diff DS A B, diff DS A..B and
     diff DS@A DS@B compare A with B; diff DS A...B compares their common ancestor with B. A missing side of a range is main.
     """
     from dataset_registry.wire.datasets import ComparisonResponse
+    from dataset_registry.wire.merges import RowSummaryResponse
 
     dataset, before, after = _compared(registry, address, refs or [])
+    if format is not None or output is not None:
+        write_rows(dataset.diff_rows(before, after, component, key=key or ()), format or "csv", output)
+        return
     found = dataset.diff(before, after)
+    with working(f"comparing {before} with {after}"):
+        summaries = dataset.diff_summary(before, after, component) if rows >= 0 else {}
     if as_json:
-        print_json(ComparisonResponse.of(found))
+        counted = {label: RowSummaryResponse.of(summary) for label, summary in summaries.items()}
+        print_json({**ComparisonResponse.of(found).model_dump(mode="json"), "rows": counted})
         return
     say(f"{dataset.name} v{found.before.number} -> v{found.after.number}")
     for sign, keys in (
@@ -192,8 +212,68 @@ def diff(
         say(f"columns of {label} ({reads + ' compatible' if reads else 'not compatible'}):")
         for change in changes.changes:
             say(f"  {change}")
+    for label, summary in summaries.items():
+        _print_rows(dataset, before, after, label, summary, rows, key or ())
     if not found.components:
         say("no difference")
+
+
+def _print_rows(
+    dataset: "Dataset",
+    before: str,
+    after: str,
+    label: str,
+    summary: "RowSummary",
+    limit: int,
+    key: list[str] | tuple[()],
+) -> None:
+    """Print what differs in the rows of a table: counts, then the first rows with their changed cells."""
+    cells = ", ".join(f"{name} {count:,}" for name, count in summary.cells.items())
+    say(
+        f"{label}: {counts(summary.added, summary.removed, summary.changed)}, {summary.unchanged:,} unchanged"
+        + (f"; cells: {cells}" if cells else "")
+    )
+    if not summary or not limit:
+        return
+    name, _, sheet = label.partition("/") if "/" in label and label not in _names(dataset, after) else (label, "", None)
+    component, index = _named_index(name)
+    found = dataset.diff_rows(before, after, component, index=index, sheet=sheet, key=key, limit=limit)
+    rows = [row for batch in found for row in batch.to_pylist()]
+    signs = {"added": "+", "removed": "−", "changed": "Δ"}
+    columns = [column for column in found.schema.names if column != "change"]
+    pairs = [column.removeprefix("before_") for column in columns if column.startswith("before_")]
+    plain = [column for column in columns if not column.startswith(("before_", "after_"))]
+    table = []
+    for row in rows:
+        sides = [(row[f"before_{column}"], row[f"after_{column}"]) for column in pairs]
+        table.append(
+            [signs[row["change"]], *(_cell(row[c]) for c in plain), *(_side(row["change"], *s) for s in sides)]
+        )
+    print_table(["", *plain, *pairs], table)
+
+
+def _side(change: str, before: object, after: object) -> str:
+    """A cell of a row that differs: its value, or both if they differ."""
+    if change == "added":
+        return _cell(after)
+    if change == "removed" or repr(before) == repr(after):  # NaN equals NaN
+        return _cell(before)
+    return f"{_cell(before)} → {_cell(after)}"
+
+
+def _cell(value: object) -> str:
+    text = "null" if value is None else str(value)
+    return text if len(text) <= 40 else text[:39] + "…"
+
+
+def _names(dataset: "Dataset", ref: str) -> set[str]:
+    return {c.name for c in dataset.version(ref).components}
+
+
+def _named_index(label: str) -> tuple[str, int]:
+    """The name and the index of a component's label."""
+    found = re.fullmatch(r"(.*)\[(\d+)\]", label)
+    return (found[1], int(found[2])) if found else (label, 0)
 
 
 _RANGE = re.compile(r"(.*?)(?<!\.)(\.{2,3})(?!\.)(.*)")
