@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, overload
 
-from dataset_registry.dataset import Dataset, Draft
+from dataset_registry.dataset import Dataset, Draft, Strategies
 from dataset_registry.errors import InputError
 from dataset_registry.model.actors import Grant, Kind, NewToken, Permission, Protection, Token, User
 from dataset_registry.model.audit import AuditCheck, AuditEntry
@@ -26,6 +26,7 @@ from dataset_registry.model.maintenance import (
 )
 from dataset_registry.model.names import MAIN
 from dataset_registry.model.progress import Progress, silent
+from dataset_registry.model.publishing import Consistency, PublishPlan, RevertPlan, Run
 from dataset_registry.model.records import FileRecord, Freeze, RegistryBranch
 from dataset_registry.model.retention import Policy
 from dataset_registry.model.verification import Verification
@@ -312,6 +313,72 @@ class Registry(ABC):
     @abstractmethod
     def branches(self) -> list[RegistryBranch]:
         """The registry-wide branches, by name."""
+
+    # --- publishing ------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def plan_publish(
+        self,
+        branch: str,
+        into: str = MAIN,
+        *,
+        datasets: str | Sequence[str] | None = None,
+        strategy: Strategies = "fail",
+    ) -> PublishPlan:
+        """The plan of a publication: a merge for each dataset in which the branch has versions that the target lacks.
+
+        `datasets` are names or patterns such as `raw/*`. Nothing is changed. Raises `NotFound` if no dataset has the branch.
+        """
+
+    @abstractmethod
+    def publish(
+        self,
+        branch: str,
+        into: str = MAIN,
+        *,
+        datasets: str | Sequence[str] | None = None,
+        strategy: Strategies = "fail",
+        allow_moved_inputs: bool = False,
+        message: str | None = None,
+    ) -> list[Version]:
+        """Merge a branch into another in all datasets that have it, in one transaction: all branches move, or none.
+
+        Returns the new heads. Raises `MergeConflict` for conflicts in any dataset, and `ConflictError` if the target moved
+        under an input: if a version was built from another version of a dataset than the target has. `allow_moved_inputs`
+        publishes it nevertheless.
+        """
+
+    @abstractmethod
+    def run(self, run_id: str) -> Run:
+        """The versions that a pipeline run wrote and read. Raises `NotFound`."""
+
+    @abstractmethod
+    def plan_revert_run(self, run_id: str, branch: str = MAIN, *, strategy: Strategies = "fail") -> RevertPlan:
+        """The plan of undoing what a run wrote to a branch, and the versions that were built on it. Nothing is changed."""
+
+    @abstractmethod
+    def revert_run(
+        self,
+        run_id: str,
+        branch: str = MAIN,
+        *,
+        strategy: Strategies = "fail",
+        force: bool = False,
+        message: str | None = None,
+    ) -> list[Version]:
+        """Undo what a run wrote to a branch, in all of its datasets, in one transaction. Returns the new heads.
+
+        Raises `ConflictError` if versions on the branch were built from its versions, unless `force`; `MergeConflict` if
+        later versions changed the same rows.
+        """
+
+    @abstractmethod
+    def consistent(self, branch: str = MAIN) -> Consistency:
+        """Whether the heads of a branch belong together; `.torn` lists those that do not.
+
+        The inputs of each head must be heads or ancestors of heads of the branch (of main where a dataset lacks it), and there
+        must be a sequence of runs, each reading the newest versions at its time, that ends at these heads.
+        """
 
     # --- maintenance -----------------------------------------------------------------------------------------------
 

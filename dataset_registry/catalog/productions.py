@@ -6,10 +6,10 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Row, Select, insert, select, update
+from sqlalchemy import Row, Select, bindparam, func, insert, select, update
 
 from dataset_registry.catalog.grants import Readable
-from dataset_registry.catalog.rows import Transaction, insert_row
+from dataset_registry.catalog.rows import Transaction, batches, insert_row
 from dataset_registry.catalog.tables import dataset_versions, datasets, production_inputs, productions, users
 from dataset_registry.model.records import InputVersion, Production, Provenance
 
@@ -125,6 +125,61 @@ def consumers(tx: Transaction, version_id: int, among: Readable = None) -> list[
     )
     query = query if among is None else query.where(datasets.c.id.in_(among))
     return [(row[0], row[1]) for row in tx.execute(query)]
+
+
+def of_run(tx: Transaction, run_id: str, among: Readable = None) -> list[tuple[int, int, Production]]:
+    """The productions of a run, oldest first, each with the ids of its dataset and version; only of datasets in `among`."""
+    query = (
+        select(productions.c.id, dataset_versions.c.dataset_id, productions.c.version_id)
+        .join(dataset_versions, dataset_versions.c.id == productions.c.version_id)
+        .where(productions.c.run_id == run_id)
+        .order_by(productions.c.id)
+    )
+    query = query if among is None else query.where(dataset_versions.c.dataset_id.in_(among))
+    rows = tx.execute(query).all()
+    made = _load(tx, _SELECT.where(productions.c.run_id == run_id), among)
+    by_id = {production.id: production for production in made}
+    return [(dataset_id, version_id, by_id[number]) for number, dataset_id, version_id in rows]
+
+
+class LinkedRead(NamedTuple):
+    """A version that was read to produce another: the ids of its dataset and its own, None where it is gone; and how it is
+    named."""
+
+    dataset_id: int | None
+    version_id: int | None
+    dataset: str
+    number: int
+
+
+def reads_of(tx: Transaction, version_ids: Sequence[int]) -> dict[int, list[LinkedRead]]:
+    """The inputs of the newest production of each version that recorded any, by the id of the version."""
+    newest = (
+        select(productions.c.version_id, func.max(productions.c.id).label("id"))
+        .join(production_inputs, production_inputs.c.production_id == productions.c.id)
+        .where(productions.c.version_id.in_(bindparam("ids", expanding=True)))
+        .group_by(productions.c.version_id)
+        .subquery()
+    )
+    query = (
+        select(
+            newest.c.version_id.label("made_id"),
+            production_inputs.c.version_id.label("input_id"),
+            production_inputs.c.dataset_id,
+            production_inputs.c.dataset_name,
+            production_inputs.c.version_number,
+            datasets.c.name.label("name_now"),
+        )
+        .join(newest, newest.c.id == production_inputs.c.production_id)
+        .outerjoin(datasets, datasets.c.id == production_inputs.c.dataset_id)
+        .order_by(production_inputs.c.position)
+    )
+    found: dict[int, list[LinkedRead]] = defaultdict(list)
+    for chunk in batches(version_ids):
+        for row in tx.execute(query, {"ids": chunk}):
+            read = LinkedRead(row.dataset_id, row.input_id, row.name_now or row.dataset_name, row.version_number)
+            found[row.made_id].append(read)
+    return found
 
 
 _INPUTS = (

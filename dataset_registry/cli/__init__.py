@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from dataset_registry import __version__, errors
-from dataset_registry.cli import datasets, db, history, maintenance, merges, refs, server, transfer, users
+from dataset_registry.cli import datasets, db, history, maintenance, merges, publishing, refs, server, transfer, users
 from dataset_registry.cli.output import say
 from dataset_registry.model.next_steps import spelled
 
@@ -80,7 +80,16 @@ def root(
     """The options of the command line itself."""
 
 
-for _commands in (datasets.app, transfer.app, history.app, merges.app, users.app, maintenance.app, server.app):
+for _commands in (
+    datasets.app,
+    transfer.app,
+    history.app,
+    merges.app,
+    publishing.app,
+    users.app,
+    maintenance.app,
+    server.app,
+):
     app.registered_commands += _commands.registered_commands
 for _name, _group in (
     ("dataset", datasets.dataset_app),

@@ -180,13 +180,14 @@ def _merged(
         head = VersionResponse.of(version.record) if version else None
         print_json({"merge": MergePlanResponse.of(plan), "version": head})
         return
-    _print_plan(plan)
+    print_plan(plan)
     if version is not None:
         verb = {"up to date": "is", "fast-forward": "moved to"}.get(plan.outcome, "is now")
         say(f"{into} {verb} {version}, {(version.digest or '')[:8]}")
 
 
-def _print_plan(plan: MergePlan) -> None:
+def print_plan(plan: MergePlan) -> None:
+    """Print the plan of a merge: the versions, the components, the conflicts."""
     ours = f"v{plan.ours.number}" if plan.ours else "a new branch"
     bases = f", common ancestor {', '.join(f'v{number}' for number in plan.bases)}" if plan.bases else ""
     say(f"{plan.dataset}: v{plan.theirs.number} into {plan.branch} ({ours}{bases}): {plan.outcome}")

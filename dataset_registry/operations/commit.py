@@ -85,7 +85,7 @@ def _commit(
     for attempt in range(4):
         try:
             with gc_paused(len(change.put)):
-                plan, stored = _upload(access, spool, dataset, change, options, is_careful=attempt > 0)
+                plan, stored = upload_contents(access, spool, dataset, change, options, is_careful=attempt > 0)
                 return access.catalog.write(partial(commit_in, access, dataset, change, options, uuid, plan, stored))
         except BytesGone:
             continue
@@ -166,7 +166,7 @@ def _made_before(access: Access, change: Change, uuid: UUID) -> CommitResult | N
     return _result(change, made, written, unchanged=False, new_bytes=0)
 
 
-def _upload(
+def upload_contents(
     access: Access,
     spool: Spool,
     dataset: DatasetRecord | NewDataset,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataset_registry.access import Access, authorize
 from dataset_registry.catalog import Transaction, files, manifests
+from dataset_registry.content.workplace import workplace
 from dataset_registry.errors import InputError, NotFound
 from dataset_registry.model.diff import ComponentDiff, Diff, RowSummary
 from dataset_registry.model.manifest import ComponentKey, Entry, component_label
@@ -13,11 +14,9 @@ from dataset_registry.model.names import MAIN, component_name, split_address
 from dataset_registry.model.records import DatasetRecord, VersionRecord
 from dataset_registry.model.schema import SchemaDiff, TableSchema, compare
 from dataset_registry.operations import resolve
-from dataset_registry.store import Spool
 
 if TYPE_CHECKING:
     from dataset_registry.content.tables import StoredTable
-    from dataset_registry.tabular.engine import Engine
 
 
 def diff(access: Access, dataset: DatasetRecord, before: str, after: str) -> Diff:
@@ -57,8 +56,8 @@ def summary(
         for key in sorted({*left, *right}):
             if left.get(key) != right.get(key) and component in (None, key[0], component_label(*key)):
                 pairs |= _sheets(access, tx, key, (old, left.get(key)), (new, right.get(key)))
-    with Spool(access.store.scratch) as spool, _engine(spool) as engine:
-        return {label: compare_tables(was, now, engine).summary for label, (was, now) in pairs.items()}
+    with workplace(access) as work:
+        return {label: compare_tables(was, now, work.engine).summary for label, (was, now) in pairs.items()}
 
 
 def rows(
@@ -91,19 +90,13 @@ def rows(
             pairs = {label: pair for label, pair in pairs.items() if label.endswith(f"/{sheet}")}
         was, now = _only(pairs, dataset, component)
     with ExitStack() as stack:
-        engine = stack.enter_context(_engine(stack.enter_context(Spool(access.store.scratch))))
-        found = compare_tables(was, now, engine, key)
+        work = stack.enter_context(workplace(access))
+        found = compare_tables(was, now, work.engine, key)
         return kept_open(found.reader(limit), stack.pop_all())
 
 
 _Pairs = dict[str, "tuple[StoredTable | None, StoredTable | None]"]
 """Tables before and after, by label."""
-
-
-def _engine(spool: Spool) -> "Engine":
-    from dataset_registry.tabular.engine import Engine
-
-    return Engine(spool.folder)
 
 
 def _version(access: Access, tx: Transaction, dataset: DatasetRecord, ref: str) -> VersionRecord:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dataset_registry.access import Access, authorize, authorize_commit
 from dataset_registry.catalog import Transaction, files, versions
 from dataset_registry.content.change import Change, StagedComponent
+from dataset_registry.content.workplace import Workplace, workplace
 from dataset_registry.errors import BranchMoved, InputError, MergeConflict, NotFound
 from dataset_registry.model import merge as rules
 from dataset_registry.model.chunks import FileFacts
@@ -28,7 +29,6 @@ from dataset_registry.store import Spool
 
 if TYPE_CHECKING:
     from dataset_registry.content.tables import StoredTable
-    from dataset_registry.tabular.engine import Engine
     from dataset_registry.tabular.table_merge import TableMerge
 
 _ATTEMPTS = 5
@@ -52,8 +52,8 @@ def plan(
     access: Access, dataset: DatasetRecord, how: MergeKind, ref: str, branch: str, options: MergeOptions
 ) -> MergePlan:
     """The plan of a merge of a ref into a branch. Nothing is changed. Raises `NotFound`, `InvalidRef`, `InputError`."""
-    with Spool(access.store.scratch) as spool, _engine(spool) as engine:
-        return _planned(access, spool, engine, dataset, how, ref, branch, options, writes=False).plan
+    with workplace(access) as work:
+        return planned(access, work, dataset, how, ref, branch, options, writes=False).plan
 
 
 def conflicts(
@@ -62,8 +62,8 @@ def conflicts(
     """The rows in conflict of one component, as an Arrow table. Raises `NotFound` if it has none."""
     from dataset_registry.tabular.conflicts import conflict_table
 
-    with Spool(access.store.scratch) as spool, _engine(spool) as engine:
-        found = _planned(access, spool, engine, dataset, how, ref, branch, options, writes=False)
+    with workplace(access) as work:
+        found = planned(access, work, dataset, how, ref, branch, options, writes=False)
         for key, table in found.tables.items():
             if component_label(*key) == component and table.sides is not None and table.rows:
                 return conflict_table(table.sides, table.rows)
@@ -83,10 +83,10 @@ def merge(
     Raises `MergeConflict` for conflicts that are left, `NotFound`, `InvalidRef`, `InputError`, `BranchMoved`.
     """
     for attempt in range(_ATTEMPTS):
-        with Spool(access.store.scratch) as spool, _engine(spool) as engine:
-            found = _planned(access, spool, engine, dataset, how, ref, branch, options, writes=True)
+        with workplace(access) as work:
+            found = planned(access, work, dataset, how, ref, branch, options, writes=True)
             try:
-                return found.plan, _applied(access, spool, dataset, ref, found, options)
+                return found.plan, _applied(access, work.spool, dataset, ref, found, options)
             except BranchMoved:
                 if attempt == _ATTEMPTS - 1:
                     raise
@@ -146,10 +146,9 @@ def commit_options(found: Merge, ref: str, message: str | None = None) -> Commit
     return CommitOptions(plan.branch, message or f"Merge {ref} into {plan.branch}", base=plan.ours, parents=parents)
 
 
-def _planned(
+def planned(
     access: Access,
-    spool: Spool,
-    engine: "Engine",
+    work: Workplace,
     dataset: DatasetRecord,
     how: MergeKind,
     ref: str,
@@ -158,6 +157,7 @@ def _planned(
     *,
     writes: bool,
 ) -> Merge:
+    """Plan a merge. With `writes`, it is prepared to be carried out. Raises as `merge`, but for conflicts."""
     pointer_name(branch)
     with access.catalog.snapshot() as tx:
         authorize(access, tx, "read", dataset.id)
@@ -181,8 +181,8 @@ def _planned(
     if outcome == "up to date":
         return Merge(plan)
     newest: Side = "theirs" if version.created_at > ours.created_at else "ours"
-    sides = three(access, spool, engine, bases, ours, theirs)
-    found = planned_change(access, spool, engine, plan, sides, options, newest, writes=writes)
+    sides = three(access, work, bases, ours, theirs)
+    found = planned_change(access, work, plan, sides, options, newest, writes=writes)
     if how == "merge":
         return found
     found.message = (
@@ -214,8 +214,7 @@ def _head(tx: Transaction, dataset: DatasetRecord, branch: str) -> VersionRecord
 
 def planned_change(
     access: Access,
-    spool: Spool,
-    engine: "Engine",
+    work: Workplace,
     plan: MergePlan,
     sides: tuple[Snapshot, Snapshot, Snapshot],
     options: MergeOptions,
@@ -235,7 +234,7 @@ def planned_change(
     for key, tables, facts in opened:
         label = component_label(*key)
         by_key = options.plan in (None, plan.id)
-        table = merge_tables(tables, choose, engine, unused.pop(label, None), by_key=by_key)
+        table = merge_tables(tables, choose, work.engine, unused.pop(label, None), by_key=by_key)
         found.tables[key] = table
         found.conflicts += table.conflicts
         if table.edits or table.is_rewritten or table.conflicts:
@@ -245,7 +244,7 @@ def planned_change(
                 found.change,
                 sides[1].entries[key],
                 sides[2].entries[key],
-                stage_merged(access, spool, tables[1], table, facts),
+                stage_merged(access, work.spool, tables[1], table, facts),
             )
     if unused:
         label = next(iter(unused))
@@ -324,7 +323,28 @@ def _conflict(key: ComponentKey, kind: Any, sides: Sequence[Snapshot]) -> Confli
     return Conflict(kind, *key, None, 0, states[0], states[1], states[2], reason)
 
 
-def _engine(spool: Spool) -> "Engine":
-    from dataset_registry.tabular.engine import Engine
-
-    return Engine(spool.folder)
+def planned_revert(
+    access: Access,
+    work: Workplace,
+    dataset: DatasetRecord,
+    span: tuple[VersionRecord, VersionRecord],
+    branch: str,
+    run_id: str,
+    options: MergeOptions,
+    *,
+    writes: bool,
+) -> Merge:
+    """Plan to undo a span of versions of a branch, from the first to the last. Raises as `merge`, but for conflicts."""
+    first, last = span
+    with access.catalog.snapshot() as tx:
+        if writes:
+            authorize_commit(access, tx, dataset, branch)
+        ours = resolve.version(tx, dataset, branch)
+        before = versions.by_number(tx, dataset.id, first.parents[0]) if first.parents else None
+    plan = MergePlan(dataset.name, branch, ours.as_head, last, (last.number,), "merge")
+    sides = three(access, work, [last], ours, before)
+    found = planned_change(access, work, plan, sides, options, writes=writes)
+    found.message = f"Revert run {run_id}"
+    if not found.plan.components and not found.plan.conflicts:
+        found.plan = replace(found.plan, outcome="up to date")
+    return found

@@ -7,15 +7,14 @@ from uuid import uuid4
 
 from dataset_registry.access import Access
 from dataset_registry.catalog import Transaction, files, manifests, versions
+from dataset_registry.content.workplace import Workplace
 from dataset_registry.model import history
 from dataset_registry.model.manifest import ComponentKey, Entry
 from dataset_registry.model.merge import Decision, merge_components
 from dataset_registry.model.records import DatasetRecord, VersionRecord
-from dataset_registry.store import Spool
 
 if TYPE_CHECKING:
     from dataset_registry.content.tables import StoredTable
-    from dataset_registry.tabular.engine import Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +48,7 @@ def snapshot(tx: Transaction, version: VersionRecord | None) -> Snapshot:
 
 def three(
     access: Access,
-    spool: Spool,
-    engine: "Engine",
+    work: Workplace,
     bases: Sequence[VersionRecord],
     ours: VersionRecord | None,
     theirs: VersionRecord | None,
@@ -67,7 +65,7 @@ def three(
         base = snapshot(tx, bases[0] if bases else None)
         sides = snapshot(tx, ours), snapshot(tx, theirs)
     for other in bases[1:]:
-        base = _merged(access, spool, engine, bases[0], base, other)
+        base = _merged(access, work, bases[0], base, other)
     return base, *sides
 
 
@@ -84,9 +82,7 @@ def merge_bases(
     return versions.numbered(tx, dataset.id, numbers)
 
 
-def _merged(
-    access: Access, spool: Spool, engine: "Engine", first: VersionRecord, one: Snapshot, other: VersionRecord
-) -> Snapshot:
+def _merged(access: Access, work: Workplace, first: VersionRecord, one: Snapshot, other: VersionRecord) -> Snapshot:
     """The virtual base of two ancestors. What is in conflict between them is unknown: it equals neither side."""
     dataset = DatasetRecord(first.dataset_id, first.dataset, None, first.created_at, None)
     with access.catalog.snapshot() as tx:
@@ -94,10 +90,10 @@ def _merged(
         theirs = snapshot(tx, other)
         base = snapshot(tx, above[0] if above else None)
     for further in above[1:]:
-        base = _merged(access, spool, engine, above[0], base, further)
+        base = _merged(access, work, above[0], base, further)
     entries, tables = dict(one.entries), dict(one.tables)
     for key, decision in merge_components(base.entries, one.entries, theirs.entries).items():
-        merged = _merged_component(access, spool, engine, key, decision, (base, one, theirs))
+        merged = _merged_component(access, work, key, decision, (base, one, theirs))
         if merged is None:
             entries.pop(key, None)
             continue
@@ -109,8 +105,7 @@ def _merged(
 
 def _merged_component(
     access: Access,
-    spool: Spool,
-    engine: "Engine",
+    work: Workplace,
     key: ComponentKey,
     decision: Decision,
     sides: tuple[Snapshot, Snapshot, Snapshot],
@@ -128,8 +123,8 @@ def _merged_component(
     unknown = replace(known, content_hash=f"unknown {uuid4().hex}")
     if decision != "rows" or one is None or theirs is None:
         return unknown, None
-    merged = merge_tables((base, one, theirs), lambda kind, component, column: None, engine)
+    merged = merge_tables((base, one, theirs), lambda kind, component, column: None, work.engine)
     if merged.sides is None:
         return unknown, None
-    staged = stage_merged(access, spool, one, merged.without_conflicts(), facts)
-    return replace(known, content_hash=staged.content_hash, schema_id=None), of_staged(spool, key, staged)
+    staged = stage_merged(access, work.spool, one, merged.without_conflicts(), facts)
+    return replace(known, content_hash=staged.content_hash, schema_id=None), of_staged(work.spool, key, staged)

@@ -23,7 +23,17 @@ from dataset_registry.server.auth import AuthMiddleware, UnderWay
 from dataset_registry.server.by_name import ByNameMiddleware
 from dataset_registry.server.http_protocol import header_timeout_protocol
 from dataset_registry.server.limits import LimitMiddleware
-from dataset_registry.server.routes import commits, datasets, files, maintenance, merges, refs, uploads, users
+from dataset_registry.server.routes import (
+    commits,
+    datasets,
+    files,
+    maintenance,
+    merges,
+    publishing,
+    refs,
+    uploads,
+    users,
+)
 from dataset_registry.server.settings import Settings
 from dataset_registry.server.telemetry import Metrics, RequestMetrics, log
 from dataset_registry.server.uploads import Quota, Uploads
@@ -67,7 +77,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.under_way = UnderWay()
     problems.install(app)
     v1 = APIRouter(prefix="/v1", responses=problems.RESPONSES)
-    for module in (datasets, files, uploads, commits, merges, refs, users, maintenance):
+    for module in (datasets, files, uploads, commits, merges, publishing, refs, users, maintenance):
         v1.include_router(module.router)
     v1.include_router(users.secrets)
     v1.include_router(uploads.appending)

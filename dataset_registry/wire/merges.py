@@ -8,6 +8,15 @@ from pydantic import Field
 from dataset_registry.model.diff import RowSummary
 from dataset_registry.model.merge import Conflict, Strategy
 from dataset_registry.model.merge_plans import Action, MergedComponent, MergeKind, MergeOptions, MergePlan, Outcome
+from dataset_registry.model.publishing import (
+    Consistency,
+    MovedInput,
+    PublishPlan,
+    RevertPlan,
+    Run,
+    RunVersion,
+    Torn,
+)
 from dataset_registry.model.records import Head
 from dataset_registry.wire.base import Mapped, Name, RequestModel, ResponseModel, Text, Word
 from dataset_registry.wire.datasets import VersionResponse
@@ -153,5 +162,138 @@ class MergeResponse(ResponseModel):
 
 def options_of(request: MergeRequest, tables: dict[str, Any]) -> MergeOptions:
     """The options of a request, with its resolutions as tables."""
-    strategies = tuple(strategy.value() for strategy in request.strategies)
-    return MergeOptions(strategies, tables, request.plan, request.fast_forward, request.message)
+    return MergeOptions(strategies_of(request.strategies), tables, request.plan, request.fast_forward, request.message)
+
+
+# --- many datasets -----------------------------------------------------------------------------------------------------
+
+
+class PublishRequest(RequestModel):
+    """A publication of a branch: of all datasets that have it, or of those that match one of the patterns `datasets`."""
+
+    branch: Name
+    into: Name = "main"
+    datasets: list[Name] | None = Field(default=None, max_length=10_000)
+    strategies: list[StrategyRequest] = Field(default_factory=list, max_length=1000)
+    allow_moved_inputs: bool = False
+    message: Text | None = None
+
+
+class MovedInputResponse(Mapped[MovedInput]):
+    """A version that was built from a version `read`, where the target is at another one: `head`, or null if merged."""
+
+    dataset: str
+    version: int
+    input: str
+    read: int
+    head: int | None
+
+
+class PublishPlanResponse(ResponseModel):
+    """The plan of a publication: a merge for each dataset, and the inputs under which the target moved."""
+
+    branch: str
+    into: str
+    merges: list[MergePlanResponse]
+    moved: list[MovedInputResponse]
+
+    @classmethod
+    def of(cls, plan: PublishPlan) -> "PublishPlanResponse":
+        """The JSON object of a plan."""
+        return cls(
+            branch=plan.branch,
+            into=plan.into,
+            merges=[MergePlanResponse.of(merge) for merge in plan.merges],
+            moved=[MovedInputResponse.of(moved) for moved in plan.moved],
+        )
+
+    def value(self) -> PublishPlan:
+        """The plan."""
+        return PublishPlan(
+            self.branch,
+            self.into,
+            tuple(merge.value() for merge in self.merges),
+            tuple(moved.value() for moved in self.moved),
+        )
+
+
+class HeadsResponse(ResponseModel):
+    """The new heads of the branches, in the order of the merges."""
+
+    versions: list[VersionResponse]
+
+
+class RunVersionResponse(Mapped[RunVersion]):
+    dataset: str
+    version: int
+    branch: str | None
+    unchanged: bool
+
+
+class RunResponse(Mapped[Run]):
+    """A run: the versions that it wrote, and those that it read."""
+
+    attributes: ClassVar = {"run_id": "id"}
+
+    run_id: str
+    wrote: list[RunVersionResponse]
+    read: list[RunVersionResponse]
+
+
+class RevertRunRequest(RequestModel):
+    """A run to take out of a branch; with `force`, although versions there were built from its versions."""
+
+    run_id: Word
+    branch: Name = "main"
+    strategies: list[StrategyRequest] = Field(default_factory=list, max_length=1000)
+    force: bool = False
+    message: Text | None = None
+
+
+class BuiltOnResponse(ResponseModel):
+    dataset: str
+    version: int
+
+
+class RevertPlanResponse(ResponseModel):
+    """The plan of taking a run out of a branch, and the versions there that were built from its versions."""
+
+    run_id: str
+    branch: str
+    merges: list[MergePlanResponse]
+    built_on: list[BuiltOnResponse]
+
+    @classmethod
+    def of(cls, plan: RevertPlan) -> "RevertPlanResponse":
+        """The JSON object of a plan."""
+        return cls(
+            run_id=plan.run,
+            branch=plan.branch,
+            merges=[MergePlanResponse.of(merge) for merge in plan.merges],
+            built_on=[BuiltOnResponse(dataset=name, version=number) for name, number in plan.built_on],
+        )
+
+    def value(self) -> RevertPlan:
+        """The plan."""
+        built_on = tuple((found.dataset, found.version) for found in self.built_on)
+        return RevertPlan(self.run_id, self.branch, tuple(merge.value() for merge in self.merges), built_on)
+
+
+class TornResponse(Mapped[Torn]):
+    dataset: str
+    version: int
+    input: str
+    read: int
+    reason: str
+
+
+class ConsistencyResponse(Mapped[Consistency]):
+    """Whether the heads of a branch belong together: `torn` has the ones that no sequence of runs could have made."""
+
+    branch: str
+    torn: list[TornResponse]
+
+
+def strategies_of(requests: list[StrategyRequest]) -> tuple[Strategy, ...]:
+    """The strategies of a request."""
+    return tuple(strategy.value() for strategy in requests)
