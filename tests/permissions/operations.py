@@ -6,6 +6,8 @@ from datetime import timedelta
 from shutil import rmtree
 from typing import Any
 
+import pyarrow as pa
+
 from dataset_registry import Registry
 from dataset_registry.wire.maintenance import CollectPlanResponse, ExpirePlanResponse, SweepPlanResponse
 from tests.permissions.subjects import (
@@ -77,7 +79,14 @@ def at(path: str) -> Callable[[World], str]:
 def cli(*arguments: str) -> Callable[[World], list[str]]:
     return lambda w: [
         argument.format(
-            hash=w.hash, sample=w.sample, out=w.out, copy=w.elsewhere, own=w.own_token, other=w.foreign_token
+            resolved=w.resolved,
+            rows=w.rows_file,
+            hash=w.hash,
+            sample=w.sample,
+            out=w.out,
+            copy=w.elsewhere,
+            own=w.own_token,
+            other=w.foreign_token,
         )
         for argument in arguments
     ]
@@ -312,6 +321,145 @@ OPERATIONS = (
         lambda r, w: w.at(r).diff("v1", "v2"),
         get(there("/compare"), before="v1", after="v2"),
         cli("diff", DATASET, "v1", "v2"),
+    ),
+    Operation(
+        "count the rows that differ",
+        On(READ),
+        lambda r, w: w.at(r).diff_summary("v1", "v2"),
+        get(there("/compare/summary"), before="v1", after="v2"),
+    ),
+    Operation(
+        "list the rows that differ",
+        On(READ),
+        lambda r, w: w.at(r).diff_rows("v1", "v2", "table").read_all(),
+        get(there("/compare/rows"), before="v1", after="v2", component="table"),
+        cli("diff", DATASET, "v1", "v2", "--component", "table", "--format", "csv"),
+    ),
+    # --- merges ---
+    Operation(
+        "plan a merge",
+        On(READ),
+        lambda r, w: w.at(r).plan_merge("dev", "spare"),
+        post(there("/merges/plan"), lambda w: {"ref": "dev", "branch": "spare"}),
+        cli("merge", DATASET, "dev", "--into", "spare", "--dry-run"),
+    ),
+    Operation(
+        "list rows in conflict",
+        On(READ),
+        lambda r, w: w.at(r).conflicts("right", "left", "table"),
+        post(there("/merges/conflicts"), lambda w: {"ref": "right", "branch": "left", "component": "table"}),
+        cli("conflicts", DATASET, "right", "--into", "left", "--component", "table"),
+    ),
+    Operation(
+        "merge",
+        On(WRITE),
+        lambda r, w: w.at(r).merge("dev", "spare"),
+        post(there("/merges"), lambda w: {"ref": "dev", "branch": "spare"}),
+        cli("merge", DATASET, "dev", "--into", "spare"),
+        changes=True,
+    ),
+    Operation(
+        "merge rows",
+        On(WRITE),
+        lambda r, w: w.at(r).merge("right", "left", strategy="theirs"),
+        post(there("/merges"), lambda w: {"ref": "right", "branch": "left", "strategies": [{"take": "theirs"}]}),
+        cli("resolve", DATASET, "right", "{resolved}", "--into", "left", "--component", "table"),
+        changes=True,
+    ),
+    Operation(
+        "merge into a protected branch",
+        On(ADMIN),
+        lambda r, w: w.at(r).merge("dev", "release"),
+        post(there("/merges"), lambda w: {"ref": "dev", "branch": "release"}),
+        cli("merge", DATASET, "dev", "--into", "release"),
+        changes=True,
+    ),
+    Operation(
+        "cherry-pick",
+        On(WRITE),
+        lambda r, w: w.at(r).cherry_pick("v3", "spare"),
+        post(there("/merges"), lambda w: {"ref": "v3", "branch": "spare", "how": "cherry-pick"}),
+        cli("cherry-pick", DATASET, "v3", "--into", "spare"),
+        changes=True,
+    ),
+    Operation(
+        "revert",
+        On(WRITE),
+        lambda r, w: w.at(r).revert("v2"),
+        post(there("/merges"), lambda w: {"ref": "v2", "how": "revert"}),
+        cli("revert", DATASET, "v2"),
+        changes=True,
+    ),
+    Operation(
+        "append rows",
+        On(WRITE),
+        lambda r, w: w.at(r).append(pa.table({"id": [3]}), "table"),
+        None,
+        cli("append", DATASET, "{rows}", "--component", "table"),
+        changes=True,
+    ),
+    Operation(
+        "upsert rows",
+        On(WRITE),
+        lambda r, w: w.at(r).upsert(pa.table({"id": [3]}), "fresh", key="id"),
+        None,
+        cli("upsert", DATASET, "{rows}", "--component", "fresh", "--key", "id"),
+        changes=True,
+    ),
+    Operation(
+        "delete rows",
+        On(WRITE),
+        lambda r, w: w.at(r).delete_rows(where="id = 1", component="table"),
+        post(
+            there("/versions"),
+            lambda w: {"components": [{"component_name": "table", "rows": "delete", "where": "id = 1"}]},
+        ),
+        cli("delete-rows", DATASET, "--where", "id = 1", "--component", "table"),
+        changes=True,
+    ),
+    Operation(
+        "plan a publication",
+        On(READ),
+        lambda r, w: r.plan_publish("dev", datasets=[DATASET]),
+        post(at("publications/plan"), lambda w: {"branch": "dev", "datasets": [DATASET]}),
+        cli("publish", "dev", "--dataset", DATASET, "--dry-run"),
+    ),
+    Operation(
+        "publish",
+        On(WRITE),
+        lambda r, w: r.publish("dev", datasets=[DATASET]),
+        post(at("publications"), lambda w: {"branch": "dev", "datasets": [DATASET]}),
+        cli("publish", "dev", "--dataset", DATASET),
+        changes=True,
+    ),
+    Operation(
+        "look at a run",
+        On(READ),
+        lambda r, w: r.run("run-2"),
+        get(at("runs"), run_id="run-2"),
+        cli("run", "run-2"),
+    ),
+    Operation(
+        "plan to revert a run",
+        On(READ),
+        lambda r, w: r.plan_revert_run("run-2"),
+        post(at("runs/revert/plan"), lambda w: {"run_id": "run-2"}),
+        cli("revert-run", "run-2", "--dry-run"),
+    ),
+    Operation(
+        "revert a run",
+        On(WRITE),
+        lambda r, w: r.revert_run("run-2", force=True),
+        post(at("runs/revert"), lambda w: {"run_id": "run-2", "force": True}),
+        cli("revert-run", "run-2", "--force"),
+        changes=True,
+    ),
+    Operation(
+        "check that heads belong together",
+        On(READ),
+        lambda r, w: r.consistent("dev"),
+        get(at("consistency"), branch="dev"),
+        cli("consistent", "dev"),
     ),
     Operation("facts of a version", On(READ), _facts, None, cli("show", f"{DATASET}@v2")),
     Operation("schema", On(READ), None, get(lambda w: f"datasets/{w.id}/schema/{w.ids[2]}"), cli("schema", DATASET)),

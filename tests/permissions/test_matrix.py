@@ -149,7 +149,7 @@ def test_at_the_command_line_everybody_may_do_what_was_granted_and_nothing_else(
 
     for operation in cells("cli", subject):
         assert operation.cli is not None
-        by_name = operation.cli(world)[0] == "put" and isinstance(operation.need, On)
+        by_name = operation.cli(world)[0] in ("put", "append", "upsert") and isinstance(operation.need, On)
         judge.ask(operation, ask, ByName(operation.need.level) if by_name else None)  # type: ignore[attr-defined]
     assert not judge.wrong
 

@@ -103,13 +103,17 @@ def _facts(owner: Registry, folder: Path) -> SimpleNamespace:
     flights = owner.create_dataset(DATASET, description="Departures")
     with flights.draft(message="July") as draft:
         draft.add("data", b"id,delay\n1,5\n", format="csv")
-    flights.commit({"table": pa.table({"id": [1, 2]})}, message="With a table")
+    made = Provenance(run_id="run-2")
+    flights.commit({"table": pa.table({"id": [1, 2]})}, message="With a table", provenance=made)
     for branch, ref in (("dev", "v2"), ("gone", "v2"), ("spare", "v1"), ("release", "v2")):
         flights.create_branch(branch, ref)
     flights.commit({"data": b"other"}, branch="dev")
     for text in (b"this one expires", b"nothing names this one"):
         flights.commit({"data": text}, branch="gone")
     flights.delete_branch("gone")
+    for branch, rows in (("left", [1, 2, 2]), ("right", [1, 2, 2, 2])):
+        flights.create_branch(branch, "v2")
+        flights.commit({"table": pa.table({"id": rows})}, branch=branch)
     for tag in ("july", "spare-tag"):
         flights.create_tag(tag, "v1")
     owner.protect(DATASET, "release")
@@ -139,6 +143,9 @@ def _facts(owner: Registry, folder: Path) -> SimpleNamespace:
 
     sample = folder / "sample.bin"
     sample.write_bytes(b"a sample")
+    resolved, rows_file = folder / "resolved.csv", folder / "rows.csv"
+    resolved.write_text("id,take\n2,theirs\n")
+    rows_file.write_text("id\n7\n")
     unknown = StoredObject("f" * 64 + "." + "0" * 32, 1, 0.0)
     return SimpleNamespace(
         record=flights.record,
@@ -150,6 +157,8 @@ def _facts(owner: Registry, folder: Path) -> SimpleNamespace:
         own_tokens=own,
         foreign_token=foreign_token,
         uploads={},
+        resolved=str(resolved),
+        rows_file=str(rows_file),
         sample=sample,
         elsewhere=folder / "copy",
         out=folder / "out",
