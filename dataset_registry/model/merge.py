@@ -1,4 +1,4 @@
-"""The rules of a three-way merge, as pure functions and tables (docs/design/merge.md).
+"""The rules of a three-way merge, as pure functions and tables (docs/design/merging.md).
 
 `base` is the best common ancestor, `ours` the version that is merged into, `theirs` the version that is merged. Components
 are compared by content, columns by their ids, rows by their key, or as multisets where a table has none.

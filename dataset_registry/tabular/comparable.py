@@ -1,6 +1,6 @@
 """Values in a form that compares as a diff does, whatever engine compares them.
 
-Null equals null, NaN equals NaN, 0.0 and -0.0 differ, and nested values compare as a whole (docs/design/merge.md). Numbers
+Null equals null, NaN equals NaN, 0.0 and -0.0 differ, and nested values compare as a whole (docs/design/merging.md). Numbers
 become their bits, moments their counts, texts their bytes: so an engine that has no nanoseconds or no decimals of 76 digits
 compares them exactly.
 """

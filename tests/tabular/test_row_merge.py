@@ -1,4 +1,4 @@
-"""Rows merge by the rules of docs/design/merge.md: compared with a merge of single rows in plain Python."""
+"""Rows merge by the rules of docs/design/merging.md: compared with a merge of single rows in plain Python."""
 
 import os
 from collections import Counter
