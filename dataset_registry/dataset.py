@@ -61,6 +61,7 @@ class Dataset(ABC):
         components: Mapping[str, Any],
         *,
         key: str | Sequence[str] = (),
+        renames: Mapping[str, str] | None = None,
         read: Mapping[str, Any] | None = None,
         message: str | None = None,
         branch: str = MAIN,
@@ -79,6 +80,9 @@ class Dataset(ABC):
         `key` are the columns that identify the rows of a table. A table is split into parts by its key, so that a
         change of few rows rewrites few parts. Later versions keep the key; without one, all columns of the first
         version are used.
+
+        `renames` are columns of tables that have another name now, old to new. A merge takes a renamed column for the same one.
+        A column at the same place with the same values is taken for a renamed one without it.
 
         `read` are read options for the files among the components, such as `{"types": {"zip": "string"}, "delimiter":
         ";"}` (see `dataset_registry.model.reading.ReadOptions`, and `format`). They are part of the format of a
@@ -112,7 +116,10 @@ class Dataset(ABC):
         with gc_paused(0 if tables else len(listed)), draft:
             for name, values in listed.items():
                 is_table_here = name in tables
-                draft.replace(name, values, key=key if is_table_here else (), read=None if is_table_here else read)
+                if is_table_here:
+                    draft.replace(name, values, key=key, renames=renames)
+                else:
+                    draft.replace(name, values, read=read)
         return draft.version
 
     def append(
@@ -474,12 +481,13 @@ class Draft(ABC):
         format: str | None = None,
         read: Mapping[str, Any] | None = None,
         key: str | Sequence[str] = (),
+        renames: Mapping[str, str] | None = None,
         replace: bool = False,
     ) -> None:
         """Set one component: `value` as for `Dataset.commit`. Setting it twice in one draft requires `replace=True`.
 
         `type` is `data`, `metadata`, `schema` or `overlay`; `metadata` is any JSON object; `format` overrides the
-        format by file name (`binary` stores it without a schema); `read` and `key` as for `Dataset.commit`.
+        format by file name (`binary` stores it without a schema); `read`, `key` and `renames` as for `Dataset.commit`.
         Raises `InvalidName`, `UnsupportedType`, `UnreadableFile`, `InputError`.
         """
         if self._spool is None:
@@ -501,24 +509,31 @@ class Draft(ABC):
             format=format,
             read=read,
             key=several(key),
+            renames=renames,
             previous=partial(self._previous, name, index),
             known=self._known if self._trust_stat else None,
         )
-        self._change.add(name, index, staged_component(staged, type, metadata or {}))
+        self._change.add(name, index, staged_component(staged, type, metadata or {}, renames))
 
     def replace(
-        self, name: str, values: Sequence[Any], *, key: str | Sequence[str] = (), read: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        values: Sequence[Any],
+        *,
+        key: str | Sequence[str] = (),
+        renames: Mapping[str, str] | None = None,
+        read: Mapping[str, Any] | None = None,
     ) -> None:
         """Set a component to these values, indexed 0, 1, 2 …, and remove all other indexes of the name.
 
-        `key` applies to tables, `read` (read options) to files.
+        `key` and `renames` apply to tables, `read` (read options) to files.
         """
         name = component_name(name)
         if not values:
             raise InputError(f"No values given for {name!r}. Remove it with draft.remove({name!r}).", component=name)
         self._change.forget(name)
         for index, value in enumerate(values):
-            self.add(name, value, index=index, key=key, read=read)
+            self.add(name, value, index=index, key=key, renames=renames, read=read)
         self._change.replaced.add(name)
 
     def clear(self) -> None:

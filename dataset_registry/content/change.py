@@ -28,6 +28,8 @@ class StagedComponent:
     staged: Staged
     type: str = "data"
     metadata: Mapping[str, object] = field(default_factory=dict)
+    renames: Mapping[str, str] = field(default_factory=dict)
+    """Renames of columns that were declared, old to new."""
 
 
 RowAction = Literal["append", "upsert", "delete"]
@@ -133,19 +135,21 @@ class ChangeContents:
     facts: Mapping[str, FileFacts]
 
 
-def staged_component(staged: Staged, type: str, metadata: Mapping[str, object]) -> StagedComponent:
+def staged_component(
+    staged: Staged, type: str, metadata: Mapping[str, object], renames: Mapping[str, str] | None = None
+) -> StagedComponent:
     """Build a component to set. Raises `InputError` for an unknown type or metadata that is not JSON."""
     if type not in COMPONENT_TYPES:
         raise InputError(f"Invalid component type {type!r}. Use one of: {', '.join(COMPONENT_TYPES)}.", type=type)
     if not metadata:
-        return StagedComponent(staged, type)
+        return StagedComponent(staged, type, {}, renames or {})
     if is_nested_deeper(dict(metadata)):
         raise InputError(f"The metadata of a component is nested more than {MOST_LEVELS} levels deep. Flatten it.")
     try:
         canonical_json(dict(metadata)).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"The metadata of a component must be a JSON object: {error}.") from error
-    return StagedComponent(staged, type, metadata)
+    return StagedComponent(staged, type, metadata, renames or {})
 
 
 def edits_of(change: Change, before: "StoredManifest | None", where: str) -> dict[ComponentKey, Entry | None]:

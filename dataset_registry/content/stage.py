@@ -12,7 +12,7 @@ from dataset_registry.errors import InputError, UnreadableFile, UnsupportedType
 from dataset_registry.model.chunks import Chunk, FileFacts, PartFacts, digest, has_internal_heading
 from dataset_registry.model.parts import TABLE, Part, parts_digest
 from dataset_registry.model.reading import TEXTUAL, kind_of, options_of, read_options, with_options
-from dataset_registry.model.schema import ComponentSchema, TableSchema
+from dataset_registry.model.schema import ComponentSchema, Renames, TableSchema, carried_ids
 from dataset_registry.store import RemoteBytes, Spool, Spooled
 from dataset_registry.tabular import formats
 
@@ -35,6 +35,8 @@ class Staged:
     parts: tuple[Part, ...] | None = None
     facts: Mapping[str, FileFacts] = field(default_factory=dict)
     """The facts of the spooled files by hash."""
+    likely: Renames = ()
+    """Renames of columns that are likely: they are taken if the values are unchanged."""
 
 
 def stage(
@@ -46,14 +48,16 @@ def stage(
     format: str | None = None,
     read: Mapping[str, Any] | None = None,
     key: Sequence[str] = (),
+    renames: Mapping[str, str] | None = None,
     previous: Callable[[], ComponentSchema | None] = lambda: None,
     known: Callable[[Path], Spooled | None] | None = None,
 ) -> Staged:
     """Spool a path, bytes, a stream or a table. `name` is used in errors; `look` captures the schema of a file.
 
     `read` are read options (see `model.reading`), None for those of the previous version. `key` are the columns that
-    identify the rows of a table. `previous` is the captured schema in the previous version, from which the key, the
-    read options and the chunking rule are kept. `known` returns the content of a path that need not be read.
+    identify the rows of a table, and `renames` its renamed columns, old to new. `previous` is the captured schema in the
+    previous version, from which the key, the read options, the chunking rule and the ids of columns are kept. `known` returns
+    the content of a path that need not be read.
 
     Raises `UnsupportedType`, `UnreadableFile`, `InputError` (a path that is not there), `StorageError`.
     """
@@ -70,7 +74,10 @@ def stage(
         if read:
             raise InputError(f"{name!r} is a table, but read options are for files. Remove read={dict(read)!r}.")
         before = previous()
-        return _stage_table(spool, value, tuple(key), before.tables[0] if before and before.tables else None)
+        table = before.tables[0] if before and before.tables else None
+        return with_ids(_stage_table(spool, value, tuple(key), table), table, renames or {})
+    if renames:
+        raise InputError(f"{name!r} is a file, but renames are for tables. Read it into a table first.")
     if key:
         raise InputError(f"{name!r} is a file, but a key is for tables. Read it into a table first.", key=list(key))
     if isinstance(value, str | Path):
@@ -172,6 +179,20 @@ def _stage_table(spool: Spool, value: Any, key: Sequence[str], previous: TableSc
     )
     table = replace(table, library=formats.library_of(value))
     return staged_table(ComponentSchema("parquet", (table,)), [(spooled, facts, p) for (spooled, p), facts in written])
+
+
+def with_ids(staged: Staged, previous: TableSchema | None, renames: Mapping[str, str]) -> Staged:
+    """A table whose columns have the ids of those of its previous version. Raises `InputError` for a rename that does not fit."""
+    if staged.schema is None or previous is None:
+        if renames:
+            raise InputError(
+                "There is no previous version of this table whose columns could be renamed. Leave out renames."
+            )
+        return staged
+    (table,) = staged.schema.tables
+    columns, likely = carried_ids(table.columns, previous, renames)
+    schema = replace(staged.schema, tables=(replace(table, columns=columns),))
+    return replace(staged, schema=schema, likely=likely if table.rows == previous.rows else ())
 
 
 def staged_table(schema: ComponentSchema, written: Sequence[tuple[Spooled, PartFacts, tuple[Chunk, ...]]]) -> Staged:

@@ -251,12 +251,10 @@ def _merge_column(
         other = "theirs" if o else "ours"
         chosen = resolve("drop/modify", f"{other} dropped it, {side} changed it")
         return _of_side(side, b, o, t) if chosen == side else None
-    if o.type == t.type:
-        type_of: Side = "ours"
-    elif b is None:
-        type_of = resolve("column type", "both added it, with different types")
-    else:
-        type_of = _type_of(b, o, t) or resolve("column type", "both changed its type")
+    type_of: Side | None = "ours" if o.type == t.type else _type_of(b, o, t) if b else None
+    if type_of is None:  # of the chosen side alone: the values of the other one have no place in its type
+        type_of = resolve("column type", f"both {'changed its type' if b else 'added it, with different types'}")
+        return _of_side(type_of, None, o if type_of == "ours" else None, t if type_of == "theirs" else None)
     if o.name == t.name:
         name = o.name
     elif b is None or b.name not in (o.name, t.name):

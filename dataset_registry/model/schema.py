@@ -1,9 +1,11 @@
 """Schemas: the captured columns of components, and the differences between two captures."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any, Literal
 
+from dataset_registry.errors import InputError
 from dataset_registry.model.parts import ChunkingRule
 from dataset_registry.model.reading import TEXTUAL, kind_of
 
@@ -117,6 +119,49 @@ class TableSchema:
             tuple(facts.get("notes", ())),
             facts.get("library"),
         )
+
+
+Renames = tuple[tuple[str, str], ...]
+"""Renames of columns: pairs of a column before and one after."""
+
+
+def carried_ids(
+    columns: Sequence[Column], previous: TableSchema, renames: Mapping[str, str]
+) -> tuple[tuple[Column, ...], Renames]:
+    """The columns of a table with the ids of those of its previous version: by name, or as `renames` (old to new) says.
+
+    Also returns renames that are likely, by type, position and statistics. Raises `InputError` for a rename that does not fit.
+    """
+    old, new = {c.name: c for c in previous.columns}, {c.name for c in columns}
+    for was, now in renames.items():
+        if was not in old or now not in new or was in new or now in old:
+            raise InputError(
+                f"The rename of {was!r} to {now!r} does not fit: the previous version must have {was!r} and not {now!r}, and "
+                "this one the reverse.",
+                column=now,
+            )
+    ids = {name: column.id for name, column in old.items() if name in new}
+    ids |= {now: old[was].id for was, now in renames.items()}
+    found = []
+    for column in columns:
+        known = ids.get(column.name)
+        if known is None and column.name in ids.values():  # a renamed column has this id
+            known = next(f"{column.name}#{i}" for i in count(2) if f"{column.name}#{i}" not in ids.values())
+        found.append(replace(column, origin=known if known not in (None, column.name) else None))
+    likely = []
+    for at, column in enumerate(columns):
+        was_there = previous.columns[at] if at < len(previous.columns) else None
+        if was_there is None or column.name in ids or was_there.name in new or was_there.name in renames:
+            continue
+        if (was_there.type, was_there.fields) == (column.type, column.fields):
+            likely.append((was_there.name, column.name))
+    return tuple(found), tuple(likely)
+
+
+def renamed(columns: Sequence[Column], previous: TableSchema, renames: Renames) -> tuple[Column, ...]:
+    """Columns with the ids of columns of the previous version that they are."""
+    ids = {now: next(c.id for c in previous.columns if c.name == was) for was, now in renames}
+    return tuple(replace(c, origin=ids[c.name]) if c.name in ids else c for c in columns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,8 @@ def commit(
     options = _checked(options)
     if not change and len(options.parents) < 2:
         raise InputError("There is nothing to commit: add, replace or remove a component first.", dataset=dataset.name)
+    if any(component.staged.likely for component in change.put.values()):
+        change = rows.with_renames(access, spool, dataset, change, options.base)
     if not change.edits:
         return _commit(access, spool, dataset, change, options)
     for attempt in range(_ATTEMPTS):

@@ -19,6 +19,7 @@ from dataset_registry.model.manifest import ComponentKey, Entry, component_label
 from dataset_registry.model.names import suggestion
 from dataset_registry.model.parts import TABLE
 from dataset_registry.model.records import DatasetRecord, Head, NewDataset
+from dataset_registry.model.schema import renamed
 from dataset_registry.store import Spool
 
 if TYPE_CHECKING:
@@ -66,6 +67,32 @@ def _applied(
     edits = _edits(engine, table, given, edit, facts)
     staged = stage_edited(access, spool, table, edits, facts)
     return StagedComponent(staged, entry.type, json.loads(entry.metadata or "{}"))
+
+
+def with_renames(
+    access: Access, spool: Spool, dataset: DatasetRecord | NewDataset, change: Change, base: Head | None
+) -> Change:
+    """The change with those of its likely renames whose columns have the same values as before."""
+    from dataset_registry.content.tables import of_staged
+    from dataset_registry.tabular.row_diff import has_same_values
+
+    found = dict(change.put)
+    for key, component in change.put.items():
+        staged = component.staged
+        if not staged.likely or staged.schema is None:
+            continue
+        with access.catalog.read() as tx:
+            entry = _entry(tx, base, key)
+            table = None if entry is None or entry.format != TABLE else _table(access, tx, base, entry)
+        if table is None:
+            continue
+        before, after = table.own_rows(), of_staged(spool, key, staged).own_rows()
+        same = tuple(pair for pair in staged.likely if has_same_values(before, after, *pair))
+        (captured,) = staged.schema.tables
+        columns = renamed(captured.columns, table.schema, same)
+        schema = replace(staged.schema, tables=(replace(captured, columns=columns),))
+        found[key] = replace(component, staged=replace(staged, schema=schema, likely=()))
+    return replace(change, put=found)
 
 
 def _entry(tx: Transaction, base: Head | None, key: ComponentKey) -> Entry | None:

@@ -431,6 +431,7 @@ def _component(
         **_staged(key, component.staged, places),
         component_type=component.type,  # type: ignore[arg-type]  # checked when it was staged
         metadata=dict(component.metadata),
+        renames=dict(component.renames),
     )
 
 

@@ -12,7 +12,7 @@ from dataset_registry.access import Access
 from dataset_registry.content import stored
 from dataset_registry.content.capture import Captures, captured, captures_of, stage_parts
 from dataset_registry.content.change import Change, RowEdit, staged_component
-from dataset_registry.content.stage import Staged, stage_file
+from dataset_registry.content.stage import Staged, stage_file, with_ids
 from dataset_registry.errors import InputError, RegistryError
 from dataset_registry.model.commits import CommitOptions, RequestKey
 from dataset_registry.model.manifest import ComponentKey
@@ -189,9 +189,13 @@ def _stage(
     if component.parts is not None:
         parts = [_spooled(sources, spool, part, used, known)[0] for part in component.parts]
         cut = ChunkingRule(tuple(component.cut.columns), component.cut.rows) if component.cut else None
-        return stage_parts(
+        staged = stage_parts(
             sources.access, spool, parts, component.user_types, component.key, cut, library=component.library
         )
+        if component.rows != "set":
+            return staged
+        before = known.before.get((component_name(component.component_name), component.component_index))
+        return with_ids(staged, before.tables[0] if before and before.tables else None, component.renames)
     assert component.content is not None, "one of the two is given"
     spooled, name = _spooled(sources, spool, component.content, used, known)
     key = component_name(component.component_name), component.component_index

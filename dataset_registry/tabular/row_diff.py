@@ -253,6 +253,16 @@ def differing_cells(
     return {name: np.concatenate(pieces) for name, pieces in found.items()}
 
 
+def has_same_values(before: Rows, after: Rows, column: str, other: str) -> bool:
+    """Whether a column of one table has the values of a column of another, row by row."""
+    pieces = (
+        (table.column(0).combine_chunks() for _, table in rows.batches([name]))
+        for rows, name in ((before, column), (after, other))
+    )
+    left, right = (comparable(pa.chunked_array(list(piece)).combine_chunks()) for piece in pieces)
+    return bool(left.equals(right))
+
+
 def _unequal_nested(one: pa.Array, other: pa.Array) -> Cells:
     """Where two nested columns differ."""
     left, right = comparable(one).to_pylist(), comparable(other).to_pylist()

@@ -150,6 +150,8 @@ def _sides(tables: Tables, columns: MergedColumns, key: Sequence[str], engine: E
         {m.column.name: own for m in columns.columns if (own := getattr(m, side)) is not None}
         for side in ("base", "ours", "theirs")
     ]
+    # A column that one side lacks is that of the other side: all of its values come from there, not only those that changed.
+    names[0] = {name: own for name, own in names[0].items() if name in names[1] and name in names[2]}
     rows = [
         table.rows(schema, own) if table is not None else Rows([], schema, {})
         for table, own in zip(tables, names, strict=True)

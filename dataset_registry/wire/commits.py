@@ -33,9 +33,9 @@ class CutRequest(RequestModel):
 
 class ComponentRequest(RequestModel):
     """A component to set. A table comes as several Parquet `parts` with the same columns, any other content as one; `key`
-    are the columns that identify its rows. `read` are the read options of a file: `types`, `delimiter`, `header`, `skip_rows`,
-    `comment`, `quote`, `encoding`, `decimal`, `null_values`, `date_format`, `sheet`, `format`; left out, those of the version
-    before. `encoding` is short for that one option.
+    are the columns that identify its rows, `renames` its renamed columns, old to new. `read` are the read options of a file:
+    `types`, `delimiter`, `header`, `skip_rows`, `comment`, `quote`, `encoding`, `decimal`, `null_values`, `date_format`,
+    `sheet`, `format`; left out, those of the version before. `encoding` is short for that one option.
 
     `rows` edits the rows of the table that is there: `append` adds those of the content, `upsert` replaces those with the same
     key, `delete` removes those with the same values, or without a content those for which the SQL condition `where` is true.
@@ -51,6 +51,7 @@ class ComponentRequest(RequestModel):
     user_types: Annotated[str, Field(max_length=32 << 20, pattern=r"^[^\x00]*$")] | None = None
     library: Word | None = None
     key: list[Text] = Field(default_factory=list, max_length=20_000)
+    renames: dict[Text, Text] = Field(default_factory=dict, max_length=20_000)
     cut: CutRequest | None = None
     format: Word | None = None
     read: dict[str, Any] | None = None

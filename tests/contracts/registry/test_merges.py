@@ -205,3 +205,77 @@ def test_a_merge_into_a_tag_or_of_nothing_is_refused(forked: Dataset) -> None:
     forked.create_tag("v1.0")
     assert "tags do not move" in str(error_of(lambda: forked.merge("pr", into="v1.0")))
     assert isinstance(error_of(lambda: forked.merge("nothing")), NotFound)
+
+
+@everywhere
+def test_a_renamed_column_is_the_same_column_in_a_merge(forked: Dataset) -> None:
+    renamed = pa.table({"id": [1, 2, 3], "amount": [1, 2, 3], "b": ["x", "y", "z"]})
+    forked.commit({"data": renamed})
+    assert [c.id for c in forked.version().schema.tables()["data"].columns] == ["id", "a", "b"], (
+        "the values are unchanged"
+    )
+    forked.commit({"data": table(a=[1, 2, 30])}, branch="pr")
+    head = forked.merge("pr")
+    assert head.to_arrow("data").to_pydict() == {"id": [1, 2, 3], "amount": [1, 2, 30], "b": ["x", "y", "z"]}
+    declared = pa.table({"id": [1, 2, 3], "amount": [10, 20, 30], "label": ["X", "Y", "Z"]})
+    forked.commit({"data": declared}, renames={"b": "label"})
+    assert [c.id for c in forked.version().schema.tables()["data"].columns] == ["id", "a", "b"], "kept, and declared"
+    forked.commit({"data": table(a=[1, 2, 30], b=["x", "y", "zz"])}, branch="pr")
+    assert [str(c) for c in forked.plan_merge("pr").conflicts] == ["data.label: both changed in 1 row (in label)"]
+    again = pa.table({"id": [1], "amount": [1], "label": ["x"], "b": ["new"]})
+    forked.commit({"data": again})
+    assert [c.id for c in forked.version().schema.tables()["data"].columns] == ["id", "a", "b", "b#2"]
+    error = error_of(lambda: forked.commit({"data": again}, renames={"nothing": "label"}))
+    assert "does not fit" in str(error)
+
+
+@everywhere
+def test_a_column_with_other_values_at_the_same_place_is_another_column(forked: Dataset) -> None:
+    forked.commit({"data": pa.table({"id": [1, 2, 3], "other": [3, 2, 1], "b": ["x", "y", "z"]})})
+    assert [c.id for c in forked.version().schema.tables()["data"].columns] == ["id", "other", "b"]
+    forked.commit({"data": table(a=[1, 2, 30])}, branch="pr")
+    assert [c.kind for c in forked.plan_merge("pr").conflicts] == ["drop/modify"]
+    kept = forked.merge("pr", strategy="theirs")
+    assert kept.to_arrow("data").to_pydict() == {
+        "id": [1, 2, 3],
+        "a": [1, 2, 30],
+        "other": [3, 2, 1],
+        "b": ["x", "y", "z"],
+    }
+
+
+@everywhere
+def test_types_that_widen_are_merged_and_others_conflict(forked: Dataset) -> None:
+    forked.commit({"data": table(a=pa.array([1, 2, 3], pa.int64()))})
+    narrow = pa.table({"id": [1, 2, 3], "a": pa.array([1, 2, 3], pa.int16()), "b": ["x", "y", "z"]})
+    forked.create_branch("narrow", "v1")
+    forked.commit({"data": narrow}, branch="narrow")
+    forked.create_branch("wide", "narrow")
+    forked.commit({"data": narrow.set_column(1, "a", pa.array([1, 2, 30], pa.int16()))}, branch="narrow")
+    forked.commit({"data": narrow.set_column(1, "a", pa.array([1.5, 2.0, 3.0]))}, branch="wide")
+    head = forked.merge("narrow", into="wide")
+    assert head.to_arrow("data").column("a").to_pylist() == [1.5, 2.0, 30.0]
+    forked.create_branch("text", "v1")
+    forked.create_branch("real", "v1")
+    forked.commit({"data": table(a=["1", "2", "3"])}, branch="text")
+    forked.commit({"data": table(a=[1.5, 2.0, 3.0])}, branch="real")
+    (conflict,) = forked.plan_merge("real", into="text").conflicts
+    assert (conflict.kind, conflict.column) == ("column type", "a")
+    assert forked.merge("real", into="text", strategy="ours").to_arrow("data").column("a").to_pylist() == [
+        "1",
+        "2",
+        "3",
+    ]
+
+
+@everywhere
+def test_a_column_made_not_null_conflicts_with_nulls_of_the_other_side(forked: Dataset) -> None:
+    strict = pa.schema([("id", pa.int64()), pa.field("a", pa.int64(), nullable=False), ("b", pa.string())])
+    forked.commit({"data": table().cast(strict)})
+    forked.commit({"data": table(a=[1, None, 3])}, branch="pr")
+    (conflict,) = forked.plan_merge("pr").conflicts
+    assert (conflict.kind, conflict.column, conflict.rows) == ("constraint", "a", 1)
+    forked.commit({"data": table(a=[1, 20, 3])}, branch="pr")
+    head = forked.merge("pr")
+    assert head.to_arrow("data").column("a").to_pylist() == [1, 20, 3]
+    assert not head.schema.tables()["data"].columns[1].nullable
