@@ -190,8 +190,10 @@ def explained(tables: tuple[Table, Table, Table], mine: dict[str, Any], other: d
         return "a column renamed here and dropped there: it keeps the column without its values"
     if mine.get("error") == "drop/modify":
         return "a column dropped here and edited there: it drops the edits"
-    if "ambiguous ancestry" in other.get("error", ""):
-        return "a column renamed beside a dropped one: it refuses to merge"
+    if other.get("error", "").startswith("cannot merge: ") and "ambiguous" in other["error"]:
+        return "a column dropped beside others that changed: it takes that for a rename, and refuses"
+    if dropped[1] and "error" not in other and by_name(other) == _own(ours):
+        return "both sides changed columns alike, and theirs dropped one: it ignores theirs"
     if "error" in mine or "error" in other or set(mine["columns"]) != set(other["columns"]):
         return None
     changed = [renamed[i] or side.columns.keys() - base.columns.keys() for i, side in enumerate((ours, theirs))]
@@ -205,6 +207,10 @@ def explained(tables: tuple[Table, Table, Table], mine: dict[str, Any], other: d
     if more and set(other["conflicts"]) <= set(mine["conflicts"]) and all(_only_new_cells(tables, key) for key in more):
         return "a row deleted here, with a value in a new column there: it drops the value"
     return None
+
+
+def _own(table: Table) -> dict[int, dict[str, Any]]:
+    return {key: {"id": key, **{table.name(c): v for c, v in row.items()}} for key, row in table.rows.items()}
 
 
 def _only_new_cells(tables: tuple[Table, Table, Table], key: int) -> bool:
