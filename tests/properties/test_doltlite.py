@@ -277,6 +277,8 @@ def test_random_merges_are_those_of_doltlite(oracle: subprocess.Popen[str], tmp_
     reasons: Counter[str] = Counter()
     differences = []
     with Engine(tmp_path) as engine:
+        if "no such function" in asked(oracle, case(random.Random(0))).get("error", ""):
+            pytest.skip("this Python has SQLite built in, so doltlite cannot take its place")
         for seed in range(CASES):
             tables = case(random.Random(seed))
             mine, other = ours_of(tables, tmp_path, engine), asked(oracle, tables)
