@@ -70,6 +70,11 @@ class MergePlan:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
+    def has_rows(self) -> bool:
+        """Whether rows are in conflict."""
+        return any(conflict.rows for conflict in self.conflicts)
+
+    @property
     def rows(self) -> tuple[int, int, int]:
         """The numbers of rows that are added, removed and changed in merged tables."""
         return (

@@ -98,9 +98,15 @@ def refuse_conflicts(plan: MergePlan) -> None:
     if not plan.conflicts:
         return
     listed = "; ".join(map(str, plan.conflicts[:5])) + ("; …" if len(plan.conflicts) > 5 else "")
+    step = (
+        f"List the rows with conflicts('v{plan.theirs.number}', '{plan.branch}'), and resolve"
+        if plan.has_rows
+        else "Resolve"
+    )
     raise MergeConflict(
         f"{plan.dataset}: v{plan.theirs.number} cannot be merged into {plan.branch!r} without a decision. {listed}. Nothing was "
-        "changed. Resolve it with a strategy (ours, theirs, union, newest) or with resolutions of these rows.",
+        f"changed. {step} them with a strategy (ours, theirs, union, newest)"
+        + (" or by handing the rows back." if plan.has_rows else "."),
         dataset=plan.dataset,
         branch=plan.branch,
         plan=plan.id,

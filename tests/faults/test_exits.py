@@ -105,6 +105,21 @@ def _hash(data: bytes) -> str:
     return sha256(data).hexdigest()
 
 
+def _keyed(**cells: int) -> pa.Table:
+    values = {int(name[1:]): value for name, value in cells.items()}
+    return pa.table({"id": range(300), "value": [values.get(i, i) for i in range(300)], "other": range(300)})
+
+
+def _fill_and_fork(place: Place) -> None:
+    """A branch over two datasets: in one it is merged with what main has changed, in the other it moves forward."""
+    with place.open() as registry:
+        for name in ("raw/merged", "raw/forward"):
+            registry.create_dataset(name).commit({"data": _keyed()}, key="id")
+            registry.dataset(name).create_branch("pr")
+            registry.dataset(name).commit({"data": _keyed(r5=50)}, branch="pr")
+        registry.dataset("raw/merged").commit({"data": _keyed(r7=70)})
+
+
 DAMAGED = {"wrong": b"will be wrong", "missing": b"will be missing", "back": b"went and came back"}
 
 
@@ -184,6 +199,8 @@ class Operation:
     """Makes a registry whole that the operation alone does not."""
     done: tuple[type[Exception], ...] = ()
     """What the operation says when it is repeated after it was done."""
+    is_whole: bool = False
+    """Whether it changes all of its datasets, or none."""
 
     def __call__(self, place: Place) -> None:
         if self.make is not None:
@@ -196,6 +213,8 @@ class Operation:
 OPERATIONS = {
     "create": Operation(lambda place: None, make=_create),
     "write": Operation(_fill, _write),
+    "upsert": Operation(_fill_and_fork, lambda r: r.dataset("raw/forward").upsert(_keyed(r9=90).slice(9, 1))),
+    "publish": Operation(_fill_and_fork, lambda r: r.publish("pr"), is_whole=True),
     "delete a version": Operation(_fill, lambda r: r.dataset("raw/a").delete_version("v3"), done=(NotFound,)),
     "delete a dataset": Operation(_fill, lambda r: r.dataset("raw/b").delete(), done=(NotFound,)),
     "expire": Operation(_fill, lambda r: r.expire(Policy((Rule(last=1),)))),
@@ -210,7 +229,7 @@ OPERATIONS = {
     "migrate from the last but one": Operation(_fill_before_last, make=_upgrade),
     "adopt": Operation(_fill_legacy, _adopt),
 }
-ON_POSTGRESQL = ("write", "delete a version", "delete a dataset", "collect", "migrate the baseline")
+ON_POSTGRESQL = ("write", "publish", "delete a version", "delete a dataset", "collect", "migrate the baseline")
 
 
 # --- what must be true after a death -------------------------------------------------------------------------------
@@ -299,6 +318,7 @@ def _recovers(prepared: Prepared, place: Place) -> None:
         operation.make(place)
     with place.open() as registry:
         now = contents(registry)
+        assert not operation.is_whole or now in (prepared.before, prepared.after), "all of its datasets, or none"
         for dataset in {*prepared.before, *prepared.after, *now}:
             allowed = (prepared.before.get(dataset), prepared.after.get(dataset))
             assert now.get(dataset) in allowed, f"{dataset}: {now.get(dataset)} is neither of {allowed}"
