@@ -10,7 +10,14 @@ from sqlalchemy import Row, Select, bindparam, func, insert, select, update
 
 from dataset_registry.catalog.grants import Readable
 from dataset_registry.catalog.rows import Transaction, batches, insert_row
-from dataset_registry.catalog.tables import dataset_versions, datasets, production_inputs, productions, users
+from dataset_registry.catalog.tables import (
+    dataset_pointers,
+    dataset_versions,
+    datasets,
+    production_inputs,
+    productions,
+    users,
+)
 from dataset_registry.model.records import InputVersion, Production, Provenance
 
 
@@ -125,6 +132,25 @@ def consumers(tx: Transaction, version_id: int, among: Readable = None) -> list[
     )
     query = query if among is None else query.where(datasets.c.id.in_(among))
     return [(row[0], row[1]) for row in tx.execute(query)]
+
+
+def heads_built_from(
+    tx: Transaction, dataset_id: int, branch: str, among: Readable = None
+) -> list[tuple[str, int, list[str]]]:
+    """The heads of a branch that were produced from any version of a dataset: the name, the number, and the components that
+    were read (none for all); only of datasets in `among`."""
+    query = (
+        select(datasets.c.name, dataset_versions.c.version_number, production_inputs.c.components)
+        .join(dataset_versions, dataset_versions.c.dataset_id == datasets.c.id)
+        .join(dataset_pointers, dataset_pointers.c.dataset_version_id == dataset_versions.c.id)
+        .join(productions, productions.c.version_id == dataset_versions.c.id)
+        .join(production_inputs, production_inputs.c.production_id == productions.c.id)
+        .where(production_inputs.c.dataset_id == dataset_id, datasets.c.id != dataset_id)
+        .where(dataset_pointers.c.pointer_name == branch)
+        .order_by(datasets.c.name, dataset_versions.c.version_number)
+    )
+    query = query if among is None else query.where(datasets.c.id.in_(among))
+    return [(row[0], row[1], list(row[2] or ())) for row in tx.execute(query)]
 
 
 def of_run(tx: Transaction, run_id: str, among: Readable = None) -> list[tuple[int, int, Production]]:

@@ -195,6 +195,12 @@ def print_plan(plan: MergePlan) -> None:
         sign = {"added": "+", "removed": "-", "replaced": "~", "merged": "~"}[c.action]
         rows = f": {counts(c.rows_added, c.rows_removed, c.rows_changed)}" if c.action == "merged" else ""
         say(f"{sign} {component_label(c.name, c.index)} {c.action}{rows}")
+        for column in c.dropped:
+            say(f"  - {column}")
+        for column in c.retyped:
+            say(f"  ~ {column} (type)")
+    for impact in plan.impact:
+        say(f"? {impact}")
     for conflict in plan.conflicts:
         say(f"! {conflict}")
     if plan.conflicts:

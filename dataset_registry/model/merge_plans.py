@@ -43,6 +43,29 @@ class MergedComponent:
     rows_added: int = 0
     rows_removed: int = 0
     rows_changed: int = 0
+    dropped: tuple[str, ...] = ()
+    """Columns of ours that the result lacks."""
+    retyped: tuple[str, ...] = ()
+    """Columns of ours whose values the result has in a type that does not hold them all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Impact:
+    """A head of the branch that was built from the dataset, and may read columns that a merge drops or retypes, or a component
+    that it removes."""
+
+    dataset: str
+    version: int
+    component: str
+    columns: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        what = (
+            f"columns {', '.join(self.columns)} of {self.component!r}"
+            if self.columns
+            else f"component {self.component!r}"
+        )
+        return f"{self.dataset}@v{self.version} may read the {what}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +84,8 @@ class MergePlan:
     outcome: Outcome
     components: tuple[MergedComponent, ...] = ()
     conflicts: tuple[Conflict, ...] = ()
+    impact: tuple[Impact, ...] = ()
+    """The heads of the branch that may read what the merge drops or retypes."""
 
     @property
     def id(self) -> str:

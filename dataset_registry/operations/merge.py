@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from dataset_registry.access import Access, authorize, authorize_commit
-from dataset_registry.catalog import Transaction, files, versions
+from dataset_registry.access import Access, authorize, authorize_commit, readable
+from dataset_registry.catalog import Transaction, files, productions, versions
 from dataset_registry.content.change import Change, StagedComponent
 from dataset_registry.content.workplace import Workplace, workplace
 from dataset_registry.errors import BranchMoved, InputError, MergeConflict, NotFound
@@ -19,9 +19,18 @@ from dataset_registry.model.chunks import FileFacts
 from dataset_registry.model.commits import CommitOptions
 from dataset_registry.model.manifest import ComponentKey, Entry, component_label
 from dataset_registry.model.merge import Choose, Conflict, Side
-from dataset_registry.model.merge_plans import Action, MergedComponent, MergeKind, MergeOptions, MergePlan, Outcome
+from dataset_registry.model.merge_plans import (
+    Action,
+    Impact,
+    MergedComponent,
+    MergeKind,
+    MergeOptions,
+    MergePlan,
+    Outcome,
+)
 from dataset_registry.model.names import pointer_name
 from dataset_registry.model.records import DatasetRecord, VersionRecord
+from dataset_registry.model.schema import TableSchema, widens
 from dataset_registry.operations import commit as commits
 from dataset_registry.operations import refs, resolve
 from dataset_registry.operations.snapshots import Snapshot, merge_bases, three
@@ -189,6 +198,7 @@ def planned(
     newest: Side = "theirs" if version.created_at > ours.created_at else "ours"
     sides = three(access, work, bases, ours, theirs)
     found = planned_change(access, work, plan, sides, options, newest, writes=writes)
+    found.plan = replace(found.plan, impact=_impact(access, dataset, found.plan))
     if how == "merge":
         return found
     found.message = (
@@ -244,7 +254,8 @@ def planned_change(
         found.tables[key] = table
         found.conflicts += table.conflicts
         if table.edits or table.is_rewritten or table.conflicts:
-            found.components.append(MergedComponent(*key, "merged", *table.edits.counts))
+            lost = lost_columns(tables[1].schema, table.schema)
+            found.components.append(MergedComponent(*key, "merged", *table.edits.counts, *lost))
         if writes and not table.conflicts:
             _put(
                 found.change,
@@ -295,12 +306,46 @@ def _decided(
                 choice = "ours" if key in ours.entries else "theirs"
         if choice == "theirs":
             action: Action = "added" if key not in ours.entries else "replaced" if key in theirs.entries else "removed"
-            found.components.append(MergedComponent(*key, action))
+            lost = _lost_by_replacement(access, tx, key, ours, theirs) if action == "replaced" else ((), ())
+            found.components.append(MergedComponent(*key, action, 0, 0, 0, *lost))
             if writes:
                 _take(access, tx, found.change, key, theirs)
         elif choice != "ours":
             found.conflicts.append(_conflict(key, decision, sides))
     return opened
+
+
+def lost_columns(before: TableSchema, after: TableSchema) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The columns of a table that another one lacks, and those whose type there does not hold all of their values."""
+    there = {column.name: column for column in after.columns}
+    dropped = tuple(column.name for column in before.columns if column.name not in there)
+    kept = [column for column in before.columns if column.name in there]
+    return dropped, tuple(c.name for c in kept if not widens(c.type, there[c.name].type))
+
+
+def _lost_by_replacement(
+    access: Access, tx: Transaction, key: ComponentKey, ours: Snapshot, theirs: Snapshot
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The columns of a component that the one in its place lacks or has with another type."""
+    if ours.entries[key].schema_id == theirs.entries[key].schema_id:
+        return (), ()
+    before, after = ours.table(access, tx, key), theirs.table(access, tx, key)
+    return lost_columns(before.schema, after.schema) if before is not None and after is not None else ((), ())
+
+
+def _impact(access: Access, dataset: DatasetRecord, plan: MergePlan) -> tuple[Impact, ...]:
+    """The heads of the branch that may read what a merge drops or retypes."""
+    losing = [c for c in plan.components if c.dropped or c.retyped or c.action == "removed"]
+    if not losing:
+        return ()
+    with access.catalog.read() as tx:
+        heads = productions.heads_built_from(tx, dataset.id, plan.branch, readable(access, tx))
+    return tuple(
+        Impact(name, number, component_label(c.name, c.index), (*c.dropped, *c.retyped))
+        for name, number, read in heads
+        for c in losing
+        if not read or c.name in read
+    )
 
 
 def _put(change: Change, ours: Entry, theirs: Entry, staged: Any) -> None:

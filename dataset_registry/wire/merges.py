@@ -7,7 +7,15 @@ from pydantic import Field
 
 from dataset_registry.model.diff import RowSummary
 from dataset_registry.model.merge import Conflict, Strategy
-from dataset_registry.model.merge_plans import Action, MergedComponent, MergeKind, MergeOptions, MergePlan, Outcome
+from dataset_registry.model.merge_plans import (
+    Action,
+    Impact,
+    MergedComponent,
+    MergeKind,
+    MergeOptions,
+    MergePlan,
+    Outcome,
+)
 from dataset_registry.model.publishing import (
     Consistency,
     MovedInput,
@@ -86,6 +94,17 @@ class MergedComponentResponse(Mapped[MergedComponent]):
     rows_added: int
     rows_removed: int
     rows_changed: int
+    dropped: list[str] = Field(default_factory=list)
+    retyped: list[str] = Field(default_factory=list)
+
+
+class ImpactResponse(Mapped[Impact]):
+    """A head of the branch that may read columns that a merge drops or retypes, or a component that it removes."""
+
+    dataset: str
+    version: int
+    component: str
+    columns: list[str]
 
 
 class ConflictResponse(Mapped[Conflict]):
@@ -118,6 +137,7 @@ class MergePlanResponse(ResponseModel):
     outcome: Outcome
     components: list[MergedComponentResponse]
     conflicts: list[ConflictResponse]
+    impact: list[ImpactResponse] = Field(default_factory=list)
 
     @classmethod
     def of(cls, plan: MergePlan) -> "MergePlanResponse":
@@ -134,6 +154,7 @@ class MergePlanResponse(ResponseModel):
             outcome=plan.outcome,
             components=[MergedComponentResponse.of(component) for component in plan.components],
             conflicts=[ConflictResponse.of(conflict) for conflict in plan.conflicts],
+            impact=[ImpactResponse.of(impact) for impact in plan.impact],
         )
 
     def value(self) -> MergePlan:
@@ -150,6 +171,7 @@ class MergePlanResponse(ResponseModel):
             self.outcome,
             tuple(component.value() for component in self.components),
             tuple(conflict.value() for conflict in self.conflicts),
+            tuple(impact.value() for impact in self.impact),
         )
 
 

@@ -9,6 +9,7 @@ import pytest
 from dataset_registry import Dataset, Registry
 from dataset_registry.errors import InputError, MergeConflict, NotFound
 from dataset_registry.model.diff import RowSummary
+from dataset_registry.model.records import InputVersion, Provenance
 from tests.contracts.scenarios import error_of, everywhere
 
 BASE = {"id": [1, 2, 3], "a": [1, 2, 3], "b": ["x", "y", "z"]}
@@ -279,3 +280,20 @@ def test_a_column_made_not_null_conflicts_with_nulls_of_the_other_side(forked: D
     head = forked.merge("pr")
     assert head.to_arrow("data").column("a").to_pylist() == [1, 20, 3]
     assert not head.schema.tables()["data"].columns[1].nullable
+
+
+@everywhere
+def test_a_plan_names_the_heads_that_may_read_what_a_merge_drops(
+    any_registry: Registry, forked: Dataset, prefix: str
+) -> None:
+    read = forked.version()
+    inputs = (InputVersion(read.dataset, 1, read.digest, "main", ("data",), uuid=read.record.uuid),)
+    with any_registry.draft(f"{prefix}report", provenance=Provenance(inputs=inputs)) as draft:
+        draft.add("data", b"made from it")
+    forked.commit({"data": pa.table({"id": [1, 2, 3], "a": ["1", "2", "3"]})}, branch="pr")
+    plan = forked.plan_merge("pr")
+    assert [(c.dropped, c.retyped) for c in plan.components] == [(("b",), ("a",))]
+    assert [str(impact) for impact in plan.impact] == [f"{prefix}report@v1 may read the columns b, a of 'data'"]
+    with forked.draft("pr") as draft:
+        draft.remove("notes")
+    assert forked.plan_merge("pr").impact == plan.impact, "the notes were not read"
