@@ -52,7 +52,7 @@ def stored_tables(access: Access, tx: Transaction, version_id: int, entry: Entry
         load, content_hash = partial(contents.fetch, None, stored[0]), str(stored[0].content_hash)
         return {
             table.name: StoredTable(
-                entry.key, [TablePart(content_hash, table.rows or 0, load, captured, table.name)], table, stored
+                entry.key, [TablePart(content_hash, table.rows or 0, load, captured, table.name)], table, files=stored
             )
             for table in captured.tables
         }
@@ -63,7 +63,7 @@ def stored_tables(access: Access, tx: Transaction, version_id: int, entry: Entry
         TablePart(str(file.content_hash), count, partial(contents.fetch, None, file))
         for file, count in zip(stored, rows, strict=True)
     ]
-    return {None: StoredTable(entry.key, parts, table, stored)}
+    return {None: StoredTable(entry.key, parts, table, files=stored)}
 
 
 def _sheet(names: Sequence[str | None], component: ComponentKey, sheet: str | None) -> str | None:
@@ -163,8 +163,8 @@ def of_staged(spool: Spool, component: ComponentKey, staged: Staged) -> StoredTa
     files = {file.content_hash: file for file in staged.spooled}
     if staged.parts is not None:
         parts = [TablePart(p.content_hash, p.rows, partial(spool.path, files[p.content_hash])) for p in staged.parts]
-        return StoredTable(component, parts, table, ())
+        return StoredTable(component, parts, table)
     schema = None if kind_of(staged.format) == TABLE else staged.schema
     (file,) = staged.spooled
     part = TablePart(file.content_hash, table.rows or 0, partial(spool.path, file), schema, table.name)
-    return StoredTable(component, [part], table, ())
+    return StoredTable(component, [part], table)

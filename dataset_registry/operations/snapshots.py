@@ -127,4 +127,6 @@ def _merged_component(
     if merged.sides is None:
         return unknown, None
     staged = stage_merged(access, work.spool, one, merged.without_conflicts(), facts)
-    return replace(known, content_hash=staged.content_hash, schema_id=None), of_staged(work.spool, key, staged)
+    return replace(known, content_hash=staged.content_hash, schema_id=None), replace(
+        of_staged(work.spool, key, staged), unknown=merged.unknown_keys()
+    )

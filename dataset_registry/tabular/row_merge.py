@@ -190,13 +190,38 @@ class _KeyedMerge(_Merge):
         i, j = self._pairs()
         alone = np.ones(len(self.other), bool)
         alone[j] = False
+        unknown = self._unknown(i, alone)
         self.take(np.flatnonzero(alone))
-        conflicts = self._both(i, j)
+        conflicts = _together(self._both(i, j), unknown)
         given = resolve(conflicts) if len(conflicts) else unresolved(conflicts)
         self._hand_back(conflicts, given)
         is_open = given.take == ""
         is_open &= ~self._choose(conflicts, is_open)
         return MergedRows(self.edits(), self._undecided(conflicts.of(is_open)))
+
+    def _unknown(self, i: Positions, alone: Cells) -> RowConflicts:
+        """Rows that only one side has, and that the base has in no certain version: whether the other side deleted them is
+        unknown. Those of theirs are no longer `alone`."""
+        mine, other, columns = self.mine, self.other, self.sides.columns
+        pairs = []
+        if self.sides.unknown is not None:
+            new = np.flatnonzero(mine.added & ~np.isin(np.arange(len(mine)), i))
+            new_too = np.flatnonzero(other.added & alone)
+            for rows, there in ((self.sides.ours, mine.after[new]), (self.sides.theirs, other.after[new_too])):
+                found, _ = equal_rows(rows.take(there, self.sides.key), self.sides.unknown, self.sides.engine)
+                pairs.append(found)
+            alone[new_too[pairs[1]]] = False
+            ours, theirs = mine.after[new[pairs[0]]], other.after[new_too[pairs[1]]]
+        else:
+            ours = theirs = _NONE
+        count = len(ours) + len(theirs)
+        return RowConflicts(
+            np.full(count, "delete/modify", dtype="<U16"),
+            np.full(count, -1, np.int64),
+            np.concatenate([ours, np.full(len(theirs), -1, np.int64)]),
+            np.concatenate([np.full(len(ours), -1, np.int64), theirs]),
+            {name: np.zeros(count, bool) for name in columns},
+        )
 
     def _pairs(self) -> tuple[Positions, Positions]:
         """The changes of the same row on both sides, as indexes into each list."""
@@ -308,6 +333,19 @@ class _KeyedMerge(_Merge):
 
 _CELLS = ("both changed", "both added")
 """The kinds of conflicts that are about cells."""
+
+
+def _together(one: RowConflicts, other: RowConflicts) -> RowConflicts:
+    """Two lists of conflicts as one."""
+    if not len(other):
+        return one
+    return RowConflicts(
+        np.concatenate([one.kind, other.kind]),
+        np.concatenate([one.base, other.base]),
+        np.concatenate([one.ours, other.ours]),
+        np.concatenate([one.theirs, other.theirs]),
+        {name: np.concatenate([mask, other.cells[name]]) for name, mask in one.cells.items()},
+    )
 
 
 def _rules(mine: Changes, i: Positions, other: Changes, j: Positions) -> Texts:

@@ -16,13 +16,17 @@ from dataset_registry.tabular.rows import Positions, Rows
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """The three versions of a table, with the columns of the result."""
+    """The three versions of a table, with the columns of the result.
+
+    `unknown` are the keys of rows that the base has in no certain version (see `TableVersion`).
+    """
 
     base: Rows
     ours: Rows
     theirs: Rows
     key: Sequence[str]
     engine: Engine
+    unknown: pa.Table | None = None
 
     @property
     def columns(self) -> list[str]:

@@ -12,7 +12,7 @@ from dataset_registry.model.merge import Choose, Conflict, MergedColumns, merge_
 from dataset_registry.model.schema import Column, TableSchema
 from dataset_registry.tabular import writer
 from dataset_registry.tabular.arrow import type_of
-from dataset_registry.tabular.conflicts import free_name, resolver
+from dataset_registry.tabular.conflicts import coalesced, free_name, resolver
 from dataset_registry.tabular.edits import Edits
 from dataset_registry.tabular.engine import Engine
 from dataset_registry.tabular.row_diff import row_changes
@@ -23,11 +23,15 @@ from dataset_registry.tabular.rows import Rows, TablePart
 
 @dataclass(frozen=True, slots=True)
 class TableVersion:
-    """One table of a version: the component that it is in, its parts, and its captured schema."""
+    """One table of a version: the component that it is in, its parts, and its captured schema.
+
+    `unknown` are the keys of rows of a virtual base whose ancestors are in conflict; the rows are not in it.
+    """
 
     component: ComponentKey
     parts: Sequence[TablePart]
     schema: TableSchema
+    unknown: pa.Table | None = None
 
     @property
     def label(self) -> str:
@@ -69,6 +73,12 @@ class TableMerge:
         assert self.rows is not None, "columns without conflicts"
         removed = np.union1d(self.edits.removed, self.rows.ours[self.rows.ours >= 0])
         return replace(self, edits=replace(self.edits, removed=removed))
+
+    def unknown_keys(self) -> pa.Table | None:
+        """The keys of the rows in conflict, None if there are none."""
+        if self.sides is None or not self.sides.key or not self.rows:
+            return None
+        return coalesced(self.sides, self.rows, self.sides.key)
 
 
 def _shapes(columns: Sequence[Column]) -> list[tuple[str, str, bool]]:
@@ -156,7 +166,12 @@ def _sides(tables: Tables, columns: MergedColumns, key: Sequence[str], engine: E
         table.rows(schema, own) if table is not None else Rows([], schema, {})
         for table, own in zip(tables, names, strict=True)
     ]
-    return Sides(rows[0], rows[1], rows[2], key, engine)
+    base = tables[0]
+    unknown = None
+    if base is not None and base.unknown is not None:
+        by_own = {m.base: m.column.name for m in columns.columns}
+        unknown = base.unknown.rename_columns([by_own.get(name, name) for name in base.unknown.column_names])
+    return Sides(rows[0], rows[1], rows[2], key, engine, unknown)
 
 
 def _values_lost(

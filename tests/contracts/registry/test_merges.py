@@ -297,3 +297,20 @@ def test_a_plan_names_the_heads_that_may_read_what_a_merge_drops(
     with forked.draft("pr") as draft:
         draft.remove("notes")
     assert forked.plan_merge("pr").impact == plan.impact, "the notes were not read"
+
+
+@everywhere
+def test_rows_in_conflict_between_two_common_ancestors_are_unknown_and_conflict_if_touched(forked: Dataset) -> None:
+    forked.commit({"data": table(a=[10, 20, 3])})
+    forked.commit({"data": table(a=[11, 21, 3])}, branch="pr")
+    forked.create_branch("old-main", "main")
+    forked.merge("pr", strategy="ours")
+    forked.merge("old-main", into="pr", strategy="ours")
+    assert len(forked.merge_bases("main", "pr")) == 2
+    rows = forked.conflicts("main", into="pr").select(["kind", "id"]).to_pylist()
+    assert rows == [{"kind": "both added", "id": 1}, {"kind": "both added", "id": 2}]
+    forked.delete_rows(where="id = 1")
+    forked.upsert(pa.table({"id": [2], "a": [21]}))
+    plan = forked.plan_merge("main", into="pr")
+    assert [str(c) for c in plan.conflicts] == ["data: delete/modify in 1 row"], "row 2 is alike now"
+    assert forked.merge("main", into="pr", strategy="theirs").to_arrow("data").column("id").to_pylist() == [2, 3]
