@@ -15,13 +15,13 @@ from dataset_registry.errors import InputError
 from dataset_registry.model.commits import CommitOptions
 from dataset_registry.model.diff import Diff, RowSummary
 from dataset_registry.model.manifest import component_label
-from dataset_registry.model.merge import Strategy, strategies_of
 from dataset_registry.model.merge_plans import MergeKind, MergeOptions, MergePlan
 from dataset_registry.model.names import DATA, MAIN, component_name, pointer_name, several
 from dataset_registry.model.partitions import partition_key
 from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.records import CommitResult, DatasetRecord, Head, NewDataset, PointerRecord, Provenance
 from dataset_registry.model.schema import ComponentSchema
+from dataset_registry.model.strategies import Strategy, strategies_of
 from dataset_registry.store import Spool, Spooled
 from dataset_registry.tabular.formats import is_table
 from dataset_registry.version import Version

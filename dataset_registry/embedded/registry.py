@@ -27,13 +27,13 @@ from dataset_registry.model.maintenance import (
     ExpirePlan,
     SweepPlan,
 )
-from dataset_registry.model.merge import strategies_of
 from dataset_registry.model.merge_plans import MergeOptions
 from dataset_registry.model.names import MAIN, several, split_address, user_name
 from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.publishing import Consistency, PublishPlan, RevertPlan, Run
 from dataset_registry.model.records import FileRecord, Freeze, RegistryBranch
 from dataset_registry.model.retention import Policy
+from dataset_registry.model.strategies import strategies_of
 from dataset_registry.model.verification import Verification
 from dataset_registry.operations import adopt as adoption
 from dataset_registry.operations import audit, binding, datasets, files, grants, refs, runs, users

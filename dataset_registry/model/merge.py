@@ -4,40 +4,16 @@
 are compared by content, columns by their ids, rows by their key, or as multisets where a table has none.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from dataset_registry.errors import InputError
 from dataset_registry.model.manifest import ComponentKey, Entry, component_label
 from dataset_registry.model.schema import Column, widens
 
-Side = Literal["base", "ours", "theirs"]
-ConflictKind = Literal[
-    "both changed",
-    "both added",
-    "delete/modify",
-    "drop/modify",
-    "column type",
-    "column name",
-    "constraint",
-    "row count",
-]
-CONFLICT_KINDS: tuple[ConflictKind, ...] = (
-    "both changed",
-    "both added",
-    "delete/modify",
-    "drop/modify",
-    "column type",
-    "column name",
-    "constraint",
-    "row count",
-)
-STRATEGIES = ("fail", "ours", "theirs", "union", "newest")
+f @ dataclass(frozen=True, slots=True)
 
 
-@dataclass(frozen=True, slots=True)
 class Conflict:
     """A conflict of a merge: of a component, of a column, or of rows of a table.
 
@@ -59,71 +35,6 @@ class Conflict:
         label = component_label(self.component, self.index) + (f".{self.column}" if self.column else "")
         many = f" in {self.rows:,} row{'' if self.rows == 1 else 's'}" if self.rows else ""
         return f"{label}: {self.kind}{many}" + (f" ({self.reason})" if self.reason else "")
-
-
-@dataclass(frozen=True, slots=True)
-class Strategy:
-    """How conflicts are resolved: those of a component (a pattern such as `part/*`), a column, a kind; None for all."""
-
-    take: str
-    component: str | None = None
-    column: str | None = None
-    kind: str | None = None
-
-    def applies_to(self, kind: str, component: str, column: str | None) -> bool:
-        """Whether it is for this conflict."""
-        return (
-            (self.component is None or fnmatchcase(component, self.component))
-            and (self.column is None or self.column == column)
-            and (self.kind is None or self.kind == kind)
-        )
-
-
-def strategies_of(value: "str | Strategy | Sequence[str | Strategy]") -> tuple[Strategy, ...]:
-    """Strategies from their texts: `theirs`, or `theirs:component=part/*,column=price,kind=both changed`.
-
-    Raises `InputError` for an unknown one.
-    """
-    found = []
-    for item in [value] if isinstance(value, str | Strategy) else value:
-        if isinstance(item, Strategy):
-            parsed = item
-        else:
-            take, _, rest = item.partition(":")
-            scope: dict[str, str] = {}
-            for part in filter(None, rest.split(",")):
-                name, has_value, text = part.partition("=")
-                if name not in ("component", "column", "kind") or not has_value:
-                    raise InputError(
-                        f"Invalid strategy {item!r}. Write for example 'theirs' or 'theirs:component=part/*,column=price'.",
-                        strategy=item,
-                    )
-                scope[name] = text
-            parsed = Strategy(take, **scope)
-        if parsed.take not in STRATEGIES:
-            raise InputError(f"Unknown strategy {parsed.take!r}. Use one of: {', '.join(STRATEGIES)}.", strategy=item)
-        if parsed.kind is not None and parsed.kind not in CONFLICT_KINDS:
-            raise InputError(
-                f"Unknown kind of conflict {parsed.kind!r}. Use one of: {', '.join(CONFLICT_KINDS)}.", kind=parsed.kind
-            )
-        found.append(parsed)
-    return tuple(found)
-
-
-Choose = Callable[[str, str, str | None], str | None]
-"""How a conflict is resolved, by its kind, component and column: `ours`, `theirs`, `union`, or None for not."""
-
-
-def chooser(strategies: Sequence[Strategy], newest: Side) -> Choose:
-    """The choices of strategies, of which a later one wins. `newest` is the side that was committed last."""
-
-    def choose(kind: str, component: str, column: str | None) -> str | None:
-        for strategy in reversed(strategies):
-            if strategy.applies_to(kind, component, column):
-                return {"fail": None, "newest": newest}.get(strategy.take, strategy.take)
-        return None
-
-    return choose
 
 
 # --- components --------------------------------------------------------------------------------------------------------
@@ -173,14 +84,24 @@ class MergedColumn:
     type_of: Side
 
 
+class Unused(NamedTuple):
+    """A column whose values on one side have no place in the result: the other side dropped it, or gave it a type that does not
+    hold them. If they were changed, that is a conflict of this kind."""
+
+    kind: ConflictKind
+    id: str
+    base: str
+    name: str
+    side: Side
+
+
 @dataclass(frozen=True, slots=True)
 class MergedColumns:
-    """The columns of a merged table in order, the conflicts, and the columns that one side dropped and the other kept:
-    as (column of the base, column of the other side, the other side). If values were changed there, that is a conflict."""
+    """The columns of a merged table in order, the conflicts, and the columns whose values on one side are unused."""
 
     columns: tuple[MergedColumn, ...]
     conflicts: tuple[Conflict, ...]
-    dropped: tuple[tuple[str, str, Side], ...]
+    unused: tuple[Unused, ...]
 
 
 class _Unresolved(Exception):
@@ -197,30 +118,46 @@ def merge_columns(
     ours: Sequence[Column],
     theirs: Sequence[Column],
     choose: Choose = lambda kind, component, column: None,
-    keep: Collection[str] = (),
+    keep: Mapping[str, Side] | None = None,
 ) -> MergedColumns:
-    """Merge the columns of a table by their ids; those in `keep` stay, although one side dropped them."""
+    """Merge the columns of a table by their ids. Those in `keep` are taken from that side, by id."""
     sides = [{column.id: column for column in side} for side in (base, ours, theirs)]
     found: dict[str, MergedColumn] = {}
     conflicts: list[Conflict] = []
-    dropped: list[tuple[str, str, Side]] = []
+    unused: list[Unused] = []
     for column_id in dict.fromkeys(column.id for side in (ours, theirs, base) for column in side):
         b, o, t = (side.get(column_id) for side in sides)
         try:
+            if (side := (keep or {}).get(column_id)) is not None:
+                found[column_id] = _alone(side, o, t)
+                continue
             merged = _merge_column(component, b, o, t, choose)
         except _Unresolved as error:
             conflicts.append(error.conflict)
             merged = _of_side("ours" if o else "theirs", b, o, t)
-        if merged is None and (o or t) and column_id in keep:
-            merged = _of_side("ours" if o else "theirs", b, o, t)
+        if merged is None and b is not None and (o or t):
+            other: Side = "ours" if o else "theirs"
+            unused.append(Unused("drop/modify", column_id, b.name, (o or t or b).name, other))
+        elif merged is not None and b and o and t and merged.base is not None:
+            rest, other = (t, "theirs") if merged.type_of == "ours" else (o, "ours")
+            if not widens(rest.type, merged.column.type) and not (rest.fields and merged.column.fields):
+                unused.append(Unused("column type", column_id, b.name, rest.name, other))
+                own = (o.name, None) if other == "theirs" else (None, t.name)
+                merged = replace(merged, base=None, ours=own[0], theirs=own[1])
+            elif o.type == t.type and not widens(b.type, o.type) and not (b.fields and o.fields):
+                merged = replace(
+                    merged, base=None
+                )  # both gave it the same type, which does not hold the values of the base
         if merged is not None:
             found[column_id] = merged
-        elif b is not None and (o or t):
-            kept: Side = "ours" if o else "theirs"
-            dropped.append((b.name, (o or t or b).name, kept))
     conflicts += _name_conflicts(component, found)
     ordered = _ordered([c.id for c in base], [c.id for c in ours], [c.id for c in theirs], found)
-    return MergedColumns(tuple(found[column_id] for column_id in ordered), tuple(conflicts), tuple(dropped))
+    return MergedColumns(tuple(found[column_id] for column_id in ordered), tuple(conflicts), tuple(unused))
+
+
+def _alone(side: Side, o: Column | None, t: Column | None) -> MergedColumn:
+    """A column of one side alone, whatever the other side has under its id."""
+    return _of_side(side, None, o if side == "ours" else None, t if side == "theirs" else None)
 
 
 def _merge_column(
@@ -254,7 +191,7 @@ def _merge_column(
     type_of: Side | None = "ours" if o.type == t.type else _type_of(b, o, t) if b else None
     if type_of is None:  # of the chosen side alone: the values of the other one have no place in its type
         type_of = resolve("column type", f"both {'changed its type' if b else 'added it, with different types'}")
-        return _of_side(type_of, None, o if type_of == "ours" else None, t if type_of == "theirs" else None)
+        return _alone(type_of, o, t)
     if o.name == t.name:
         name = o.name
     elif b is None or b.name not in (o.name, t.name):

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from dataset_registry.model.merge import Conflict, Strategy
+from dataset_registry.model.merge import Conflict
 from dataset_registry.model.records import Head, VersionRecord
+from dataset_registry.model.strategies import Strategy
 
 Outcome = Literal["up to date", "fast-forward", "merge", "conflicts"]
 """The outcome of a merge: nothing to do; the branch moves to a descendant; a new version; conflicts to resolve."""

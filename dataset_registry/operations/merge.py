@@ -18,7 +18,7 @@ from dataset_registry.model import merge as rules
 from dataset_registry.model.chunks import FileFacts
 from dataset_registry.model.commits import CommitOptions
 from dataset_registry.model.manifest import ComponentKey, Entry, component_label
-from dataset_registry.model.merge import Choose, Conflict, Side
+from dataset_registry.model.merge import Conflict
 from dataset_registry.model.merge_plans import (
     Action,
     Impact,
@@ -31,6 +31,7 @@ from dataset_registry.model.merge_plans import (
 from dataset_registry.model.names import pointer_name
 from dataset_registry.model.records import DatasetRecord, VersionRecord
 from dataset_registry.model.schema import TableSchema, widens
+from dataset_registry.model.strategies import Choose, Side, chooser
 from dataset_registry.operations import commit as commits
 from dataset_registry.operations import refs, resolve
 from dataset_registry.operations.snapshots import Snapshot, merge_bases, three
@@ -242,7 +243,7 @@ def planned_change(
     from dataset_registry.content.tables import stage_merged
     from dataset_registry.tabular.table_merge import merge_tables
 
-    choose = rules.chooser(options.strategies, newest)
+    choose = chooser(options.strategies, newest)
     found = Merge(plan)
     with access.catalog.read() as tx:
         opened = _decided(access, tx, found, sides, choose, writes=writes and plan.outcome == "merge")

@@ -21,12 +21,12 @@ from dataset_registry.model.maintenance import (
     ExpirePlan,
     SweepPlan,
 )
-from dataset_registry.model.merge import strategies_of
 from dataset_registry.model.names import MAIN, dataset_name, several, split_address
 from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.publishing import Consistency, PublishPlan, RevertPlan, Run
 from dataset_registry.model.records import FileRecord, Freeze, NewDataset, RegistryBranch
 from dataset_registry.model.retention import Policy, Rule
+from dataset_registry.model.strategies import strategies_of
 from dataset_registry.model.verification import Finding, Verification
 from dataset_registry.registry import Registry
 from dataset_registry.remote.client import Client, segment

@@ -93,12 +93,13 @@ def row_changes(
     key: Sequence[str],
     engine: Engine,
     parts: tuple[Collection[int], Collection[int]] | None = None,
+    fresh: Collection[str] = (),
 ) -> Changes:
     """The rows that differ between two tables that are seen with columns of the same names.
 
     Without a `key`, rows are a multiset: they are added and removed. `parts` are the parts to compare, those that differ by
-    default. Columns whose types differ have other values wherever they are not null. Raises `InputError` for a key that is
-    not unique among the rows that are compared.
+    default. Columns whose types differ have other values wherever they are not null, and `fresh` columns in every row. Raises
+    `InputError` for a key that is not unique among the rows that are compared.
     """
     left, right = map(list, parts or differing_parts(before, after))
     columns = [name for name in before.schema.names if name not in key]
@@ -107,12 +108,12 @@ def row_changes(
     pieces = []
     if key:
         pairs = _pairs(before, after, key, columns, left, right)
-        pieces = [_by_position(before, after, pair, columns) for pair in pairs]
+        pieces = [_by_position(before, after, pair, columns, fresh) for pair in pairs]
         paired = {pair.before for pair in pairs}, {pair.after for pair in pairs}
         left = [at for at in left if at not in paired[0]]
         right = [at for at in right if at not in paired[1]]
     if left or right:
-        pieces.append(_joined(before, after, key, columns, left, right, engine))
+        pieces.append(_joined(before, after, key, columns, left, right, engine, fresh))
     return Changes.of(pieces, columns)
 
 
@@ -217,15 +218,15 @@ def _chunks_of(path: Path) -> dict[str, bytes] | None:
     return found
 
 
-def _by_position(before: Rows, after: Rows, pair: _Pair, columns: Sequence[str]) -> Changes:
+def _by_position(before: Rows, after: Rows, pair: _Pair, columns: Sequence[str], fresh: Collection[str]) -> Changes:
     """The changes of two parts with the same keys, row by row."""
     count = before.parts[pair.before].rows
-    cells = {name: np.zeros(count, bool) for name in columns}
+    cells = {name: np.full(count, name in fresh) for name in columns}
     if pair.columns:
         left, right = before.part(pair.before, pair.columns), after.part(pair.after, pair.columns)
         for name in pair.columns:
             one, other = left.column(name).combine_chunks(), right.column(name).combine_chunks()
-            cells[name] = unequal(one, other)
+            cells[name] |= unequal(one, other)
     changed = np.flatnonzero(np.logical_or.reduce(list(cells.values()))) if cells else np.empty(0, np.int64)
     cells = {name: mask[changed] for name, mask in cells.items()}
     return Changes(changed + (pair.before << 32), changed + (pair.after << 32), cells)
@@ -288,6 +289,7 @@ def _joined(
     left: Sequence[int],
     right: Sequence[int],
     engine: Engine,
+    fresh: Collection[str] = (),
 ) -> Changes:
     for name in key:
         one, other = before.schema.field(name).type, after.schema.field(name).type
@@ -300,7 +302,9 @@ def _joined(
     names = {name: f"c{i}" for i, name in enumerate(order)}
     if key:
         tests = {
-            name: f"b.{names[name]} IS DISTINCT FROM a.{names[name]}"
+            name: "true"
+            if name in fresh
+            else f"b.{names[name]} IS DISTINCT FROM a.{names[name]}"
             if is_same[name]
             else f"(b.{names[name]} IS NOT NULL OR a.{names[name]} IS NOT NULL)"
             for name in columns

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dataset_registry.model.merge import ROW_RULES, Choose, merge_count
+from dataset_registry.model.merge import ROW_RULES, merge_count
+from dataset_registry.model.strategies import Choose
 from dataset_registry.tabular.comparable import comparable
 from dataset_registry.tabular.edits import AT_START, Edits, Insert, Source, TableRows, Update
 from dataset_registry.tabular.row_diff import Cells, Changes, Increasing, differing_cells, row_changes, sortable
@@ -79,8 +80,8 @@ class MergedRows:
 
 def merge_rows(sides: Sides, component: str, choose: Choose, resolve: Resolve = unresolved) -> MergedRows:
     """Merge the rows of a table. Raises `InputError` for a key that is not unique."""
-    mine = row_changes(sides.base, sides.ours, sides.key, sides.engine)
-    other = row_changes(sides.base, sides.theirs, sides.key, sides.engine)
+    mine = row_changes(sides.base, sides.ours, sides.key, sides.engine, fresh=sides.fresh)
+    other = row_changes(sides.base, sides.theirs, sides.key, sides.engine, fresh=sides.fresh)
     merge = _KeyedMerge if sides.key else _MultisetMerge
     return merge(sides, component, mine, other, choose).merged(resolve)
 
@@ -255,11 +256,25 @@ class _KeyedMerge(_Merge):
         if len(merged):
             cells = {name: mask[merged] for name, mask in take.items()}
             self.updates.append(Update(mine.after[i[merged]], self.sides.theirs, other.after[j[merged]], cells))
-        rows = _any(conflict, len(i)) | (rules == "conflict")
+        touched = rules == "conflict"
+        if self.sides.fresh:
+            touched &= self._is_touched(mine, i, self.sides.ours) | self._is_touched(other, j, self.sides.theirs)
+            gone = (rules == "conflict") & ~touched & other.removed[j]
+            self.removed.append(mine.after[i[gone]])
+        rows = _any(conflict, len(i)) | touched
         kind = np.where(rules == "conflict", "delete/modify", np.where(is_insert, "both added", "both changed"))
         found = RowConflicts(kind, mine.before[i], mine.after[i], other.after[j], conflict).of(rows)
         self.only_ours = np.concatenate([self.only_ours, found.ours[found.theirs < 0]])
         return found
+
+    def _is_touched(self, changes: Changes, chosen: Positions, rows: Rows) -> Cells:
+        """Which of these rows were updated in more than that they got columns that are null."""
+        fresh = self.sides.fresh
+        known = _any({n: mask[chosen] for n, mask in changes.cells.items() if n not in fresh}, len(chosen))
+        here = np.flatnonzero(changes.changed[chosen] & ~known)
+        for column in rows.take(changes.after[chosen[here]], fresh).columns:
+            known[here] |= column.is_valid().to_numpy()
+        return known
 
     def _hand_back(self, found: RowConflicts, given: Resolved) -> None:
         """Apply resolutions that were handed back."""

@@ -18,7 +18,8 @@ from dataset_registry.tabular.rows import Positions, Rows
 class Sides:
     """The three versions of a table, with the columns of the result.
 
-    `unknown` are the keys of rows that the base has in no certain version (see `TableVersion`).
+    `unknown` are the keys of rows that the base has in no certain version (see `TableVersion`). `fresh` are columns that both
+    sides added: their cells have no base, so different ones conflict, also if one is null.
     """
 
     base: Rows
@@ -27,6 +28,7 @@ class Sides:
     key: Sequence[str]
     engine: Engine
     unknown: pa.Table | None = None
+    fresh: Sequence[str] = ()
 
     @property
     def columns(self) -> list[str]:
@@ -71,6 +73,9 @@ class Places:
             # The last row that was found before each: the positions in `there` are ascending.
             known = np.maximum.accumulate(np.where(found >= 0, np.arange(len(there)), -1))
             at = known[np.searchsorted(there, inserted)]
+            # Only in a run of parts without a gap: rows between would come later.
+            gaps = np.cumsum(np.diff(there >> 32, prepend=0) > 1) if len(there) else there
+            at = np.where((at >= 0) & (gaps[at] == gaps[np.searchsorted(there, inserted)]), at, -1)
             earlier = {part - 1 for part in (inserted[at < 0] >> 32).tolist()}
             while earlier & wanted:
                 earlier = {part - 1 if part in wanted else part for part in earlier}

@@ -8,8 +8,9 @@ import pyarrow as pa
 
 from dataset_registry.errors import InputError
 from dataset_registry.model.manifest import ComponentKey, component_label
-from dataset_registry.model.merge import Choose, Conflict, MergedColumns, merge_columns
+from dataset_registry.model.merge import Conflict, MergedColumns, merge_columns
 from dataset_registry.model.schema import Column, TableSchema
+from dataset_registry.model.strategies import Choose, Side
 from dataset_registry.tabular import writer
 from dataset_registry.tabular.arrow import type_of
 from dataset_registry.tabular.conflicts import coalesced, free_name, resolver
@@ -101,7 +102,7 @@ def merge_tables(
     columns = merge_columns(
         component, base.schema.columns if base else (), ours.schema.columns, theirs.schema.columns, choose
     )
-    if not columns.conflicts and base is not None and columns.dropped:
+    if not columns.conflicts and base is not None and columns.unused:
         lost, kept = _values_lost(base, ours, theirs, columns, key, engine, choose)
         if lost:
             return TableMerge(ours, None, ours.schema, Edits(), lost)
@@ -171,7 +172,8 @@ def _sides(tables: Tables, columns: MergedColumns, key: Sequence[str], engine: E
     if base is not None and base.unknown is not None:
         by_own = {m.base: m.column.name for m in columns.columns}
         unknown = base.unknown.rename_columns([by_own.get(name, name) for name in base.unknown.column_names])
-    return Sides(rows[0], rows[1], rows[2], key, engine, unknown)
+    fresh = [name for name in names[1] if name in names[2] and name not in names[0]] if base is not None else []
+    return Sides(rows[0], rows[1], rows[2], key, engine, unknown, fresh)
 
 
 def _values_lost(
@@ -182,28 +184,34 @@ def _values_lost(
     key: Sequence[str],
     engine: Engine,
     choose: Choose,
-) -> tuple[list[Conflict], list[str]]:
-    """Columns that one side dropped and whose values the other one changed: the conflicts, and the ids of those to keep."""
+) -> tuple[list[Conflict], dict[str, Side]]:
+    """Columns whose unused values were changed: the conflicts, and those to take from the side with the values, by id."""
     merged = {m.column.id: m for m in columns.columns}
     conflicts: list[Conflict] = []
-    kept: list[str] = []
+    kept: dict[str, Side] = {}
     if not key or not set(key) <= merged.keys():
         return conflicts, kept
-    for was, name, side in columns.dropped:
-        other, dropper = (ours, "theirs") if side == "ours" else (theirs, "ours")
+    for unused in columns.unused:
+        side = unused.side
+        other, winner = (ours, "theirs") if side == "ours" else (theirs, "ours")
         fields = [pa.field(k, type_of(merged[k].column)) for k in key]
-        column = next(c for c in base.schema.columns if c.name == was)
-        dropped = free_name("dropped", key)
-        schema = pa.schema([*fields, pa.field(dropped, type_of(column))])
-        before = base.rows(schema, {**{k: merged[k].base or k for k in key}, dropped: was})
-        after = other.rows(schema, {**{k: getattr(merged[k], side) or k for k in key}, dropped: name})
-        count = int(row_changes(before, after, key, engine).changed.sum())
-        choice = choose("drop/modify", ours.component[0], name) if count else dropper
-        if choice in (side, "union"):
-            kept.append(column.id)
-        elif choice != dropper:
-            reason = f"{dropper} dropped the column, {side} changed its values"
-            conflicts.append(Conflict("drop/modify", *ours.component, name, count, reason=reason))
+        column = next(c for c in base.schema.columns if c.name == unused.base)
+        value = free_name("value", key)
+        schema = pa.schema([*fields, pa.field(value, type_of(column))])
+        before = base.rows(schema, {**{k: merged[k].base or k for k in key}, value: unused.base})
+        after = other.rows(schema, {**{k: getattr(merged[k], side) or k for k in key}, value: unused.name})
+        changes = row_changes(before, after, key, engine)
+        count = int(changes.changed.sum())
+        if unused.kind == "column type":
+            added = after.take(changes.after[changes.added], [value])
+            count += added.num_rows - added.column(0).null_count
+        choice = choose(unused.kind, ours.component[0], unused.name) if count else winner
+        if choice == side or (choice == "union" and unused.kind == "drop/modify"):
+            kept[unused.id] = side
+        elif choice != winner:
+            did = "dropped the column" if unused.kind == "drop/modify" else "gave the column another type"
+            reason = f"{winner} {did}, {side} changed its values"
+            conflicts.append(Conflict(unused.kind, *ours.component, unused.name, count, reason=reason))
     return conflicts, kept
 
 

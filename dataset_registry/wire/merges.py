@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import Field
 
 from dataset_registry.model.diff import RowSummary
-from dataset_registry.model.merge import Conflict, Strategy
+from dataset_registry.model.merge import Conflict
 from dataset_registry.model.merge_plans import (
     Action,
     Impact,
@@ -26,6 +26,7 @@ from dataset_registry.model.publishing import (
     Torn,
 )
 from dataset_registry.model.records import Head
+from dataset_registry.model.strategies import Strategy
 from dataset_registry.wire.base import Mapped, Name, RequestModel, ResponseModel, Text, Word
 from dataset_registry.wire.datasets import VersionResponse
 

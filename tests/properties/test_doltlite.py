@@ -199,10 +199,6 @@ def explained(tables: tuple[Table, Table, Table], mine: dict[str, Any], other: d
     changed = [renamed[i] or side.columns.keys() - base.columns.keys() for i, side in enumerate((ours, theirs))]
     if any(dropped) and (all(dropped) or any(changed)):
         return "a column dropped beside others that changed: it takes values of one column for those of another"
-    both_added = (ours.columns.keys() & theirs.columns.keys()) - base.columns.keys()
-    less = set(other["conflicts"]) - set(mine["conflicts"])
-    if both_added and less and set(mine["conflicts"]) <= set(other["conflicts"]):
-        return "a column that both added: an empty cell of one conflicts with a value of the other"
     more = set(mine["conflicts"]) - set(other["conflicts"])
     if more and set(other["conflicts"]) <= set(mine["conflicts"]) and all(_only_new_cells(tables, key) for key in more):
         return "a row deleted here, with a value in a new column there: it drops the value"
@@ -242,7 +238,10 @@ def by_rule(tables: tuple[Table, Table, Table]) -> tuple[dict[int, dict[str, Any
             row = o
             conflicts.add(key)
         else:
-            sides = [merge_cell(*values) for values in zip(b, o, t, strict=True)]
+            # A column that both added has no cell in the base.
+            added = [c in there[1] and c in there[2] and c not in there[0] for c in columns]
+            was = [object() if is_added else value for is_added, value in zip(added, b, strict=True)]
+            sides = [merge_cell(*values) for values in zip(was, o, t, strict=True)]
             row = [t[i] if side == "theirs" else o[i] for i, side in enumerate(sides)]
             if None in sides:
                 conflicts.add(key)

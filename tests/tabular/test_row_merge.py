@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dataset_registry.errors import InputError
-from dataset_registry.model.merge import chooser, merge_cell, merge_count, strategies_of
+from dataset_registry.model.merge import merge_cell, merge_count
+from dataset_registry.model.strategies import chooser, strategies_of
 from dataset_registry.tabular.edits import Edits, stream_edited
 from dataset_registry.tabular.engine import Engine
 from dataset_registry.tabular.row_diff import row_changes
@@ -143,7 +144,7 @@ def test_rows_with_a_key_merge_cell_by_cell(tmp_path_factory: pytest.TempPathFac
     assert len(found.conflicts) == len(conflicts)
     if all(rows == by_id(rows) for rows in versions):
         ids = result.column("id").to_pylist()
-        assert ids == sorted(ids), [[row[0] for row in rows] for rows in versions]
+        assert ids == sorted(ids), str([[row[0] for row in rows] for rows in versions])
 
 
 @RELAXED
