@@ -10,10 +10,10 @@ from typing import Literal, NamedTuple
 
 from dataset_registry.model.manifest import ComponentKey, Entry, component_label
 from dataset_registry.model.schema import Column, widens
+from dataset_registry.model.strategies import Choose, ConflictKind, Side
 
-f @ dataclass(frozen=True, slots=True)
 
-
+@dataclass(frozen=True, slots=True)
 class Conflict:
     """A conflict of a merge: of a component, of a column, or of rows of a table.
 

@@ -3,11 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Literal, get_args
 
 from dataset_registry.errors import InputError
-
-rom dataset_registry.model.strategies import CONFLICT_KINDS, Choose, ConflictKind, Side
 
 Side = Literal["base", "ours", "theirs"]
 ConflictKind = Literal[
@@ -20,18 +18,7 @@ ConflictKind = Literal[
     "constraint",
     "row count",
 ]
-CONFLICT_KINDS: tuple[ConflictKind, ...] = (
-    "both changed",
-    "both added",
-    "delete/modify",
-    "drop/modify",
-    "column type",
-    "column name",
-    "constraint",
-    "row count",
-)
-
-
+CONFLICT_KINDS: tuple[ConflictKind, ...] = get_args(ConflictKind)
 STRATEGIES = ("fail", "ours", "theirs", "union", "newest")
 
 
@@ -98,5 +85,3 @@ def chooser(strategies: Sequence[Strategy], newest: Side) -> Choose:
         return None
 
     return choose
-
-
