@@ -24,11 +24,13 @@ from dataset_registry.model.maintenance import (
     ExpirePlan,
     SweepPlan,
 )
-from dataset_registry.model.names import MAIN
+from dataset_registry.model.merge_plans import MergeOptions
+from dataset_registry.model.names import MAIN, several
 from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.publishing import Consistency, PublishPlan, RevertPlan, Run
 from dataset_registry.model.records import FileRecord, Freeze, RegistryBranch
 from dataset_registry.model.retention import Policy
+from dataset_registry.model.strategies import strategies_of
 from dataset_registry.model.verification import Verification
 from dataset_registry.version import Version
 
@@ -316,7 +318,6 @@ class Registry(ABC):
 
     # --- publishing ------------------------------------------------------------------------------------------------
 
-    @abstractmethod
     def plan_publish(
         self,
         branch: str,
@@ -329,8 +330,9 @@ class Registry(ABC):
 
         `datasets` are names or patterns such as `raw/*`. Nothing is changed. Raises `NotFound` if no dataset has the branch.
         """
+        names = None if datasets is None else several(datasets)
+        return self._plan_publish(branch, into, names, MergeOptions(strategies_of(strategy)))
 
-    @abstractmethod
     def publish(
         self,
         branch: str,
@@ -347,16 +349,18 @@ class Registry(ABC):
         under an input: if a version was built from another version of a dataset than the target has. `allow_moved_inputs`
         publishes it nevertheless.
         """
+        names = None if datasets is None else several(datasets)
+        options = MergeOptions(strategies_of(strategy), message=message)
+        return self._publish(branch, into, names, options, allow_moved_inputs=allow_moved_inputs)
 
     @abstractmethod
     def run(self, run_id: str) -> Run:
         """The versions that a pipeline run wrote and read. Raises `NotFound`."""
 
-    @abstractmethod
     def plan_revert_run(self, run_id: str, branch: str = MAIN, *, strategy: Strategies = "fail") -> RevertPlan:
         """The plan of undoing what a run wrote to a branch, and the versions that were built on it. Nothing is changed."""
+        return self._plan_revert_run(run_id, branch, MergeOptions(strategies_of(strategy)))
 
-    @abstractmethod
     def revert_run(
         self,
         run_id: str,
@@ -371,6 +375,7 @@ class Registry(ABC):
         Raises `ConflictError` if versions on the branch were built from its versions, unless `force`; `MergeConflict` if
         later versions changed the same rows.
         """
+        return self._revert_run(run_id, branch, MergeOptions(strategies_of(strategy), message=message), force=force)
 
     @abstractmethod
     def consistent(self, branch: str = MAIN) -> Consistency:
@@ -379,6 +384,22 @@ class Registry(ABC):
         The inputs of each head must be heads or ancestors of heads of the branch (of main where a dataset lacks it), and there
         must be a sequence of runs, each reading the newest versions at its time, that ends at these heads.
         """
+
+    @abstractmethod
+    def _plan_publish(
+        self, branch: str, into: str, names: Sequence[str] | None, options: MergeOptions
+    ) -> PublishPlan: ...
+
+    @abstractmethod
+    def _publish(
+        self, branch: str, into: str, names: Sequence[str] | None, options: MergeOptions, *, allow_moved_inputs: bool
+    ) -> list[Version]: ...
+
+    @abstractmethod
+    def _plan_revert_run(self, run_id: str, branch: str, options: MergeOptions) -> RevertPlan: ...
+
+    @abstractmethod
+    def _revert_run(self, run_id: str, branch: str, options: MergeOptions, *, force: bool) -> list[Version]: ...
 
     # --- maintenance -----------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from dataset_registry.access import Access
 from dataset_registry.catalog import Catalog
 from dataset_registry.catalog.opening import make_ready
 from dataset_registry.catalog.sqlite import sqlite_url
-from dataset_registry.dataset import Dataset, Strategies
+from dataset_registry.dataset import Dataset
 from dataset_registry.embedded.dataset import EmbeddedDataset, EmbeddedDraft, EmbeddedVersion
 from dataset_registry.errors import InputError, NotFound
 from dataset_registry.model.actors import Actor, Grant, Kind, NewToken, Permission, Protection, Token, User
@@ -33,7 +33,6 @@ from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.publishing import Consistency, PublishPlan, RevertPlan, Run
 from dataset_registry.model.records import FileRecord, Freeze, RegistryBranch
 from dataset_registry.model.retention import Policy
-from dataset_registry.model.strategies import strategies_of
 from dataset_registry.model.verification import Verification
 from dataset_registry.operations import adopt as adoption
 from dataset_registry.operations import audit, binding, datasets, files, grants, refs, runs, users
@@ -205,53 +204,27 @@ class EmbeddedRegistry(Registry):
 
     # --- publishing ------------------------------------------------------------------------------------------------
 
-    def plan_publish(
-        self,
-        branch: str,
-        into: str = MAIN,
-        *,
-        datasets: str | Sequence[str] | None = None,
-        strategy: Strategies = "fail",
-    ) -> PublishPlan:
-        names = None if datasets is None else several(datasets)
-        return publishing.plan(self.access, branch, into, names, MergeOptions(strategies_of(strategy)))
-
-    def publish(
-        self,
-        branch: str,
-        into: str = MAIN,
-        *,
-        datasets: str | Sequence[str] | None = None,
-        strategy: Strategies = "fail",
-        allow_moved_inputs: bool = False,
-        message: str | None = None,
-    ) -> list[Version]:
-        names = None if datasets is None else several(datasets)
-        options = MergeOptions(strategies_of(strategy), message=message)
-        _, heads = publishing.publish(self.access, branch, into, names, options, allow_moved_inputs=allow_moved_inputs)
-        return [EmbeddedVersion(self.access, head) for head in heads]
-
     def run(self, run_id: str) -> Run:
         return runs.run(self.access, run_id)
 
-    def plan_revert_run(self, run_id: str, branch: str = MAIN, *, strategy: Strategies = "fail") -> RevertPlan:
-        return runs.plan_revert(self.access, run_id, branch, MergeOptions(strategies_of(strategy)))
-
-    def revert_run(
-        self,
-        run_id: str,
-        branch: str = MAIN,
-        *,
-        strategy: Strategies = "fail",
-        force: bool = False,
-        message: str | None = None,
-    ) -> list[Version]:
-        options = MergeOptions(strategies_of(strategy), message=message)
-        _, heads = runs.revert(self.access, run_id, branch, options, force=force)
-        return [EmbeddedVersion(self.access, head) for head in heads]
-
     def consistent(self, branch: str = MAIN) -> Consistency:
         return runs.consistency(self.access, branch)
+
+    def _plan_publish(self, branch: str, into: str, names: Sequence[str] | None, options: MergeOptions) -> PublishPlan:
+        return publishing.plan(self.access, branch, into, names, options)
+
+    def _publish(
+        self, branch: str, into: str, names: Sequence[str] | None, options: MergeOptions, *, allow_moved_inputs: bool
+    ) -> list[Version]:
+        _, heads = publishing.publish(self.access, branch, into, names, options, allow_moved_inputs=allow_moved_inputs)
+        return [EmbeddedVersion(self.access, head) for head in heads]
+
+    def _plan_revert_run(self, run_id: str, branch: str, options: MergeOptions) -> RevertPlan:
+        return runs.plan_revert(self.access, run_id, branch, options)
+
+    def _revert_run(self, run_id: str, branch: str, options: MergeOptions, *, force: bool) -> list[Version]:
+        _, heads = runs.revert(self.access, run_id, branch, options, force=force)
+        return [EmbeddedVersion(self.access, head) for head in heads]
 
     # --- maintenance -----------------------------------------------------------------------------------------------
 

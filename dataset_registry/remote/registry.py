@@ -6,7 +6,7 @@ from datetime import timedelta
 from math import ceil
 from typing import Any, BinaryIO
 
-from dataset_registry.dataset import Dataset, Strategies
+from dataset_registry.dataset import Dataset
 from dataset_registry.errors import InputError
 from dataset_registry.model.actors import Grant, Kind, NewToken, Permission, Protection, Token, User
 from dataset_registry.model.audit import AuditCheck, AuditEntry
@@ -21,12 +21,12 @@ from dataset_registry.model.maintenance import (
     ExpirePlan,
     SweepPlan,
 )
+from dataset_registry.model.merge_plans import MergeOptions
 from dataset_registry.model.names import MAIN, dataset_name, several, split_address
 from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.publishing import Consistency, PublishPlan, RevertPlan, Run
 from dataset_registry.model.records import FileRecord, Freeze, NewDataset, RegistryBranch
 from dataset_registry.model.retention import Policy, Rule
-from dataset_registry.model.strategies import strategies_of
 from dataset_registry.model.verification import Finding, Verification
 from dataset_registry.registry import Registry
 from dataset_registry.remote.client import Client, segment
@@ -81,12 +81,26 @@ def open_remote(url: str, token: str | None) -> Registry:
     return RemoteRegistry(client, who.user)
 
 
-def _names(datasets: str | Sequence[str] | None) -> list[str] | None:
-    return None if datasets is None else list(several(datasets))
+def _strategies(options: MergeOptions) -> list[StrategyRequest]:
+    return [StrategyRequest.of(strategy) for strategy in options.strategies]
 
 
-def _strategies(strategy: Strategies) -> list[StrategyRequest]:
-    return [StrategyRequest.of(parsed) for parsed in strategies_of(strategy)]
+def _publication(
+    branch: str,
+    into: str,
+    names: Sequence[str] | None,
+    options: MergeOptions,
+    *,
+    allow_moved_inputs: bool = False,
+) -> PublishRequest:
+    return PublishRequest(
+        branch=branch,
+        into=into,
+        datasets=None if names is None else list(names),
+        strategies=_strategies(options),
+        allow_moved_inputs=allow_moved_inputs,
+        message=options.message,
+    )
 
 
 class RemoteRegistry(Registry):
@@ -274,61 +288,32 @@ class RemoteRegistry(Registry):
 
     # --- publishing ------------------------------------------------------------------------------------------------
 
-    def plan_publish(
-        self,
-        branch: str,
-        into: str = MAIN,
-        *,
-        datasets: str | Sequence[str] | None = None,
-        strategy: Strategies = "fail",
-    ) -> PublishPlan:
-        body = PublishRequest(branch=branch, into=into, datasets=_names(datasets), strategies=_strategies(strategy))
-        path = "publications/plan"
-        return self._client.post(path, PublishPlanResponse, body, patience=None, once=False).value()
-
-    def publish(
-        self,
-        branch: str,
-        into: str = MAIN,
-        *,
-        datasets: str | Sequence[str] | None = None,
-        strategy: Strategies = "fail",
-        allow_moved_inputs: bool = False,
-        message: str | None = None,
-    ) -> list[Version]:
-        body = PublishRequest(
-            branch=branch,
-            into=into,
-            datasets=_names(datasets),
-            strategies=_strategies(strategy),
-            allow_moved_inputs=allow_moved_inputs,
-            message=message,
-        )
-        return self._heads(self._client.post("publications", HeadsResponse, body, patience=None))
-
     def run(self, run_id: str) -> Run:
         return self._client.get("runs", RunResponse, run_id=run_id).value()
 
-    def plan_revert_run(self, run_id: str, branch: str = MAIN, *, strategy: Strategies = "fail") -> RevertPlan:
-        body = RevertRunRequest(run_id=run_id, branch=branch, strategies=_strategies(strategy))
-        return self._client.post("runs/revert/plan", RevertPlanResponse, body, patience=None, once=False).value()
-
-    def revert_run(
-        self,
-        run_id: str,
-        branch: str = MAIN,
-        *,
-        strategy: Strategies = "fail",
-        force: bool = False,
-        message: str | None = None,
-    ) -> list[Version]:
-        body = RevertRunRequest(
-            run_id=run_id, branch=branch, strategies=_strategies(strategy), force=force, message=message
-        )
-        return self._heads(self._client.post("runs/revert", HeadsResponse, body, patience=None))
-
     def consistent(self, branch: str = MAIN) -> Consistency:
         return self._client.get("consistency", ConsistencyResponse, branch=branch).value()
+
+    def _plan_publish(self, branch: str, into: str, names: Sequence[str] | None, options: MergeOptions) -> PublishPlan:
+        body = _publication(branch, into, names, options)
+        path = "publications/plan"
+        return self._client.post(path, PublishPlanResponse, body, patience=None, once=False).value()
+
+    def _publish(
+        self, branch: str, into: str, names: Sequence[str] | None, options: MergeOptions, *, allow_moved_inputs: bool
+    ) -> list[Version]:
+        body = _publication(branch, into, names, options, allow_moved_inputs=allow_moved_inputs)
+        return self._heads(self._client.post("publications", HeadsResponse, body, patience=None))
+
+    def _plan_revert_run(self, run_id: str, branch: str, options: MergeOptions) -> RevertPlan:
+        body = RevertRunRequest(run_id=run_id, branch=branch, strategies=_strategies(options))
+        return self._client.post("runs/revert/plan", RevertPlanResponse, body, patience=None, once=False).value()
+
+    def _revert_run(self, run_id: str, branch: str, options: MergeOptions, *, force: bool) -> list[Version]:
+        body = RevertRunRequest(
+            run_id=run_id, branch=branch, strategies=_strategies(options), force=force, message=options.message
+        )
+        return self._heads(self._client.post("runs/revert", HeadsResponse, body, patience=None))
 
     def _heads(self, found: HeadsResponse) -> list[Version]:
         return [RemoteVersion(self._client, self._contents, shape.value()) for shape in found.versions]

@@ -127,14 +127,14 @@ def work(job: Job) -> None:
 
 
 def _journal_what_is_put_again(journal: Journal) -> None:
-    real_upload = commit._upload
+    real_upload = commit.upload_contents
 
     def upload(*arguments: Any, is_careful: bool) -> Any:
         if is_careful:
             journal.write("put again")
         return real_upload(*arguments, is_careful=is_careful)
 
-    commit._upload = upload
+    commit.upload_contents = upload
 
 
 class Collector:

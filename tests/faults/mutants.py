@@ -76,7 +76,7 @@ def pointers_not_locked(patch: Patch) -> None:
 
 def hits_without_holds(patch: Patch) -> None:
     """Content that is stored already is named as it was found: without a hold before, without a look in the commit."""
-    real_upload, real_look = commit._upload, files.look_up
+    real_upload, real_look = commit.upload_contents, files.look_up
     seen: dict[str, Any] = {}
 
     def careless_upload(access: Any, spool: Any, dataset: Any, change: Any, *how: Any, **options: Any) -> Any:
@@ -94,7 +94,7 @@ def hits_without_holds(patch: Patch) -> None:
         found, damaged = real_look(tx, hashes, tables)
         return found | {content_hash: seen[content_hash] for content_hash in hashes if content_hash in seen}, damaged
 
-    patch(commit, "_upload", careless_upload)
+    patch(commit, "upload_contents", careless_upload)
     patch(files, "look_up", remembered)
 
 

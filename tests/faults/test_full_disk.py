@@ -159,7 +159,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_commit_leaves_nothing_half_writ
             disk.fill(leave=500_000)
         with monkeypatch.context() as patch:
             if step == HOLDING:
-                _before(commits, "_upload", disk.fill, patch)
+                _before(commits, "upload_contents", disk.fill, patch)
             elif step == STORING:  # what is large is there already, and only linked; what is small is written now
                 _before(FolderStore, "put", disk.fill, patch)
             elif step == COMMITTING:

@@ -235,7 +235,7 @@ def test_content_that_is_named_without_a_hold_is_gone_when_the_commit_comes(
     dataset = concurrent.create_dataset("d")
 
     def a_collection_comes_between_each_time() -> tuple[int, str | None]:
-        content, real_upload = _forgotten(dataset), commit._upload
+        content, real_upload = _forgotten(dataset), commit.upload_contents
         attempts = count(1)
 
         def upload(*arguments: Any, **options: Any) -> Any:
@@ -246,7 +246,7 @@ def test_content_that_is_named_without_a_hold_is_gone_when_the_commit_comes(
             return held
 
         with monkeypatch.context() as patch:
-            patch.setattr(commit, "_upload", upload)
+            patch.setattr(commit, "upload_contents", upload)
             version = dataset.commit({"a": content})
         return next(attempts) - 1, wrong_bytes(version)
 

@@ -467,14 +467,14 @@ def test_a_commit_that_is_sent_twice_at_once_is_made_once(
         commit_file(http, b"known", dataset="a")
         body = {"components": [{"component_name": "n", "content": {"content_hash": _hash(http)}}], "message": "once"}
         given = {"files": {"x": b"content"}} if kind == "form" else {"json": body}
-        both, put = Barrier(2, timeout=SAFETY), commits._upload
+        both, put = Barrier(2, timeout=SAFETY), commits.upload_contents
 
         def put_when_both_are_there(*args: Any, **options: Any) -> Any:
             if not options["is_careful"]:
                 both.wait()
             return put(*args, **options)
 
-        monkeypatch.setattr(commits, "_upload", put_when_both_are_there)
+        monkeypatch.setattr(commits, "upload_contents", put_when_both_are_there)
         with ThreadPoolExecutor(2) as pool:
             answers = list(
                 pool.map(lambda _: http.post("datasets/1/versions", headers=_key("k"), **given), range(2))  # type: ignore[arg-type]
