@@ -192,7 +192,7 @@ def _move(access: Access, tx: Transaction, dataset: DatasetRecord, made: Merge) 
     audit.note(
         access,
         tx,
-        "branch.move",
+        "branch.move" if head else "branch.create",
         (dataset.id, dataset.name),
         ref=plan.branch,
         before=f"v{head.number}" if head else None,
