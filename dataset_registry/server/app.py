@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -75,6 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.uploads = Uploads(registry.access.store.scratch, quota=quota, hours=settings.upload_hours)
     app.state.under_way = UnderWay()
+    app.state.table_work = threading.BoundedSemaphore(settings.max_table_work)
     problems.install(app)
     v1 = APIRouter(prefix="/v1", responses=problems.RESPONSES)
     for module in (datasets, files, uploads, commits, merges, publishing, refs, users, maintenance):

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -9,6 +10,7 @@ from time import monotonic
 from typing import TypeVar
 
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dataset_registry.access import Access, is_administrator
@@ -19,6 +21,8 @@ from dataset_registry.server.settings import Settings
 _Result = TypeVar("_Result")
 _Key = TypeVar("_Key")
 
+_PATIENCE = 2.0
+"""Seconds that a request waits for others that compare or merge rows."""
 _COMMIT = re.compile(r"/v1/(commits|datasets/\d+/versions)")
 _PLAN = re.compile(r"/v1/(expire/plan|(expire|collect|sweep)/apply)")
 
@@ -164,6 +168,17 @@ def _administers(access: Access) -> bool:
 
 def _too_many(who: str, share: int) -> TooManyRequests:
     return TooManyRequests(f"{who} has {share} concurrent requests, which is the maximum. Retry shortly.")
+
+
+def table_work(request: Request) -> Iterator[None]:
+    """A dependency of requests that compare or merge rows: a few at a time. Raises `TooManyRequests`."""
+    slots: threading.BoundedSemaphore = request.app.state.table_work
+    if not slots.acquire(timeout=_PATIENCE):
+        raise _busy()
+    try:
+        yield
+    finally:
+        slots.release()
 
 
 def _busy() -> TooManyRequests:

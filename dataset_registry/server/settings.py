@@ -21,6 +21,9 @@ class Settings(BaseSettings):
     )
     max_request_bytes: int = Field(default=1 << 20, description="The maximum body of a request other than a commit.")
     max_json_bytes: int = Field(default=32 << 20, description="The maximum JSON of a commit, or of a plan to apply.")
+    max_table_work: int = Field(
+        default=4, ge=1, description="Concurrent row diffs, merges and publications; each takes up to 1 GB of memory."
+    )
     max_form_bytes: int = Field(default=1 << 30, description="The maximum size of a form with files.")
     max_upload_bytes: int = Field(default=1 << 40, description="The maximum size of an upload.")
     user_upload_bytes: int = Field(

@@ -5,7 +5,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Semaphore, Thread
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,7 +15,8 @@ import pytest
 
 from dataset_registry import Registry
 from dataset_registry.errors import RetryLater
-from dataset_registry.operations import commit_base, files
+from dataset_registry.operations import commit_base, diff, files
+from dataset_registry.server import limits
 from dataset_registry.server.uploads import Uploads
 from tests import serving
 from tests.server.conftest import Client
@@ -421,3 +422,36 @@ class _watched:
 def test_the_eyes_see(served: serving.Served) -> None:
     with _watched(served) as answered:
         until(answered)
+
+
+def test_a_few_requests_at_a_time_compare_or_merge_rows(
+    served: serving.Served, clients: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = served.owner.create_dataset("rows")
+    dataset.commit({"data": b"id\n1\n"})
+    monkeypatch.setattr(limits, "_PATIENCE", 0.05)
+    entered, go_on = Semaphore(0), Event()
+
+    def slow(*arguments: object) -> dict[str, object]:
+        entered.release()
+        assert go_on.wait(SAFETY)
+        return {}
+
+    monkeypatch.setattr(diff, "summary", slow)
+    http = clients(served)
+    path = f"datasets/{dataset.id}/compare/summary?before=main&after=main"
+    answers: list[int] = []
+    threads = [Thread(target=lambda: answers.append(http.get(path).status_code)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        assert entered.acquire(timeout=SAFETY)
+    refused = http.get(path)
+    assert refused.status_code == 429
+    assert refused.headers["Retry-After"]
+    assert http.get(f"datasets/{dataset.id}").status_code == 200, "other requests go on"
+    go_on.set()
+    for thread in threads:
+        thread.join(SAFETY)
+    assert answers == [200] * 4
+    assert http.get(path).status_code == 200, "their slots are free again"

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
 
 from dataset_registry.model.merge_plans import MergeOptions
 from dataset_registry.operations import merge as merging
 from dataset_registry.server.auth import AccessDep, Idempotent
+from dataset_registry.server.limits import table_work
 from dataset_registry.server.routes.datasets import DatasetDep, Ref
 from dataset_registry.tabular.encoded import STREAMS, encoded, table_from
 from dataset_registry.wire.datasets import VersionResponse
@@ -22,7 +23,7 @@ from dataset_registry.wire.merges import (
     options_of,
 )
 
-router = APIRouter(route_class=Idempotent)
+router = APIRouter(route_class=Idempotent, dependencies=[Depends(table_work)])
 
 Format = Annotated[Literal["json", "csv", "arrow", "parquet"], Query(description="The format of the rows.")]
 Component = Annotated[str | None, Query(max_length=10_000, description="A component. Default: all that changed.")]

@@ -2,12 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 
 from dataset_registry.model.merge_plans import MergeOptions
 from dataset_registry.operations import publish as publishing
 from dataset_registry.operations import runs
 from dataset_registry.server.auth import AccessDep, Idempotent
+from dataset_registry.server.limits import table_work
 from dataset_registry.wire.datasets import VersionResponse
 from dataset_registry.wire.merges import (
     ConsistencyResponse,
@@ -22,18 +23,20 @@ from dataset_registry.wire.merges import (
 
 router = APIRouter(route_class=Idempotent, tags=["publishing"])
 
+_WORK = [Depends(table_work)]
+
 RunId = Annotated[str, Query(min_length=1, max_length=255, description="The id of a pipeline run.")]
 Branch = Annotated[str, Query(min_length=1, max_length=10_000, description="A branch.")]
 
 
-@router.post("/publications/plan")
+@router.post("/publications/plan", dependencies=_WORK)
 def plan_publication(access: AccessDep, request: PublishRequest) -> PublishPlanResponse:
     """Plan to merge a branch of many datasets into another. Nothing is changed."""
     options = MergeOptions(strategies_of(request.strategies))
     return PublishPlanResponse.of(publishing.plan(access, request.branch, request.into, request.datasets, options))
 
 
-@router.post("/publications", status_code=201)
+@router.post("/publications", status_code=201, dependencies=_WORK)
 def publish(access: AccessDep, request: PublishRequest) -> HeadsResponse:
     """Merge a branch of many datasets into another, all in one transaction. 409 if one of them has conflicts, or if the target
     moved under an input of a version."""
@@ -55,14 +58,14 @@ def run(access: AccessDep, run_id: RunId) -> RunResponse:
     return RunResponse.of(runs.run(access, run_id))
 
 
-@router.post("/runs/revert/plan")
+@router.post("/runs/revert/plan", dependencies=_WORK)
 def plan_revert(access: AccessDep, request: RevertRunRequest) -> RevertPlanResponse:
     """Plan to undo what a run wrote to a branch. Nothing is changed."""
     options = MergeOptions(strategies_of(request.strategies))
     return RevertPlanResponse.of(runs.plan_revert(access, request.run_id, request.branch, options))
 
 
-@router.post("/runs/revert", status_code=201)
+@router.post("/runs/revert", status_code=201, dependencies=_WORK)
 def revert(access: AccessDep, request: RevertRunRequest) -> HeadsResponse:
     """Undo what a run wrote to a branch, in all of its datasets, in one transaction. 409 if versions were built on it."""
     options = MergeOptions(strategies_of(request.strategies), message=request.message)
