@@ -27,7 +27,7 @@ from dataset_registry.tabular.engine import Engine
 from dataset_registry.tabular.rows import TablePart
 from dataset_registry.tabular.table_merge import TableVersion, merge_tables
 
-CASES = int(os.environ.get("DOLTLITE_CASES", "150"))
+CASES = int(os.environ.get("DOLTLITE_CASES", "80"))
 TYPES: dict[str, tuple[pa.DataType, list[Any]]] = {
     "INT": (pa.int64(), [0, 1, 2, None]),
     "TEXT": (pa.string(), ["", "a", "ü", None]),

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ from dataset_registry.tabular.rows import Rows, TablePart
 
 SCHEMA = pa.schema([("id", pa.int64()), ("a", pa.int64()), ("b", pa.string()), ("c", pa.float64())])
 Row = tuple[Any, ...]
+ENGINE = Engine(Path(gettempdir()))
+"""Shared: to open one takes longer than to merge."""
 
 
 def rows_of(table: pa.Table, folder: Path, size: int = 3) -> Rows:
@@ -52,14 +55,11 @@ def rows_in(table: pa.Table) -> list[Row]:
 def merge(
     base: pa.Table, ours: pa.Table, theirs: pa.Table, key: Sequence[str], folder: Path, strategy: str = "fail"
 ) -> tuple[MergedRows, pa.Table]:
-    work = folder / "work"
-    work.mkdir(exist_ok=True)
     files = folder / "files"
     files.mkdir(exist_ok=True)
-    with Engine(work) as engine:
-        sides = Sides(*(rows_of(table, files) for table in (base, ours, theirs)), key, engine)
-        found = merge_rows(sides, "data", chooser(strategies_of(strategy), "theirs"))
-        return found, stream_edited(sides.ours, found.edits).read_all()
+    sides = Sides(*(rows_of(table, files) for table in (base, ours, theirs)), key, ENGINE)
+    found = merge_rows(sides, "data", chooser(strategies_of(strategy), "theirs"))
+    return found, stream_edited(sides.ours, found.edits).read_all()
 
 
 # --- the oracle --------------------------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def by_id(rows: Any) -> list[Row]:
 
 RELAXED = settings(
     deadline=None,
-    max_examples=int(os.environ.get("MERGE_EXAMPLES", "30")),
+    max_examples=int(os.environ.get("MERGE_EXAMPLES", "12")),
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
@@ -222,8 +222,7 @@ def test_a_diff_lists_what_was_added_removed_and_changed(
 ) -> None:
     folder = tmp_path_factory.mktemp("diff")
     before, after = (rows_of(table_of(rows), folder) for rows in versions[:2])
-    with Engine(folder) as engine:
-        found = row_changes(before, after, ["id"], engine)
+    found = row_changes(before, after, ["id"], ENGINE)
     old, new = formed(table_of(versions[0])), formed(table_of(versions[1]))
     assert int(found.added.sum()) == len(new.keys() - old.keys())
     assert int(found.removed.sum()) == len(old.keys() - new.keys())
@@ -265,8 +264,7 @@ def test_values_of_every_type_are_compared_as_a_whole(kind: str, tmp_path: Path)
             tables = [table_of(rows, schema) for rows in (one, other, one)]
             found, result = merge(*tables, ["id"], tmp_path)
             assert result.equals(tables[1]) or repr(rows_in(result)) == repr(rows_in(tables[1]))
-            with Engine(tmp_path) as engine:
-                changes = row_changes(*(rows_of(table, tmp_path / "files") for table in tables[:2]), ["id"], engine)
+            changes = row_changes(*(rows_of(table, tmp_path / "files") for table in tables[:2]), ["id"], ENGINE)
             assert len(changes) == (repr(before) != repr(after)), (before, after)
             assert not len(found.conflicts)
 
