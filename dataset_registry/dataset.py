@@ -495,6 +495,8 @@ class Draft(ABC):
         name = component_name(name)
         if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < 1 << 31:
             raise InputError(f"Invalid index {index!r} of a component: expected 0, 1, 2 ….", index=index)
+        if (name, index) in self._change.edits:
+            raise self._changed_already(name, index)
         if not replace and (name, index) in self._change.put:
             raise InputError(
                 f"This draft already sets the component {component_label(name, index)!r}. Use another name, "
@@ -538,6 +540,8 @@ class Draft(ABC):
 
     def clear(self) -> None:
         """Remove all components, except those that this draft adds."""
+        if self._change.edits:
+            raise self._changed_already(*next(iter(self._change.edits)))
         self._change.everything = True
 
     def clear_partition(self, key: str) -> None:
@@ -568,17 +572,22 @@ class Draft(ABC):
             )
         self._edit_rows(name, index, "delete", rows, (), where)
 
+    def _changed_already(self, name: str, index: int) -> InputError:
+        return InputError(
+            f"This draft already changes {component_label(name, index)!r}, and rows are edited alone. Use another draft.",
+            component=name,
+        )
+
     def _edit_rows(
         self, name: str, index: int, action: RowAction, rows: Any, key: str | Sequence[str], where: str | None = None
     ) -> None:
         if self._spool is None:
             raise InputError("A draft can only be changed inside its with block: with dataset.draft() as draft: …")
         name = component_name(name)
-        if (name, index) in self._change.put or (name, index) in self._change.edits:
-            raise InputError(
-                f"This draft already changes {component_label(name, index)!r}. Use another draft for the next change.",
-                component=name,
-            )
+        change = self._change
+        is_gone = change.everything or change.partitions or name in change.removed or name in change.replaced
+        if is_gone or (name, index) in change.put or (name, index) in change.edits:
+            raise self._changed_already(name, index)
         staged = None
         if where is None:
             staged = stage(self._captured, self._spool, rows, name=name, key=several(key) if is_table(rows) else ())
@@ -587,6 +596,8 @@ class Draft(ABC):
     def remove(self, name: str, *, index: int | None = None) -> None:
         """Remove a component: one index, or all of them. The commit raises `NotFound` if it does not exist."""
         name = component_name(name)
+        if any(edited == name for edited, _ in self._change.edits):
+            raise self._changed_already(name, 0)
         self._change.remove(name, index)
 
     # --- implemented by the embedded and the remote draft -------------------------------------------------------------

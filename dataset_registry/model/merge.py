@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from dataset_registry.model.manifest import ComponentKey, Entry, component_label
-from dataset_registry.model.schema import Column, widens
+from dataset_registry.model.schema import Column, holds
 from dataset_registry.model.strategies import Choose, ConflictKind, Side
 
 
@@ -140,11 +140,11 @@ def merge_columns(
             unused.append(Unused("drop/modify", column_id, b.name, (o or t or b).name, other))
         elif merged is not None and b and o and t and merged.base is not None:
             rest, other = (t, "theirs") if merged.type_of == "ours" else (o, "ours")
-            if not widens(rest.type, merged.column.type) and not (rest.fields and merged.column.fields):
+            if not holds(rest, merged.column):
                 unused.append(Unused("column type", column_id, b.name, rest.name, other))
                 own = (o.name, None) if other == "theirs" else (None, t.name)
                 merged = replace(merged, base=None, ours=own[0], theirs=own[1])
-            elif o.type == t.type and not widens(b.type, o.type) and not (b.fields and o.fields):
+            elif o.type == t.type and not holds(b, o):
                 merged = replace(
                     merged, base=None
                 )  # both gave it the same type, which does not hold the values of the base
@@ -216,8 +216,8 @@ def _type_of(b: Column, o: Column, t: Column) -> Side | None:
         return "theirs"
     if t.type == b.type:
         return "ours"
-    if widens(b.type, o.type) and widens(b.type, t.type):
-        return "ours" if widens(t.type, o.type) else "theirs" if widens(o.type, t.type) else None
+    if holds(b, o) and holds(b, t):
+        return "ours" if holds(t, o) else "theirs" if holds(o, t) else None
     return None
 
 

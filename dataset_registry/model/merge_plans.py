@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from dataset_registry.model.merge import Conflict
 from dataset_registry.model.records import Head, VersionRecord
-from dataset_registry.model.strategies import Strategy
+from dataset_registry.model.strategies import ROW_CONFLICTS, Strategy
 
 Outcome = Literal["up to date", "fast-forward", "merge", "conflicts"]
 """The outcome of a merge: nothing to do; the branch moves to a descendant; a new version; conflicts to resolve."""
@@ -98,7 +98,7 @@ class MergePlan:
     @property
     def has_rows(self) -> bool:
         """Whether rows are in conflict."""
-        return any(conflict.rows for conflict in self.conflicts)
+        return any(conflict.rows and conflict.kind in ROW_CONFLICTS for conflict in self.conflicts)
 
     @property
     def rows(self) -> tuple[int, int, int]:

@@ -361,6 +361,20 @@ def widens(narrow: str, wide: str) -> bool:
     return narrow == wide
 
 
+def holds(narrow: Column, wide: Column) -> bool:
+    """Whether every value of one column has a place in another: the fields of a struct in fields of the same names."""
+    if not narrow.fields or not wide.fields:
+        return widens(narrow.type, wide.type)
+    if _shape(narrow) != _shape(wide):
+        return False
+    if narrow.type.startswith("fixed_size_list") and narrow.type.rpartition("[")[2] != wide.type.rpartition("[")[2]:
+        return False
+    if not narrow.type.startswith("struct"):
+        return all(holds(one, other) for one, other in zip(narrow.fields, wide.fields, strict=True))
+    there = {field.name: field for field in wide.fields}
+    return all(field.name in there and holds(field, there[field.name]) for field in narrow.fields)
+
+
 def _shape(column: Column) -> str:
     return column.type.split("<", 1)[0]
 

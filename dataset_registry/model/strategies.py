@@ -19,6 +19,8 @@ ConflictKind = Literal[
     "row count",
 ]
 CONFLICT_KINDS: tuple[ConflictKind, ...] = get_args(ConflictKind)
+ROW_CONFLICTS: tuple[ConflictKind, ...] = ("both changed", "both added", "delete/modify", "row count")
+"""The kinds of conflicts among rows."""
 STRATEGIES = ("fail", "ours", "theirs", "union", "newest")
 
 
@@ -40,13 +42,17 @@ class Strategy:
         )
 
 
-def strategies_of(value: "str | Strategy | Sequence[str | Strategy]") -> tuple[Strategy, ...]:
+def strategies_of(value: "str | Strategy | Sequence[str | Strategy] | None") -> tuple[Strategy, ...]:
     """Strategies from their texts: `theirs`, or `theirs:component=part/*,column=price,kind=both changed`.
 
     Raises `InputError` for an unknown one.
     """
     found = []
+    if value is None:
+        return ()
     for item in [value] if isinstance(value, str | Strategy) else value:
+        if not isinstance(item, str | Strategy):
+            raise InputError(f"A strategy is a text such as 'ours', not {item!r}.")
         if isinstance(item, Strategy):
             parsed = item
         else:

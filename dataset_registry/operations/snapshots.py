@@ -26,14 +26,15 @@ class Snapshot:
     tables: Mapping[ComponentKey, "StoredTable"] = field(default_factory=dict)
 
     def table(self, access: Access, tx: Transaction, key: ComponentKey) -> "StoredTable | None":
-        """The table in a component, if it is one."""
-        from dataset_registry.content.tables import stored_table
+        """The table in a component, if it is one; a spreadsheet of several sheets is not."""
+        from dataset_registry.content.tables import stored_tables
 
         if key in self.tables:
             return self.tables[key]
         if self.version_id is None or key not in self.entries:
             return None
-        return stored_table(access, tx, self.version_id, self.entries[key])
+        found = stored_tables(access, tx, self.version_id, self.entries[key])
+        return next(iter(found.values())) if len(found) == 1 else None
 
 
 EMPTY = Snapshot(None, {})

@@ -1,6 +1,7 @@
 """Row conflicts as tables, and the resolutions that are handed back in such a table."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -16,44 +17,64 @@ from dataset_registry.tabular.rows import Positions
 TAKE = ("ours", "theirs", "base", "drop", "union")
 
 
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What the columns of a conflict table are called: those of the key, the values of each side by (side, column), and the
+    columns in which values to take are handed back. Names that the table's columns share with others get underscores behind."""
+
+    key: Mapping[str, str]
+    sides: Mapping[tuple[str, str], str]
+    values: Mapping[str, str]
+
+    @classmethod
+    def of(cls, sides: Sides) -> "Names":
+        """The names for a table."""
+        taken = {"kind", "columns", "take", *(f"{side}_count" for side in SIDES)}
+        key: dict[str, str] = {}
+        for name in sides.key or sides.ours.schema.names:
+            key[name] = free_name(name, taken)
+            taken.add(key[name])
+        found: dict[tuple[str, str], str] = {}
+        values: dict[str, str] = {}
+        for name in sides.columns if sides.key else ():
+            for side in SIDES:
+                found[side, name] = free_name(f"{side}_{name}", taken)
+                taken.add(found[side, name])
+        for name in sides.columns if sides.key else ():
+            values[name] = free_name(name, taken)
+            taken.add(values[name])
+        return cls(key, found, values)
+
+
+SIDES = ("base", "ours", "theirs")
+
+
 def conflict_table(sides: Sides, found: RowConflicts) -> pa.Table:
     """The rows in conflict, one line each.
 
     `kind`; `columns`, those with different values; the key's columns; of every other column the values `base_…`, `ours_…` and
-    `theirs_…`; and an empty `take` to fill in: `ours`, `theirs`, `base` or `drop`. Without a key, the row's columns and its
-    counts: `base_count`, `ours_count`, `theirs_count`.
+    `theirs_…`; and an empty `take` to fill in: `ours`, `theirs`, `base`, `drop` or `union`. Without a key, the row's columns and
+    its counts: `base_count`, `ours_count`, `theirs_count`.
     """
-    names: list[str] = []
-    columns: list[pa.ChunkedArray | pa.Array] = []
-
-    def add(name: str, values: pa.ChunkedArray | pa.Array) -> None:
-        names.append(free_name(name, names))
-        columns.append(values)
-
-    add("kind", pa.array(found.kind.tolist(), pa.string()))
+    called = Names.of(sides)
+    columns: dict[str, pa.ChunkedArray | pa.Array] = {"kind": pa.array(found.kind.tolist(), pa.string())}
+    keys = coalesced(sides, found, list(called.key))
     if found.counts is not None:
-        rows = coalesced(sides, found, sides.ours.schema.names)
-        for name in rows.column_names:
-            add(name, rows.column(name))
-        for index, side in enumerate(("base", "ours", "theirs")):
-            add(f"{side}_count", pa.array(found.counts[:, index]))
+        columns |= {shown: keys.column(name) for name, shown in called.key.items()}
+        columns |= {f"{side}_count": pa.array(found.counts[:, index]) for index, side in enumerate(SIDES)}
     else:
         masks = list(found.cells.items())
         listed = [", ".join(name for name, mask in masks if mask[at]) for at in range(len(found))]
-        add("columns", pa.array(listed, pa.string()))
-        keys = coalesced(sides, found, sides.key)
-        for name in sides.key:
-            add(name, keys.column(name))
+        columns["columns"] = pa.array(listed, pa.string())
+        columns |= {shown: keys.column(name) for name, shown in called.key.items()}
         taken = {
             "base": sides.base.take(found.base),
             "ours": sides.ours.take(found.ours),
             "theirs": sides.theirs.take(found.theirs),
         }
-        for name in sides.columns:
-            for side, rows in taken.items():
-                add(f"{side}_{name}", rows.column(name))
-    add("take", pa.nulls(len(found), pa.string()))
-    return pa.table(columns, names=names)
+        columns |= {shown: taken[side].column(name) for (side, name), shown in called.sides.items()}
+    columns["take"] = pa.nulls(len(found), pa.string())
+    return pa.table(columns)
 
 
 def coalesced(sides: Sides, found: RowConflicts, columns: Sequence[str]) -> pa.Table:
@@ -82,35 +103,41 @@ def resolver(sides: Sides, given: pa.Table | None, *, by_key: bool) -> Resolve:
     """Finds the resolutions of conflicts in a table like that of `conflict_table`.
 
     A row resolves the conflict with its key, if the values `base_…`, `ours_…` and `theirs_…` that it names are still the same;
-    with `by_key`, also if it names none. It takes a side (`take`), or the values in columns that have the names of the table's.
+    with `by_key`, also if it names none. It takes a side (`take`), or the values in columns that have the names of the table's,
+    which must be all that are in conflict. Raises `InputError` for a table that does not fit.
     """
     if given is None:
         return unresolved
-    key = list(sides.key) or sides.ours.schema.names
-    if missing := [name for name in key if name not in given.column_names]:
+    called = Names.of(sides)
+    if missing := [shown for shown in called.key.values() if shown not in given.column_names]:
         raise InputError(
-            f"The resolutions have no column {missing[0]!r}: they need the columns {', '.join(key)}, and take.",
-            column=missing[0],
+            f"The resolutions have no column {missing[0]!r}: they need the columns {', '.join(called.key.values())}, and take."
         )
-    take = given.column("take").cast(pa.string()).to_pylist() if "take" in given.column_names else [None] * len(given)
-    if wrong := [choice for choice in take if choice and choice not in TAKE]:
-        raise InputError(
-            f"Unknown resolution {wrong[0]!r} in the column take. Use one of: {', '.join(TAKE)}.", take=wrong[0]
+    take = _takes(given)
+    keys = _cast(sides, given, called.key)
+    own = [name for name, shown in called.values.items() if shown in given.column_names]
+    values = _cast(sides, given, {name: called.values[name] for name in own}) if own else None
+    named = {
+        side: _cast(sides, given, columns)
+        for side in SIDES
+        if (
+            columns := {n: shown for (s, n), shown in called.sides.items() if s == side and shown in given.column_names}
         )
-    keys = _cast(sides, given.select(key), {name: name for name in key})
-    own = [name for name in sides.columns if name in given.column_names] if sides.key else []
-    values = _cast(sides, given.select(own), {name: name for name in own}) if own else None
+    }
 
     def resolve(found: RowConflicts) -> Resolved:
-        here, there = equal_rows(coalesced(sides, found, key), keys, sides.engine)
-        fits = _fits(sides, found, here, given, there, by_key=by_key)
+        here, there = equal_rows(coalesced(sides, found, list(called.key)), keys, sides.engine)
+        fits = _fits(sides, found, here, named, there) if named else np.full(len(here), by_key)
         here, there = here[fits], there[fits]
+        is_given = np.ones(len(found), bool)
+        for name, mask in found.cells.items():
+            is_given &= ~mask | (name in own)
         chosen = np.full(len(found), "", dtype="<U8")
         row = np.full(len(found), -1, np.int64)
         for at, number in zip(here.tolist(), there.tolist(), strict=True):
             if take[number]:
                 chosen[at] = take[number]
-            elif values is not None:
+            elif values is not None and is_given[at]:
                 chosen[at], row[at] = "row", at
         table = None
         if values is not None and (chosen == "row").any():
@@ -120,42 +147,49 @@ def resolver(sides: Sides, given: pa.Table | None, *, by_key: bool) -> Resolve:
     return resolve
 
 
-def _cast(sides: Sides, given: pa.Table, names: dict[str, str]) -> pa.Table:
-    """Columns with the types of the table. Raises `InputError`."""
+def _takes(given: pa.Table) -> list[str | None]:
+    """The choices in the column `take`. Raises `InputError` for an unknown one."""
+    if "take" not in given.column_names:
+        return [None] * given.num_rows
+    found: list[str | None] = given.column("take").to_pylist()
+    if wrong := [choice for choice in found if choice and choice not in TAKE]:
+        raise InputError(
+            f"Unknown resolution {wrong[0]!r} in the column take. Use one of: {', '.join(TAKE)}.", take=str(wrong[0])
+        )
+    return found
+
+
+def _cast(sides: Sides, given: pa.Table, names: Mapping[str, str]) -> pa.Table:
+    """Columns, by what they are called, with the types of the table. Raises `InputError`."""
     columns = []
-    for name, own in names.items():
+    for own, shown in names.items():
         kind = sides.ours.schema.field(own).type
         try:
-            columns.append(convert.column(given.column(name), kind))
+            columns.append(convert.column(given.column(shown), kind))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise InputError(f"The column {name!r} of the resolutions is not {kind}: {error}.", column=name) from error
+            raise InputError(f"The column {shown!r} of the resolutions is not {kind}: {error}.") from error
     return pa.table(columns, names=list(names))
 
 
-def _fits(
-    sides: Sides, found: RowConflicts, here: Positions, given: pa.Table, there: Positions, *, by_key: bool
-) -> Cells:
+def _fits(sides: Sides, found: RowConflicts, here: Positions, named: Mapping[str, pa.Table], there: Positions) -> Cells:
     """Whether conflicts still have the values that their resolutions name."""
     fits = np.ones(len(here), bool)
-    has_values = False
     for side, rows, positions in (
         ("base", sides.base, found.base),
         ("ours", sides.ours, found.ours),
         ("theirs", sides.theirs, found.theirs),
     ):
-        names = {f"{side}_{name}": name for name in sides.columns if f"{side}_{name}" in given.column_names}
-        if not names:
+        if side not in named:
             continue
-        has_values = True
-        named = _cast(sides, given.select(list(names)), names).take(pa.array(there))
-        now = rows.take(positions[here], list(names.values()))
-        for name, own in names.items():
-            one, other = named.column(name).combine_chunks(), now.column(own).combine_chunks()
+        then = named[side].take(pa.array(there))
+        now = rows.take(positions[here], then.column_names)
+        for name in then.column_names:
+            one, other = then.column(name).combine_chunks(), now.column(name).combine_chunks()
             if is_flat(one.type):
                 fits &= ~unequal(one, other)
             else:
                 fits &= np.array([a == b for a, b in zip(one.to_pylist(), other.to_pylist(), strict=True)], bool)
-    return fits if has_values or by_key else np.zeros(len(here), bool)
+    return fits
 
 
 def _rows(sides: Sides, found: RowConflicts, here: Positions, values: pa.Table) -> pa.Table:

@@ -109,7 +109,8 @@ def _pylist(values: pa.ChunkedArray) -> list[Any]:
     """The values as Python's; moments and times of nanoseconds as texts, since Python has none."""
     kind = values.type
     if (pa.types.is_timestamp(kind) or pa.types.is_time(kind) or pa.types.is_duration(kind)) and kind.unit == "ns":
-        return [None if count is None else counted(count, kind) for count in values.view(pa.int64()).to_pylist()]
+        counts = (count for chunk in values.chunks for count in chunk.view(pa.int64()).to_pylist())
+        return [None if count is None else counted(count, kind) for count in counts]
     found: list[Any] = values.to_pylist()
     return found
 

@@ -41,6 +41,16 @@ class Engine:
             for name in tables:
                 connection.unregister(name)
 
+    def matching(self, table: pa.Table, condition: str, column: str) -> pa.Array:
+        """The values of a column in the rows for which a condition is true. Raises `ValueError` for what is no condition.
+
+        The condition is one expression over the columns: it cannot name the table, or any other.
+        """
+        relation = self._opened().from_arrow(table)
+        if [str(kind) for kind in relation.project(condition).types] != ["BOOLEAN"]:
+            raise ValueError("it is not true or false")
+        return relation.filter(condition).to_arrow_table().column(column).combine_chunks()
+
     def _opened(self) -> duckdb.DuckDBPyConnection:
         if self._connection is None:
             self._connection = duckdb.connect(":memory:")

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dataset_registry.errors import InputError
+from dataset_registry.tabular import convert
 from dataset_registry.tabular.comparable import comparable, differ, is_flat
 from dataset_registry.tabular.engine import Engine
 from dataset_registry.tabular.rows import Positions, Rows
@@ -200,22 +201,27 @@ def _chunks_of(path: Path) -> dict[str, bytes] | None:
         return None
     found: dict[str, bytes] = {}
     types = footer.schema.to_arrow_schema()
+    names = [field.name for field in types for _ in range(_leaves(field.type))]
     group = footer.row_group(0)
     with path.open("rb", buffering=0) as file:
-        for index in range(footer.num_columns):
+        for index, name in enumerate(names):
             chunk = group.column(index)
             first = chunk.data_page_offset
             if chunk.has_dictionary_page and chunk.dictionary_page_offset is not None:
                 first = min(first, chunk.dictionary_page_offset)
             file.seek(first)
-            # A column's path begins with its name, which may have dots in it.
-            path_ = chunk.path_in_schema
-            name = next(
-                n for n in sorted(types.names, key=len, reverse=True) if path_ == n or path_.startswith(f"{n}.")
-            )
             data = file.read(chunk.total_compressed_size)
             found[name] = found.get(name, str(types.field(name).type).encode()) + data
     return found
+
+
+def _leaves(kind: pa.DataType) -> int:
+    """The number of columns that a type takes in a Parquet file."""
+    if pa.types.is_struct(kind):
+        return sum(_leaves(field.type) for field in kind)
+    if pa.types.is_map(kind):
+        return _leaves(kind.key_type) + _leaves(kind.item_type)
+    return _leaves(kind.value_type) if convert.is_list(kind) else 1
 
 
 def _by_position(before: Rows, after: Rows, pair: _Pair, columns: Sequence[str], fresh: Collection[str]) -> Changes:

@@ -23,7 +23,6 @@ from dataset_registry.tabular.row_diff import (
 )
 from dataset_registry.tabular.row_places import locate
 from dataset_registry.tabular.rows import Positions, Rows
-from dataset_registry.tabular.sandbox import identifier
 
 Statistics = Sequence[Mapping[str, ColumnStatistics]]
 """The column statistics of the parts of a table; empty where they are unknown."""
@@ -67,6 +66,8 @@ def upsert(
 
 def delete(rows: Rows, given: Rows, key: Sequence[str], statistics: Statistics, engine: Engine) -> Edits:
     """Without the rows that have the same values in these columns as one of the given rows."""
+    if not key:
+        raise InputError("The rows to delete have no columns. Pass a table with their keys.")
     candidates = _candidates(rows, given, key, statistics)
     if not candidates:
         return Edits()
@@ -81,23 +82,30 @@ def delete(rows: Rows, given: Rows, key: Sequence[str], statistics: Statistics, 
 
 def delete_where(rows: Rows, where: str, engine: Engine) -> Edits:
     """Without the rows for which an SQL expression is true. Raises `InputError` for an invalid one."""
+    names = [name for name in rows.schema.names if not pa.types.is_decimal256(rows.schema.field(name).type)]
+    folded = [name.casefold() for name in names]
+    if len(set(folded)) < len(folded):
+        raise InputError(
+            "Columns of this table have names that differ in case only, which SQL does not distinguish. Delete rows by a table "
+            "with their keys."
+        )
+    position = free_name("row_position", folded)
     removed = []
-    for start, table in rows.batches(rows.schema.names):
-        number = pa.array(np.arange(start, start + table.num_rows))
-        position = free_name("position", table.column_names)
-        numbered = table.append_column(position, number)
-        sql = f"SELECT {identifier(position)} FROM part WHERE ({where})"
+    for start, table in rows.batches(names):
+        numbered = table.append_column(position, pa.array(np.arange(start, start + table.num_rows)))
         try:
-            found = engine.query(sql, part=numbered)
+            found = engine.matching(numbered, where, position)
         except Exception as error:
-            if type(error).__module__.partition(".")[0] not in ("duckdb", "_duckdb"):
+            if type(error).__module__.partition(".")[0] not in ("duckdb", "_duckdb") and not isinstance(
+                error, ValueError
+            ):
                 raise
             reason = str(error).splitlines()[0].rstrip(".!")
             raise InputError(
                 f"Invalid condition {where!r}: {reason}. Write an SQL expression over the columns, such as 'price < 0'.",
                 where=where,
             ) from error
-        removed.append(np.sort(found.column(0).to_numpy()))
+        removed.append(np.sort(found.to_numpy()))
     return Edits(removed=np.concatenate([np.empty(0, np.int64), *removed]))
 
 
@@ -119,7 +127,7 @@ def refuse_given_duplicates(given: Rows, key: Sequence[str], engine: Engine) -> 
 
 def _matching(rows: Rows, given: Rows, key: Sequence[str], statistics: Statistics, engine: Engine) -> Positions:
     """For each given row the position of the row with its key, -1 for none."""
-    wanted = pa.concat_tables([given.schema.empty_table().select(key), *(t for _, t in given.batches(key))])
+    wanted = given.take(_positions(given), key)
     return locate(wanted, rows, _candidates(rows, given, key, statistics), engine)
 
 
@@ -156,23 +164,47 @@ def _in_order(
 ) -> list[Insert]:
     """Inserts at their places among the rows of a table that is sorted by its key, else behind the last row."""
     behind = [Insert(np.full(len(new), AT_END), given, new)]
-    starts = _starts(rows, key[0], statistics)
     keys = given.take(new, key)
-    if starts is None or any(sortable(column.combine_chunks()) is None for column in keys.columns):
+    if any(sortable(column.combine_chunks()) is None or column.null_count for column in keys.columns):
         return behind
     order = pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in key]).to_numpy().astype(np.int64)
     new, keys = new[order], keys.take(pa.array(order))
-    parts = np.searchsorted(starts, _sorted_values(keys.column(0)), side="right") - 1
+    starts = _starts(rows, key[0], statistics)
+    parts = np.zeros(len(new), np.int64) if len(rows.parts) == 1 else None
+    if starts is not None:
+        parts = np.searchsorted(starts, _sorted_values(keys.column(0)), side="right") - 1
+    if parts is None:
+        places = _places_of(rows, range(len(rows.parts)), keys, engine)
+        return behind if places is None else [Insert(places, given, new)]
     after = np.full(len(new), AT_START)
     for part in np.unique(parts[parts >= 0]).tolist():
         here = np.flatnonzero(parts == part)
-        table = rows.part(part, key)
-        check = Increasing(len(key))
-        check.look([sortable(column.combine_chunks()) for column in table.columns])
-        if not check.holds:
+        places = _places_of(rows, [part], keys.take(pa.array(here)), engine)
+        if places is None:
             return behind
-        after[here] = _places(table, keys.take(pa.array(here)), engine) + (part << 32)
+        after[here] = np.where(places == AT_START, (part << 32) - 1 if part else AT_START, places)
     return [Insert(after, given, new)]
+
+
+def _places_of(rows: Rows, parts: Sequence[int], keys: pa.Table, engine: Engine) -> Positions | None:
+    """For sorted keys the position of the row of some parts that each comes behind, `AT_START` for none; None if the parts are
+    not sorted."""
+    check = Increasing(keys.num_columns)
+    tables, positions = [], []
+    for start, table in rows.batches(keys.column_names, set(parts)):
+        values = [sortable(column.combine_chunks()) for column in table.columns]
+        if any(each is None for each in values):
+            return None
+        check.look(values)
+        tables.append(table)
+        positions.append(np.arange(start, start + table.num_rows))
+    if not check.holds:
+        return None
+    if not tables:
+        return np.full(keys.num_rows, AT_START)
+    there, at = pa.concat_tables(tables), np.concatenate(positions)
+    places = _places(there, keys, engine)
+    return np.where(places >= 0, at[places], AT_START)
 
 
 def _starts(rows: Rows, name: str, statistics: Statistics) -> Cells | None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dataset_registry.model.merge import ROW_RULES, merge_count
 from dataset_registry.model.strategies import Choose
 from dataset_registry.tabular.comparable import comparable
-from dataset_registry.tabular.edits import AT_START, Edits, Insert, Source, TableRows, Update
+from dataset_registry.tabular.edits import AT_END, AT_START, Edits, Insert, Source, TableRows, Update
 from dataset_registry.tabular.row_diff import Cells, Changes, Increasing, differing_cells, row_changes, sortable
 from dataset_registry.tabular.row_places import Places, Sides, equal_rows, every
 from dataset_registry.tabular.rows import Positions, Rows
@@ -97,6 +97,7 @@ class _Merge:
         self.updates: list[Update] = []
         self.inserted: list[tuple[Positions, Source, Positions]] = []
         """Inserts: the rows of theirs that stand where they go, and where they come from."""
+        self.at_end: list[Insert] = []
         self.only_ours = mine.after[mine.added]
         """Rows of ours that theirs lacks: inserted by ours, or removed by theirs."""
 
@@ -115,7 +116,7 @@ class _Merge:
 
     def edits(self) -> Edits:
         """All edits that were collected."""
-        inserts = []
+        inserts = list(self.at_end)
         where = np.unique(np.concatenate([_NONE, *(at for at, _, _ in self.inserted)]))
         if len(where):
             after = self._in_order(where, self.places.after(where))
@@ -196,7 +197,7 @@ class _KeyedMerge(_Merge):
         conflicts = _together(self._both(i, j), unknown)
         given = resolve(conflicts) if len(conflicts) else unresolved(conflicts)
         self._hand_back(conflicts, given)
-        is_open = given.take == ""
+        is_open = (given.take == "") | ((given.take == "union") & (conflicts.kind != "delete/modify"))
         is_open &= ~self._choose(conflicts, is_open)
         return MergedRows(self.edits(), self._undecided(conflicts.of(is_open)))
 
@@ -284,6 +285,8 @@ class _KeyedMerge(_Merge):
             ("drop", self.sides.base, np.full(len(found), -1, np.int64)),
         ):
             self._replace(found, given.take == choice, source, rows)
+        kept = (given.take == "union") & (found.kind == "delete/modify") & (found.ours < 0)
+        self._replace(found, kept, self.sides.theirs, found.theirs)
         if given.table is not None:
             columns = {name: np.full(len(found), name in given.columns) for name in self.sides.ours.schema.names}
             self._replace(found, given.take == "row", TableRows(given.table), given.row, columns)
@@ -464,8 +467,7 @@ class _MultisetMerge(_Merge):
             if count < 0:
                 self.removed.append(every(row, self.sides.ours, self.sides.engine)[count:])
                 continue
-            there = every(row, self.sides.theirs, self.sides.engine)[-count:]
-            self.inserted.append((there, TableRows(row), np.zeros(len(there), np.int64)))
+            self.at_end.append(Insert(np.full(count, AT_END), TableRows(row), np.zeros(count, np.int64)))
 
 
 def _rows_of(before: Positions, base: Rows, after: Positions, rows: Rows) -> pa.Table:

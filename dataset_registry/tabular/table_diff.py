@@ -71,9 +71,10 @@ class TableDiff:
             columns.append(values)
 
         add("change", pa.array(kind.tolist(), pa.string()))
-        for name in self.key or self._same_columns():
+        once = list(self.key) or self._same_columns()
+        for name in once:
             add(name, pa.chunked_array([_chosen(is_new, new.column(name), old.column(name))]))
-        rest = [name for name in self.after.schema.names if name not in names]
+        rest = [name for name in self.after.schema.names if name not in once]
         for name in rest:
             add(f"before_{name}", old.column(name))
             add(f"after_{name}", new.column(name))

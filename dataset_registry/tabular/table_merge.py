@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from dataset_registry.errors import InputError
 from dataset_registry.model.manifest import ComponentKey, component_label
-from dataset_registry.model.merge import Conflict, MergedColumns, merge_columns
+from dataset_registry.model.merge import Conflict, MergedColumn, MergedColumns, Unused, merge_columns
 from dataset_registry.model.schema import Column, TableSchema
 from dataset_registry.model.strategies import Choose, Side
 from dataset_registry.tabular import writer
@@ -102,6 +102,8 @@ def merge_tables(
     columns = merge_columns(
         component, base.schema.columns if base else (), ours.schema.columns, theirs.schema.columns, choose
     )
+    if retyped := next((u for u in columns.unused if u.kind == "column type" and u.id in key), None):
+        return _refused(ours, "column type", "one side changed the type of a column of the key", retyped.name)
     if not columns.conflicts and base is not None and columns.unused:
         lost, kept = _values_lost(base, ours, theirs, columns, key, engine, choose)
         if lost:
@@ -115,8 +117,9 @@ def merge_tables(
     if not set(names) <= {merged.column.name for merged in columns.columns}:
         return _refused(ours, "drop/modify", f"a column of the key ({', '.join(key)}) was dropped")
     sides = _sides(tables, columns, names, engine)
+    resolve = resolver(sides, resolutions, by_key=by_key)
     try:
-        merged = merge_rows(sides, component[0], choose, resolver(sides, resolutions, by_key=by_key))
+        merged = merge_rows(sides, component[0], choose, resolve)
     except InputError as error:
         if error.fields.get("column") is None:
             raise
@@ -189,22 +192,12 @@ def _values_lost(
     merged = {m.column.id: m for m in columns.columns}
     conflicts: list[Conflict] = []
     kept: dict[str, Side] = {}
-    if not key or not set(key) <= merged.keys():
+    if not set(key) <= merged.keys():
         return conflicts, kept
     for unused in columns.unused:
         side = unused.side
         other, winner = (ours, "theirs") if side == "ours" else (theirs, "ours")
-        fields = [pa.field(k, type_of(merged[k].column)) for k in key]
-        column = next(c for c in base.schema.columns if c.name == unused.base)
-        value = free_name("value", key)
-        schema = pa.schema([*fields, pa.field(value, type_of(column))])
-        before = base.rows(schema, {**{k: merged[k].base or k for k in key}, value: unused.base})
-        after = other.rows(schema, {**{k: getattr(merged[k], side) or k for k in key}, value: unused.name})
-        changes = row_changes(before, after, key, engine)
-        count = int(changes.changed.sum())
-        if unused.kind == "column type":
-            added = after.take(changes.after[changes.added], [value])
-            count += added.num_rows - added.column(0).null_count
+        count = _changed_values(base, other, unused, merged, key, engine)
         choice = choose(unused.kind, ours.component[0], unused.name) if count else winner
         if choice == side or (choice == "union" and unused.kind == "drop/modify"):
             kept[unused.id] = side
@@ -213,6 +206,36 @@ def _values_lost(
             reason = f"{winner} {did}, {side} changed its values"
             conflicts.append(Conflict(unused.kind, *ours.component, unused.name, count, reason=reason))
     return conflicts, kept
+
+
+def _changed_values(
+    base: TableVersion,
+    other: TableVersion,
+    unused: Unused,
+    merged: Mapping[str, MergedColumn],
+    key: Sequence[str],
+    engine: Engine,
+) -> int:
+    """How many values of an unused column one side changed. Without a key, how many of its rows: which values are whose is
+    unknown then."""
+    column = next(c for c in base.schema.columns if c.name == unused.base)
+    if not key:
+        there = {c.name for c in other.schema.columns}
+        shared = [c for c in base.schema.columns if c.name in there]
+        rows = pa.schema([pa.field(c.name, type_of(c)) for c in shared])
+        own = {c.name: c.name for c in shared}
+        return len(row_changes(base.rows(rows, own), other.rows(rows, own), (), engine))
+    fields = [pa.field(k, type_of(merged[k].column)) for k in key]
+    value = free_name("value", key)
+    schema = pa.schema([*fields, pa.field(value, type_of(column))])
+    before = base.rows(schema, {**{k: merged[k].base or k for k in key}, value: unused.base})
+    after = other.rows(schema, {**{k: getattr(merged[k], unused.side) or k for k in key}, value: unused.name})
+    changes = row_changes(before, after, key, engine)
+    count = int(changes.changed.sum())
+    if unused.kind == "column type":
+        added = after.take(changes.after[changes.added], [value])
+        count += added.num_rows - added.column(0).null_count
+    return count
 
 
 def _schema(tables: Tables, columns: MergedColumns, key: Sequence[str]) -> TableSchema:
