@@ -375,6 +375,16 @@ def holds(narrow: Column, wide: Column) -> bool:
     return all(field.name in there and holds(field, there[field.name]) for field in narrow.fields)
 
 
+def has_fields_of(column: Column, other: Column) -> bool:
+    """Whether the structs in a nested column have all fields of those in another."""
+    if not other.fields or not column.fields:
+        return not other.fields or not column.type.startswith("struct")
+    if not other.type.startswith("struct"):
+        return all(has_fields_of(one, two) for one, two in zip(column.fields, other.fields, strict=False))
+    there = {field.name: field for field in column.fields}
+    return all(field.name in there and has_fields_of(there[field.name], field) for field in other.fields)
+
+
 def _shape(column: Column) -> str:
     return column.type.split("<", 1)[0]
 

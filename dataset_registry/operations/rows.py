@@ -19,7 +19,7 @@ from dataset_registry.model.manifest import ComponentKey, Entry, component_label
 from dataset_registry.model.names import suggestion
 from dataset_registry.model.parts import TABLE
 from dataset_registry.model.records import DatasetRecord, Head, NewDataset
-from dataset_registry.model.schema import renamed
+from dataset_registry.model.schema import has_fields_of, renamed
 from dataset_registry.store import Spool
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def _applied(
     edit: RowEdit,
 ) -> StagedComponent:
     from dataset_registry.content.tables import of_staged, stage_edited
+    from dataset_registry.tabular.combine import types_of_both
 
     with access.catalog.read() as tx:
         entry = _entry(tx, base, key)
@@ -65,6 +66,8 @@ def _applied(
             )
         return StagedComponent(_new_table(spool, engine, given, edit))
     edits = _edits(engine, table, given, edit, facts)
+    if given is not None and edit.action != "delete":
+        table = replace(table, schema=replace(table.schema, user_types=types_of_both(table.schema, given.schema)))
     staged = stage_edited(access, spool, table, edits, facts)
     return StagedComponent(staged, entry.type, json.loads(entry.metadata or "{}"))
 
@@ -161,6 +164,7 @@ def _edits(
             "the table with the other key.",
             key=list(edit.key),
         )
+    _refuse_other_values(table, given)
     aligned = _aligned(rows, given, columns)
     if edit.action == "append":
         _refuse_missing(table, columns, [c.name for c in table.schema.columns if not c.nullable or c.name in key])
@@ -175,6 +179,22 @@ def _edits(
         )
     _refuse_missing(table, columns, key)
     return row_edits.upsert(rows, aligned, key, statistics, engine, columns)
+
+
+def _refuse_other_values(table: "StoredTable", given: "StoredTable") -> None:
+    """Refuse nulls where the table has none, and structs with other fields. Raises `InputError`."""
+    columns = {column.name: column for column in table.schema.columns}
+    for column in given.schema.columns:
+        there, facts = columns[column.name], given.schema.statistics.get(column.name)
+        if not there.nullable and facts is not None and facts.null_count:
+            raise InputError(
+                f"The rows have a null in {column.name!r}, which is not null in {table.label!r}.", column=column.name
+            )
+        if column.fields and not (has_fields_of(column, there) and has_fields_of(there, column)):
+            raise InputError(
+                f"{column.name!r} is {column.type} in the rows, and {there.type} in {table.label!r}. Give it the same fields.",
+                column=column.name,
+            )
 
 
 def _aligned(rows: "Rows", given: "StoredTable", columns: Sequence[str]) -> "Rows":

@@ -64,6 +64,18 @@ def combine(tables: Sequence[tuple[str, TableSchema]]) -> Combined:
     return Combined(plain_schema(target), target)
 
 
+def types_of_both(one: TableSchema, other: TableSchema) -> str | None:
+    """The writer's types of a table that gets rows of another one: those of the first, with the categories of both."""
+    if other.user_types is None or one.user_types in (None, other.user_types):
+        return one.user_types
+    try:
+        found = combine([("the table", one), ("the rows", other)]).writer
+    except InputError:
+        return one.user_types
+    assert found is not None, "of tables that have one"
+    return writer.text_of(pa.schema([found.field(column.name) for column in one.columns], found.metadata))
+
+
 def _full_schema(table: TableSchema) -> pa.Schema:
     """A captured table's columns with the types, and all else, that its writer had."""
     plain = pa.schema([pa.field(c.name, type_of(c), c.nullable) for c in table.columns])

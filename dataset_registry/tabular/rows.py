@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dataset_registry.errors import InputError
 from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.tabular import capture, convert
+from dataset_registry.tabular.comparable import comparable
 from dataset_registry.tabular.parquet import INT96_UNIT
 
 Positions = NDArray[np.int64]
@@ -134,19 +135,74 @@ class Rows:
             if name not in self.names:
                 found.append(pa.chunked_array([pa.nulls(table.num_rows, field.type)]))
                 continue
-            values = table.column(self.names[name])
-            if _is_text(values.type) != _is_text(field.type) and not pa.types.is_null(values.type):
-                raise InputError(f"Column {name!r} is {field.type}, not {values.type}. Convert it first.", column=name)
             try:
-                found.append(convert.column(values, field.type))
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                found.append(exactly(table.column(self.names[name]), field.type))
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
                 raise InputError(
-                    f"Column {name!r} has values that are not of the type {field.type}: {error}.", column=name
+                    f"Column {name!r} has values that are not of the type {field.type}: {error}. Convert it first.",
+                    column=name,
                 ) from error
         fields = [self.schema.field(name) for name in columns]
         return pa.Table.from_arrays(found, schema=pa.schema([f.with_nullable(True) for f in fields]))
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    """Whether values are texts, which become numbers and moments by parsing alone."""
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+def exactly(values: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """A column as another type, if that holds the same values of the same kind: a number for a number, an instant for an instant.
+
+    Raises `ValueError` or `pyarrow.ArrowInvalid` where a value would change.
+    """
+    have = values.type
+    if have == kind or pa.types.is_null(have):
+        return convert.column(values, kind)
+    if not _is_alike(have, kind):
+        raise ValueError(f"it is {have}")
+    found = convert.column(values, kind)
+    if _sort(have) in ("text", "bytes"):
+        return found
+    plain = values.cast(have.value_type) if pa.types.is_dictionary(have) else values
+    back = convert.column(found, plain.type)
+    if not all(comparable(one).equals(comparable(other)) for one, other in zip(back.chunks, plain.chunks, strict=True)):
+        raise ValueError(f"a value of {have} would change")
+    return found
+
+
+def _sort(kind: pa.DataType) -> str:
+    """What values of a type are."""
+    if pa.types.is_dictionary(kind):
+        return _sort(kind.value_type)
+    for sort, tests in _SORTS.items():
+        if any(test(kind) for test in tests):
+            return sort
+    if pa.types.is_timestamp(kind):
+        return "moment" if kind.tz is None else "instant"
+    return str(kind)
+
+
+_SORTS = {
+    "text": (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
+    "bytes": (
+        pa.types.is_binary,
+        pa.types.is_large_binary,
+        pa.types.is_binary_view,
+        pa.types.is_fixed_size_binary,
+    ),
+    "number": (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal),
+    "boolean": (pa.types.is_boolean,),
+    "moment": (pa.types.is_date,),
+    "time": (pa.types.is_time,),
+    "duration": (pa.types.is_duration,),
+}
+
+
+def _is_alike(have: pa.DataType, kind: pa.DataType) -> bool:
+    """Whether values of one type are of the same kind as those of another, in nested types field by field."""
+    if pa.types.is_null(have):
+        return True
+    if pa.types.is_struct(have) and pa.types.is_struct(kind):
+        at = [(field, kind.get_field_index(field.name)) for field in have]
+        return all(i >= 0 and _is_alike(field.type, kind.field(i).type) for field, i in at)
+    if pa.types.is_map(have) and pa.types.is_map(kind):
+        return _is_alike(have.key_type, kind.key_type) and _is_alike(have.item_type, kind.item_type)
+    if convert.is_list(have) and convert.is_list(kind):
+        return _is_alike(have.value_type, kind.value_type)
+    return _sort(have) == _sort(kind)

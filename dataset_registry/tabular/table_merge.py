@@ -13,6 +13,7 @@ from dataset_registry.model.schema import Column, TableSchema
 from dataset_registry.model.strategies import Choose, Side
 from dataset_registry.tabular import writer
 from dataset_registry.tabular.arrow import type_of
+from dataset_registry.tabular.combine import types_of_both
 from dataset_registry.tabular.conflicts import coalesced, free_name, resolver
 from dataset_registry.tabular.edits import Edits
 from dataset_registry.tabular.engine import Engine
@@ -242,7 +243,12 @@ def _schema(tables: Tables, columns: MergedColumns, key: Sequence[str]) -> Table
     """The captured schema of the result, without facts of its rows."""
     base, ours, theirs = tables
     was = base.schema.user_types if base else None
-    types = theirs.schema.user_types if ours.schema.user_types == was else ours.schema.user_types
+    types = ours.schema.user_types
+    if types != theirs.schema.user_types:
+        both = None not in (types, theirs.schema.user_types)
+        types = (
+            types_of_both(ours.schema, theirs.schema) if both else theirs.schema.user_types if types == was else types
+        )
     merged = tuple(m.column for m in columns.columns)
     if types is not None and _shapes(merged) != _shapes(ours.schema.columns):
         types = writer.types_of_columns(

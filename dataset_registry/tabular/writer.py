@@ -99,7 +99,7 @@ def kept(schema: pa.Schema, plain: pa.Schema, categories: Categories) -> str | N
     kept = pa.schema(fields, _without_rows(schema.metadata))
     if kept.equals(plain, check_metadata=True):
         return None
-    return base64.b64encode(kept.serialize().to_pybytes()).decode()
+    return text_of(kept)
 
 
 def _with_categories(field: pa.Field, place: Place, categories: Mapping[Place, pa.Array]) -> pa.Field:
@@ -176,6 +176,11 @@ def schema_of(text: str | None) -> pa.Schema | None:
     return None if text is None else pa.ipc.read_schema(pa.BufferReader(base64.b64decode(text)))
 
 
+def text_of(schema: pa.Schema) -> str:
+    """A writer's schema as it is kept."""
+    return base64.b64encode(schema.serialize().to_pybytes()).decode()
+
+
 def types_of_columns(names: Sequence[str], sides: Sequence[tuple[str | None, Mapping[str, str]]]) -> str | None:
     """The writer's schema of a table whose columns come from others: of each, its kept schema and what its columns are now
     called. The first that has a column tells its type, and the first one the rest. None where nothing was kept."""
@@ -189,7 +194,7 @@ def types_of_columns(names: Sequence[str], sides: Sequence[tuple[str | None, Map
         return None
     metadata = next((schema.metadata for schema, _ in schemas if schema is not None), None)
     kept = pa.schema([fields[name] for name in names if name in fields], _without_columns(metadata, names))
-    return base64.b64encode(kept.serialize().to_pybytes()).decode()
+    return text_of(kept)
 
 
 def _without_columns(metadata: Mapping[bytes, bytes] | None, names: Sequence[str]) -> Mapping[bytes, bytes] | None:
