@@ -90,7 +90,7 @@ def test_rows_that_do_not_fit_are_refused_and_nothing_changes(flights: Dataset) 
         "not unique": lambda: flights.upsert(pa.table({"id": [5, 5], "a": [0.0, 0.0]})),
         "no column 'id'": lambda: flights.upsert(pa.table({"a": [0.0]})),
         "column 'price'": lambda: flights.append(pa.table({"id": [9], "price": [0.0]})),
-        "not string": lambda: flights.upsert(pa.table({"id": ["9"], "a": [0.0]})),
+        "it is string": lambda: flights.upsert(pa.table({"id": ["9"], "a": [0.0]})),
         "not of the type int64": lambda: flights.upsert(pa.table({"id": [9.5], "a": [0.0]})),
         "Invalid condition": lambda: flights.delete_rows(where="price < 0"),
         "stored as it was delivered": lambda: flights.append(table, "file"),
