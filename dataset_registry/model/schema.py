@@ -132,6 +132,11 @@ def carried_ids(
 
     Also returns renames that are likely, by type, position and statistics. Raises `InputError` for a rename that does not fit.
     """
+    is_named = isinstance(renames, Mapping) and all(isinstance(name, str) for pair in renames.items() for name in pair)
+    if not is_named or len({*renames.values()}) < len(renames):
+        raise InputError(
+            "renames takes a dict of column names, old to new, like {'price': 'amount'}, each of them once."
+        )
     old, new = {c.name: c for c in previous.columns}, {c.name for c in columns}
     for was, now in renames.items():
         if was not in old or now not in new or was in new or now in old:

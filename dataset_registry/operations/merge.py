@@ -188,6 +188,7 @@ def planned(
             base, theirs = (parent, version) if how == "cherry-pick" else (version, parent)
             bases = [base] if base else []
         elif ours is None:
+            _refuse_unused(options.resolutions)
             return Merge(MergePlan(dataset.name, branch, None, version, (), "fast-forward"))
         else:
             theirs = version
@@ -264,16 +265,20 @@ def planned_change(
                 sides[2].entries[key],
                 stage_merged(access, work.spool, tables[1], table, facts),
             )
-    if unused:
-        label = next(iter(unused))
-        raise InputError(
-            f"There are resolutions for {label!r}, which has no rows in conflict in this merge.", component=label
-        )
+    _refuse_unused(unused)
     components = tuple(sorted(found.components, key=lambda c: (c.name, c.index)))
     found.plan = replace(plan, components=components)
     if found.conflicts and plan.outcome == "merge":
         found.plan = replace(found.plan, outcome="conflicts", conflicts=tuple(found.conflicts))
     return found
+
+
+def _refuse_unused(resolutions: Mapping[str, object]) -> None:
+    """Raise `InputError` for resolutions that no conflict needs."""
+    for label in resolutions:
+        raise InputError(
+            f"There are resolutions for {label!r}, which has no rows in conflict in this merge.", component=label
+        )
 
 
 _Opened = list[tuple[ComponentKey, "tuple[StoredTable | None, StoredTable, StoredTable]", Mapping[int, FileFacts]]]

@@ -11,7 +11,7 @@ from dataset_registry.tabular import convert
 from dataset_registry.tabular.comparable import is_flat
 from dataset_registry.tabular.row_diff import Cells, unequal
 from dataset_registry.tabular.row_merge import Resolve, Resolved, RowConflicts, unresolved
-from dataset_registry.tabular.row_places import Sides, equal_rows
+from dataset_registry.tabular.row_places import Sides, equal_rows, repeated
 from dataset_registry.tabular.rows import Positions
 
 TAKE = ("ours", "theirs", "base", "drop", "union")
@@ -115,6 +115,9 @@ def resolver(sides: Sides, given: pa.Table | None, *, by_key: bool) -> Resolve:
         )
     take = _takes(given)
     keys = _cast(sides, given, called.key)
+    if len(more := repeated(keys, sides.engine)):
+        row = ", ".join(f"{name}={value!r}" for name, value in keys.slice(more[0], 1).to_pylist()[0].items())
+        raise InputError(f"The resolutions have two lines for the row {row}. Keep one of them.")
     own = [name for name, shown in called.values.items() if shown in given.column_names]
     values = _cast(sides, given, {name: called.values[name] for name in own}) if own else None
     named = {

@@ -140,6 +140,15 @@ def equal_rows(one: pa.Table, other: pa.Table, engine: Engine) -> tuple[Position
     return pairs.column(0).to_numpy()[order], pairs.column(1).to_numpy()[order]
 
 
+def repeated(table: pa.Table, engine: Engine) -> Positions:
+    """The row numbers of rows that equal an earlier one, in order."""
+    columns = ", ".join(f"c{i}" for i in range(table.num_columns))
+    counted = f"SELECT pos, row_number() OVER (PARTITION BY {columns} ORDER BY pos) AS occurrence FROM one"
+    found = engine.query(f"SELECT pos FROM ({counted}) WHERE occurrence > 1 ORDER BY pos", one=_numbered(table))
+    positions: Positions = found.column(0).to_numpy()
+    return positions
+
+
 def every(row: pa.Table, rows: Rows, engine: Engine) -> Positions:
     """The positions of all rows that equal this one, in order."""
     names = row.column_names

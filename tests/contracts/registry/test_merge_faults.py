@@ -161,9 +161,21 @@ def test_resolutions_that_do_not_fit_are_input_errors(flights: Dataset) -> None:
     start(flights, pa.table({"id": [1], "x": [0]}))
     flights.upsert(pa.table({"id": [1], "x": [1]}))
     flights.upsert(pa.table({"id": [1], "x": [2]}), branch="pr")
-    for wrong in ([{"id": 1, "x": "abc"}], [], [{"id": 1, "take": ["x"]}], [{"id": 1, "take": "mine"}]):
+    twice = [{"id": 1, "take": "theirs"}, {"id": 1, "take": "ours"}]
+    for wrong in ([{"id": 1, "x": "abc"}], [], [{"id": 1, "take": ["x"]}], [{"id": 1, "take": "mine"}], twice):
         found = error_of(lambda wrong=wrong: flights.merge("pr", resolutions={"data": wrong}))
         assert isinstance(found, InputError), wrong
+    one = {"data": [{"id": 1, "take": "theirs"}]}
+    assert "no rows in conflict" in str(error_of(lambda: flights.merge("pr", "new", resolutions=one)))
+
+
+def test_renames_that_are_not_names_by_name_are_refused(flights: Dataset) -> None:
+    start(flights, pa.table({"id": [1], "x": [0], "z": [0]}))
+    wrong: list[Any] = [["x"], {"x": 1}, {"x": ["y"]}, "x", {"x": "y", "z": "y"}]
+    table = pa.table({"id": [1], "y": [0]})
+    for renames in wrong:
+        error = error_of(lambda renames=renames: flights.commit({"data": table}, renames=renames))
+        assert "renames takes a dict" in str(error)
 
 
 def test_a_draft_edits_rows_of_a_component_alone(flights: Dataset) -> None:
