@@ -17,6 +17,7 @@ from sqlalchemy import (
     update,
 )
 
+from dataset_registry.catalog import versions
 from dataset_registry.catalog.rows import Transaction, id_rows
 from dataset_registry.catalog.tables import (
     dataset_pointers,
@@ -174,11 +175,7 @@ def splice_out(tx: Transaction, version_ids: Sequence[int]) -> None:
     parents = _parent_ids(tx, [*children, *removed])
     for child in sorted(children):
         now = history.splice(child, parents, removed)
-        tx.execute(update(_V).where(_V.c.id == child).values(parent_version_id=now[0] if now else None))
-        tx.execute(delete(version_parents).where(version_parents.c.version_id == child))
-        if now[1:]:
-            rows = [{"version_id": child, "position": i, "parent_id": p} for i, p in enumerate(now[1:], 1)]
-            tx.execute(insert(version_parents), rows)
+        versions.link(tx, child, now)
     tx.execute(delete(version_parents).where(version_parents.c.version_id.in_(version_ids)))
 
 

@@ -268,6 +268,16 @@ def ids_of(tx: Transaction, dataset_id: int) -> list[int]:
     return list(tx.execute(select(_V.c.id).where(_V.c.dataset_id == dataset_id).order_by(_V.c.id)).scalars())
 
 
+def link(tx: Transaction, version_id: int, parent_ids: Sequence[int]) -> None:
+    """Replace the parents of a version by others, which the caller has locked."""
+    first = parent_ids[0] if parent_ids else None
+    tx.execute(update(_V).where(_V.c.id == version_id).values(parent_version_id=first))
+    tx.execute(delete(version_parents).where(version_parents.c.version_id == version_id))
+    rows = [{"version_id": version_id, "position": i, "parent_id": p} for i, p in enumerate(parent_ids) if i > 0]
+    if rows:
+        tx.execute(insert(version_parents), rows)
+
+
 def unlink(tx: Transaction, dataset_id: int) -> None:
     """Remove the parent links of all versions of a dataset, so that they can be deleted in any order."""
     mine = select(_V.c.id).where(_V.c.dataset_id == dataset_id)

@@ -25,7 +25,7 @@ from dataset_registry.catalog import (
     versions,
 )
 from dataset_registry.errors import InputError, InvalidName, NotFound
-from dataset_registry.model.history import ancestors
+from dataset_registry.model.history import ancestors, reached_from
 from dataset_registry.model.maintenance import Copied
 from dataset_registry.model.names import new_pointer_name
 from dataset_registry.model.progress import Progress, silent
@@ -134,12 +134,28 @@ def _copy_dataset(
         else:
             copy_version(source, target, copied, version, done)
         progress(f"copying {record.name}", position, len(history))
+    apart = [v for v in history if v.number in there and not {*v.parents} <= {*there[v.number].parents}]
+    if apart:
+        target.catalog.write(partial(_link_again, copied, apart))
     target.catalog.write(lambda tx: pointers.retire(tx, copied.id, retired))
     for pointer in named:
         note = target.catalog.write(partial(_point, target, copied, pointer, numbers))
         if note is not None:
             done.notes.append(note)
     done.datasets += 1
+
+
+def _link_again(dataset: DatasetRecord, apart: Sequence[VersionRecord], tx: Transaction) -> None:
+    """Give versions of the copy, whose parents had expired there and are back, these parents again."""
+    for version in apart:
+        there = versions.by_number(tx, dataset.id, version.number)
+        parents = versions.numbered(tx, dataset.id, version.parents)
+        if there is None or len(parents) < len(version.parents):
+            continue
+        line = reached_from(version.parents, versions.below(tx, dataset.id, max(version.parents)))
+        ids = {parent.number: parent.id for parent in parents}
+        if {*there.parents} <= line.keys() and versions.lock(tx, there.id) and versions.share(tx, list(ids.values())):
+            versions.link(tx, there.id, [ids[number] for number in version.parents])
 
 
 def _reached(tx: Transaction, record: DatasetRecord, named: Sequence[PointerRecord]) -> list[VersionRecord]:

@@ -461,6 +461,19 @@ def test_a_copy_goes_on_after_versions_expired_on_either_side(embedded: Registry
     assert_exact(target)
 
 
+def test_versions_that_expired_in_a_copy_and_come_back_are_parents_again(embedded: Registry, target: Registry) -> None:
+    dataset = spliced(embedded)
+    embedded.copy_to(target)
+    graph = {v.number: v.parents for v in dataset.tree()}
+    target.expire(LAST)
+    copied = target.dataset("spliced")
+    assert {v.number: v.parents for v in copied.tree()} != graph
+    embedded.copy_to(target)
+    assert {v.number: v.parents for v in copied.tree()} == graph
+    assert target.check_audit().problems == ()
+    assert target.verify(deep=True).damage == ()
+
+
 def test_a_branch_is_forwarded_although_its_old_head_expired_at_the_source(
     embedded: Registry, target: Registry
 ) -> None:
