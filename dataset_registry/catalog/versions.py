@@ -196,9 +196,7 @@ def insert_version(
         "overlay_file_id": overlay_file_id,
     }
     version_id, made_at = tx.execute(_INSERT, row).one()
-    further = [{"version_id": version_id, "position": i, "parent_id": p.id} for i, p in enumerate(parents) if i > 0]
-    if further:
-        tx.execute(insert(version_parents), further)
+    _add_further(tx, version_id, [parent.id for parent in parents])
     return VersionRecord(
         id=version_id,
         uuid=uuid,
@@ -273,6 +271,11 @@ def link(tx: Transaction, version_id: int, parent_ids: Sequence[int]) -> None:
     first = parent_ids[0] if parent_ids else None
     tx.execute(update(_V).where(_V.c.id == version_id).values(parent_version_id=first))
     tx.execute(delete(version_parents).where(version_parents.c.version_id == version_id))
+    _add_further(tx, version_id, parent_ids)
+
+
+def _add_further(tx: Transaction, version_id: int, parent_ids: Sequence[int]) -> None:
+    """Insert the parents of a version but the first, which is in its own row."""
     rows = [{"version_id": version_id, "position": i, "parent_id": p} for i, p in enumerate(parent_ids) if i > 0]
     if rows:
         tx.execute(insert(version_parents), rows)
