@@ -346,16 +346,16 @@ def _join(key: Sequence[str], tests: Mapping[str, str]) -> str:
 
 def _multiset(columns: Sequence[str]) -> str:
     """The rows that one table has more often than the other: of equal rows the last ones."""
-    listed = ", ".join(columns)
-
-    def counted(table: str) -> str:
-        return f"SELECT *, row_number() OVER (PARTITION BY {listed} ORDER BY pos) AS occurrence FROM {table}"
-
     on = " AND ".join(["b.occurrence = a.occurrence", *(f"b.{name} IS NOT DISTINCT FROM a.{name}" for name in columns)])
     return (
-        f"SELECT b.pos, a.pos FROM ({counted('before')}) b FULL OUTER JOIN ({counted('after')}) a ON {on} "
+        f"SELECT b.pos, a.pos FROM ({counted('before', columns)}) b FULL OUTER JOIN ({counted('after', columns)}) a ON {on} "
         "WHERE b.pos IS NULL OR a.pos IS NULL"
     )
+
+
+def counted(table: str, columns: Sequence[str]) -> str:
+    """The query of a table's rows, each with its `occurrence`: 1 for the first of equal rows, 2 for the next."""
+    return f"SELECT *, row_number() OVER (PARTITION BY {', '.join(columns)} ORDER BY pos) AS occurrence FROM {table}"
 
 
 class Increasing:

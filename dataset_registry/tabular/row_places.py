@@ -10,7 +10,7 @@ import pyarrow as pa
 from dataset_registry.tabular.comparable import comparable
 from dataset_registry.tabular.edits import AT_START
 from dataset_registry.tabular.engine import Engine
-from dataset_registry.tabular.row_diff import comparable_stream, differing_parts
+from dataset_registry.tabular.row_diff import comparable_stream, counted, differing_parts
 from dataset_registry.tabular.rows import Positions, Rows
 
 
@@ -142,7 +142,8 @@ def equal_rows(one: pa.Table, other: pa.Table, engine: Engine) -> tuple[Position
 
 def repeated(table: pa.Table, engine: Engine) -> Positions:
     """The row numbers of rows that equal an earlier one, in order."""
-    query = f"SELECT pos FROM ({_counted('one', table.num_columns)}) WHERE occurrence > 1 ORDER BY pos"
+    columns = [f"c{i}" for i in range(table.num_columns)]
+    query = f"SELECT pos FROM ({counted('one', columns)}) WHERE occurrence > 1 ORDER BY pos"
     found = engine.query(query, one=_numbered(table))
     positions: Positions = found.column(0).to_numpy()
     return positions
@@ -161,13 +162,7 @@ def every(row: pa.Table, rows: Rows, engine: Engine) -> Positions:
 def _pairs_of(one: str, other: str, width: int) -> str:
     columns = [f"c{i}" for i in range(width)]
     on = " AND ".join(["a.occurrence = b.occurrence", *(f"a.{c} IS NOT DISTINCT FROM b.{c}" for c in columns)])
-    return f"SELECT a.pos, b.pos FROM ({_counted(one, width)}) a JOIN ({_counted(other, width)}) b ON {on}"
-
-
-def _counted(table: str, width: int) -> str:
-    """The rows of a table, each with its `occurrence`: 1 for the first of equal rows, 2 for the next."""
-    listed = ", ".join(f"c{i}" for i in range(width))
-    return f"SELECT *, row_number() OVER (PARTITION BY {listed} ORDER BY pos) AS occurrence FROM {table}"
+    return f"SELECT a.pos, b.pos FROM ({counted(one, columns)}) a JOIN ({counted(other, columns)}) b ON {on}"
 
 
 def _numbered(table: pa.Table) -> pa.Table:
