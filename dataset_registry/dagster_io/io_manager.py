@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary, WeakSet
 import dagster as dg
 from pydantic import Field, field_validator, model_validator
 
-from dataset_registry.dagster_io import handlers, metadata, partitions
+from dataset_registry.dagster_io import branches, handlers, metadata, partitions
 from dataset_registry.dagster_io.resource import DatasetRegistryResource, known_settings
 from dataset_registry.dataset import Dataset, Draft
 from dataset_registry.errors import InputError, NotFound, RegistryFrozen, RetryLater, StorageError, UnsupportedType
@@ -40,6 +40,10 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
 
     registry: dg.ResourceDependency[DatasetRegistryResource]
     prefix: str = Field(default="", description="A prefix of all dataset names, such as 'analytics/'.")
+    branch: str | None = Field(
+        default=None,
+        description="The branch of one run, chosen in the launchpad: a name or a template. A run tag takes precedence.",
+    )
     default_load_type: str = Field(
         default="pyarrow",
         description="The type of inputs without an annotation: pyarrow, pandas, polars, duckdb, or 'as stored' (pandas "
@@ -53,6 +57,12 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
         if isinstance(values, Mapping) and values.get("registry") is None:
             raise ValueError(f"{cls.__name__} needs a registry: {cls.__name__}(registry=DatasetRegistryResource(…)).")
         return known_settings(cls, values)
+
+    @field_validator("branch")
+    @classmethod
+    def _known_placeholders(cls, value: str | None) -> str | None:
+        """Raise `InputError` for an unknown placeholder."""
+        return value and branches.check_template(value)
 
     @field_validator("default_load_type")
     @classmethod
@@ -73,7 +83,7 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
                 "asset with '-> None' so that Dagster does not pass its output to the IO manager."
             )
         step = _step(context)
-        branch = self.registry.branch_of(step.run_tags if step else None)
+        branch = self._branch_of(step)
         _check_assets(step, self.prefix)
         keys = _keys(context) or []
         name = self._dataset_of(context)
@@ -88,7 +98,7 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
             description=_description(context),
             message=_message(context, keys),
             overwrite=True,
-            fallback=self.registry.fallback_branch,
+            fallback=self.registry.fallback_of(name, branch),
             provenance=provenance,
         )
         with draft:
@@ -105,6 +115,10 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
                 else f"{result.new_bytes:,} new of {result.total_bytes:,} bytes"
             )
         )
+
+    def _branch_of(self, step: Any) -> str:
+        tags, run_id = (step.run_tags, step.run_id) if step else ({}, None)
+        return self.registry.branch_of(tags, run_id, self.branch)
 
     def _was_unpartitioned(self, name: str, branch: str) -> bool:
         """Whether the dataset was last written without partitions."""
@@ -155,13 +169,17 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
         inputs: Sequence[InputVersion],
     ) -> None:
         changes = {}
+        dataset = self.registry.registry.dataset(result.version.dataset)
+        tracked = self.registry.tracked_branch
+        head = branches.version_of(dataset, tracked) if branch != tracked else None
         if not result.unchanged and result.version.parents:
-            dataset = self.registry.registry.dataset(result.version.dataset)
             changes = dataset.diff(f"v{result.version.parents[0]}", f"v{result.version.number}").schema
         own = (
             metadata.per_partition(result, keys) if len(keys) > 1 and step is not None and context.has_asset_key else {}
         )
         found = metadata.materialization(result, branch=branch, inputs=inputs, schema_changes=changes, partitions=keys)
+        if branch != tracked:
+            found = metadata.of_side_run(branch, tracked, head) | found
         found |= metadata.addresses(result.version.dataset, self.registry)
         for name in {name for facts in own.values() for name in facts}:
             found.pop(name, None)  # each partition's event has its own
@@ -172,6 +190,9 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
             return
         # For partitions the digest of their own entries: another partition's write must not make a downstream stale.
         digest = result.digest_written if keys else result.version.digest
+        if branch != tracked:
+            branches.keep_tracked(step, context.asset_key, keys, dataset, head, f"{branch}/{digest}")
+            return
         step.set_data_version(context.asset_key, dg.DataVersion(str(digest)))
 
     # --- input -----------------------------------------------------------------------------------------------------
@@ -179,7 +200,7 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
     def load_input(self, context: dg.InputContext) -> Any:
         """Load an input from the head of the run's branch, or from the input's `registry/ref`."""
         step = _step(context)
-        branch = self.registry.branch_of(step.run_tags if step else None)
+        branch = self._branch_of(step)
         _check_assets(step, self.prefix)
         name = self._dataset_of(context)
         definition = context.definition_metadata or {}
@@ -227,9 +248,10 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
         try:
             return dataset.version(ref), None
         except NotFound:
-            if pinned or ref == self.registry.fallback_branch:
+            fallback = self.registry.fallback_of(dataset.name, ref)
+            if pinned or ref == fallback:
                 raise
-            return dataset.version(self.registry.fallback_branch), self.registry.fallback_branch
+            return dataset.version(fallback), fallback
 
     def _dataset_of(self, context: dg.OutputContext | dg.InputContext) -> str:
         if context.has_asset_key:

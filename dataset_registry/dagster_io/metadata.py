@@ -10,6 +10,7 @@ import dagster as dg
 from dagster._core.definitions.metadata import normalize_metadata
 
 from dataset_registry.dagster_io import partitions
+from dataset_registry.dagster_io.branches import TRACKED_VERSION, VERSION_NUMBER
 from dataset_registry.dagster_io.resource import DatasetRegistryResource
 from dataset_registry.errors import InputError, InvalidName
 from dataset_registry.model.names import dataset_name as checked_name
@@ -144,7 +145,7 @@ def materialization(
     version = result.version
     found: dict[str, Any] = {
         "registry/version": dg.MetadataValue.md(_label(result, branch)),
-        "registry/version_number": version.number,
+        VERSION_NUMBER: version.number,
         "registry/branch": branch,
         "registry/parents": ", ".join(f"v{number}" for number in version.parents) or "none: the first version",
         "registry/unchanged": result.unchanged,
@@ -171,6 +172,14 @@ def materialization(
             ]
         )
     return found
+
+
+def of_side_run(branch: str, tracked: str, head: Version | None) -> dict[str, Any]:
+    """The metadata that a run on another branch than the tracked one shows first."""
+    return {
+        "registry/side_run": dg.MetadataValue.md(f"**on branch {as_code(branch)}, not {as_code(tracked)}**"),
+        TRACKED_VERSION: head.number if head else 0,
+    }
 
 
 def per_partition(result: CommitResult, keys: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
-from dataset_registry.errors import InputError
+from dataset_registry.dagster_io import branches
+from dataset_registry.errors import InputError, NotFound
 from dataset_registry.model.addresses import has_secrets, redacted
 from dataset_registry.model.names import suggestion
 from dataset_registry.registry import Registry
@@ -34,8 +35,12 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
     """A registry, and the branch that runs write to and read from.
 
     The branch is the run tag `registry/branch`, else this resource's `branch`, else the environment's
-    `DATASET_REGISTRY_BRANCH`, else `fallback_branch` (`main`). A dataset that does not have the branch is read from the
-    fallback branch, and its first write on the branch starts there.
+    `DATASET_REGISTRY_BRANCH`, else `fallback_branch` (`main`). It may be a template: `run/{run_id}`, `pr-{env:PR_NUMBER}`,
+    `{git_branch}`.
+
+    The branch without the run tag is the *tracked* branch: the one that the assets of the Dagster instance stand for. With
+    `{run_id}` in it, that is `fallback_branch`. A dataset that does not have the branch of a run is read from the tracked
+    branch, else from the fallback branch, and its first write on the branch starts there.
 
     Relative paths are resolved against `DAGSTER_HOME`, else against the working directory. Pass passwords and tokens as
     `dg.EnvVar`: the UI shows the configuration of resources, so secrets that are configured as text are moved into an
@@ -63,13 +68,21 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
         default=None,
         description='The API token for a server: `dg.EnvVar("DATASET_REGISTRY_TOKEN")`, never the text itself.',
     )
-    branch: str | None = Field(default=None, description="The branch to write to and to read from.")
+    branch: str | None = Field(
+        default=None,
+        description="The branch to write to and to read from, such as 'pr-{env:PR_NUMBER}' or 'run/{run_id}'.",
+    )
     fallback_branch: str = Field(default="main", description="The branch to read if a dataset lacks the branch.")
 
     @model_validator(mode="before")
     @classmethod
     def _known_settings(cls, values: Any) -> Any:
         return known_settings(cls, values)
+
+    @field_validator("branch")
+    @classmethod
+    def _known_placeholders(cls, value: str | None) -> str | None:
+        return value if value is None or isinstance(value, dg.EnvVar) else branches.check_template(value)
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**{name: _concealed(name, value) for name, value in values.items()})
@@ -102,8 +115,23 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
             places = " + ".join(redacted(place) for place in ((catalog, store) if catalog else (path,)) if place)
             context.log.info(f"Registry: {places}{' (new)' if is_new else ''}")
 
-    def branch_of(self, run_tags: Mapping[str, str] | None = None) -> str:
-        """The branch of a run with these tags. Raises `InputError` for an unknown tag of the registry's namespace."""
+    @property
+    def tracked_branch(self) -> str:
+        """The branch that the assets of the Dagster instance stand for. Raises `InputError` for a template without a value."""
+        template = self._template
+        return self.fallback_branch if branches.is_per_run(template) else branches.expand(template, None, {})
+
+    @property
+    def _template(self) -> str:
+        return _plain(self.branch) or os.environ.get(BRANCH_VARIABLE) or self.fallback_branch
+
+    def branch_of(
+        self, run_tags: Mapping[str, str] | None = None, run_id: str | None = None, chosen: str | None = None
+    ) -> str:
+        """The branch of a run with these tags and this id; `chosen` is a branch without a tag, instead of the resource's.
+
+        Raises `InputError` for an unknown tag of the registry's namespace.
+        """
         tags = run_tags or {}
         for tag in tags:
             if tag in _FORMER_TAGS:
@@ -112,8 +140,21 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
                 raise InputError(
                     f"The run has the tag {tag!r}, which is unknown. Did you mean {BRANCH_TAG!r}?", tag=tag
                 )
-        former = tags.get("dataset_registry/branch")
-        return tags.get(BRANCH_TAG) or former or self.branch or os.environ.get(BRANCH_VARIABLE) or self.fallback_branch
+        template = tags.get(BRANCH_TAG) or tags.get("dataset_registry/branch") or chosen or self._template
+        if run_id is None and branches.is_per_run(template):  # no run: as when an asset's value is loaded
+            return self.tracked_branch
+        return branches.expand(template, run_id, tags)
+
+    def fallback_of(self, dataset: str, branch: str) -> str:
+        """The branch that a dataset without `branch` is read from: the tracked branch if it has that, else the fallback."""
+        tracked = self.tracked_branch
+        if tracked in (branch, self.fallback_branch):
+            return self.fallback_branch
+        try:
+            self.registry.dataset(dataset).branch(tracked)
+        except NotFound:
+            return self.fallback_branch
+        return tracked
 
 
 def known_settings(of: type[BaseModel], values: Any) -> Any:
