@@ -232,12 +232,7 @@ def by_rule(tables: tuple[Table, Table, Table]) -> tuple[dict[int, dict[str, Any
             None if key not in side.rows else [side.rows[key].get(column) for column in columns] for side in tables
         ]
         b, o, t = cells
-        if (side := merge_cell(b, o, t)) is not None:
-            row = {"ours": o, "theirs": t}[side]
-        elif b is None or o is None or t is None:
-            row = o
-            conflicts.add(key)
-        else:
+        if b is not None and o is not None and t is not None:
             # A column that both added has no cell in the base.
             added = [c in there[1] and c in there[2] and c not in there[0] for c in columns]
             was = [object() if is_added else value for is_added, value in zip(added, b, strict=True)]
@@ -245,6 +240,11 @@ def by_rule(tables: tuple[Table, Table, Table]) -> tuple[dict[int, dict[str, Any
             row = [t[i] if side == "theirs" else o[i] for i, side in enumerate(sides)]
             if None in sides:
                 conflicts.add(key)
+        elif (side := merge_cell(b, o, t)) is not None:
+            row = {"ours": o, "theirs": t}[side]
+        else:
+            row = o
+            conflicts.add(key)
         if row is not None:
             rows[key] = {"id": key, **{names[c]: value for c, value in zip(columns, row, strict=True)}}
     return rows, conflicts
