@@ -12,6 +12,7 @@ from dataset_registry.content.change import Change, RowAction, RowEdit, staged_c
 from dataset_registry.content.gc_pause import gc_paused
 from dataset_registry.content.stage import stage
 from dataset_registry.errors import InputError
+from dataset_registry.model.checks import Taint
 from dataset_registry.model.commits import CommitOptions
 from dataset_registry.model.diff import Diff, RowSummary
 from dataset_registry.model.manifest import component_label
@@ -378,6 +379,14 @@ class Dataset(ABC):
     @abstractmethod
     def rename(self, name: str) -> None:
         """Change the name; versions, branches and tags stay. Raises `InvalidName`, `AlreadyExists`."""
+
+    @abstractmethod
+    def absolve(self, ref: str, because: str) -> list[Taint]:
+        """Close the taints of a version, so that its content may reach protected branches. Returns them.
+
+        It takes admin permission, and is recorded in the audit log with the reason. Raises `InputError` if the version is not
+        tainted.
+        """
 
     @abstractmethod
     def delete_version(self, ref: str) -> None:

@@ -137,6 +137,12 @@ class MergeConflict(ConflictError):
     code = "merge_conflict"
 
 
+class Tainted(ConflictError):
+    """A protected branch would get content of a failed run, or on which a blocking check failed. `taints` lists them."""
+
+    code = "tainted"
+
+
 class RetryLater(RegistryError):
     """A temporary condition: a lock timeout, an expired hold, an unreachable server."""
 

@@ -11,6 +11,7 @@ from dataset_registry.dataset import Dataset, Draft, Strategies
 from dataset_registry.errors import InputError
 from dataset_registry.model.actors import Grant, Kind, NewToken, Permission, Protection, Token, User
 from dataset_registry.model.audit import AuditCheck, AuditEntry
+from dataset_registry.model.checks import Taint
 from dataset_registry.model.extras import require
 from dataset_registry.model.maintenance import (
     GRACE,
@@ -356,6 +357,14 @@ class Registry(ABC):
     @abstractmethod
     def run(self, run_id: str) -> Run:
         """The versions that a pipeline run wrote and read. Raises `NotFound`."""
+
+    @abstractmethod
+    def finish_run(self, run_id: str, *, succeeded: bool) -> list[Taint]:
+        """Record how a pipeline run ended. What a failed run wrote is tainted: it cannot reach a protected branch.
+
+        A run that is executed again under the same id and succeeds is not tainted any longer. Returns the taints that the run
+        has now. Raises `NotFound` if it wrote nothing.
+        """
 
     def plan_revert_run(self, run_id: str, branch: str = MAIN, *, strategy: Strategies = "fail") -> RevertPlan:
         """The plan of undoing what a run wrote to a branch, and the versions that were built on it. Nothing is changed."""

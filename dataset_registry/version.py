@@ -1,13 +1,14 @@
 """The public interface of versions: immutable records, and methods that read their content."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dataset_registry.content import read
 from dataset_registry.content.contents import Contents
+from dataset_registry.model.checks import CheckResult, NewCheck, Severity, Taint
 from dataset_registry.model.extras import require
 from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.records import ComponentRecord, Production, Provenance, VersionRecord
@@ -121,6 +122,42 @@ class Version(ABC):
     @abstractmethod
     def consumers(self) -> list[tuple[str, int]]:
         """Dataset and number of every version that was produced from this one."""
+
+    # --- checks ----------------------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def checks(self) -> list[CheckResult]:
+        """The results of checks on this version, oldest first. Of several by one check, the last one counts."""
+
+    @property
+    @abstractmethod
+    def taints(self) -> list[Taint]:
+        """Why its content may not reach a protected branch: a failed run or a blocking check that failed, on this version or on
+        one whose content it has."""
+
+    def record_check(
+        self,
+        name: str,
+        passed: bool,
+        *,
+        blocking: bool = False,
+        severity: Severity = "error",
+        description: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        partition: str | None = None,
+        run_id: str | None = None,
+    ) -> CheckResult:
+        """Record the result of a check on this version, or on one partition of it.
+
+        If a blocking check fails with the severity `error`, the version is tainted: its content cannot reach a protected branch,
+        until the same check passes on it, or `Dataset.absolve`. Raises `InputError`, `NotFound` (no such partition).
+        """
+        facts = metadata or {}
+        return self._record_check(NewCheck(name, passed, blocking, severity, description, facts, partition, run_id))
+
+    @abstractmethod
+    def _record_check(self, check: NewCheck) -> CheckResult: ...
 
     @abstractmethod
     def note_read(self, run_id: str) -> None:

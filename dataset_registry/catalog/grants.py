@@ -361,6 +361,12 @@ def keeps_out(tx: Transaction, user_id: int, dataset_id: int, name: str, branch:
     return tx.execute(query).first() is not None
 
 
+def is_protected(tx: Transaction, dataset_id: int, name: str, branch: str) -> bool:
+    """Whether a branch of a dataset is protected, by a rule of its own or by that of a prefix of its name."""
+    query = select(_B.c.id).where(_B.c.branch_name == branch, _is_about(dataset_id, name, _B, _covers)).limit(1)
+    return tx.execute(query).first() is not None
+
+
 def protections(tx: Transaction, resource: tuple[ResourceType, int] | None = None) -> list[Protection]:
     """Protected branches: those of a resource, or all."""
     query = _named(

@@ -451,6 +451,54 @@ version_reads = Table(
     Column("first_read_at", Timestamp),
 )
 
+# Results of checks on versions: of the newest of each check it counts whether it passed.
+version_checks = Table(
+    "version_checks",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("version_id", Id, ForeignKey(dataset_versions.c.id), nullable=False, index=True),
+    Column("name", String(255), nullable=False),
+    Column("partition_key", Text),
+    Column("passed", Boolean, nullable=False),
+    Column("is_blocking", Boolean, nullable=False),
+    Column("severity", String(20), nullable=False),
+    Column("description", Text),
+    Column("metadata", Json),
+    Column("run_id", String(255)),
+    Column("created_at", Timestamp, nullable=False, default=utc_now(), server_default=_NOW),
+    Column("created_by", Id, ForeignKey(users.c.id)),
+    sqlite_autoincrement=True,
+)
+
+# Why the content of a version may not reach a protected branch; `source` is a run or a check.
+version_taints = Table(
+    "version_taints",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("version_id", Id, ForeignKey(dataset_versions.c.id), nullable=False),
+    Column("dataset_id", Id, ForeignKey(datasets.c.id), nullable=False, index=True),
+    Column("source", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("partition_key", Text),
+    Column("created_at", Timestamp, nullable=False, default=utc_now(), server_default=_NOW),
+    Column("created_by", Id, ForeignKey(users.c.id)),
+    Column("absolved_at", Timestamp),
+    Column("absolved_by", Id, ForeignKey(users.c.id)),
+    Column("absolved_because", Text),
+    UniqueConstraint("version_id", "source"),
+    sqlite_autoincrement=True,
+)
+
+# What content was made from, where the parents do not say it: versions that were picked or restored, and components whose rows
+# were edited instead of replaced.
+version_sources = Table(
+    "version_sources",
+    metadata,
+    Column("version_id", Id, ForeignKey(dataset_versions.c.id), primary_key=True),
+    Column("source_id", Id, ForeignKey(dataset_versions.c.id), primary_key=True, index=True),
+    Column("edited", Json),
+)
+
 # Views, created by the migrations and described here for queries; `alembic check` does not look at them.
 views = MetaData()
 

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, bindparam, delete, exists, insert, or_, select, update
 
+from dataset_registry.catalog import taints
 from dataset_registry.catalog.rows import Transaction, batches
 from dataset_registry.catalog.tables import (
     dataset_pointers,
@@ -258,6 +259,7 @@ def remove(tx: Transaction, version_ids: Sequence[int]) -> None:
     tx.execute(update(production_inputs).where(production_inputs.c.version_id.in_(version_ids)).values(version_id=None))
     tx.execute(delete(version_parents).where(version_parents.c.version_id.in_(version_ids)))
     tx.execute(delete(version_reads).where(version_reads.c.version_id.in_(version_ids)))
+    taints.remove(tx, version_ids)
     tx.execute(delete(_V).where(_V.c.id.in_(version_ids)))
 
 

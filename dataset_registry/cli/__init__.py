@@ -15,7 +15,19 @@ import typer
 from typer.core import TyperGroup
 
 from dataset_registry import __version__, errors
-from dataset_registry.cli import datasets, db, history, maintenance, merges, publishing, refs, server, transfer, users
+from dataset_registry.cli import (
+    checks,
+    datasets,
+    db,
+    history,
+    maintenance,
+    merges,
+    publishing,
+    refs,
+    server,
+    transfer,
+    users,
+)
 from dataset_registry.cli.output import say
 from dataset_registry.model.next_steps import spelled
 
@@ -86,6 +98,7 @@ for _commands in (
     history.app,
     merges.app,
     publishing.app,
+    checks.app,
     users.app,
     maintenance.app,
     server.app,

@@ -8,6 +8,7 @@ from dataset_registry.access import Access
 from dataset_registry.content.capture import captured, trusted
 from dataset_registry.content.source import CatalogContents
 from dataset_registry.dataset import Dataset, Draft
+from dataset_registry.model.checks import CheckResult, NewCheck, Taint
 from dataset_registry.model.commits import CommitOptions
 from dataset_registry.model.diff import Diff, RowSummary
 from dataset_registry.model.merge_plans import MergeKind, MergeOptions, MergePlan
@@ -23,7 +24,7 @@ from dataset_registry.model.records import (
 )
 from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.operations import commit as commits
-from dataset_registry.operations import commit_base, datasets, diff, expire, history, merge, refs
+from dataset_registry.operations import commit_base, datasets, diff, expire, gates, history, merge, refs
 from dataset_registry.store import Spool, Spooled
 from dataset_registry.version import Version
 
@@ -45,6 +46,17 @@ class EmbeddedVersion(Version):
     @property
     def consumers(self) -> list[tuple[str, int]]:
         return history.consumers(self.access, self.record)
+
+    @property
+    def checks(self) -> list[CheckResult]:
+        return gates.checks(self.access, self.record)
+
+    @property
+    def taints(self) -> list[Taint]:
+        return gates.taints_of(self.access, self.record)
+
+    def _record_check(self, check: NewCheck) -> CheckResult:
+        return gates.record_check(self.access, self.record, check)
 
     def note_read(self, run_id: str) -> None:
         expire.note_read(self.access, self.record, run_id)
@@ -152,6 +164,9 @@ class EmbeddedDataset(Dataset):
 
     def rename(self, name: str) -> None:
         self.record = datasets.update(self.access, self.record, name=name, description=None)
+
+    def absolve(self, ref: str, because: str) -> list[Taint]:
+        return gates.absolve(self.access, self.record, ref, because)
 
     def delete_version(self, ref: str) -> None:
         datasets.delete_version(self.access, self.record, ref)

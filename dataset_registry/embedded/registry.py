@@ -16,6 +16,7 @@ from dataset_registry.errors import InputError, NotFound
 from dataset_registry.model.actors import Actor, Grant, Kind, NewToken, Permission, Protection, Token, User
 from dataset_registry.model.addresses import redacted
 from dataset_registry.model.audit import AuditCheck, AuditEntry
+from dataset_registry.model.checks import Taint
 from dataset_registry.model.maintenance import (
     GRACE,
     Adoption,
@@ -35,7 +36,7 @@ from dataset_registry.model.records import FileRecord, Freeze, RegistryBranch
 from dataset_registry.model.retention import Policy
 from dataset_registry.model.verification import Verification
 from dataset_registry.operations import adopt as adoption
-from dataset_registry.operations import audit, binding, datasets, files, grants, refs, runs, users
+from dataset_registry.operations import audit, binding, datasets, files, gates, grants, refs, runs, users
 from dataset_registry.operations import collect as collection
 from dataset_registry.operations import copy as copying
 from dataset_registry.operations import expire as expiry
@@ -206,6 +207,9 @@ class EmbeddedRegistry(Registry):
 
     def run(self, run_id: str) -> Run:
         return runs.run(self.access, run_id)
+
+    def finish_run(self, run_id: str, *, succeeded: bool) -> list[Taint]:
+        return gates.finish_run(self.access, run_id, succeeded=succeeded)
 
     def consistent(self, branch: str = MAIN) -> Consistency:
         return runs.consistency(self.access, branch)

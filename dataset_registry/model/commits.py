@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dataset_registry.model.manifest import ComponentKey
 from dataset_registry.model.names import MAIN
 from dataset_registry.model.records import Head, Provenance
 
@@ -22,7 +23,8 @@ class CommitOptions:
     `base` is the version that the writer has read (see `head`): a component that changed on the branch since then is a
     conflict, unless `overwrite`. A new branch starts from the head of the branch `fallback`. `parent` is the version
     that the branch must be at, or that a new branch starts from. `parents` (refs, the branch's own head first) create a
-    merge. With the key of a `request`, a repeated commit is executed once.
+    merge. With the key of a `request`, a repeated commit is executed once. `edited` are the components that were made from the
+    rows of the branch's head; `source` is the id of a version whose changes are picked, or whose content is restored.
     """
 
     branch: str = MAIN
@@ -34,3 +36,5 @@ class CommitOptions:
     parents: Sequence[str] = ()
     provenance: Provenance | None = None
     request: RequestKey | None = None
+    edited: Sequence[ComponentKey] = ()
+    source: int | None = None

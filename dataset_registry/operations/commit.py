@@ -11,7 +11,7 @@ from functools import partial
 from uuid import UUID, uuid4
 
 from dataset_registry.access import Access, authorize, authorize_commit, readable, readable_files
-from dataset_registry.catalog import Transaction, datasets, files, manifests, pointers, productions, versions
+from dataset_registry.catalog import Transaction, datasets, files, manifests, pointers, productions, taints, versions
 from dataset_registry.catalog.productions import LinkedInput
 from dataset_registry.content.change import Change, edits_of, with_legacy_digests
 from dataset_registry.content.gc_pause import gc_paused
@@ -46,7 +46,7 @@ from dataset_registry.model.records import (
     Provenance,
     VersionRecord,
 )
-from dataset_registry.operations import audit, commit_base, refs, requests, rows
+from dataset_registry.operations import audit, commit_base, gates, refs, requests, rows
 from dataset_registry.operations import datasets as dataset_operations
 from dataset_registry.store import Spool
 
@@ -69,6 +69,7 @@ def commit(
         change = rows.with_renames(access, spool, dataset, change, options.base)
     if not change.edits:
         return _commit(access, spool, dataset, change, options)
+    options = replace(options, edited=list(change.edits))
     for attempt in range(_ATTEMPTS):
         full = rows.applied(access, spool, dataset, change, options.base)
         try:
@@ -241,6 +242,12 @@ def commit_in(
     else:
         result = _insert(access, tx, user_id, dataset, change, options, uuid, parents, after, plan, stored)
     _set_pointer(tx, dataset, options.branch, start, result.version, has_branch=has_branch)
+    if start is not None and options.edited and not result.result.unchanged:
+        taints.add_source(tx, result.version.id, start.id, options.edited)
+    if options.source is not None and not result.result.unchanged:
+        taints.add_source(tx, result.version.id, options.source)
+    if not has_branch or len(parents) > 1 or options.source is not None:  # else all it has is new, or the branch has it
+        gates.guard(tx, dataset, options.branch, result.version.id, start.id if start and has_branch else None)
     _record(access, tx, user_id, dataset, options, start, result, has_branch=has_branch)
     return result.result
 

@@ -14,7 +14,7 @@ from dataset_registry.errors import AlreadyExists, InUse, InvalidRef, NotFound
 from dataset_registry.model import names
 from dataset_registry.model.actors import NOTHING
 from dataset_registry.model.records import DatasetRecord, NewDataset
-from dataset_registry.operations import audit, resolve
+from dataset_registry.operations import audit, gates, resolve
 from dataset_registry.operations.lookalikes import refuse_lookalike
 
 
@@ -187,6 +187,12 @@ def delete_version(access: Access, dataset: DatasetRecord, ref: str) -> int:
                 "Move or delete the branches and tags, delete the children first.",
                 version=version.number,
                 references=pointing,
+            )
+        if gates.needed(tx, dataset.id, [version.id]):
+            raise InUse(
+                f"v{version.number} of {dataset.name} cannot be deleted: it is tainted, and other versions have its content. "
+                f"Delete those first, or absolve it.",
+                version=version.number,
             )
         manifests.drop(tx, [version.id])
         versions.remove(tx, [version.id])

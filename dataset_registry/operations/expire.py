@@ -18,7 +18,7 @@ from dataset_registry.model.names import single_line
 from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.records import DatasetRecord, PointerRecord, VersionRecord
 from dataset_registry.model.retention import Moment, Policy, kept_in_each
-from dataset_registry.operations import audit
+from dataset_registry.operations import audit, gates
 from dataset_registry.operations.datasets import remove as remove_dataset
 
 IN_USE_SECONDS = 24 * 3600
@@ -74,6 +74,10 @@ def plan(
         used = retention.in_use(tx, live_runs, IN_USE_SECONDS, _JUST_NOW)
         for found in judged:
             found.reasons.update((v.number, "read or written by a run") for v in found.expiring() if v.id in used)
+            tainted = gates.needed(tx, found.dataset.id, {v.id for v in found.versions})
+            found.reasons.update(
+                (v.number, "tainted, and others have its content") for v in found.expiring() if v.id in tainted
+            )
         for found in judged:
             found.keep_heads()
         if policy.keep_inputs:
@@ -169,6 +173,7 @@ def _delete(
     dataset = datasets.by_id(tx, dataset.id) or dataset
     # Statements of their own, after the lock: a transaction that came to point at one of them has committed by now.
     needed = retention.pointed_at(tx, there) | retention.in_use(tx, live_runs, IN_USE_SECONDS, _JUST_NOW)
+    needed |= gates.needed(tx, dataset.id, there)
     if dying is not None:
         needed |= retention.needed_as_inputs(tx, there, dying)
     gone = [version_id for version_id in there if version_id not in needed]

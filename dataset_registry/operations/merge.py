@@ -52,6 +52,8 @@ class Merge:
     plan: MergePlan
     message: str | None = None
     """The message of a version with one parent: of a cherry-pick or a revert."""
+    source: int | None = None
+    """The id of the version that a cherry-pick takes, or that a revert restores."""
     change: Change = field(default_factory=Change)
     tables: dict[ComponentKey, "TableMerge"] = field(default_factory=dict)
     components: list[MergedComponent] = field(default_factory=list)
@@ -156,10 +158,11 @@ def commit_options(found: Merge, ref: str, message: str | None = None) -> Commit
     """The options of the commit of a merge, at the branch as the plan found it."""
     plan = found.plan
     assert plan.ours is not None, "a merge has two sides"
+    options = CommitOptions(plan.branch, base=plan.ours, edited=list(found.tables))
     if found.message is not None:
-        return CommitOptions(plan.branch, message or found.message, base=plan.ours, parent=plan.ours)
+        return replace(options, message=message or found.message, parent=plan.ours, source=found.source)
     parents = f"v{plan.ours.number}", f"v{plan.theirs.number}"
-    return CommitOptions(plan.branch, message or f"Merge {ref} into {plan.branch}", base=plan.ours, parents=parents)
+    return replace(options, message=message or f"Merge {ref} into {plan.branch}", parents=parents)
 
 
 def planned(
@@ -203,6 +206,7 @@ def planned(
     found.plan = replace(found.plan, impact=_impact(access, dataset, found.plan))
     if how == "merge":
         return found
+    found.source = theirs.id if theirs is not None else None
     found.message = (
         (version.message or f"Apply v{version.number}") if how == "cherry-pick" else f"Revert v{version.number}"
     )
@@ -402,6 +406,7 @@ def planned_revert(
     sides = three(access, work, [last], ours, before)
     found = planned_change(access, work, plan, sides, options, writes=writes)
     found.message = f"Revert run {run_id}"
+    found.source = before.id if before is not None else None
     if not found.plan.components and not found.plan.conflicts:
         found.plan = replace(found.plan, outcome="up to date")
     return found

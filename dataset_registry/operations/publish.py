@@ -15,7 +15,7 @@ from dataset_registry.model.merge_plans import MergeOptions
 from dataset_registry.model.names import pointer_name
 from dataset_registry.model.publishing import MovedInput, PublishPlan
 from dataset_registry.model.records import DatasetRecord, VersionRecord
-from dataset_registry.operations import audit, commit, merge
+from dataset_registry.operations import audit, commit, gates, merge
 from dataset_registry.operations.merge import Merge
 from dataset_registry.store import Spool
 
@@ -164,6 +164,9 @@ def apply_merges(
                 heads.append(commit.commit_in(access, dataset, made.change, options, uuid, plan, upload, tx).version)
             else:
                 heads.append(_move(access, tx, dataset, made))
+            if action == "publish":  # into any branch: a protected one is guarded by each move
+                before = made.plan.ours.id if made.plan.ours else None
+                gates.guard(tx, dataset, made.plan.branch, heads[-1].id, before, always=True)
         names = [dataset.name for dataset, *_ in stored]
         audit.note(access, tx, action, ref=ref, datasets=names)
         return heads

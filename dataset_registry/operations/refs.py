@@ -1,11 +1,11 @@
 """Branches and tags: of one dataset, and branches over all of them."""
 
 from dataset_registry.access import Access, administer, authorize, authorize_move
-from dataset_registry.catalog import Transaction, pointers, versions
+from dataset_registry.catalog import Transaction, datasets, pointers, taints, versions
 from dataset_registry.errors import AlreadyExists, BranchMoved, NotFound, TagImmutable
 from dataset_registry.model.names import new_pointer_name, pointer_name, single_line
 from dataset_registry.model.records import DatasetRecord, PointerRecord, RegistryBranch
-from dataset_registry.operations import audit, resolve
+from dataset_registry.operations import audit, gates, resolve
 
 
 def create(access: Access, dataset: DatasetRecord, name: str, ref: str, *, is_tag: bool) -> PointerRecord:
@@ -30,6 +30,8 @@ def create(access: Access, dataset: DatasetRecord, name: str, ref: str, *, is_ta
         if not versions.share(tx, [version.id]):
             raise NotFound(f"v{version.number} of {dataset.name} was deleted in the meantime.", version=version.number)
         pointers.create(tx, dataset.id, name, version.id, is_tag=is_tag)
+        if not is_tag:
+            gates.guard(tx, dataset, name, version.id, None)
         made = pointers.find(tx, dataset.id, name)
         assert made is not None, "inserted in this transaction"
         audit.note(access, tx, f"{kind}.create", (dataset.id, dataset.name), ref=name, after=f"v{made.version_number}")
@@ -76,6 +78,7 @@ def move(access: Access, dataset: DatasetRecord, name: str, ref: str, *, expect:
         if not versions.share(tx, [version.id]):
             raise NotFound(f"v{version.number} of {dataset.name} was deleted in the meantime.", version=version.number)
         pointers.move(tx, dataset.id, name, version.id)
+        gates.guard(tx, dataset, name, version.id, pointer.version_id)
         moved = _get(tx, dataset, name)
         audit.note(
             access,
@@ -168,10 +171,19 @@ def create_everywhere(access: Access, name: str, source: str) -> int:
         made = pointers.branch_everywhere(tx, name, source)
         if not made:
             raise NotFound(f"No dataset has a branch {source!r} to start from.", branch=source)
+        _guard_everywhere(tx, name)
         audit.note(access, tx, "registry-branch.create", ref=name, after=source, datasets=made)
         return made
 
     return access.catalog.write(work)
+
+
+def _guard_everywhere(tx: Transaction, name: str) -> None:
+    """Refuse tainted content on a new registry-wide branch, in datasets that protect a branch of this name. Raises `Tainted`."""
+    for dataset_id in taints.datasets_with(tx):
+        pointer = pointers.find(tx, dataset_id, name)
+        if pointer is not None:
+            gates.guard(tx, datasets.get(tx, dataset_id), name, pointer.version_id, None)
 
 
 def delete_everywhere(access: Access, name: str) -> int:

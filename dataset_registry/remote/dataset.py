@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from dataset_registry.dataset import Dataset, Draft, resolutions_as_json
 from dataset_registry.errors import ConflictError, InputError, NotFound, RetryLater
+from dataset_registry.model.checks import CheckResult, NewCheck, Taint
 from dataset_registry.model.commits import CommitOptions
 from dataset_registry.model.diff import Diff, RowSummary
 from dataset_registry.model.merge_plans import MergeKind, MergeOptions, MergePlan
@@ -32,6 +33,7 @@ from dataset_registry.remote.contents import ServedContents
 from dataset_registry.store import Spool, Spooled
 from dataset_registry.version import Version
 from dataset_registry.wire.base import CountResponse
+from dataset_registry.wire.checks import CheckRequest, CheckResponse, TaintsResponse
 from dataset_registry.wire.commits import (
     CommitRequest,
     CommitResponse,
@@ -97,6 +99,18 @@ class RemoteVersion(Version):
     def consumers(self) -> list[tuple[str, int]]:
         found = self._client.listed(f"{self._path}/consumers", ConsumerResponse)
         return [(shape.dataset_name, shape.version_number) for shape in found]
+
+    @property
+    def checks(self) -> list[CheckResult]:
+        return [shape.value() for shape in self._client.listed(f"{self._path}/checks", CheckResponse)]
+
+    @property
+    def taints(self) -> list[Taint]:
+        return [shape.value() for shape in self._client.get(f"{self._path}/taints", TaintsResponse).taints]
+
+    def _record_check(self, check: NewCheck) -> CheckResult:
+        body = CheckRequest.of(check).model_dump(mode="json")
+        return self._client.post(f"{self._path}/checks", CheckResponse, body).value()
 
     def note_read(self, run_id: str) -> None:
         self._client.post(f"{self._path}/reads", CountResponse, {"run_id": run_id}, once=False)
@@ -227,6 +241,10 @@ class RemoteDataset(Dataset):
 
     def rename(self, name: str) -> None:
         self.record = self._client.patch(self._path, DatasetResponse, {"name": name}).value()
+
+    def absolve(self, ref: str, because: str) -> list[Taint]:
+        path = f"{self.version(ref)._path}/absolve"
+        return [shape.value() for shape in self._client.post(path, TaintsResponse, {"because": because}).taints]
 
     def delete_version(self, ref: str) -> None:
         self._client.delete(self.version(ref)._path, CountResponse)

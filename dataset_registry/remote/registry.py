@@ -10,6 +10,7 @@ from dataset_registry.dataset import Dataset
 from dataset_registry.errors import InputError
 from dataset_registry.model.actors import Grant, Kind, NewToken, Permission, Protection, Token, User
 from dataset_registry.model.audit import AuditCheck, AuditEntry
+from dataset_registry.model.checks import Taint
 from dataset_registry.model.maintenance import (
     GRACE,
     Adoption,
@@ -34,6 +35,7 @@ from dataset_registry.remote.contents import ServedContents
 from dataset_registry.remote.dataset import RemoteDataset, RemoteDraft, RemoteVersion
 from dataset_registry.version import Version
 from dataset_registry.wire.base import CountResponse
+from dataset_registry.wire.checks import TaintsResponse
 from dataset_registry.wire.datasets import DatasetResponse, RegistryBranchResponse
 from dataset_registry.wire.files import DataFilesResponse, FileResponse
 from dataset_registry.wire.maintenance import (
@@ -290,6 +292,10 @@ class RemoteRegistry(Registry):
 
     def run(self, run_id: str) -> Run:
         return self._client.get("runs", RunResponse, run_id=run_id).value()
+
+    def finish_run(self, run_id: str, *, succeeded: bool) -> list[Taint]:
+        body = {"run_id": run_id, "succeeded": succeeded}
+        return [shape.value() for shape in self._client.post("runs/finish", TaintsResponse, body).taints]
 
     def consistent(self, branch: str = MAIN) -> Consistency:
         return self._client.get("consistency", ConsistencyResponse, branch=branch).value()

@@ -25,6 +25,7 @@ from dataset_registry.server.by_name import ByNameMiddleware
 from dataset_registry.server.http_protocol import header_timeout_protocol
 from dataset_registry.server.limits import LimitMiddleware
 from dataset_registry.server.routes import (
+    checks,
     commits,
     datasets,
     files,
@@ -79,7 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.table_work = threading.BoundedSemaphore(settings.max_table_work)
     problems.install(app)
     v1 = APIRouter(prefix="/v1", responses=problems.RESPONSES)
-    for module in (datasets, files, uploads, commits, merges, publishing, refs, users, maintenance):
+    for module in (datasets, files, uploads, commits, merges, publishing, checks, refs, users, maintenance):
         v1.include_router(module.router)
     v1.include_router(users.secrets)
     v1.include_router(uploads.appending)

@@ -237,7 +237,7 @@ def by_rule(tables: tuple[Table, Table, Table]) -> tuple[dict[int, dict[str, Any
             added = [c in there[1] and c in there[2] and c not in there[0] for c in columns]
             was = [object() if is_added else value for is_added, value in zip(added, b, strict=True)]
             sides = [merge_cell(*values) for values in zip(was, o, t, strict=True)]
-            row = [t[i] if side == "theirs" else o[i] for i, side in enumerate(sides)]
+            row: list[Any] | None = [t[i] if side == "theirs" else o[i] for i, side in enumerate(sides)]
             if None in sides:
                 conflicts.add(key)
         elif (side := merge_cell(b, o, t)) is not None:
