@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dataset_registry.content import read
 from dataset_registry.content.contents import Contents
-from dataset_registry.model.checks import CheckResult, NewCheck, Severity, Taint
+from dataset_registry.model.checks import CheckResult, NewCheck, Severity, Taint, checked
 from dataset_registry.model.extras import require
 from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.records import ComponentRecord, Production, Provenance, VersionRecord
@@ -154,7 +154,8 @@ class Version(ABC):
         until the same check passes on it, or `Dataset.absolve`. Raises `InputError`, `NotFound` (no such partition).
         """
         facts = metadata or {}
-        return self._record_check(NewCheck(name, passed, blocking, severity, description, facts, partition, run_id))
+        check = NewCheck(name, passed, blocking, severity, description, facts, partition, run_id)
+        return self._record_check(checked(check))
 
     @abstractmethod
     def _record_check(self, check: NewCheck) -> CheckResult: ...

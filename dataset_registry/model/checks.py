@@ -6,10 +6,12 @@ from datetime import datetime
 from typing import Any, Literal, get_args
 
 from dataset_registry.errors import InputError
-from dataset_registry.model.manifest import ComponentKey
+from dataset_registry.model.manifest import ComponentKey, canonical_json, is_nested_deeper
+from dataset_registry.model.names import free_text, single_line
 
 Severity = Literal["error", "warn"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+MAX_CHECK_NAME = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +73,23 @@ class Taint:
         return f"v{self.version}: {self.reason}"
 
 
-def checked_severity(text: str) -> Severity:
-    """The same text. Raises `InputError` for an unknown severity."""
-    for severity in SEVERITIES:
-        if text == severity:
-            return severity
-    raise InputError(f"{text!r} is not a severity of a check. Use one of: {', '.join(SEVERITIES)}.", severity=text)
+def checked(check: NewCheck) -> NewCheck:
+    """The same result. Raises `InputError` for an invalid name, text, severity or metadata."""
+    if not check.name or len(check.name) > MAX_CHECK_NAME:
+        raise InputError(f"The name of a check has 1 to {MAX_CHECK_NAME} characters, not {len(check.name)}.")
+    single_line(check.name, "check")
+    single_line(check.run_id or "", "run")
+    single_line(check.partition or "", "partition")
+    free_text(check.description or "", "description")
+    if check.severity not in SEVERITIES:
+        raise InputError(f"{check.severity!r} is not a severity of a check. Use one of: {', '.join(SEVERITIES)}.")
+    if is_nested_deeper(dict(check.metadata)):
+        raise InputError("The metadata of a check is nested too deeply. Flatten it.")
+    try:
+        canonical_json(dict(check.metadata))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"The metadata of a check must be a JSON object: {error}.") from error
+    return check
 
 
 def carried(

@@ -12,15 +12,12 @@ from dataset_registry.catalog import Transaction, datasets, grants, manifests, p
 from dataset_registry.catalog.taints import OpenTaint
 from dataset_registry.errors import InputError, NotFound, Tainted
 from dataset_registry.model.actors import level
-from dataset_registry.model.checks import CheckResult, NewCheck, Taint, carried, checked_severity
-from dataset_registry.model.manifest import ComponentKey, canonical_json, is_nested_deeper
+from dataset_registry.model.checks import CheckResult, NewCheck, Taint, carried, checked
+from dataset_registry.model.manifest import ComponentKey
 from dataset_registry.model.names import free_text, single_line
 from dataset_registry.model.partitions import belongs, partition_key
 from dataset_registry.model.records import DatasetRecord, VersionRecord
 from dataset_registry.operations import audit, resolve
-
-MAX_CHECK_NAME = 255
-
 
 # --- results of checks ---------------------------------------------------------------------------------------------------
 
@@ -31,7 +28,7 @@ def record_check(access: Access, version: VersionRecord, check: NewCheck) -> Che
 
     Raises `NotFound`, `InputError`, `PermissionDenied` (it takes `write`).
     """
-    _check_texts(check)
+    checked(check)
 
     def work(tx: Transaction) -> CheckResult:
         authorize(access, tx, "write", version.dataset_id)
@@ -77,21 +74,6 @@ def checks(access: Access, version: VersionRecord) -> list[CheckResult]:
     with access.catalog.read() as tx:
         authorize(access, tx, "read", version.dataset_id)
         return taints.checks_of(tx, version.id)
-
-
-def _check_texts(check: NewCheck) -> None:
-    if not check.name or len(check.name) > MAX_CHECK_NAME:
-        raise InputError(f"The name of a check has 1 to {MAX_CHECK_NAME} characters, not {len(check.name)}.")
-    single_line(check.name, "check")
-    single_line(check.run_id or "", "run")
-    free_text(check.description or "", "description")
-    checked_severity(check.severity)
-    if is_nested_deeper(dict(check.metadata)):
-        raise InputError("The metadata of a check is nested too deeply. Flatten it.")
-    try:
-        canonical_json(dict(check.metadata))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"The metadata of a check must be a JSON object: {error}.") from error
 
 
 def _first_with(tx: Transaction, version: VersionRecord, partition: str) -> VersionRecord:
