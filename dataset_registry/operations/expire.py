@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from dataset_registry.access import Access, administer, authorize, level_on
-from dataset_registry.catalog import Transaction, datasets, manifests, pointers, retention, versions
+from dataset_registry.catalog import Transaction, datasets, manifests, pointers, retention, taints, versions
 from dataset_registry.errors import NotFound
 from dataset_registry.model.actors import level
 from dataset_registry.model.history import reached_from
@@ -72,8 +72,11 @@ def plan(
             _judge(record, found_in.get(record.id, []), named_in.get(record.id, []), policy, now) for record in records
         ]
         used = retention.in_use(tx, live_runs, IN_USE_SECONDS, _JUST_NOW)
+        with_taints = taints.datasets_with(tx)
         for found in judged:
             found.reasons.update((v.number, "read or written by a run") for v in found.expiring() if v.id in used)
+            if found.dataset.id not in with_taints:
+                continue
             tainted = gates.needed(tx, found.dataset.id, {v.id for v in found.versions})
             found.reasons.update(
                 (v.number, "tainted, and others have its content") for v in found.expiring() if v.id in tainted

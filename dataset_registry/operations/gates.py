@@ -189,14 +189,14 @@ def on(tx: Transaction, dataset_id: int, version_id: int) -> list[Taint]:
     return [found.taint for found in taints.open_in(tx, dataset_id) if version_id in _having(tx, found)]
 
 
-def _having(tx: Transaction, found: OpenTaint) -> set[int]:
-    """The ids of the versions that have tainted content, the tainted version first.
+def _having(tx: Transaction, found: OpenTaint) -> dict[int, set[ComponentKey]]:
+    """The tainted components of every version that has any, by the id of the version.
 
     In the order of their numbers, so that everything that a version was made from comes before it.
     """
     root = versions.by_id(tx, found.version_id)
     if root is None:
-        return set()
+        return {}
     content: dict[int, set[ComponentKey]] = {root.id: _tainted_by(tx, root, found.partition)}
     waiting: dict[int, taints.Made] = {}
     origins: dict[int, list[tuple[int, taints.Made]]] = {}
@@ -218,7 +218,7 @@ def _having(tx: Transaction, found: OpenTaint) -> set[int]:
         if components:
             content[made.version_id] = components
             follow(made.version_id)
-    return set(content)
+    return content
 
 
 def _tainted_by(tx: Transaction, root: VersionRecord, partition: str | None) -> set[ComponentKey]:
@@ -248,7 +248,8 @@ def guard(
     refused = []
     for found in open_taints:
         having = _having(tx, found)
-        if version_id in having and before not in having:
+        there = having.get(before) if before is not None else None
+        if version_id in having and (there is None or not having[version_id] <= there):
             refused.append(found.taint)
     refuse(dataset.name, branch, refused)
 
@@ -271,4 +272,4 @@ def needed(tx: Transaction, dataset_id: int, version_ids: Collection[int]) -> se
     """Those of a dataset's versions that have tainted content and that others were made from: without them, the taint of the
     others would be lost."""
     having = {i for found in taints.open_in(tx, dataset_id) for i in _having(tx, found)}
-    return {i for i in having & {*version_ids} if taints.made_from(tx, i)}
+    return {i for i in having.intersection(version_ids) if taints.made_from(tx, i)}

@@ -382,3 +382,11 @@ def populate(catalog: Catalog, revision: str) -> None:
         execute(catalog, leased, {"id": file})
         ranges = "INSERT INTO file_ranges (file_id, position, object_id, object_offset, byte_count) VALUES (:id, 0, :id, 0, 1)"
         execute(catalog, ranges, {"id": file})
+    elif revision == "0017":
+        checked = {"version_id": ids[0], "name": "rows", "passed": False, "is_blocking": True, "severity": "error"}
+        insert(catalog, "version_checks", **checked, created_by=user)
+        insert(
+            catalog, "version_taints", version_id=ids[0], dataset_id=dataset, source="check:rows@v1", reason="it failed"
+        )
+        sources = "INSERT INTO version_sources (version_id, source_id, edited) VALUES (:one, :other, '[]')"
+        execute(catalog, sources, {"one": ids[1], "other": ids[0]})

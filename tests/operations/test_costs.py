@@ -166,7 +166,7 @@ def test_a_pointer_costs_the_same_in_a_long_history(dataset: Dataset, embedded: 
 
     point()
     few, cost = len(statements(embedded, point)), instructions(embedded, point)
-    assert few <= 9
+    assert few <= 10  # one of them looks for tainted versions
     assert cost <= 600
     grow(dataset, 200)
     assert instructions(embedded, point) <= cost * 1.2

@@ -114,6 +114,7 @@ def _facts(owner: Registry, folder: Path) -> SimpleNamespace:
     for branch, rows in (("left", [1, 2, 2]), ("right", [1, 2, 2, 2])):
         flights.create_branch(branch, "v2")
         flights.commit({"table": pa.table({"id": rows})}, branch=branch)
+    flights.version("right").record_check("rows", False, blocking=True)
     for tag in ("july", "spare-tag"):
         flights.create_tag(tag, "v1")
     owner.protect(DATASET, "release")
@@ -152,6 +153,7 @@ def _facts(owner: Registry, folder: Path) -> SimpleNamespace:
         id=flights.id,
         versions=versions,
         ids={number: record.id for number, record in versions.items()},
+        tainted=flights.version("right").id,
         file=file,
         hash=file.content_hash,
         own_tokens=own,

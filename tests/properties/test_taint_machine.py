@@ -1,7 +1,7 @@
 """Tainted values do not reach a protected branch, whatever is merged, picked, reverted, forked, moved, edited or published.
 
 Every value is written once, so that a leak is seen in the data: a value of a tainted version that a protected branch has and
-did not have before.
+never had before.
 """
 
 import os
@@ -72,7 +72,7 @@ class Branches(RuleBasedStateMachine):
         for name, before in self.seen.items():
             now = self.values_on(name)
             assert not (now - before) & tainted, f"{name} has tainted values"
-            self.seen[name] = now
+            self.seen[name] = before | now
 
     def taint(self, ref: str, taints: list[int]) -> None:
         version = self.dataset.version(ref)
@@ -144,7 +144,6 @@ class Branches(RuleBasedStateMachine):
     def start_again(self, branch: str, source: str) -> None:
         """A protected branch is deleted, and created at another version."""
         self.dataset.delete_branch(branch)
-        self.seen[branch] = set()
         try:
             self.dataset.create_branch(branch, source)
         except Tainted:
@@ -153,8 +152,8 @@ class Branches(RuleBasedStateMachine):
                 for component in ("x", "y"):
                     draft.add(component, self.table(), key="id")
         tainted = {value for values in self.tainted.values() for value in values}
-        assert not self.values_on(branch) & tainted
-        self.seen[branch] = self.values_on(branch)
+        assert not (self.values_on(branch) - self.seen[branch]) & tainted
+        self.seen[branch] |= self.values_on(branch)
 
 
 TestBranches = Branches.TestCase
