@@ -1,9 +1,9 @@
 """Rows about results of checks, taints, and what the content of a version was made from."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from sqlalchemy import delete, insert, select, union_all, update
+from sqlalchemy import Column, Table, delete, insert, select, union_all, update
 
 from dataset_registry.catalog.manifests import changed_entries
 from dataset_registry.catalog.rows import Transaction
@@ -155,6 +155,66 @@ def remove(tx: Transaction, version_ids: Sequence[int]) -> None:
     for table in (version_checks, version_taints, version_sources):
         tx.execute(delete(table).where(table.c.version_id.in_(version_ids)))
     tx.execute(delete(version_sources).where(version_sources.c.source_id.in_(version_ids)))
+
+
+# --- copies --------------------------------------------------------------------------------------------------------------
+
+Rows = list[dict[str, Any]]
+
+
+def rows_of(tx: Transaction, dataset_id: int) -> dict[str, Rows]:
+    """What belongs to the versions of a dataset, by table, to be copied: `number` and `source` are numbers of versions."""
+    origin = dataset_versions.alias("origin")
+    checks = select(_V.c.version_number.label("number"), *_own(version_checks)).join(_V, _V.c.id == _C.c.version_id)
+    open_taints = (
+        select(_V.c.version_number.label("number"), *_own(version_taints))
+        .join(_V, _V.c.id == _T.c.version_id)
+        .where(_T.c.absolved_at.is_(None))
+    )
+    made = (
+        select(_V.c.version_number.label("number"), origin.c.version_number.label("origin"), version_sources.c.edited)
+        .join(version_sources, version_sources.c.version_id == _V.c.id)
+        .join(origin, origin.c.id == version_sources.c.source_id)
+    )
+    queries = {"checks": checks, "taints": open_taints, "sources": made}
+    return {
+        name: [dict(row._mapping) for row in tx.execute(query.where(_V.c.dataset_id == dataset_id))]
+        for name, query in queries.items()
+    }
+
+
+def add_rows(tx: Transaction, dataset_id: int, rows: Mapping[str, Rows]) -> None:
+    """Insert the rows of another registry whose versions are here, and that are not. A taint that was absolved here stays so."""
+    numbers = tx.execute(select(_V.c.version_number, _V.c.id).where(_V.c.dataset_id == dataset_id))
+    ids: dict[int, int] = {row[0]: row[1] for row in numbers}
+    there = rows_of(tx, dataset_id)
+    known = {(row["number"], row["name"], row["partition_key"], row["created_at"]) for row in there["checks"]}
+    taints = {
+        tuple(row) for row in tx.execute(select(_T.c.version_id, _T.c.source).where(_T.c.dataset_id == dataset_id))
+    }
+    made = {(row["number"], row["origin"]) for row in there["sources"]}
+    for row in rows["checks"]:
+        key = (row["number"], row["name"], row["partition_key"], row["created_at"])
+        if row["number"] in ids and key not in known:
+            tx.execute(insert(_C), {**_without_number(row), "version_id": ids[row["number"]]})
+    for row in rows["taints"]:
+        if row["number"] in ids and (ids[row["number"]], row["source"]) not in taints:
+            own = {"version_id": ids[row["number"]], "dataset_id": dataset_id}
+            tx.execute(insert(_T), {**_without_number(row), **own})
+    for row in rows["sources"]:
+        if {row["number"], row["origin"]} <= ids.keys() and (row["number"], row["origin"]) not in made:
+            edge = {"version_id": ids[row["number"]], "source_id": ids[row["origin"]], "edited": row["edited"]}
+            tx.execute(insert(version_sources), edge)
+
+
+def _own(table: Table) -> list[Column[Any]]:
+    """The columns of a table that another registry can have, too: no ids."""
+    left_out = {"id", "version_id", "dataset_id", "created_by", "absolved_at", "absolved_by", "absolved_because"}
+    return [column for column in table.c if column.name not in left_out]
+
+
+def _without_number(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "number"}
 
 
 # --- what content was made from --------------------------------------------------------------------------------------------

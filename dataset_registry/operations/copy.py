@@ -22,9 +22,10 @@ from dataset_registry.catalog import (
     datasets,
     pointers,
     productions,
+    taints,
     versions,
 )
-from dataset_registry.errors import InputError, InvalidName, NotFound
+from dataset_registry.errors import InputError, InvalidName, NotFound, Tainted
 from dataset_registry.model.history import ancestors, reached_from
 from dataset_registry.model.maintenance import Copied
 from dataset_registry.model.names import new_pointer_name
@@ -35,7 +36,7 @@ from dataset_registry.model.records import (
     PointerRecord,
     VersionRecord,
 )
-from dataset_registry.operations import audit
+from dataset_registry.operations import audit, gates
 from dataset_registry.operations import datasets as dataset_operations
 from dataset_registry.operations.shipment import copy_version, refuse_another
 
@@ -137,6 +138,10 @@ def _copy_dataset(
     apart = [v for v in history if v.number in there and not {*v.parents} <= {*there[v.number].parents}]
     if apart:
         target.catalog.write(partial(_link_again, copied, apart))
+    with source.catalog.read() as tx:
+        gated = taints.rows_of(tx, record.id)
+    if any(gated.values()):
+        target.catalog.write(lambda tx: taints.add_rows(tx, copied.id, gated))
     target.catalog.write(lambda tx: pointers.retire(tx, copied.id, retired))
     for pointer in named:
         note = target.catalog.write(partial(_point, target, copied, pointer, numbers))
@@ -210,6 +215,8 @@ def _point(
                 f"the {'tag' if pointer.is_tag else 'branch'} {pointer.name!r} of {dataset.name} was left out: {error}"
             )
         base = versions.by_number(tx, dataset.id, pointer.base) if pointer.base is not None else None
+        if not pointer.is_tag and (note := _tainted(tx, dataset, pointer, version.id, None)):
+            return note
         pointers.create(tx, dataset.id, pointer.name, version.id, is_tag=pointer.is_tag, base=base.id if base else None)
         _note_pointer(target, tx, dataset, pointer, version)
         return None
@@ -219,6 +226,8 @@ def _point(
     expired = there.version_number not in numbers and versions.is_copy(tx, there.version_id)
     behind = expired or any(node.number == there.version_number for node in line)
     if not there.is_tag and not pointer.is_tag and behind:
+        if note := _tainted(tx, dataset, pointer, version.id, there.version_id):
+            return note
         pointers.move(tx, dataset.id, pointer.name, version.id)
         _note_pointer(target, tx, dataset, pointer, version)
         return None
@@ -233,3 +242,14 @@ def _note_pointer(
 ) -> None:
     where = (dataset.id, dataset.name)
     audit.note(target, tx, "copy", where, ref=pointer.name, after=f"v{version.number}", tag=pointer.is_tag or None)
+
+
+def _tainted(
+    tx: Transaction, dataset: DatasetRecord, pointer: PointerRecord, version_id: int, before: int | None
+) -> str | None:
+    """A note that a branch is protected in the copy and would get tainted content."""
+    try:
+        gates.guard(tx, dataset, pointer.name, version_id, before)
+    except Tainted as error:
+        return str(error)
+    return None

@@ -96,7 +96,7 @@ class Branches(RuleBasedStateMachine):
     def edit(self, branch: str, component: str, key: int) -> None:
         """A row is replaced, and the others stay."""
         rows = pa.table({"id": [key], "v": [next(self.values)]})
-        self.attempt(lambda: self.dataset.upsert(rows, component=component, branch=branch))
+        self.attempt(lambda: self.dataset.upsert(rows, component=component, branch=branch, key="id"))
 
     @rule(branch=FREE)
     def check(self, branch: str) -> None:

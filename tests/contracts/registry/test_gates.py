@@ -1,6 +1,7 @@
 """Results of checks, taints, and the ways on which tainted content could reach a protected branch."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -270,3 +271,28 @@ def test_an_expiry_does_not_forget_a_taint(embedded: Registry) -> None:
     embedded.apply(plan, live_runs=[])
     assert guardeds[-1].taints
     refused(lambda: dataset.merge("pr"))
+
+
+# --- copies --------------------------------------------------------------------------------------------------------
+
+
+def test_a_copy_brings_checks_and_taints_and_keeps_its_protected_branches(embedded: Registry, tmp_path: Path) -> None:
+    dataset = embedded.create_dataset("raw/copied")
+    put(dataset, "main", a=table(1, 1), b=table(1, 1))
+    put(dataset, "main", a=table(2, 2))
+    dataset.create_branch("picked", "v1")
+    with Registry.open(tmp_path / "copy") as other:
+        embedded.copy_to(other, datasets=["raw/copied"])
+        other.protect("raw/copied", "main")
+        put(dataset, "main", b=table(3, 3)).record_check("good", False, blocking=True)
+        dataset.cherry_pick("main", "picked")
+        done = embedded.copy_to(other, datasets=["raw/copied"])
+        assert any("the check good failed on v3" in note for note in done.notes)
+        copied = other.dataset("raw/copied")
+        assert copied.version().number == 2
+        assert [check.name for check in copied.version("v3").checks] == ["good"]
+        refused(lambda: copied.merge("picked"))
+        copied.absolve("v3", "it is fine")
+        embedded.copy_to(other, datasets=["raw/copied"])
+        assert copied.version().number == 3
+        assert len(copied.version("v3").checks) == 1
