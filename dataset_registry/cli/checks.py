@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dataset_registry.cli.arguments import Address
-from dataset_registry.cli.output import AsJson, print_json, say
+from dataset_registry.cli.output import AsJson, print_checks, print_json, say
 from dataset_registry.cli.target import here
 
 if TYPE_CHECKING:
@@ -27,10 +27,7 @@ def checks(registry: "Registry", address: Address, as_json: AsJson = False) -> N
             {"checks": [CheckResponse.of(check) for check in found], "taints": [TaintResponse.of(t) for t in taints]}
         )
         return
-    for check in found:
-        say(f"{'+' if check.passed else '!'} {check}")
-    for taint in taints:
-        say(f"! tainted by {taint}")
+    print_checks(version)
     if not found and not taints:
         say(f"no checks were recorded on {version}")
 

@@ -16,6 +16,7 @@ from dataset_registry.cli.output import (
     count_of,
     first_line,
     moment,
+    print_checks,
     print_facts,
     print_json,
     print_table,
@@ -73,7 +74,8 @@ def _line(version: "Version", refs: list[str]) -> str:
 @app.command()
 @here
 def show(registry: "Registry", address: Address, as_json: AsJson = False) -> None:
-    """Show a version: author, inputs and components."""
+    """Show a version: author, inputs, checks and components."""
+    from dataset_registry.wire.checks import CheckResponse
     from dataset_registry.wire.commits import ProductionResponse
     from dataset_registry.wire.datasets import ComponentResponse, VersionResponse
 
@@ -82,7 +84,15 @@ def show(registry: "Registry", address: Address, as_json: AsJson = False) -> Non
     if as_json:
         shapes = [ComponentResponse.of(component) for component in version.components]
         made = [ProductionResponse.of(production) for production in productions]
-        print_json({"version": VersionResponse.of(version.record), "components": shapes, "productions": made})
+        checked = [CheckResponse.of(check) for check in version.checks]
+        print_json(
+            {
+                "version": VersionResponse.of(version.record),
+                "components": shapes,
+                "productions": made,
+                "checks": checked,
+            }
+        )
         return
     print_facts(
         [
@@ -99,6 +109,7 @@ def show(registry: "Registry", address: Address, as_json: AsJson = False) -> Non
         if provenance.run_id or inputs:
             again = " again, unchanged," if production.unchanged else ""
             say(f"produced{again} by run {provenance.run_id or '?'}" + (f" from {inputs}" if inputs else ""))
+    print_checks(version)
     schema = version.schema
     rows = []
     for c in version.components:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import ProgressColumn
 
+    from dataset_registry.version import Version
+
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -184,3 +186,11 @@ def age(at: datetime | None) -> str:
 def moment(at: datetime | None) -> str:
     """A moment to the minute, in UTC."""
     return "" if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M}"
+
+
+def print_checks(version: "Version") -> None:
+    """Print the results of checks on a version, and its taints."""
+    for check in version.checks:
+        say(f"{'+' if check.passed else '!'} {check}")
+    for taint in version.taints:
+        say(f"! tainted by {taint}")
