@@ -5,15 +5,31 @@ from dagster._core.libraries import DagsterLibraryRegistry
 import dataset_registry
 from dataset_registry.dagster_io.io_manager import DatasetRegistryIOManager
 from dataset_registry.dagster_io.metadata import describe_assets
+from dataset_registry.dagster_io.publishing import (
+    PublishedRun,
+    SettledRun,
+    build_publish_job,
+    build_publish_sensor,
+    publish_run,
+    report_moves,
+    settle_run,
+)
 from dataset_registry.dagster_io.resource import DatasetRegistryResource
 from dataset_registry.dagster_io.schedules import build_retention_schedule, build_tag_schedule
 
 __all__ = [
     "DatasetRegistryIOManager",
     "DatasetRegistryResource",
+    "PublishedRun",
+    "SettledRun",
+    "build_publish_job",
+    "build_publish_sensor",
     "build_retention_schedule",
     "build_tag_schedule",
     "describe_assets",
+    "publish_run",
+    "report_moves",
+    "settle_run",
 ]
 
 DagsterLibraryRegistry.register("dataset-registry", dataset_registry.__version__, is_dagster_package=False)

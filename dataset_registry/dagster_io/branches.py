@@ -127,14 +127,10 @@ def keep_tracked(
     The data version is that of the tracked branch, `otherwise` if it has none; the versions of the inputs are those of the event
     before. If the code version has changed since then, the inputs are reported as changed, so that the asset remains stale.
     """
-    last = _last_event(step.instance, key, partitions)
-    data_version = _digest(head, partitions)
-    if last is not None and head is not None and data_version is not None:
-        told = last.asset_materialization.metadata if last.asset_materialization else {}
-        number = (told.get(TRACKED_VERSION) or told.get(VERSION_NUMBER) or dg.IntMetadataValue(0)).value
-        before = version_of(dataset, f"v{number}") if number not in (0, head.number) else head if number else None
-        if _digest(before, partitions) == data_version:  # unchanged: whatever the event called it
-            data_version = (last.event_log_entry.tags or {})[DATA_VERSION_TAG]
+    last = last_event(step.instance, key, partitions)
+    data_version = digest_of(head, partitions)
+    if last is not None and head is not None and is_about(last, dataset, head, partitions):
+        data_version = (last.event_log_entry.tags or {})[DATA_VERSION_TAG]  # whatever the event called that content
     step.set_data_version(key, dg.DataVersion(data_version or otherwise))
     if last is None:
         return
@@ -153,22 +149,32 @@ def keep_tracked(
             timestamp=last.timestamp,
         )
         if version is None or has_new_code:
-            known = replace(known, storage_id=0, data_version=dg.DataVersion(_CHANGED))
+            known = replace(known, storage_id=0, data_version=dg.DataVersion(CHANGED))
         step.input_asset_records[parent] = known
 
 
-_CHANGED = "changed"
+CHANGED = "changed"
 """A data version that no asset has."""
 
 
-def _last_event(instance: dg.DagsterInstance, key: dg.AssetKey, partitions: Sequence[str]) -> Any:
+def last_event(instance: dg.DagsterInstance, key: dg.AssetKey, partitions: Sequence[str]) -> Any:
     """The last materialization of an asset, of the first of some partitions; None without one that has a data version."""
     found = instance.get_latest_data_version_record(key, partition_key=partitions[0] if partitions else None)
     has_version = found is not None and DATA_VERSION_TAG in (found.event_log_entry.tags or {})
     return found if has_version else None
 
 
-def _digest(version: Version | None, partitions: Sequence[str]) -> str | None:
+def is_about(event: Any, dataset: Dataset, head: Version, partitions: Sequence[str]) -> bool:
+    """Whether an event said of the tracked branch that it has the content of this head, in some partitions or in all."""
+    told = event.asset_materialization.metadata if event.asset_materialization else {}
+    number = (told.get(TRACKED_VERSION) or told.get(VERSION_NUMBER) or dg.IntMetadataValue(0)).value
+    if number == head.number:
+        return True
+    before = version_of(dataset, f"v{number}") if number else None
+    return before is not None and digest_of(before, partitions) == digest_of(head, partitions)
+
+
+def digest_of(version: Version | None, partitions: Sequence[str]) -> str | None:
     """The digest of a version, or of its components for some partitions; None if it lacks them."""
     if version is None or not partitions:
         return None if version is None else version.digest

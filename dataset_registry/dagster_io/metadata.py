@@ -24,6 +24,8 @@ DATASET_KEY = "registry/dataset"
 REF_KEY = "registry/ref"
 ROW_KEY = "registry/key"
 READ_KEY = "registry/read"
+VERSION = "registry/version"
+TABLE_NAME = "dagster/table_name"
 _KEYS = (DATASET_KEY, REF_KEY, ROW_KEY, READ_KEY, "registry/allow_missing_partitions")
 """Keys of metadata that users give to assets, inputs and outputs."""
 
@@ -107,7 +109,7 @@ def describe_assets(assets: Sequence[Any], *, registry: DatasetRegistryResource,
 def addresses(name: str, registry: DatasetRegistryResource) -> dict[str, Any]:
     """The location of a dataset under the metadata keys of the Dagster UI."""
     return {
-        "dagster/table_name": name,
+        TABLE_NAME: name,
         "dagster/uri": f"{registry.location.rstrip('/')}#{name}",
         "dagster/storage_kind": "dataset_registry",
     }
@@ -119,7 +121,7 @@ def show_read(context: dg.InputContext, version: Version, *, ref: str, fallback:
     (`add_input_metadata` would also record an observation of the asset, and fails for several partitions.)
     """
     facts: dict[str, Any] = {
-        "registry/version": str(version),
+        VERSION: str(version),
         "registry/version_number": version.number,
         "registry/digest": version.digest or "",
         "registry/ref": _ref(ref, fallback),
@@ -144,7 +146,7 @@ def materialization(
     """The metadata of one materialization. The plain `dagster/…` keys are those that the UI knows."""
     version = result.version
     found: dict[str, Any] = {
-        "registry/version": dg.MetadataValue.md(_label(result, branch)),
+        VERSION: dg.MetadataValue.md(_label(result, branch)),
         VERSION_NUMBER: version.number,
         "registry/branch": branch,
         "registry/parents": ", ".join(f"v{number}" for number in version.parents) or "none: the first version",

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from dataset_registry import Registry, Version
-from dataset_registry.dagster_io import DatasetRegistryIOManager, DatasetRegistryResource
+from dataset_registry.dagster_io import DatasetRegistryIOManager, DatasetRegistryResource, publish_run
 from dataset_registry.errors import NotAuthenticated, PermissionDenied
 from dataset_registry.model.records import InputVersion
 from dataset_registry.remote import contents as remote_contents
@@ -181,3 +181,14 @@ def test_runs_on_two_branches_at_once_do_not_get_in_each_others_way(remote: Remo
         remote.materialize([orders, large_orders], branch=branch)
     dataset = remote.registry.dataset("orders")
     assert {branch.name: branch.version_number for branch in dataset.branches()} == {"one": 1, "two": 2}
+
+
+def test_side_runs_are_published_over_rest(remote: Remote) -> None:
+    @dg.asset_check(asset=orders, blocking=True)
+    def positive(orders: pl.DataFrame) -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=bool((orders["amount"] > 0).all()))
+
+    result = remote.materialize([orders, large_orders, positive], branch="run/{run_id}")
+    done = publish_run(result.run_id, instance=remote.instance, registry=remote.resource)
+    assert [head.dataset for head in done.heads] == ["orders", "large_orders"]
+    assert [check.name for check in remote.registry.version("orders@main").checks] == ["positive"]

@@ -1,6 +1,6 @@
 """Runs on another branch than the tracked one: what Dagster believes of the tracked branch stays true."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -55,10 +55,16 @@ class Pipeline:
         return self.world.materialize(self.assets, *select, **options)
 
     def statuses(self, partition: str | None = None) -> tuple[StaleStatus, ...]:
-        graph = dg.Definitions(assets=self.assets).resolve_asset_graph()
-        context = LoadingContextForTest(self.world.instance)
-        resolver = CachingStaleStatusResolver(self.world.instance, graph, context)
-        return tuple(resolver.get_status(dg.AssetKey(name), partition) for name in ("source", "middle", "sink"))
+        return tuple(statuses(self.world.instance, self.assets, ("source", "middle", "sink"), partition))
+
+
+def statuses(
+    instance: dg.DagsterInstance, assets: Sequence[Any], names: Sequence[str], partition: str | None = None
+) -> list[StaleStatus]:
+    """Stale or not, as Dagster's own resolver sees it."""
+    graph = dg.Definitions(assets=assets).resolve_asset_graph()
+    resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
+    return [resolver.get_status(dg.AssetKey(name), partition) for name in names]
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Tainted values do not reach a protected branch, whatever is merged, picked, reverted, forked, moved, edited or published.
 
 Every value is written once, so that a leak is seen in the data: a value of a tainted version that a protected branch has and
-never had before.
+never had before. Values that an older version has are not counted: it may have reached the branch on its own.
 """
 
 import os
@@ -75,10 +75,10 @@ class Branches(RuleBasedStateMachine):
             self.seen[name] = before | now
 
     def taint(self, ref: str, taints: list[int]) -> None:
-        version = self.dataset.version(ref)
-        parent = self.values_on(f"v{version.parents[0]}") if version.parents else set()
+        number = self.dataset.version(ref).number
+        older = {value for v in self.dataset.tree() if v.number < number for value in self.values_on(f"v{v.number}")}
         for taint in taints:
-            self.tainted[taint] = self.values_on(ref) - parent
+            self.tainted[taint] = self.values_on(ref) - older
 
     # --- what makes content ---
 

@@ -1,0 +1,475 @@
+"""Publishing runs: results of checks are recorded on versions; what a run wrote moves to the tracked branch whole, or not."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.data_version import (
+    CODE_VERSION_TAG,
+    DATA_VERSION_TAG,
+    INPUT_DATA_VERSION_TAG_PREFIX,
+    NULL_EVENT_POINTER,
+    get_input_data_version_tag,
+    get_input_event_pointer_tag,
+)
+from dagster._core.event_api import RunStatusChangeEventType, RunStatusChangeRecordsFilter
+
+from dataset_registry.dagster_io import branches, metadata
+from dataset_registry.dagster_io.branches import ROOT_RUN_TAG, VERSION_NUMBER
+from dataset_registry.dagster_io.resource import DatasetRegistryResource
+from dataset_registry.errors import ConflictError, NotFound, Tainted
+from dataset_registry.model.checks import CheckResult, Taint
+from dataset_registry.model.names import several
+from dataset_registry.model.partitions import METADATA_KEY
+from dataset_registry.model.records import Production
+from dataset_registry.registry import Registry
+from dataset_registry.version import Version
+
+_log = logging.getLogger(__name__)
+
+_ENDS: tuple[RunStatusChangeEventType, ...] = (
+    dg.DagsterEventType.RUN_SUCCESS,
+    dg.DagsterEventType.RUN_FAILURE,
+    dg.DagsterEventType.RUN_CANCELED,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SettledRun:
+    """How a run ended, as the registry knows it: the branches that it wrote to with the datasets, the results of its checks, and
+    its taints."""
+
+    run_id: str
+    succeeded: bool
+    wrote: Mapping[str, Sequence[str]]
+    checks: Sequence[CheckResult] = ()
+    taints: Sequence[Taint] = ()
+
+
+# --- settling ----------------------------------------------------------------------------------------------------------
+
+
+def settle_run(run_id: str, *, instance: dg.DagsterInstance, registry: DatasetRegistryResource) -> SettledRun:
+    """Record the results of a run's asset checks on the versions that they judged, and how the run ended.
+
+    When a re-execution succeeds, the attempts before it are not tainted any longer. To settle a run again changes nothing.
+    Raises `NotFound` for an unknown run, `ConflictError` for one that is not finished.
+    """
+    run = instance.get_run_by_id(run_id)
+    if run is None:
+        raise NotFound(f"The Dagster instance has no run {run_id!r}.", run=run_id)
+    if not run.is_finished:
+        raise ConflictError(f"The run {run_id} is not finished. Publish it when it is.", run=run_id)
+    succeeded = run.status is dg.DagsterRunStatus.SUCCESS
+    checks = list(_record_checks(run_id, instance, registry.registry))
+    wrote: dict[str, list[str]] = {}
+    taints: list[Taint] = []
+    for attempt in _attempts(run, instance) if succeeded else [run_id]:
+        try:
+            found = registry.registry.run(attempt)
+        except NotFound:
+            continue
+        for version in found.wrote:
+            if version.branch is not None and version.dataset not in wrote.setdefault(version.branch, []):
+                wrote[version.branch].append(version.dataset)
+        taints += registry.registry.finish_run(attempt, succeeded=succeeded)
+    return SettledRun(run_id, succeeded, wrote, checks, taints)
+
+
+def _attempts(run: dg.DagsterRun, instance: dg.DagsterInstance) -> list[str]:
+    """The ids of a run and of the attempts before it, the first one first."""
+    root = run.tags.get(ROOT_RUN_TAG)
+    if root is None:
+        return [run.run_id]
+    again = instance.get_runs(dg.RunsFilter(tags={ROOT_RUN_TAG: root}))
+    ended = [other.run_id for other in again if other.is_finished and other.run_id != run.run_id]
+    return [root, *reversed(ended), run.run_id]
+
+
+def _record_checks(run_id: str, instance: dg.DagsterInstance, registry: Registry) -> Iterator[CheckResult]:
+    """Record the results of a run's asset checks that are not recorded yet."""
+    kinds = {
+        dg.DagsterEventType.ASSET_MATERIALIZATION,
+        dg.DagsterEventType.LOADED_INPUT,
+        dg.DagsterEventType.ASSET_CHECK_EVALUATION,
+    }
+    written: dict[tuple[dg.AssetKey, str | None], str] = {}
+    loaded: dict[tuple[str | None, str], str] = {}
+    for entry in instance.all_logs(run_id, of_type=kinds):
+        event = entry.dagster_event
+        if event is None:
+            continue
+        if event.event_type is dg.DagsterEventType.ASSET_MATERIALIZATION:
+            made = event.step_materialization_data.materialization
+            if (address := _address(made.metadata)) is not None:
+                written[made.asset_key, made.partition] = written[made.asset_key, None] = address
+        elif event.event_type is dg.DagsterEventType.LOADED_INPUT:
+            read = metadata.value(event.event_specific_data.metadata, metadata.VERSION)  # type: ignore[union-attr]
+            if read is not None:
+                loaded[event.step_key, str(read).rpartition("@")[0]] = str(read)
+        else:
+            found = event.asset_check_evaluation_data
+            version = _judged(found, event.step_key, written, loaded, instance, registry)
+            if version is not None and (result := _record(version, found, run_id)) is not None:
+                yield result
+
+
+def _judged(
+    found: dg.AssetCheckEvaluation,
+    step: str | None,
+    written: Mapping[tuple[dg.AssetKey, str | None], str],
+    loaded: Mapping[tuple[str | None, str], str],
+    instance: dg.DagsterInstance,
+    registry: Registry,
+) -> Version | None:
+    """The version that a check judged: what its step loaded, else what the run wrote, else what was the last materialization."""
+    target = _target(found, instance)
+    name = target.rpartition("@")[0] if target else None
+    own = written.get((found.asset_key, found.partition)) or written.get((found.asset_key, None))
+    if name is None and own is not None:
+        name = own.rpartition("@")[0]
+    address = loaded.get((step, name or ""), own or target)
+    if address is None:
+        return None
+    try:
+        return registry.version(address)
+    except NotFound:
+        _log.warning("The version %s, which the check %s judged, is gone", address, found.check_name)
+        return None
+
+
+def _target(found: dg.AssetCheckEvaluation, instance: dg.DagsterInstance) -> str | None:
+    """The version of the materialization that Dagster says was checked."""
+    if found.target_materialization_data is None:
+        return None
+    storage_id = found.target_materialization_data.storage_id
+    wanted = dg.AssetRecordsFilter(asset_key=found.asset_key, storage_ids=[storage_id])
+    for record in instance.fetch_materializations(wanted, limit=1).records:
+        if record.asset_materialization is not None:
+            return _address(record.asset_materialization.metadata)
+    return None
+
+
+def _address(facts: Mapping[str, Any]) -> str | None:
+    """The version that a materialization is about, as `<dataset>@v<number>`."""
+    name, number = metadata.value(facts, metadata.TABLE_NAME), metadata.value(facts, VERSION_NUMBER)
+    return None if name is None or number is None else f"{name}@v{number}"
+
+
+def _record(version: Version, found: dg.AssetCheckEvaluation, run_id: str) -> CheckResult | None:
+    """Record a result, unless it is recorded already."""
+    for known in version.checks:
+        if (known.name, known.partition, known.run_id) == (found.check_name, found.partition, run_id):
+            return None
+    facts = {key: _plain(value.value) for key, value in found.metadata.items()}
+    return version.record_check(
+        found.check_name,
+        bool(found.passed),
+        blocking=bool(found.blocking),
+        severity="warn" if found.severity is dg.AssetCheckSeverity.WARN else "error",
+        description=found.description,
+        metadata=facts,
+        partition=found.partition,
+        run_id=run_id,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A value of Dagster metadata as JSON, or as text."""
+    try:
+        return json.loads(json.dumps(value))
+    except (TypeError, ValueError):
+        return str(value)
+
+
+# --- publishing --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedRun:
+    """What was published: the run as it was settled, the new heads, and the assets whose materializations were reported."""
+
+    run: SettledRun
+    heads: Sequence[Version] = ()
+    reported: Sequence[dg.AssetKey] = ()
+
+
+def publish_run(
+    run_id: str,
+    *,
+    instance: dg.DagsterInstance,
+    registry: DatasetRegistryResource,
+    into: str | None = None,
+    allow_moved_inputs: bool = False,
+) -> PublishedRun:
+    """Publish what a run wrote: merge its branch into the tracked branch (or `into`), in one transaction for all of its datasets.
+
+    The run is settled first. Dagster is told of the new content of the tracked branch, once. It may be repeated after it was
+    interrupted. Raises `Tainted` if the run failed or a blocking check did, `MergeConflict`, and `ConflictError` if the target
+    moved under an input that a version was built from; then nothing is published.
+    """
+    settled = settle_run(run_id, instance=instance, registry=registry)
+    target = into or registry.tracked_branch
+    wrote = {branch: names for branch, names in settled.wrote.items() if branch != target}
+    if not settled.succeeded and settled.wrote:
+        listed = ", ".join(name for names in settled.wrote.values() for name in names)
+        raise Tainted(f"The run {run_id} did not succeed: nothing of it was published ({listed}).", run=run_id)
+    heads = [
+        head
+        for branch, names in wrote.items()
+        for head in registry.registry.publish(branch, target, datasets=names, allow_moved_inputs=allow_moved_inputs)
+    ]
+    names = list(dict.fromkeys(name for found in wrote.values() for name in found))
+    reported = report_moves(names, instance=instance, registry=registry) if target == registry.tracked_branch else []
+    return PublishedRun(settled, heads, reported)
+
+
+def report_moves(
+    datasets: Sequence[str], *, instance: dg.DagsterInstance, registry: DatasetRegistryResource
+) -> list[dg.AssetKey]:
+    """Report a materialization for each asset whose dataset has other content on the tracked branch than Dagster knows.
+
+    Assets are known by the versions that they made. Returns those that were reported, inputs before what was built from them.
+    """
+    tracked = registry.tracked_branch
+    found: dict[dg.AssetKey, tuple[Version, Production]] = {}
+    for name in datasets:
+        version = branches.version_of(registry.registry.dataset(name), tracked)
+        made = _production(registry.registry, version) if version is not None else None
+        if version is not None and made is not None and made.provenance.asset_key is not None:
+            found[dg.AssetKey.from_user_string(made.provenance.asset_key)] = (version, made)
+    reported = []
+    for key in _inputs_first(found):
+        version, made = found[key]
+        events = list(_events(key, version, made, tracked, instance, registry))
+        for event in events:
+            instance.report_runless_asset_event(event)
+        if events:
+            reported.append(key)
+    return reported
+
+
+def _production(registry: Registry, version: Version) -> Production | None:
+    """The newest production of a version by an asset; for a merge, that of what was merged."""
+    dataset = registry.dataset(version.dataset)
+    for candidate in (version, *(dataset.version(f"v{number}") for number in reversed(version.parents))):
+        for made in reversed(candidate.productions):
+            if made.provenance.asset_key is not None:
+                return made
+        if len(version.parents) < 2:
+            break
+    return None
+
+
+def _inputs_first(found: Mapping[dg.AssetKey, tuple[Version, Production]]) -> list[dg.AssetKey]:
+    """The assets in an order in which none comes before one of its inputs."""
+    by_dataset = {version.dataset: key for key, (version, _) in found.items()}
+    ordered: list[dg.AssetKey] = []
+    waiting = dict.fromkeys(found)
+    while waiting:
+        ready = [
+            key
+            for key in waiting
+            if not any(
+                by_dataset.get(r.dataset) in waiting and by_dataset[r.dataset] != key for r in _reads(found, key)
+            )
+        ]
+        for key in ready or list(waiting):  # a cycle cannot be, unless datasets were renamed
+            ordered.append(key)
+            del waiting[key]
+    return ordered
+
+
+def _reads(found: Mapping[dg.AssetKey, tuple[Version, Production]], key: dg.AssetKey) -> Sequence[Any]:
+    return found[key][1].provenance.inputs
+
+
+def _events(
+    key: dg.AssetKey,
+    version: Version,
+    made: Production,
+    tracked: str,
+    instance: dg.DagsterInstance,
+    registry: DatasetRegistryResource,
+) -> Iterator[dg.AssetMaterialization]:
+    """The materializations to report: of the asset, or of each partition whose content Dagster does not know."""
+    own = {str(c.metadata.get(METADATA_KEY, c.name)) for c in version.components}
+    dataset = registry.registry.dataset(version.dataset)
+    partitions: list[list[str]] = [[key] for key in sorted(own)] if made.provenance.partition is not None else [[]]
+    for partition in partitions:
+        last = branches.last_event(instance, key, partition)
+        tags: Mapping[str, str] = (last.event_log_entry.tags or {}) if last else {}
+        digest = branches.digest_of(version, partition)
+        if digest is None or tags.get(DATA_VERSION_TAG) == digest:
+            continue
+        if last is not None and branches.is_about(last, dataset, version, partition):
+            continue
+        yield dg.AssetMaterialization(
+            asset_key=key,
+            partition=partition[0] if partition else None,
+            description=f"{version} on {tracked}",
+            metadata=_facts(version, tracked, registry),
+            tags={
+                DATA_VERSION_TAG: digest,
+                CODE_VERSION_TAG: made.provenance.code_version or made.provenance.run_id or "unknown",
+                **_input_tags(tags, made, instance, registry),
+            },
+        )
+
+
+def _facts(version: Version, tracked: str, registry: DatasetRegistryResource) -> dict[str, Any]:
+    label = f"**v{version.number}** · `{(version.digest or '')[:8]}` on {tracked}"
+    return {
+        metadata.VERSION: dg.MetadataValue.md(label),
+        VERSION_NUMBER: version.number,
+        "registry/branch": tracked,
+        **metadata.addresses(version.dataset, registry),
+    }
+
+
+def _input_tags(
+    known: Mapping[str, str], made: Production, instance: dg.DagsterInstance, registry: DatasetRegistryResource
+) -> dict[str, str]:
+    """The tags of the inputs of an asset: current where the version was built from what the tracked branch has, else not."""
+    behind = set()
+    for read in made.provenance.inputs:
+        head = branches.version_of(registry.registry.dataset(read.dataset), registry.tracked_branch)
+        if head is None or head.digest != read.digest:
+            origin = _production(registry.registry, head) if head is not None and not read.components else None
+            behind.add(origin.provenance.asset_key if origin else None)
+    found = {}
+    for tag in known:
+        if not tag.startswith(INPUT_DATA_VERSION_TAG_PREFIX):
+            continue
+        parent = dg.AssetKey.from_user_string(tag.split("/", maxsplit=2)[-1])
+        record = instance.get_latest_data_version_record(parent)
+        current = (record.event_log_entry.tags or {}).get(DATA_VERSION_TAG) if record else None
+        is_behind = parent.to_user_string() in behind or current is None
+        found[get_input_data_version_tag(parent)] = branches.CHANGED if is_behind else str(current)
+        found[get_input_event_pointer_tag(parent)] = (
+            NULL_EVENT_POINTER if record is None or is_behind else str(record.storage_id)
+        )
+    return found
+
+
+# --- jobs and sensors --------------------------------------------------------------------------------------------------
+
+
+class PublishConfig(dg.Config):
+    """A run to publish. `into` is the branch to publish into, by default the tracked branch."""
+
+    run_id: str
+    into: str | None = None
+    allow_moved_inputs: bool = False
+
+
+def build_publish_job(*, name: str = "registry_publish", resource_key: str = "registry") -> dg.JobDefinition:
+    """A job that publishes a run: `{"ops": {"<name>_op": {"config": {"run_id": "…"}}}}`.
+
+    The job fails if the run may not be published, and nothing is published then.
+    """
+
+    @dg.op(name=f"{name}_op", required_resource_keys={resource_key}, out=dg.Out(dg.Nothing))
+    def publish(context: dg.OpExecutionContext, config: PublishConfig) -> None:
+        resource: DatasetRegistryResource = getattr(context.resources, resource_key)
+        done = publish_run(
+            config.run_id,
+            instance=context.instance,
+            registry=resource,
+            into=config.into,
+            allow_moved_inputs=config.allow_moved_inputs,
+        )
+        for head in done.heads:
+            context.log.info(f"{head} is published")
+        context.add_output_metadata(
+            {
+                "registry/published": ", ".join(map(str, done.heads)) or "nothing: it is up to date",
+                "registry/run": config.run_id,
+            }
+        )
+
+    @dg.job(name=name, description="Publishes what a run wrote to its branch, if the run and its checks succeeded.")
+    def publish_job() -> None:
+        publish()
+
+    return publish_job
+
+
+def build_publish_sensor(
+    *,
+    job: dg.JobDefinition,
+    branches: str | Sequence[str] = "run/*",
+    name: str = "registry_publish_sensor",
+    minimum_interval_seconds: int | None = None,
+    default_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.STOPPED,
+    resource_key: str = "registry",
+) -> dg.SensorDefinition:
+    """A sensor that settles every run that ends, and requests `job` (see `build_publish_job`) for each run that succeeded, has no
+    red blocking check, and wrote to a branch that matches `branches`.
+
+    Each run is handled once. Runs that ended before the sensor was started are not.
+    """
+    patterns = several(branches)
+
+    @dg.sensor(
+        name=name,
+        job=job,
+        minimum_interval_seconds=minimum_interval_seconds,
+        default_status=default_status,
+        required_resource_keys={resource_key},
+        description=f"Publishes runs on {', '.join(patterns)} that succeeded, with green blocking checks.",
+    )
+    def publish_sensor(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        resource: DatasetRegistryResource = getattr(context.resources, resource_key)
+        cursor: dict[str, int] = json.loads(context.cursor) if context.cursor else {}
+        requested = 0
+        for storage_id, kind, run_id in _ended(context.instance, cursor):
+            try:
+                settled = settle_run(run_id, instance=context.instance, registry=resource)
+            except NotFound:
+                settled = None
+            if settled is not None and _may_publish(settled, patterns, resource):
+                config = dg.RunConfig(ops={f"{job.name}_op": PublishConfig(run_id=run_id)})
+                requested += 1
+                yield dg.RunRequest(run_key=f"{name}:{run_id}", run_config=config)
+            cursor[kind] = max(storage_id, cursor.get(kind, 0))
+        context.update_cursor(json.dumps(cursor))
+        if not requested:
+            yield dg.SkipReason("No run to publish has ended.")
+
+    return publish_sensor
+
+
+def _ended(instance: dg.DagsterInstance, cursor: dict[str, int]) -> list[tuple[int, str, str]]:
+    """The ends of runs since the cursor: storage id, kind, run. Without one, the cursor is set to the newest."""
+    found = []
+    for kind in _ENDS:
+        if kind.value not in cursor:
+            newest = instance.fetch_run_status_changes(kind, limit=1).records
+            cursor[kind.value] = newest[0].storage_id if newest else 0
+            continue
+        wanted = RunStatusChangeRecordsFilter(kind, after_storage_id=cursor[kind.value])
+        for record in instance.fetch_run_status_changes(wanted, limit=100, ascending=True).records:
+            found.append((record.storage_id, kind.value, record.run_id))
+    return sorted(found)
+
+
+def _may_publish(settled: SettledRun, patterns: Sequence[str], registry: DatasetRegistryResource) -> bool:
+    tracked = registry.tracked_branch
+    wrote = {
+        branch: names
+        for branch, names in settled.wrote.items()
+        if branch != tracked and any(fnmatchcase(branch, pattern) for pattern in patterns)
+    }
+    if not settled.succeeded or not wrote:
+        return False
+    try:
+        return not any(
+            registry.registry.dataset(name).version(branch).taints for branch, names in wrote.items() for name in names
+        )
+    except (NotFound, ConflictError):
+        return False
