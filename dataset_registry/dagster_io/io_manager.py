@@ -33,9 +33,10 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
     The dataset of an asset is `prefix` and its key joined by slashes; the metadata `registry/dataset` sets another one.
     Assets return Arrow tables and readers, pandas and polars frames, LazyFrames, DuckDB relations, a `Path` (any file),
     or a dict of those (several components); inputs are loaded as the type they are annotated with.
-    Asset metadata: `registry/key` lists the columns that identify the rows of its tables, `registry/read` has the read
-    options of the files that it returns. Input metadata: `registry/ref` ("v3") reads any version, tag or branch instead
-    of the run's branch, `columns` limits the columns, `allow_missing_partitions` loads the existing partitions.
+    Asset metadata: `registry/key` lists the columns that identify the rows of its tables, `registry/write_mode` says what
+    becomes of the rows that are there (`overwrite`, `append`, `upsert`), `registry/read` has the read options of the files
+    that it returns. Input metadata: `registry/ref` ("v3") reads any version, tag or branch instead of the run's branch,
+    `columns` limits the columns, `allow_missing_partitions` loads the existing partitions.
     """
 
     registry: dg.ResourceDependency[DatasetRegistryResource]
@@ -132,16 +133,27 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
 
     def _fill(self, draft: Draft, context: dg.OutputContext, keys: Sequence[str], obj: Any) -> None:
         columns, read = _row_key(context), metadata.value(context.definition_metadata, metadata.READ_KEY)
+        what = _output_name(context)
+        mode = metadata.write_mode(context.definition_metadata, what)
 
         def add(component: str, value: Any, facts: Mapping[str, object]) -> None:
-            if is_table(value):
+            if facts and mode != "overwrite":
+                raise InputError(
+                    f"{what} returned several components for a partition, which the write mode {mode!r} does not support. "
+                    "Return one table for each partition."
+                )
+            if mode == "append":
+                draft.append(component, value, key=columns)
+            elif mode == "upsert":
+                draft.upsert(component, value, key=columns)
+            elif is_table(value):
                 draft.add(component, value, metadata=facts, key=columns)
             else:
                 draft.add(component, value, metadata=facts, read=read)
 
-        what = _output_name(context)
         if not keys:
-            draft.clear()
+            if mode == "overwrite":
+                draft.clear()
             for name, value in _components(obj, what).items():
                 add(name or "data", value, {})
             return
@@ -153,7 +165,8 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
         partitions.refuse_meeting_keys(list(values), what)
         for raw in sorted(values):
             key = partition_key(raw)
-            draft.clear_partition(key)
+            if mode == "overwrite":
+                draft.clear_partition(key)
             for name, value in _components(values[raw], what).items():
                 component, facts = component_of(key, name)
                 add(component, value, facts)

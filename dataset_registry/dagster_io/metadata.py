@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal, get_args
 
 import dagster as dg
 from dagster._core.definitions.metadata import normalize_metadata
@@ -24,9 +24,13 @@ DATASET_KEY = "registry/dataset"
 REF_KEY = "registry/ref"
 ROW_KEY = "registry/key"
 READ_KEY = "registry/read"
+MODE_KEY = "registry/write_mode"
+WriteMode = Literal["overwrite", "append", "upsert"]
+WRITE_MODES: tuple[WriteMode, ...] = get_args(WriteMode)
+
 VERSION = "registry/version"
 TABLE_NAME = "dagster/table_name"
-_KEYS = (DATASET_KEY, REF_KEY, ROW_KEY, READ_KEY, "registry/allow_missing_partitions")
+_KEYS = (DATASET_KEY, REF_KEY, ROW_KEY, READ_KEY, MODE_KEY, "registry/allow_missing_partitions")
 """Keys of metadata that users give to assets, inputs and outputs."""
 
 
@@ -48,6 +52,17 @@ def check_keys(metadata: Mapping[str, Any] | None, what: str) -> None:
                 + (f"Did you mean {near[0]!r}? " if near else "")
                 + f"The keys are: {', '.join(_KEYS)}."
             )
+
+
+def write_mode(metadata: Mapping[str, Any] | None, what: str) -> WriteMode:
+    """How an output is written. Raises `InputError` for an unknown mode."""
+    found = value(metadata, MODE_KEY)
+    for mode in WRITE_MODES:
+        if found == mode:
+            return mode
+    if found is None:
+        return "overwrite"
+    raise InputError(f"{what} has the unknown {MODE_KEY} {found!r}. Use one of: {', '.join(WRITE_MODES)}.")
 
 
 def dataset_name(key: dg.AssetKey, metadata: Any = None) -> str:
@@ -94,6 +109,7 @@ def describe_assets(assets: Sequence[Any], *, registry: DatasetRegistryResource,
 
     def describe(spec: dg.AssetSpec) -> dg.AssetSpec:
         check_keys(spec.metadata, f"The asset {spec.key.to_user_string()!r}")
+        write_mode(spec.metadata, f"The asset {spec.key.to_user_string()!r}")
         if isinstance(spec.partitions_def, dg.StaticPartitionsDefinition):
             partitions.refuse_meeting_keys(
                 spec.partitions_def.get_partition_keys(), f"The asset {spec.key.to_user_string()!r}"
