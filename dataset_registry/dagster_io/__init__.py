@@ -8,24 +8,33 @@ from dataset_registry.dagster_io.metadata import describe_assets
 from dataset_registry.dagster_io.publishing import (
     PublishedRun,
     SettledRun,
-    build_publish_job,
-    build_publish_sensor,
     publish_run,
     report_moves,
     settle_run,
 )
 from dataset_registry.dagster_io.resource import DatasetRegistryResource
-from dataset_registry.dagster_io.schedules import build_retention_schedule, build_tag_schedule
+from dataset_registry.dagster_io.schedules import (
+    build_branch_schedule,
+    build_collect_schedule,
+    build_retention_schedule,
+    build_tag_schedule,
+    build_verify_schedule,
+)
+from dataset_registry.dagster_io.sensors import build_branch_sensor, build_publish_job, build_publish_sensor
 
 __all__ = [
     "DatasetRegistryIOManager",
     "DatasetRegistryResource",
     "PublishedRun",
     "SettledRun",
+    "build_branch_schedule",
+    "build_branch_sensor",
+    "build_collect_schedule",
     "build_publish_job",
     "build_publish_sensor",
     "build_retention_schedule",
     "build_tag_schedule",
+    "build_verify_schedule",
     "describe_assets",
     "publish_run",
     "report_moves",

@@ -79,6 +79,11 @@ def _escaped(part: str) -> str:
     return re.sub("=(?=2F|3D)", "=3D", part).replace("/", "=2F")
 
 
+def assets_of(graph: Any, prefix: str = "") -> dict[str, dg.AssetKey]:
+    """The assets of an asset graph by their dataset."""
+    return {prefix + dataset_name(key, graph.get(key).metadata): key for key in graph.get_all_asset_keys()}
+
+
 def check_names(assets: Mapping[dg.AssetKey, Mapping[str, Any]], prefix: str = "") -> None:
     """Raise `InputError` if two assets (metadata by key) share a dataset, `InvalidName` for a key that is no valid name."""
     owners: dict[str, dg.AssetKey] = {}

@@ -4,7 +4,6 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 import dagster as dg
@@ -12,30 +11,23 @@ from dagster._core.definitions.data_version import (
     CODE_VERSION_TAG,
     DATA_VERSION_TAG,
     INPUT_DATA_VERSION_TAG_PREFIX,
+    INPUT_EVENT_POINTER_TAG_PREFIX,
     NULL_EVENT_POINTER,
     get_input_data_version_tag,
     get_input_event_pointer_tag,
 )
-from dagster._core.event_api import RunStatusChangeEventType, RunStatusChangeRecordsFilter
 
 from dataset_registry.dagster_io import branches, metadata
 from dataset_registry.dagster_io.branches import ROOT_RUN_TAG, VERSION_NUMBER
 from dataset_registry.dagster_io.resource import DatasetRegistryResource
 from dataset_registry.errors import ConflictError, NotFound, Tainted
 from dataset_registry.model.checks import CheckResult, Taint
-from dataset_registry.model.names import several
 from dataset_registry.model.partitions import METADATA_KEY
 from dataset_registry.model.records import Production
 from dataset_registry.registry import Registry
 from dataset_registry.version import Version
 
 _log = logging.getLogger(__name__)
-
-_ENDS: tuple[RunStatusChangeEventType, ...] = (
-    dg.DagsterEventType.RUN_SUCCESS,
-    dg.DagsterEventType.RUN_FAILURE,
-    dg.DagsterEventType.RUN_CANCELED,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +236,7 @@ def report_moves(
             found[dg.AssetKey.from_user_string(made.provenance.asset_key)] = (version, made)
     reported = []
     for key in _inputs_first(found):
-        version, made = found[key]
-        events = list(_events(key, version, made, tracked, instance, registry))
+        events = moved_events(key, found[key][0], instance=instance, registry=registry)
         for event in events:
             instance.report_runless_asset_event(event)
         if events:
@@ -288,18 +279,22 @@ def _reads(found: Mapping[dg.AssetKey, tuple[Version, Production]], key: dg.Asse
     return found[key][1].provenance.inputs
 
 
+def moved_events(
+    key: dg.AssetKey, version: Version, *, instance: dg.DagsterInstance, registry: DatasetRegistryResource
+) -> list[dg.AssetMaterialization]:
+    """The materializations to report of an asset whose dataset is at this version on the tracked branch: of the asset, or of each
+    partition whose content Dagster does not know."""
+    return list(_events(key, version, instance, registry))
+
+
 def _events(
-    key: dg.AssetKey,
-    version: Version,
-    made: Production,
-    tracked: str,
-    instance: dg.DagsterInstance,
-    registry: DatasetRegistryResource,
+    key: dg.AssetKey, version: Version, instance: dg.DagsterInstance, registry: DatasetRegistryResource
 ) -> Iterator[dg.AssetMaterialization]:
-    """The materializations to report: of the asset, or of each partition whose content Dagster does not know."""
+    made, tracked = _production(registry.registry, version), registry.tracked_branch
     own = {str(c.metadata.get(METADATA_KEY, c.name)) for c in version.components}
     dataset = registry.registry.dataset(version.dataset)
-    partitions: list[list[str]] = [[key] for key in sorted(own)] if made.provenance.partition is not None else [[]]
+    is_partitioned = made.provenance.partition is not None if made else bool(instance.get_materialized_partitions(key))
+    partitions: list[list[str]] = [[key] for key in sorted(own)] if is_partitioned else [[]]
     for partition in partitions:
         last = branches.last_event(instance, key, partition)
         tags: Mapping[str, str] = (last.event_log_entry.tags or {}) if last else {}
@@ -313,11 +308,7 @@ def _events(
             partition=partition[0] if partition else None,
             description=f"{version} on {tracked}",
             metadata=_facts(version, tracked, registry),
-            tags={
-                DATA_VERSION_TAG: digest,
-                CODE_VERSION_TAG: made.provenance.code_version or made.provenance.run_id or "unknown",
-                **_input_tags(tags, made, instance, registry),
-            },
+            tags={**(_tags(tags, made, instance, registry) if made else _kept(tags)), DATA_VERSION_TAG: digest},
         )
 
 
@@ -331,17 +322,23 @@ def _facts(version: Version, tracked: str, registry: DatasetRegistryResource) ->
     }
 
 
-def _input_tags(
+def _kept(known: Mapping[str, str]) -> dict[str, str]:
+    """The provenance of the event before, for a version that no asset made."""
+    kinds = (CODE_VERSION_TAG, INPUT_DATA_VERSION_TAG_PREFIX, INPUT_EVENT_POINTER_TAG_PREFIX)
+    return {tag: text for tag, text in known.items() if tag.startswith(kinds)}
+
+
+def _tags(
     known: Mapping[str, str], made: Production, instance: dg.DagsterInstance, registry: DatasetRegistryResource
 ) -> dict[str, str]:
-    """The tags of the inputs of an asset: current where the version was built from what the tracked branch has, else not."""
+    """The provenance of an event: inputs are current where the version was built from what the tracked branch has, else not."""
     behind = set()
     for read in made.provenance.inputs:
         head = branches.version_of(registry.registry.dataset(read.dataset), registry.tracked_branch)
         if head is None or head.digest != read.digest:
             origin = _production(registry.registry, head) if head is not None and not read.components else None
             behind.add(origin.provenance.asset_key if origin else None)
-    found = {}
+    found = {CODE_VERSION_TAG: made.provenance.code_version or made.provenance.run_id or "unknown"}
     for tag in known:
         if not tag.startswith(INPUT_DATA_VERSION_TAG_PREFIX):
             continue
@@ -354,122 +351,3 @@ def _input_tags(
             NULL_EVENT_POINTER if record is None or is_behind else str(record.storage_id)
         )
     return found
-
-
-# --- jobs and sensors --------------------------------------------------------------------------------------------------
-
-
-class PublishConfig(dg.Config):
-    """A run to publish. `into` is the branch to publish into, by default the tracked branch."""
-
-    run_id: str
-    into: str | None = None
-    allow_moved_inputs: bool = False
-
-
-def build_publish_job(*, name: str = "registry_publish", resource_key: str = "registry") -> dg.JobDefinition:
-    """A job that publishes a run: `{"ops": {"<name>_op": {"config": {"run_id": "…"}}}}`.
-
-    The job fails if the run may not be published, and nothing is published then.
-    """
-
-    @dg.op(name=f"{name}_op", required_resource_keys={resource_key}, out=dg.Out(dg.Nothing))
-    def publish(context: dg.OpExecutionContext, config: PublishConfig) -> None:
-        resource: DatasetRegistryResource = getattr(context.resources, resource_key)
-        done = publish_run(
-            config.run_id,
-            instance=context.instance,
-            registry=resource,
-            into=config.into,
-            allow_moved_inputs=config.allow_moved_inputs,
-        )
-        for head in done.heads:
-            context.log.info(f"{head} is published")
-        context.add_output_metadata(
-            {
-                "registry/published": ", ".join(map(str, done.heads)) or "nothing: it is up to date",
-                "registry/run": config.run_id,
-            }
-        )
-
-    @dg.job(name=name, description="Publishes what a run wrote to its branch, if the run and its checks succeeded.")
-    def publish_job() -> None:
-        publish()
-
-    return publish_job
-
-
-def build_publish_sensor(
-    *,
-    job: dg.JobDefinition,
-    branches: str | Sequence[str] = "run/*",
-    name: str = "registry_publish_sensor",
-    minimum_interval_seconds: int | None = None,
-    default_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.STOPPED,
-    resource_key: str = "registry",
-) -> dg.SensorDefinition:
-    """A sensor that settles every run that ends, and requests `job` (see `build_publish_job`) for each run that succeeded, has no
-    red blocking check, and wrote to a branch that matches `branches`.
-
-    Each run is handled once. Runs that ended before the sensor was started are not.
-    """
-    patterns = several(branches)
-
-    @dg.sensor(
-        name=name,
-        job=job,
-        minimum_interval_seconds=minimum_interval_seconds,
-        default_status=default_status,
-        required_resource_keys={resource_key},
-        description=f"Publishes runs on {', '.join(patterns)} that succeeded, with green blocking checks.",
-    )
-    def publish_sensor(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
-        resource: DatasetRegistryResource = getattr(context.resources, resource_key)
-        cursor: dict[str, int] = json.loads(context.cursor) if context.cursor else {}
-        requested = 0
-        for storage_id, kind, run_id in _ended(context.instance, cursor):
-            try:
-                settled = settle_run(run_id, instance=context.instance, registry=resource)
-            except NotFound:
-                settled = None
-            if settled is not None and _may_publish(settled, patterns, resource):
-                config = dg.RunConfig(ops={f"{job.name}_op": PublishConfig(run_id=run_id)})
-                requested += 1
-                yield dg.RunRequest(run_key=f"{name}:{run_id}", run_config=config)
-            cursor[kind] = max(storage_id, cursor.get(kind, 0))
-        context.update_cursor(json.dumps(cursor))
-        if not requested:
-            yield dg.SkipReason("No run to publish has ended.")
-
-    return publish_sensor
-
-
-def _ended(instance: dg.DagsterInstance, cursor: dict[str, int]) -> list[tuple[int, str, str]]:
-    """The ends of runs since the cursor: storage id, kind, run. Without one, the cursor is set to the newest."""
-    found = []
-    for kind in _ENDS:
-        if kind.value not in cursor:
-            newest = instance.fetch_run_status_changes(kind, limit=1).records
-            cursor[kind.value] = newest[0].storage_id if newest else 0
-            continue
-        wanted = RunStatusChangeRecordsFilter(kind, after_storage_id=cursor[kind.value])
-        for record in instance.fetch_run_status_changes(wanted, limit=100, ascending=True).records:
-            found.append((record.storage_id, kind.value, record.run_id))
-    return sorted(found)
-
-
-def _may_publish(settled: SettledRun, patterns: Sequence[str], registry: DatasetRegistryResource) -> bool:
-    tracked = registry.tracked_branch
-    wrote = {
-        branch: names
-        for branch, names in settled.wrote.items()
-        if branch != tracked and any(fnmatchcase(branch, pattern) for pattern in patterns)
-    }
-    if not settled.succeeded or not wrote:
-        return False
-    try:
-        return not any(
-            registry.registry.dataset(name).version(branch).taints for branch, names in wrote.items() for name in names
-        )
-    except (NotFound, ConflictError):
-        return False

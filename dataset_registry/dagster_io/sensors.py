@@ -1,0 +1,195 @@
+"""The publish job, the sensor that requests it for runs that end, and the sensor that follows a branch."""
+
+import json
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import dagster as dg
+from dagster._core.event_api import RunStatusChangeEventType, RunStatusChangeRecordsFilter
+
+from dataset_registry.dagster_io import branches as branching
+from dataset_registry.dagster_io import metadata
+from dataset_registry.dagster_io.publishing import SettledRun, moved_events, publish_run, settle_run
+from dataset_registry.dagster_io.resource import DatasetRegistryResource
+from dataset_registry.errors import ConflictError, NotFound
+from dataset_registry.model.names import several
+
+_ENDS: tuple[RunStatusChangeEventType, ...] = (
+    dg.DagsterEventType.RUN_SUCCESS,
+    dg.DagsterEventType.RUN_FAILURE,
+    dg.DagsterEventType.RUN_CANCELED,
+)
+
+
+# --- publishing runs ---------------------------------------------------------------------------------------------------
+
+
+class PublishConfig(dg.Config):
+    """A run to publish. `into` is the branch to publish into, by default the tracked branch."""
+
+    run_id: str
+    into: str | None = None
+    allow_moved_inputs: bool = False
+
+
+def build_publish_job(*, name: str = "registry_publish", resource_key: str = "registry") -> dg.JobDefinition:
+    """A job that publishes a run: `{"ops": {"<name>_op": {"config": {"run_id": "…"}}}}`.
+
+    The job fails if the run may not be published, and nothing is published then.
+    """
+
+    @dg.op(name=f"{name}_op", required_resource_keys={resource_key}, out=dg.Out(dg.Nothing))
+    def publish(context: dg.OpExecutionContext, config: PublishConfig) -> None:
+        resource: DatasetRegistryResource = getattr(context.resources, resource_key)
+        done = publish_run(
+            config.run_id,
+            instance=context.instance,
+            registry=resource,
+            into=config.into,
+            allow_moved_inputs=config.allow_moved_inputs,
+        )
+        for head in done.heads:
+            context.log.info(f"{head} is published")
+        context.add_output_metadata(
+            {
+                "registry/published": ", ".join(map(str, done.heads)) or "nothing: it is up to date",
+                "registry/run": config.run_id,
+            }
+        )
+
+    @dg.job(name=name, description="Publishes what a run wrote to its branch, if the run and its checks succeeded.")
+    def publish_job() -> None:
+        publish()
+
+    return publish_job
+
+
+def build_publish_sensor(
+    *,
+    job: dg.JobDefinition,
+    branches: str | Sequence[str] = "run/*",
+    name: str = "registry_publish_sensor",
+    minimum_interval_seconds: int | None = None,
+    default_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.STOPPED,
+    resource_key: str = "registry",
+) -> dg.SensorDefinition:
+    """A sensor that settles every run that ends, and requests `job` (see `build_publish_job`) for each run that succeeded, has no
+    red blocking check, and wrote to a branch that matches `branches`.
+
+    Each run is handled once. Runs that ended before the sensor was started are not.
+    """
+    patterns = several(branches)
+
+    @dg.sensor(
+        name=name,
+        job=job,
+        minimum_interval_seconds=minimum_interval_seconds,
+        default_status=default_status,
+        required_resource_keys={resource_key},
+        description=f"Publishes runs on {', '.join(patterns)} that succeeded, with green blocking checks.",
+    )
+    def publish_sensor(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        resource: DatasetRegistryResource = getattr(context.resources, resource_key)
+        cursor: dict[str, int] = json.loads(context.cursor) if context.cursor else {}
+        requested = 0
+        for storage_id, kind, run_id in _ended(context.instance, cursor):
+            try:
+                settled = settle_run(run_id, instance=context.instance, registry=resource)
+            except NotFound:
+                settled = None
+            if settled is not None and _may_publish(settled, patterns, resource):
+                config = dg.RunConfig(ops={f"{job.name}_op": PublishConfig(run_id=run_id)})
+                requested += 1
+                yield dg.RunRequest(run_key=f"{name}:{run_id}", run_config=config)
+            cursor[kind] = max(storage_id, cursor.get(kind, 0))
+        context.update_cursor(json.dumps(cursor))
+        if not requested:
+            yield dg.SkipReason("No run to publish has ended.")
+
+    return publish_sensor
+
+
+def _ended(instance: dg.DagsterInstance, cursor: dict[str, int]) -> list[tuple[int, str, str]]:
+    """The ends of runs since the cursor: storage id, kind, run. Without one, the cursor is set to the newest."""
+    found = []
+    for kind in _ENDS:
+        if kind.value not in cursor:
+            newest = instance.fetch_run_status_changes(kind, limit=1).records
+            cursor[kind.value] = newest[0].storage_id if newest else 0
+            continue
+        wanted = RunStatusChangeRecordsFilter(kind, after_storage_id=cursor[kind.value])
+        for record in instance.fetch_run_status_changes(wanted, limit=100, ascending=True).records:
+            found.append((record.storage_id, kind.value, record.run_id))
+    return sorted(found)
+
+
+def _may_publish(settled: SettledRun, patterns: Sequence[str], registry: DatasetRegistryResource) -> bool:
+    tracked = registry.tracked_branch
+    wrote = {
+        branch: names
+        for branch, names in settled.wrote.items()
+        if branch != tracked and any(fnmatchcase(branch, pattern) for pattern in patterns)
+    }
+    if not settled.succeeded or not wrote:
+        return False
+    try:
+        return not any(
+            registry.registry.dataset(name).version(branch).taints for branch, names in wrote.items() for name in names
+        )
+    except (NotFound, ConflictError):
+        return False
+
+
+# --- following a branch ------------------------------------------------------------------------------------------------
+
+
+def build_branch_sensor(
+    *,
+    datasets: str | Sequence[str] = "*",
+    job: Any = None,
+    name: str = "registry_branch_sensor",
+    prefix: str = "",
+    minimum_interval_seconds: int | None = None,
+    default_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.STOPPED,
+    resource_key: str = "registry",
+) -> dg.SensorDefinition:
+    """A sensor that reports a materialization for each asset whose dataset got other content on the tracked branch in a way that
+    Dagster does not see: a commit over REST or the command line, a merge, another instance.
+
+    With `job`, it also requests a run of the job for each such change. `datasets` are patterns of names, `prefix` is that of the
+    IO manager. Events and cursor are written together, so that no change is lost or repeated; of several changes of one dataset
+    between two ticks, the last one counts.
+    """
+    patterns = several(datasets)
+
+    @dg.sensor(
+        name=name,
+        job=job,
+        minimum_interval_seconds=minimum_interval_seconds,
+        default_status=default_status,
+        required_resource_keys={resource_key},
+        description=f"Reports what changed in {', '.join(patterns)} outside of Dagster.",
+    )
+    def branch_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        resource: DatasetRegistryResource = getattr(context.resources, resource_key)
+        assert context.repository_def is not None, "a sensor of a code location"
+        keys = metadata.assets_of(context.repository_def.asset_graph, prefix)
+        seen: dict[str, int] = json.loads(context.cursor) if context.cursor else {}
+        events: list[dg.AssetMaterialization] = []
+        requests = []
+        for dataset in resource.registry.datasets():
+            key = keys.get(dataset.name)
+            if key is None or not any(fnmatchcase(dataset.name, pattern) for pattern in patterns):
+                continue
+            head = branching.version_of(dataset, resource.tracked_branch)
+            if head is None or seen.get(dataset.name) == head.number:
+                continue
+            found = moved_events(key, head, instance=context.instance, registry=resource)
+            events += found
+            if found and job is not None:
+                requests.append(dg.RunRequest(run_key=f"{name}:{dataset.name}@v{head.number}"))
+            seen[dataset.name] = head.number
+        return dg.SensorResult(run_requests=requests, asset_events=events, cursor=json.dumps(seen))
+
+    return branch_sensor
