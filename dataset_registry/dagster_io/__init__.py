@@ -3,6 +3,12 @@
 from dagster._core.libraries import DagsterLibraryRegistry
 
 import dataset_registry
+from dataset_registry.dagster_io.asset_checks import (
+    build_key_checks,
+    build_reference_checks,
+    build_row_count_checks,
+    build_schema_checks,
+)
 from dataset_registry.dagster_io.io_manager import DatasetRegistryIOManager
 from dataset_registry.dagster_io.metadata import describe_assets
 from dataset_registry.dagster_io.publishing import (
@@ -30,9 +36,13 @@ __all__ = [
     "build_branch_schedule",
     "build_branch_sensor",
     "build_collect_schedule",
+    "build_key_checks",
     "build_publish_job",
     "build_publish_sensor",
+    "build_reference_checks",
     "build_retention_schedule",
+    "build_row_count_checks",
+    "build_schema_checks",
     "build_tag_schedule",
     "build_verify_schedule",
     "describe_assets",
