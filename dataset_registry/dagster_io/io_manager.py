@@ -3,18 +3,19 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakSet
 
 import dagster as dg
 from pydantic import Field, field_validator, model_validator
 
 from dataset_registry.dagster_io import branches, handlers, metadata, partitions
 from dataset_registry.dagster_io.resource import DatasetRegistryResource, known_settings
+from dataset_registry.dagster_io.steps import note_read, provenance_of, step_of
 from dataset_registry.dataset import Dataset, Draft
-from dataset_registry.errors import InputError, NotFound, RegistryFrozen, RetryLater, StorageError, UnsupportedType
+from dataset_registry.errors import InputError, NotFound, UnsupportedType
 from dataset_registry.model.names import RUNS
 from dataset_registry.model.partitions import METADATA_KEY, component_of, local_name, partition_key
-from dataset_registry.model.records import CommitResult, ComponentRecord, InputVersion, Provenance
+from dataset_registry.model.records import CommitResult, ComponentRecord, InputVersion
 from dataset_registry.model.texts import shown
 from dataset_registry.tabular.formats import is_table
 from dataset_registry.version import Version
@@ -22,9 +23,6 @@ from dataset_registry.version import Version
 PARTITION_EXPRESSION = "partition_expr"
 ALLOW_MISSING = "allow_missing_partitions"
 COLUMNS = "columns"
-
-_reads: "WeakKeyDictionary[Any, list[InputVersion]]" = WeakKeyDictionary()
-"""What each running step has loaded so far: its outputs record these as their inputs."""
 
 
 class DatasetRegistryIOManager(dg.ConfigurableIOManager):
@@ -83,13 +81,13 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
                 f"{_output_name(context)} returned None, which cannot be stored. Return the data, or annotate the "
                 "asset with '-> None' so that Dagster does not pass its output to the IO manager."
             )
-        step = _step(context)
+        step = step_of(context)
         branch = self._branch_of(step)
         _check_assets(step, self.prefix)
         keys = _keys(context) or []
         name = self._dataset_of(context)
         metadata.check_keys(context.definition_metadata, _output_name(context))
-        provenance = _provenance(context, step, keys)
+        provenance = provenance_of(step, context.asset_key if context.has_asset_key else None, keys)
         becomes_partitioned = bool(keys) and self._was_unpartitioned(name, branch)
         if becomes_partitioned:
             context.log.info(f"{name} was not partitioned before: its components without a partition are removed")
@@ -212,7 +210,7 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Load an input from the head of the run's branch, or from the input's `registry/ref`."""
-        step = _step(context)
+        step = step_of(context)
         branch = self._branch_of(step)
         _check_assets(step, self.prefix)
         name = self._dataset_of(context)
@@ -236,19 +234,17 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
         if keys is not None and not keys:
             return loader.nothing(version)
         if step is not None:
-            _note_read(context, version, step.run_id)
-            _reads.setdefault(step, []).append(
-                InputVersion(
-                    dataset=dataset.name,
-                    version=version.number,
-                    digest=version.digest,
-                    ref=ref,
-                    components=tuple(keys or ()),
-                    fallback=fallback,
-                    label=context.name if context.has_input_name else None,
-                    uuid=version.record.uuid,
-                )
+            read = InputVersion(
+                dataset=dataset.name,
+                version=version.number,
+                digest=version.digest,
+                ref=ref,
+                components=tuple(keys or ()),
+                fallback=fallback,
+                label=context.name if context.has_input_name else None,
+                uuid=version.record.uuid,
             )
+            note_read(step, context.log, version, read)
         where = f" from {fallback} (no branch {ref} here)" if fallback else ""
         context.log.info(f"Loading {version}{where}")
         metadata.show_read(context, version, ref=ref, fallback=fallback)
@@ -320,14 +316,6 @@ def _load_partitions(version: Version, keys: Sequence[str], loader: handlers.Loa
     return {local_name(c.name, wanted[keys[0]]): loader.load(version, [c.name]) for c in found.get(keys[0], [])}
 
 
-def _note_read(context: dg.InputContext, version: Version, run_id: str) -> None:
-    """Record that the run reads a version. If that fails, log a warning and continue."""
-    try:
-        version.note_read(run_id)
-    except (StorageError, RegistryFrozen, RetryLater) as error:
-        context.log.warning(f"{version} is read without protection from expiry: {error}")
-
-
 def _keys(context: dg.OutputContext | dg.InputContext) -> list[str] | None:
     """The partitions of an output (none: it has none) or of an input (None: it has none), in the order of their definition."""
     if isinstance(context, dg.InputContext) and (key := _partition_of_check(context)) is not None:
@@ -340,7 +328,7 @@ def _keys(context: dg.OutputContext | dg.InputContext) -> list[str] | None:
 
 def _partition_of_check(context: dg.InputContext) -> str | None:
     """The partition of an asset check in a run of one partition (Dagster passes all partitions)."""
-    step = _step(context)
+    step = step_of(context)
     if step is None or not context.has_asset_key or not step.has_partition_key:
         return None
     if step.assets_def is None or step.assets_def.keys or not step.assets_def.check_keys:
@@ -353,7 +341,7 @@ def _partition_of_check(context: dg.InputContext) -> str | None:
 
 
 def _instance(context: dg.OutputContext | dg.InputContext) -> Any:
-    step = _step(context)
+    step = step_of(context)
     return step.instance if step is not None else None
 
 
@@ -441,28 +429,12 @@ def _components(value: Any, what: str) -> dict[str | None, Any]:
 def _description(context: dg.OutputContext) -> str | None:
     if not context.has_asset_key:
         return f"Output of {context.step_key}"
-    step = _step(context)
+    step = step_of(context)
     if step is None or step.assets_def is None:
         return None
     spec = step.assets_def.specs_by_key.get(context.asset_key)
     # Docstrings may contain control characters that descriptions may not: they must not fail a run.
     return shown(spec.description, lines=True) if spec and spec.description is not None else None
-
-
-def _provenance(context: dg.OutputContext, step: Any, keys: Sequence[str]) -> Provenance:
-    if step is None:
-        return Provenance()
-    asset_key = context.asset_key if context.has_asset_key else None
-    spec = step.assets_def.specs_by_key.get(asset_key) if step.assets_def is not None and asset_key else None
-    return Provenance(
-        run_id=context.run_id,
-        step=context.step_key,
-        asset_key=asset_key.to_user_string() if asset_key else None,
-        partition=", ".join(keys[:3]) + (f" … {keys[-1]} ({len(keys)})" if len(keys) > 3 else "") if keys else None,
-        code_version=spec.code_version if spec else None,
-        inputs=tuple(_reads.get(step, ())),
-        metadata={"job": step.job_name},
-    )
 
 
 def _message(context: dg.OutputContext, keys: Sequence[str]) -> str:
@@ -473,11 +445,3 @@ def _message(context: dg.OutputContext, keys: Sequence[str]) -> str:
 
 def _output_name(context: dg.OutputContext) -> str:
     return context.asset_key.to_user_string() if context.has_asset_key else f"The output {context.name!r}"
-
-
-def _step(context: dg.OutputContext | dg.InputContext) -> Any:
-    """The running step, None in unit tests and when an asset's value is loaded outside of a run."""
-    try:
-        return context.step_context
-    except dg.DagsterInvariantViolationError:
-        return None

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,15 @@ import dagster as dg
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from dataset_registry.dagster_io import branches
+from dataset_registry.dagster_io.handlers import Loader, understood
+from dataset_registry.dagster_io.steps import note_read, provenance_of, step_of
 from dataset_registry.errors import InputError, NotFound
 from dataset_registry.model.addresses import has_secrets, redacted
 from dataset_registry.model.names import suggestion
+from dataset_registry.model.records import InputVersion
 from dataset_registry.registry import Registry
+from dataset_registry.tabular.formats import is_table
+from dataset_registry.version import Version
 
 _log = logging.getLogger(__name__)
 
@@ -106,6 +111,80 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
             if place := _absolute(name, _plain(getattr(self, name))):
                 return redacted(place)
         return ""
+
+    # --- in ops and in bodies of assets ------------------------------------------------------------------------------
+
+    def load(
+        self,
+        context: Any,
+        dataset: str,
+        kind: Any = None,
+        *,
+        ref: str | None = None,
+        component: str | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> Any:
+        """Read a dataset in an op or in the body of an asset, on the branch of the run or at a ref; as a `kind` such as
+        `polars.LazyFrame` (an Arrow table by default).
+
+        The version is recorded as an input of all that the step writes later, with `commit` or as its outputs. Raises `NotFound`.
+        """
+        step = step_of(context)
+        branch = self.branch_of(step.run_tags, step.run_id)
+        found = self.registry.dataset(dataset)
+        fallback = None
+        try:
+            version = found.version(ref or branch)
+        except NotFound:
+            fallback = self.fallback_of(dataset, branch)
+            if ref is not None or fallback == branch:
+                raise
+            version = found.version(fallback)
+        names = [component] if component else list(dict.fromkeys(c.name for c in version.components))
+        read = InputVersion(
+            dataset=found.name,
+            version=version.number,
+            digest=version.digest,
+            ref=ref or branch,
+            components=(component,) if component else (),
+            fallback=fallback,
+            uuid=version.record.uuid,
+        )
+        note_read(step, context.log, version, read)
+        context.log.info(f"Loading {version}")
+        return Loader(understood(kind), "pyarrow", columns).load(version, names)
+
+    def commit(
+        self,
+        context: Any,
+        dataset: str,
+        components: Any,
+        *,
+        key: str | Sequence[str] = (),
+        message: str | None = None,
+    ) -> Version:
+        """Commit a value, or a dict of components, in an op or in the body of an asset, to the branch of the run.
+
+        It replaces what the dataset had. The run, the step and the versions that the step has read are recorded. Raises as
+        `Dataset.commit`.
+        """
+        step = step_of(context)
+        branch = self.branch_of(step.run_tags, step.run_id)
+        values = components if isinstance(components, Mapping) else {None: components}
+        draft = self.registry.draft(
+            dataset,
+            branch,
+            message=message or f"Written by {step.step.key}",
+            overwrite=True,
+            fallback=self.fallback_of(dataset, branch),
+            provenance=provenance_of(step, None),
+        )
+        with draft:
+            draft.clear()
+            for name, value in values.items():
+                draft.add(name or "data", value, key=key if is_table(value) else ())
+        context.log.info(f"{draft.version} on {branch}: {draft.result.new_bytes:,} new bytes")
+        return draft.version
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Log the absolute location of the registry, to make a wrong relative path visible."""
