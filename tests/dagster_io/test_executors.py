@@ -8,8 +8,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from dataset_registry.dagster_io import publish_run
 from tests.dagster_io import pipelines
-from tests.dagster_io.conftest import World
+from tests.dagster_io.conftest import BRANCH, World
 
 
 @pytest.fixture
@@ -36,6 +37,22 @@ def test_steps_in_processes_of_their_own_pass_data_and_record_their_inputs(share
         made = shared.version(name).provenance
         assert sorted(f"{read.dataset}@v{read.version}" for read in made.inputs) == inputs
         assert made.run_id == result.run_id
+
+
+def test_steps_in_processes_of_their_own_share_the_branch_of_their_run_and_are_published_together(
+    shared: World,
+) -> None:
+    job = dg.reconstructable(pipelines.triangle)
+    tags = {BRANCH: "run/{run_id}"}
+    with dg.execute_job(job, shared.instance, pipelines.config(str(shared.folder)), tags=tags) as result:
+        assert result.success
+        run_id = result.run_id
+    datasets = shared.registry.datasets()
+    assert {branch.name for dataset in datasets for branch in dataset.branches()} == {f"run/{run_id}"}
+    done = publish_run(run_id, instance=shared.instance, registry=shared.resource)
+    assert {head.dataset for head in done.heads} == {"numbers", "even", "total"}
+    assert len(done.reported) == 3
+    assert shared.registry.consistent("main")
 
 
 def materialize_days(world: World, home: str, count: int, *, quick: bool) -> None:
