@@ -6,11 +6,9 @@ found, with a sample of the rows at fault.
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from dataset_registry.dagster_io import metadata
 from dataset_registry.dagster_io.resource import DatasetRegistryResource
@@ -19,6 +17,9 @@ from dataset_registry.model.compatibility import Compatibility, checked_policy, 
 from dataset_registry.model.names import several
 from dataset_registry.model.partitions import belongs, partition_key
 from dataset_registry.version import Version
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Assets = Sequence[Any]
 """Assets, specs or keys to check."""
@@ -61,7 +62,7 @@ class Judged:
         own = {c.name for c in found.components if belongs(c.name, c.metadata, key)}
         return {label: table for label, table in found.schema.tables().items() if label.partition("[")[0] in own}
 
-    def columns(self, columns: Sequence[str]) -> pa.Table:
+    def columns(self, columns: Sequence[str]) -> "pa.Table":
         """Some columns of all its rows."""
         names = sorted({label.partition("[")[0] for label in self.tables()})
         return self.version.to_arrow(names, columns=list(columns))
@@ -70,7 +71,7 @@ class Judged:
         """The versions before it, newest first."""
         return self.dataset.log(f"v{self.version.number}", limit=most + 1)[1:]
 
-    def result(self, passed: bool, expected: Any, got: Any, sample: pa.Table | None = None) -> dg.AssetCheckResult:
+    def result(self, passed: bool, expected: Any, got: Any, sample: "pa.Table | None" = None) -> dg.AssetCheckResult:
         """A result with its evidence."""
         facts: dict[str, Any] = {metadata.VERSION: str(self.version), "expected": expected, "got": got}
         if sample is not None and sample.num_rows:
@@ -134,6 +135,8 @@ def build_key_checks(
     assets: Assets, *, columns: str | Sequence[str] = (), blocking: bool = True, **options: Any
 ) -> list[dg.AssetChecksDefinition]:
     """Checks that no two rows have the same key and that no key has a null: in `columns`, or in the key of the table."""
+    import pyarrow.compute as pc
+
     given = several(columns) if columns else []
 
     def judge(judged: Judged) -> dg.AssetCheckResult:
@@ -221,7 +224,7 @@ def _check(
     return check
 
 
-def _as_markdown(table: pa.Table) -> str:
+def _as_markdown(table: "pa.Table") -> str:
     names = table.column_names
     lines = [names, ["---"] * len(names), *([str(row[name]) for name in names] for row in table.to_pylist())]
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)

@@ -180,16 +180,17 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
         inputs: Sequence[InputVersion],
     ) -> None:
         changes = {}
-        dataset = self.registry.registry.dataset(result.version.dataset)
-        tracked = self.registry.tracked_branch
-        head = branches.version_of(dataset, tracked) if branch != tracked else None
         if not result.unchanged and result.version.parents:
+            dataset = self.registry.registry.dataset(result.version.dataset)
             changes = dataset.diff(f"v{result.version.parents[0]}", f"v{result.version.number}").schema
+        tracked = self.registry.tracked_branch
+        side = self.registry.registry.dataset(result.version.dataset) if branch != tracked else None
+        head = branches.version_of(side, tracked) if side is not None else None
         own = (
             metadata.per_partition(result, keys) if len(keys) > 1 and step is not None and context.has_asset_key else {}
         )
         found = metadata.materialization(result, branch=branch, inputs=inputs, schema_changes=changes, partitions=keys)
-        if branch != tracked:
+        if side is not None:
             found = metadata.of_side_run(branch, tracked, head) | found
         found |= metadata.addresses(result.version.dataset, self.registry)
         for name in {name for facts in own.values() for name in facts}:
@@ -201,8 +202,8 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
             return
         # For partitions the digest of their own entries: another partition's write must not make a downstream stale.
         digest = result.digest_written if keys else result.version.digest
-        if branch != tracked:
-            branches.keep_tracked(step, context.asset_key, keys, dataset, head, f"{branch}/{digest}")
+        if side is not None:
+            branches.keep_tracked(step, context.asset_key, keys, side, head, f"{branch}/{digest}")
             return
         step.set_data_version(context.asset_key, dg.DataVersion(str(digest)))
 
