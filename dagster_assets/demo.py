@@ -98,7 +98,7 @@ def materialize(
 def summary(runs: Sequence[dg.ExecuteInProcessResult]) -> str:
     """What runs did, from the metadata of their materializations (one a dataset: partitions repeat theirs)."""
     by_dataset = {m.asset_key: m.metadata for run in runs for m in materializations(run)}
-    new = sum(not m["registry/unchanged"].value for m in by_dataset.values())
+    new = sum("(unchanged)" not in str(m["registry/version"].value) for m in by_dataset.values())
     stored = sum(int(str(m["registry/new_bytes"].value)) for m in by_dataset.values())
     submitted = sum(map(submitted_bytes, runs))
     branch = {str(m["registry/branch"].value) for m in by_dataset.values()}

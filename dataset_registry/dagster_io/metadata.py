@@ -170,10 +170,7 @@ def materialization(
         VERSION: dg.MetadataValue.md(_label(result, branch)),
         VERSION_NUMBER: version.number,
         "registry/branch": branch,
-        "registry/parents": ", ".join(f"v{number}" for number in version.parents) or "none: the first version",
-        "registry/unchanged": result.unchanged,
         "registry/new_bytes": result.new_bytes,
-        "registry/dedup_ratio": round(1 - result.new_bytes / result.total_bytes, 4) if result.total_bytes else 0.0,
         "registry/schema_changes": _changes(schema_changes),
         "dagster/size_bytes": result.total_bytes,
     }
@@ -239,9 +236,16 @@ def _row_count(tables: Sequence[TableSchema]) -> int | None:
 
 
 def _label(result: CommitResult, branch: str) -> str:
+    """The version in one line: its number, digest and branch, what it was made from, and how to look at the difference."""
     version = result.version
-    state = " (unchanged)" if result.unchanged else ""
-    return f"**v{version.number}** · `{(version.digest or '')[:8]}` on {as_code(branch)}{state}"
+    label = f"**v{version.number}** · `{(version.digest or '')[:8]}` on {as_code(branch)}"
+    if result.unchanged:
+        return f"{label} (unchanged)"
+    if not version.parents:
+        return f"{label} · the first version"
+    parents = ", ".join(f"v{number}" for number in version.parents)
+    diff = f"dataset-registry diff {version.dataset} v{version.parents[0]} v{version.number}"
+    return f"{label} · from {parents} · {as_code(diff)}"
 
 
 def _changes(found: dict[str, SchemaDiff]) -> str:

@@ -25,13 +25,10 @@ def test_a_materialization_shows_the_version_its_costs_and_its_columns(world: Wo
     version = world.version("people")
     facts = shown(result, "people")
     (stored,) = version.paths()
-    assert facts["registry/version"] == f"**v1** · `{(version.digest or '')[:8]}` on `main`"
+    assert facts["registry/version"] == f"**v1** · `{(version.digest or '')[:8]}` on `main` · the first version"
     assert facts["registry/version_number"] == 1
     assert facts["registry/branch"] == "main"
-    assert facts["registry/parents"] == "none: the first version"
-    assert facts["registry/unchanged"] is False
     assert facts["registry/new_bytes"] == facts["dagster/size_bytes"] == stored.stat().st_size
-    assert facts["registry/dedup_ratio"] == 0.0
     assert facts["registry/schema_changes"] == "none"
     assert facts["dagster/row_count"] == 3
     assert "dagster/partition_row_count" not in facts
@@ -62,10 +59,7 @@ def test_the_values_have_the_types_that_the_ui_renders(world: World) -> None:
         "registry/version": dg.MarkdownMetadataValue,
         "registry/version_number": dg.IntMetadataValue,
         "registry/branch": dg.TextMetadataValue,
-        "registry/parents": dg.TextMetadataValue,
-        "registry/unchanged": dg.BoolMetadataValue,
         "registry/new_bytes": dg.IntMetadataValue,
-        "registry/dedup_ratio": dg.FloatMetadataValue,
         "registry/schema_changes": dg.TextMetadataValue,
         "registry/inputs": dg.TableMetadataValue,
         "dagster/size_bytes": dg.IntMetadataValue,
@@ -77,7 +71,7 @@ def test_the_values_have_the_types_that_the_ui_renders(world: World) -> None:
     }
 
 
-def test_parents_schema_changes_and_dedup_are_those_of_the_step_from_the_version_before(world: World) -> None:
+def test_parents_and_schema_changes_are_those_of_the_step_from_the_version_before(world: World) -> None:
     other = pa.table({"x": list(range(500))})
     values = iter([{"a": TABLE, "b": other}, {"a": TABLE.rename_columns(["id", "label"]), "b": other}])
 
@@ -87,12 +81,11 @@ def test_parents_schema_changes_and_dedup_are_those_of_the_step_from_the_version
 
     world.materialize([source])
     facts = shown(world.materialize([source]), "source")
-    assert facts["registry/parents"] == "v1"
+    assert facts["registry/version"].endswith(" on `main` · from v1 · `dataset-registry diff source v1 v2`")
     assert "label" in facts["registry/schema_changes"]
     assert "name" in facts["registry/schema_changes"]
     new, total = facts["registry/new_bytes"], facts["dagster/size_bytes"]
     assert 0 < new < total == sum(c.size for c in world.version("source").components)
-    assert facts["registry/dedup_ratio"] == pytest.approx(1 - new / total, abs=1e-4)
     assert "dagster/row_count" not in facts, "two tables with different columns are not one of 503 rows"
     assert "dagster/column_schema" not in facts
 
