@@ -14,7 +14,7 @@ from dataset_registry.dagster_io import (
     report_moves,
     settle_run,
 )
-from dataset_registry.errors import ConflictError, NotFound, Tainted
+from dataset_registry.errors import ConflictError, MergeConflict, NotFound, Tainted
 from tests.dagster_io.conftest import BRANCH, World, data_version, materialized
 from tests.dagster_io.test_side_runs import FRESH, STALE, statuses
 
@@ -254,6 +254,28 @@ def test_partitions_are_published_and_only_those_that_changed_are_reported(fresh
         if record.asset_materialization and record.run_id == ""
     ]
     assert reported == ["green"]
+
+
+def test_two_pull_requests_are_merged_one_after_the_other_with_a_conflict_between_them(fresh: World) -> None:
+    def orders(**columns: Any) -> dg.AssetsDefinition:
+        @dg.asset(metadata={"registry/key": "id"})
+        def orders() -> pa.Table:
+            return pa.table({"id": [1, 2], "n": [1, 2], **columns})
+
+        return orders
+
+    fresh.materialize([orders()])
+    one = fresh.materialize([orders(size=[10, 20])], branch="pr-1")
+    two = fresh.materialize([orders(size=["S", "M"])], branch="pr-2")
+    publish_run(one.run_id, instance=fresh.instance, registry=fresh.resource)
+    with pytest.raises(MergeConflict, match=r"orders: data.size: column type \(both added it"):
+        publish_run(two.run_id, instance=fresh.instance, registry=fresh.resource)
+    assert fresh.version("orders").number == 2
+    assert fresh.registry.plan_publish("pr-2").conflicts[0].conflicts[0].column == "size"
+    fresh.registry.publish("pr-2", strategy="theirs")
+    assert [key.to_user_string() for key in report_moves(["orders"], instance=fresh.instance, registry=fresh.resource)]
+    assert fresh.version("orders").to_arrow()["size"].to_pylist() == ["S", "M"]
+    assert fresh.version("orders").parents == (2, 3)
 
 
 # --- the job and the sensor ----------------------------------------------------------------------------------------
