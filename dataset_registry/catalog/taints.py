@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, Table, delete, insert, select, union_all, update
+from sqlalchemy import Column, ColumnElement, Table, delete, insert, select, union_all, update
 
 from dataset_registry.catalog.manifests import changed_entries
 from dataset_registry.catalog.rows import Transaction
@@ -90,8 +90,8 @@ def add(
     reason: str,
     partition: str | None,
     user_id: int | None,
-) -> bool:
-    """Insert a taint, or open it again. `source` identifies it: a run or a check. Returns False if it is there, open."""
+) -> None:
+    """Insert a taint, or open it again. `source` identifies it: a run or a check."""
     mine = (_T.c.version_id == version_id, _T.c.source == source)
     found = tx.execute(select(_T.c.absolved_at).where(*mine)).one_or_none()
     if found is None:
@@ -107,7 +107,6 @@ def add(
     elif found[0] is not None:
         opened = {"absolved_at": None, "absolved_by": None, "absolved_because": None}
         tx.execute(update(_T).where(*mine).values(reason=reason, created_at=utc_now(), created_by=user_id, **opened))
-    return found is None or found[0] is not None
 
 
 def open_in(tx: Transaction, dataset_id: int) -> list[OpenTaint]:
@@ -139,15 +138,17 @@ def datasets_with(tx: Transaction) -> list[int]:
 
 def absolve(tx: Transaction, taint_ids: Sequence[int], because: str, user_id: int | None) -> None:
     """Close taints."""
-    values = {"absolved_at": utc_now(), "absolved_by": user_id, "absolved_because": because}
-    tx.execute(update(_T).where(_T.c.id.in_(taint_ids)).values(**values))
+    _close(tx, _T.c.id.in_(taint_ids), because, user_id)
 
 
-def lift(tx: Transaction, source: str, because: str, user_id: int | None, dataset_id: int | None = None) -> int:
-    """Close the open taints of a run or a check. Returns their number."""
-    mine = (_T.c.source == source, _T.c.absolved_at.is_(None), *([_T.c.dataset_id == dataset_id] if dataset_id else []))
+def lift(tx: Transaction, source: str, because: str, user_id: int | None, dataset_id: int) -> None:
+    """Close the open taints of a run or a check in a dataset."""
+    _close(tx, (_T.c.source == source) & (_T.c.dataset_id == dataset_id) & _T.c.absolved_at.is_(None), because, user_id)
+
+
+def _close(tx: Transaction, which: ColumnElement[bool], because: str, user_id: int | None) -> None:
     values = {"absolved_at": utc_now(), "absolved_by": user_id, "absolved_because": because}
-    return tx.execute(update(_T).where(*mine).values(**values)).rowcount
+    tx.execute(update(_T).where(which).values(**values))
 
 
 def remove(tx: Transaction, version_ids: Sequence[int]) -> None:
@@ -163,7 +164,7 @@ Rows = list[dict[str, Any]]
 
 
 def rows_of(tx: Transaction, dataset_id: int) -> dict[str, Rows]:
-    """What belongs to the versions of a dataset, by table, to be copied: `number` and `source` are numbers of versions."""
+    """What belongs to the versions of a dataset, by table, to be copied: `number` and `origin` are numbers of versions."""
     origin = dataset_versions.alias("origin")
     checks = select(_V.c.version_number.label("number"), *_own(version_checks)).join(_V, _V.c.id == _C.c.version_id)
     open_taints = (

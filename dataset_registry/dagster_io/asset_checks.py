@@ -12,7 +12,7 @@ import dagster as dg
 
 from dataset_registry.dagster_io import metadata
 from dataset_registry.dagster_io.resource import DatasetRegistryResource
-from dataset_registry.errors import InputError, NotFound
+from dataset_registry.errors import InputError
 from dataset_registry.model.compatibility import Compatibility, checked_policy, incompatibilities
 from dataset_registry.model.names import several
 from dataset_registry.model.partitions import belongs, partition_key
@@ -47,11 +47,7 @@ class Judged:
 
     def at(self, name: str, branch: str) -> Version:
         """The version that a run on this branch reads of a dataset."""
-        dataset = self.resource.registry.dataset(name)
-        try:
-            return dataset.version(branch)
-        except NotFound:
-            return dataset.version(self.resource.fallback_of(name, branch))
+        return self.resource.version_on(self.resource.registry.dataset(name), branch)[0]
 
     def tables(self, version: Version | None = None) -> dict[str, Any]:
         """The captured tables of a version by label, of the partition if there is one."""

@@ -23,10 +23,9 @@ from dagster._core.execution.context.data_version_cache import InputAssetVersion
 
 from dataset_registry.dataset import Dataset
 from dataset_registry.errors import InputError, NotFound
-from dataset_registry.model.manifest import Entry, canonical_json, entries_digest
 from dataset_registry.model.names import pointer_name, suggestion
 from dataset_registry.model.partitions import belongs, partition_key
-from dataset_registry.model.records import ComponentRecord
+from dataset_registry.model.records import ComponentRecord, components_digest
 from dataset_registry.version import Version
 
 VERSION_NUMBER = "registry/version_number"
@@ -182,16 +181,4 @@ def digest_of(version: Version | None, partitions: Sequence[str]) -> str | None:
     own: Sequence[ComponentRecord] = version.components_named(keys)
     if len({c.name for c in own}) < len(keys):  # the others have several components, or none
         own = [c for c in version.components if any(belongs(c.name, c.metadata, key) for key in keys)]
-    if not own:
-        return None
-    return entries_digest(
-        Entry(
-            c.name,
-            c.index,
-            c.type,
-            c.content_hash or "",
-            c.format,
-            canonical_json(dict(c.metadata)) if c.metadata else None,
-        )
-        for c in own
-    )
+    return components_digest(own) if own else None

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from dataset_registry.dagster_io import branches, handlers, metadata, partitions
 from dataset_registry.dagster_io.resource import DatasetRegistryResource, known_settings
 from dataset_registry.dagster_io.steps import note_read, provenance_of, step_of
-from dataset_registry.dataset import Dataset, Draft
+from dataset_registry.dataset import Draft
 from dataset_registry.errors import InputError, NotFound, UnsupportedType
 from dataset_registry.model.names import RUNS
 from dataset_registry.model.partitions import METADATA_KEY, component_of, local_name, partition_key
@@ -123,7 +123,7 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
         """Whether the dataset was last written without partitions."""
         try:
             dataset = self.registry.registry.dataset(name)
-            version, _ = self._version(dataset, branch, pinned=False)
+            version, _ = self.registry.version_on(dataset, branch, pinned=False)
         except NotFound:
             return False
         made = version.productions
@@ -225,7 +225,7 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
         may_miss = _may_miss(definition) or wanted.is_optional
         try:
             dataset = self.registry.registry.dataset(name)
-            version, fallback = self._version(dataset, ref, pinned=asked is not None)
+            version, fallback = self.registry.version_on(dataset, ref, pinned=asked is not None)
         except NotFound as error:
             if keys is not None and (not keys or (may_miss and wanted.is_mapping)):
                 return loader.nothing(None)
@@ -252,16 +252,6 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
         if keys is not None:
             return _load_partitions(version, keys, loader, may_miss=may_miss)
         return _load_whole(version, loader)
-
-    def _version(self, dataset: Dataset, ref: str, *, pinned: bool) -> tuple[Version, str | None]:
-        """The version of a ref, and the fallback branch if the dataset does not have the requested branch."""
-        try:
-            return dataset.version(ref), None
-        except NotFound:
-            fallback = self.registry.fallback_of(dataset.name, ref)
-            if pinned or ref == fallback:
-                raise
-            return dataset.version(fallback), fallback
 
     def _dataset_of(self, context: dg.OutputContext | dg.InputContext) -> str:
         if context.has_asset_key:

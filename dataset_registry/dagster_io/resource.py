@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 from dataset_registry.dagster_io import branches
 from dataset_registry.dagster_io.handlers import Loader, understood
 from dataset_registry.dagster_io.steps import note_read, provenance_of, step_of
+from dataset_registry.dataset import Dataset
 from dataset_registry.errors import InputError, NotFound
 from dataset_registry.model.addresses import has_secrets, redacted
 from dataset_registry.model.names import suggestion
@@ -132,14 +133,7 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
         step = step_of(context)
         branch = self.branch_of(step.run_tags, step.run_id)
         found = self.registry.dataset(dataset)
-        fallback = None
-        try:
-            version = found.version(ref or branch)
-        except NotFound:
-            fallback = self.fallback_of(dataset, branch)
-            if ref is not None or fallback == branch:
-                raise
-            version = found.version(fallback)
+        version, fallback = self.version_on(found, ref or branch, pinned=ref is not None)
         names = [component] if component else list(dict.fromkeys(c.name for c in version.components))
         read = InputVersion(
             dataset=found.name,
@@ -223,6 +217,19 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
         if run_id is None and branches.is_per_run(template):  # no run: as when an asset's value is loaded
             return self.tracked_branch
         return branches.expand(template, run_id, tags)
+
+    def version_on(self, dataset: Dataset, ref: str, *, pinned: bool = False) -> tuple[Version, str | None]:
+        """The version that a run reads at a ref, and the branch that was read instead if the dataset lacks the requested one.
+
+        With `pinned`, there is no other. Raises `NotFound`.
+        """
+        try:
+            return dataset.version(ref), None
+        except NotFound:
+            fallback = self.fallback_of(dataset.name, ref)
+            if pinned or ref == fallback:
+                raise
+            return dataset.version(fallback), fallback
 
     def fallback_of(self, dataset: str, branch: str) -> str:
         """The branch that a dataset without `branch` is read from: the tracked branch if it has that, else the fallback."""

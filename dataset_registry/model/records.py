@@ -1,6 +1,6 @@
 """The records of the catalog as frozen values."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -130,6 +130,21 @@ class ComponentRecord:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
+def components_digest(components: Iterable[ComponentRecord]) -> str:
+    """The digest that a version of just these components would have."""
+    return entries_digest(
+        Entry(
+            c.name,
+            c.index,
+            c.type,
+            c.content_hash or "",
+            c.format,
+            canonical_json(dict(c.metadata)) if c.metadata else None,
+        )
+        for c in components
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class PointerRecord:
     """A branch or a tag. `base` is the version a registry-wide branch started from."""
@@ -216,17 +231,7 @@ class CommitResult:
     @property
     def digest_written(self) -> str:
         """The digest that a version of just the written components would have: the data version of a partition."""
-        return entries_digest(
-            Entry(
-                c.name,
-                c.index,
-                c.type,
-                c.content_hash or "",
-                c.format,
-                canonical_json(dict(c.metadata)) if c.metadata else None,
-            )
-            for c in self.written
-        )
+        return components_digest(self.written)
 
 
 @dataclass(frozen=True, slots=True)

@@ -209,11 +209,10 @@ def _having(tx: Transaction, found: OpenTaint) -> dict[int, set[ComponentKey]]:
     follow(root.id)
     while waiting:
         made = waiting.pop(min(waiting))
+        own = None if made.first_parent is None else taints.changed(tx, made.first_parent, made.version_id)
         components: set[ComponentKey] = set()
         for source_id, edge in origins[made.version_id]:
-            changed = content[source_id]
-            if made.first_parent is not None:
-                changed = taints.changed(tx, made.first_parent, made.version_id)
+            changed = content[source_id] if own is None else own
             components |= carried(content[source_id], changed, edge.edited, is_first_parent=edge.is_first_parent)
         if components:
             content[made.version_id] = components
@@ -251,15 +250,13 @@ def guard(
         there = having.get(before) if before is not None else None
         if version_id in having and (there is None or not having[version_id] <= there):
             refused.append(found.taint)
-    refuse(dataset.name, branch, refused)
+    if refused:
+        raise _tainted(dataset.name, branch, refused)
 
 
-def refuse(name: str, branch: str, found: Sequence[Taint]) -> None:
-    """Raise `Tainted` for taints, if there are any."""
-    if not found:
-        return
+def _tainted(name: str, branch: str, found: Sequence[Taint]) -> Tainted:
     listed = "; ".join(map(str, found[:5])) + ("; …" if len(found) > 5 else "")
-    raise Tainted(
+    return Tainted(
         f"{name}@{branch} was not changed: the content is tainted. {listed}. Make the data again so that the run and its checks "
         f"succeed, or let an admin absolve it: dataset-registry absolve {name}@v{found[0].version} --because '…'",
         dataset=name,

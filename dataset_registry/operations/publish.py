@@ -164,7 +164,7 @@ def apply_merges(
                 heads.append(commit.commit_in(access, dataset, made.change, options, uuid, plan, upload, tx).version)
             else:
                 heads.append(_move(access, tx, dataset, made))
-            if action == "publish":  # into any branch: a protected one is guarded by each move
+            if action == "publish":  # into any branch, protected or not
                 before = made.plan.ours.id if made.plan.ours else None
                 gates.guard(tx, dataset, made.plan.branch, heads[-1].id, before, always=True)
         names = [dataset.name for dataset, *_ in stored]

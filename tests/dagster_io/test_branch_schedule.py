@@ -41,7 +41,7 @@ def branches(world: World) -> set[str]:
 
 @pytest.fixture
 def runs(fresh: World) -> dict[str, str]:
-    """The branches of a published run, a failed one, and one that nobody looked at."""
+    """The branches of a published run, a failed one, and one that is neither."""
     fresh.materialize([source])
     found = {}
     for kind in ("published", "failed", "other"):
