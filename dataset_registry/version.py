@@ -107,6 +107,16 @@ class Version(ABC):
         """The captured schemas as (name, index, schema); `schema` has the same by label."""
         return self._contents.schemas(self.record, _names(components))
 
+    def column_digests(self, components: Components = None) -> dict[str, str]:
+        """A digest of the content of each column, by its name: equal in two versions if the type, the values and their order are
+        equal, whatever became of the other columns and of the parts of the table.
+
+        Of several tables (partitions, sheets), a column's digest is that of all that have it. It detects changes, it does not
+        prove equality: it is a checksum of 64 bits. Columns of files that were delivered as files are read for this. Raises
+        `NotFound` for an unknown component.
+        """
+        return read.column_digests(self._contents, self.record, _names(components))
+
     @property
     def provenance(self) -> Provenance:
         """The origin of its content, recorded by the production that created it."""

@@ -115,16 +115,35 @@ def table(
     """
     from dataset_registry.tabular import pandas_frames, writer
 
-    found = _tables(contents, version, names)
-    whole = _whole(contents, version, found, sheet)
-    if all(c.format == "parquet" for c in found):
-        source = _scan(contents, version, found, whole, filter, prune=filter is not None)
-    else:
-        source = whole.gathered(paths(contents, version, [c])[0] for c in found)
+    source, whole = _source(contents, version, _tables(contents, version, names), sheet, filter)
     wanted = _wanted(columns, source.schema.names) if columns is not None else None
     if wanted is not None and with_labels:
         wanted = pandas_frames.with_labels(wanted, whole.writer)
     return writer.restored(source.to_table(columns=wanted, filter=filter), whole.writer)
+
+
+def column_digests(contents: Contents, version: VersionRecord, names: Sequence[str] | None) -> dict[str, str]:
+    """A digest of the content of each column of components, or of all tables. Columns without one, as of delivered files, are
+    read."""
+    from dataset_registry.tabular import column_digests as digests
+
+    found = _named(contents, version, names)
+    captured = {(name, index): schema for name, index, schema in contents.schemas(version, names)}
+    parts: dict[str, list[tuple[str, str, str]]] = {}
+    for component in found:
+        label = component_label(component.name, component.index)
+        for table in (
+            captured[component.name, component.index].tables if (component.name, component.index) in captured else ()
+        ):
+            known = {name: facts.digest for name, facts in table.statistics.items() if facts.digest is not None}
+            if missing := [column.name for column in table.columns if column.name not in known]:
+                source, _ = _source(contents, version, [component], table.name)
+                known |= digests.digests_of_stream(source, missing)
+            for column in table.columns:
+                parts.setdefault(column.name, []).append(
+                    (f"{label}/{table.name or ''}", column.type, known[column.name])
+                )
+    return {name: digests.content_digest(own) for name, own in parts.items()}
 
 
 def _wanted(columns: Sequence[str], there: Sequence[str]) -> list[str]:
@@ -201,6 +220,20 @@ def checkout(
 
 
 # --- from components to files --------------------------------------------------------------------------------------
+
+
+def _source(
+    contents: Contents,
+    version: VersionRecord,
+    found: Sequence[ComponentRecord],
+    sheet: str | None = None,
+    filter: "ds.Expression | None" = None,
+) -> "tuple[ds.Dataset, WholeTable]":
+    """Components as one table to be read."""
+    whole = _whole(contents, version, found, sheet)
+    if all(c.format == "parquet" for c in found):
+        return _scan(contents, version, found, whole, filter, prune=filter is not None), whole
+    return whole.gathered(paths(contents, version, [c])[0] for c in found), whole
 
 
 def _scan(

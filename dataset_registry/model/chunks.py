@@ -75,7 +75,7 @@ class FileFacts:
             value["pieces"] = [[piece.length, piece.digest] for piece in self.chunks]
         if self.statistics:
             shown = list(self.statistics.items())[:_COLUMNS]
-            value["columns"] = {name: [known.null_count, known.min, known.max] for name, known in shown}
+            value["columns"] = {name: [*known.to_json().values()] for name, known in shown}
         if self.alone:
             value["alone"] = self.alone
         return value

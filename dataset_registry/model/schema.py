@@ -47,15 +47,18 @@ class Column:
 class ColumnStatistics:
     """Statistics of a column: the number of nulls, the minimum and the maximum as JSON scalars (ISO 8601 for times).
 
-    None means unknown (nested types have no order, binary values are not stored).
+    None means unknown (nested types have no order, binary values are not stored). `digest` is that of the column's content
+    (see `tabular.column_digests`), if it was computed when the table was written.
     """
 
     null_count: int | None = None
     min: Any = None
     max: Any = None
+    digest: str | None = field(default=None, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        return {"null_count": self.null_count, "min": self.min, "max": self.max}
+        value = {"null_count": self.null_count, "min": self.min, "max": self.max}
+        return value if self.digest is None else {**value, "digest": self.digest}
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from dataset_registry.model.maintenance import GRACE
 from dataset_registry.model.parts import TABLE
 from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.records import FileRecord, StoredObject
-from dataset_registry.model.schema import ComponentSchema, is_current
+from dataset_registry.model.schema import ColumnStatistics, ComponentSchema, is_current
 from dataset_registry.model.verification import Finding, Verification
 from dataset_registry.operations import audit
 from dataset_registry.operations.repair import repair as repair_findings
@@ -210,7 +210,7 @@ def _capture_again(access: Access, share: tuple[int, int], store: _Store, progre
 
 def _is_as_captured(access: Access, file: FileRecord, known: ComponentSchema) -> bool:
     """Whether a file has the columns and statistics that were captured of it, as far as it can be read."""
-    from dataset_registry.tabular import capture, isolated, parquet
+    from dataset_registry.tabular import capture, column_digests, isolated, parquet
 
     try:
         with access.catalog.read() as tx:
@@ -226,13 +226,17 @@ def _is_as_captured(access: Access, file: FileRecord, known: ComponentSchema) ->
             found = read(paths[0], known.format)
     except (RegistryError, OSError):
         return True  # what is wrong with its bytes was found when they were hashed
-    return found is not None and _measured(found) == _measured(known)
+    if found is None or _measured(found) != _measured(known):
+        return False
+    digests = {name: facts.digest for name, facts in known.tables[0].statistics.items() if facts.digest is not None}
+    return not digests or column_digests.digests_of_stream(parquet.scan([*map(parquet.Source, paths)]), list(digests)) == digests
 
 
 def _measured(schema: ComponentSchema) -> list[object]:
-    """The parts of a schema that follow from the bytes of the file."""
+    """The parts of a schema that follow from the footer of the file."""
+    nothing = ColumnStatistics()
     return [
-        (t.name, [c.to_json() for c in t.columns], t.rows, {name: s.to_json() for name, s in t.statistics.items()})
+        (t.name, [c.to_json() for c in t.columns], t.rows, {n: s for n, s in t.statistics.items() if s != nothing})
         for t in schema.tables
     ]
 

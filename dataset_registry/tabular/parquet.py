@@ -25,7 +25,7 @@ from dataset_registry.errors import CorruptionError, InputError, UnreadableFile,
 from dataset_registry.model.chunks import PartFacts
 from dataset_registry.model.parts import ChunkingRule
 from dataset_registry.model.schema import Column, ColumnStatistics, ComponentSchema, TableSchema
-from dataset_registry.tabular import chunking, writer
+from dataset_registry.tabular import chunking, column_digests, writer
 from dataset_registry.tabular.arrow import columns_of, counted, plain_batches, plain_schema, scalar
 
 _In = TypeVar("_In")
@@ -104,8 +104,12 @@ def combined_statistics(columns: Sequence[Column], parts: Sequence[PartFacts]) -
             elif known.null_count != part.rows:
                 is_known = False
         is_known = is_known and bool(lows) and len({type(bound) is str for bound in (*lows, *highs)}) == 1
+        digests = [part.statistics[column.name].digest for part in parts]
         found[column.name] = ColumnStatistics(
-            None if nulls < 0 else nulls, min(lows) if is_known else None, max(highs) if is_known else None
+            None if nulls < 0 else nulls,
+            min(lows) if is_known else None,
+            max(highs) if is_known else None,
+            column_digests.combined(digests),
         )
     return found
 
@@ -124,7 +128,8 @@ def _write_part(
             f"Parquet cannot hold this table: {error}. Convert {named} to another type.", columns=columns
         ) from error
     data = sink.getvalue()
-    facts, known = _facts(pq.read_metadata(pa.BufferReader(data)), data.size)
+    footer = pq.read_metadata(pa.BufferReader(data))
+    facts, known = _facts(footer, data.size, column_digests.digests_of(table))
     return keep(memoryview(data), facts), facts, known
 
 
@@ -193,10 +198,11 @@ def _ahead(pool: ThreadPoolExecutor, do: Callable[[_In], _Out], items: Iterable[
             future.cancel()
 
 
-def _facts(footer: pq.FileMetaData, size: int) -> tuple[PartFacts, "_Known"]:
+def _facts(footer: pq.FileMetaData, size: int, digests: Mapping[str, str] | None = None) -> tuple[PartFacts, "_Known"]:
     """The facts of a Parquet file of `size` bytes with this footer, and what is known of its columns."""
     known = _Known()
     known.add(footer)
+    known.add_digests(digests or {})
     return PartFacts(footer.num_rows, known.statistics(), tuple(_chunks(footer, size))), known
 
 
@@ -369,16 +375,25 @@ def capture_table(paths: Sequence[Path], types: str | None) -> tuple[ComponentSc
 
 
 class _Known:
-    """Column statistics gathered from footers, row group by row group."""
+    """Column statistics gathered from footers, row group by row group, and digests of columns, part by part in order."""
 
     def __init__(self) -> None:
         self._columns: dict[str, dict[str, Any]] = {}
+        self._digests: dict[str, list[str | None]] = {}
+        self._parts = 0
+
+    def add_digests(self, digests: Mapping[str, str]) -> None:
+        """Add the digests of the columns of the next part; none if they are not known."""
+        for name in {*self._digests, *digests}:
+            self._digests.setdefault(name, [None] * self._parts).append(digests.get(name))
+        self._parts += 1
 
     @classmethod
     def of(cls, parts: "Iterable[_Known]") -> "_Known":
         """The merged statistics of several files."""
         found = cls()
         for part in parts:
+            found.add_digests({name: digest for name, digest in part.digests().items() if digest})
             for name, theirs in part._columns.items():
                 known = found._column(name)
                 known["low"] += theirs["low"]
@@ -407,7 +422,7 @@ class _Known:
                     _add_chunk(known, kind, row_group.column(index), row_group.num_rows)
 
     def statistics(self) -> dict[str, ColumnStatistics]:
-        return {
+        found = {
             name: ColumnStatistics(
                 facts["nulls"],
                 _bound(min(facts["low"]), facts["kind"]) if facts["bounds"] and facts["low"] else None,
@@ -415,6 +430,13 @@ class _Known:
             )
             for name, facts in self._columns.items()
         }
+        for name, digest in self.digests().items():
+            found[name] = replace(found.get(name, ColumnStatistics()), digest=digest)
+        return found
+
+    def digests(self) -> dict[str, str | None]:
+        """The digests of columns, None where that of a part is not known."""
+        return {name: column_digests.combined(digests) for name, digests in self._digests.items()}
 
 
 def _add_chunk(known: dict[str, Any], kind: pa.DataType, chunk: pq.ColumnChunkMetaData, rows: int) -> None:
