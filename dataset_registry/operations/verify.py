@@ -229,7 +229,10 @@ def _is_as_captured(access: Access, file: FileRecord, known: ComponentSchema) ->
     if found is None or _measured(found) != _measured(known):
         return False
     digests = {name: facts.digest for name, facts in known.tables[0].statistics.items() if facts.digest is not None}
-    return not digests or column_digests.digests_of_stream(parquet.scan([*map(parquet.Source, paths)]), list(digests)) == digests
+    return (
+        not digests
+        or column_digests.digests_of_stream(parquet.scan([*map(parquet.Source, paths)]), list(digests)) == digests
+    )
 
 
 def _measured(schema: ComponentSchema) -> list[object]:
