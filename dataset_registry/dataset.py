@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from dataset_registry.content.change import Change, RowAction, RowEdit, staged_component
 from dataset_registry.content.gc_pause import gc_paused
-from dataset_registry.content.stage import stage
-from dataset_registry.errors import InputError
+from dataset_registry.content.stage import Staged, stage
+from dataset_registry.errors import InputError, NotFound
 from dataset_registry.model.checks import Taint
 from dataset_registry.model.commits import CommitOptions
 from dataset_registry.model.diff import Diff, RowSummary
@@ -20,7 +20,16 @@ from dataset_registry.model.merge_plans import MergeKind, MergeOptions, MergePla
 from dataset_registry.model.names import DATA, MAIN, component_name, pointer_name, several
 from dataset_registry.model.partitions import partition_key
 from dataset_registry.model.progress import Progress, silent
-from dataset_registry.model.records import CommitResult, DatasetRecord, Head, NewDataset, PointerRecord, Provenance
+from dataset_registry.model.records import (
+    CommitResult,
+    ComponentRecord,
+    DatasetRecord,
+    Head,
+    NewDataset,
+    PointerRecord,
+    Production,
+    Provenance,
+)
 from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.model.strategies import Strategy, strategies_of
 from dataset_registry.store import Spool, Spooled
@@ -192,6 +201,10 @@ class Dataset(ABC):
     @abstractmethod
     def children(self, ref: str) -> list[Version]:
         """The children of a version, oldest first."""
+
+    @abstractmethod
+    def memoized(self, memo_digest: str, *, limit: int = 20) -> list[Production]:
+        """The productions whose provenance has this `memo_digest`, newest first. At most 100."""
 
     @abstractmethod
     def merge_bases(self, left: str, right: str) -> list[Version]:
@@ -499,8 +512,31 @@ class Draft(ABC):
         format by file name (`binary` stores it without a schema); `read`, `key` and `renames` as for `Dataset.commit`.
         Raises `InvalidName`, `UnsupportedType`, `UnreadableFile`, `InputError`.
         """
+        name = self._free(name, index, replace=replace)
+        staged = stage(
+            self._captured,
+            self._entered,
+            value,
+            name=name,
+            format=format,
+            read=read,
+            key=several(key),
+            renames=renames,
+            previous=partial(self._previous, name, index),
+            known=self._known if self._trust_stat else None,
+        )
+        self._change.add(name, index, staged_component(staged, type, metadata or {}, renames))
+
+    @property
+    def _entered(self) -> Spool:
+        """The spool inside the with block. Raises `InputError` outside of it."""
         if self._spool is None:
             raise InputError("A draft can only be changed inside its with block: with dataset.draft() as draft: …")
+        return self._spool
+
+    def _free(self, name: str, index: int, *, replace: bool = False) -> str:
+        """The checked name of a component that may be set. Raises `InputError` if the draft changes it already."""
+        assert self._entered
         name = component_name(name)
         if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < 1 << 31:
             raise InputError(f"Invalid index {index!r} of a component: expected 0, 1, 2 ….", index=index)
@@ -512,19 +548,7 @@ class Draft(ABC):
                 "or replace it: draft.add(…, replace=True).",
                 component=name,
             )
-        staged = stage(
-            self._captured,
-            self._spool,
-            value,
-            name=name,
-            format=format,
-            read=read,
-            key=several(key),
-            renames=renames,
-            previous=partial(self._previous, name, index),
-            known=self._known if self._trust_stat else None,
-        )
-        self._change.add(name, index, staged_component(staged, type, metadata or {}, renames))
+        return name
 
     def replace(
         self,
@@ -546,6 +570,19 @@ class Draft(ABC):
         for index, value in enumerate(values):
             self.add(name, value, index=index, key=key, renames=renames, read=read)
         self._change.replaced.add(name)
+
+    def restore(self, version: Version, name: str, *, index: int = 0) -> None:
+        """Set a component to that of another version of the dataset. Its content is not read.
+
+        Raises `InputError` for a version of another dataset, `NotFound`.
+        """
+        if not isinstance(self._dataset, DatasetRecord) or version.record.dataset_id != self._dataset.id:
+            raise InputError(f"{version} is a version of another dataset. Add its content: draft.add({name!r}, …).")
+        name = self._free(name, index)
+        found = next((c for c in version.components_named([name]) if c.index == index), None)
+        if found is None:
+            raise NotFound(f"{version} has no component {component_label(name, index)!r}.", component=name)
+        self._change.add(name, index, staged_component(self._stored(version, found), found.type, found.metadata))
 
     def clear(self) -> None:
         """Remove all components, except those that this draft adds."""
@@ -590,8 +627,7 @@ class Draft(ABC):
     def _edit_rows(
         self, name: str, index: int, action: RowAction, rows: Any, key: str | Sequence[str], where: str | None = None
     ) -> None:
-        if self._spool is None:
-            raise InputError("A draft can only be changed inside its with block: with dataset.draft() as draft: …")
+        spool = self._entered
         name = component_name(name)
         change = self._change
         is_gone = change.everything or change.partitions or name in change.removed or name in change.replaced
@@ -599,7 +635,7 @@ class Draft(ABC):
             raise self._changed_already(name, index)
         staged = None
         if where is None:
-            staged = stage(self._captured, self._spool, rows, name=name, key=several(key) if is_table(rows) else ())
+            staged = stage(self._captured, spool, rows, name=name, key=several(key) if is_table(rows) else ())
         self._change.edits[name, index] = RowEdit(action, staged, where, several(key))
 
     def remove(self, name: str, *, index: int | None = None) -> None:
@@ -621,6 +657,10 @@ class Draft(ABC):
     @abstractmethod
     def _previous(self, name: str, index: int) -> ComponentSchema | None:
         """The captured schema of a component in the previous version."""
+
+    @abstractmethod
+    def _stored(self, version: Version, component: ComponentRecord) -> Staged:
+        """The content of a component of a version, to be committed again without its bytes."""
 
     @abstractmethod
     def _known(self, path: Path) -> Spooled | None:

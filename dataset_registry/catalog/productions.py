@@ -42,6 +42,7 @@ def record(
         "asset_key": provenance.asset_key,
         "partition_key": provenance.partition,
         "code_version": provenance.code_version,
+        "memo_digest": provenance.memo_digest,
         "metadata": dict(provenance.metadata) or None,
         "created_by": user_id,
         **({"created_at": created_at} if created_at is not None else {}),
@@ -168,6 +169,12 @@ def of_run(tx: Transaction, run_id: str, among: Readable = None) -> list[tuple[i
     return [(dataset_id, version_id, by_id[number]) for number, dataset_id, version_id in rows]
 
 
+def with_memo(tx: Transaction, dataset_id: int, digest: str, limit: int, among: Readable = None) -> list[Production]:
+    """The productions of a dataset with this memo digest, newest first."""
+    query = _SELECT.where(productions.c.memo_digest == digest, dataset_versions.c.dataset_id == dataset_id)
+    return _load(tx, query.order_by(productions.c.id.desc()).limit(limit), among)
+
+
 class LinkedRead(NamedTuple):
     """A version that was read to produce another: the ids of its dataset and its own, None where it is gone; and how it is
     named."""
@@ -240,6 +247,7 @@ def _load(tx: Transaction, query: Select, among: Readable) -> list[Production]: 
                 code_version=row.code_version,
                 inputs=tuple(inputs[row.id]),
                 metadata=row.metadata or {},
+                memo_digest=row.memo_digest,
             ),
         )
         for row in rows

@@ -416,6 +416,7 @@ productions = Table(
     Column("metadata", Json),
     Column("created_at", Timestamp, nullable=False, default=utc_now(), server_default=_NOW),
     Column("created_by", Id, ForeignKey(users.c.id)),
+    Column("memo_digest", CHAR(64), index=True),
     Index("idx_productions_run", "run_id"),
     sqlite_autoincrement=True,
 )

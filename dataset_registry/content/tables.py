@@ -14,7 +14,7 @@ from dataset_registry.model.chunks import Chunk, FileFacts, PartFacts
 from dataset_registry.model.manifest import ComponentKey, Entry, component_label
 from dataset_registry.model.parts import TABLE, Part, parts_digest
 from dataset_registry.model.reading import kind_of
-from dataset_registry.model.records import FileRecord
+from dataset_registry.model.records import ComponentRecord, FileRecord
 from dataset_registry.model.schema import ComponentSchema, TableSchema
 from dataset_registry.store import Spool, Spooled
 from dataset_registry.tabular import formats
@@ -78,9 +78,12 @@ def _sheet(names: Sequence[str | None], component: ComponentKey, sheet: str | No
     )
 
 
-def staged_as_stored(access: Access, tx: Transaction, version_id: int, entry: Entry) -> Staged:
+def staged_as_stored(access: Access, tx: Transaction, version_id: int, entry: Entry | ComponentRecord) -> Staged:
     """The content of a component of a version, to be committed again without its bytes."""
-    captured = {(n, i): schema for n, i, schema in manifests.schemas_of(tx, version_id, [entry.name])}.get(entry.key)
+    captured = {(n, i): schema for n, i, schema in manifests.schemas_of(tx, version_id, [entry.name])}.get(
+        (entry.name, entry.index)
+    )
+    assert entry.content_hash is not None, "a version with a digest has the hash of every component"
     (stored,) = files.objects_of(tx, [entry.file_id]).values()
     spooled = tuple(stored_file(access, file) for file in stored)
     parts = None

@@ -9,8 +9,8 @@ from dataset_registry.dagster_io.asset_checks import (
     build_row_count_checks,
     build_schema_checks,
 )
+from dataset_registry.dagster_io.definitions import describe_assets
 from dataset_registry.dagster_io.io_manager import DatasetRegistryIOManager
-from dataset_registry.dagster_io.metadata import describe_assets
 from dataset_registry.dagster_io.publishing import (
     PublishedRun,
     SettledRun,

@@ -8,7 +8,7 @@ from weakref import WeakSet
 import dagster as dg
 from pydantic import Field, field_validator, model_validator
 
-from dataset_registry.dagster_io import branches, handlers, metadata, partitions
+from dataset_registry.dagster_io import branches, handlers, memoization, metadata, partitions
 from dataset_registry.dagster_io.resource import DatasetRegistryResource, known_settings
 from dataset_registry.dagster_io.steps import note_read, provenance_of, step_of
 from dataset_registry.dataset import Draft
@@ -82,12 +82,15 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
                 "asset with '-> None' so that Dagster does not pass its output to the IO manager."
             )
         step = step_of(context)
-        branch = self._branch_of(step)
+        branch = self.branch_for(step)
         _check_assets(step, self.prefix)
         keys = _keys(context) or []
         name = self._dataset_of(context)
         metadata.check_keys(context.definition_metadata, _output_name(context))
-        provenance = provenance_of(step, context.asset_key if context.has_asset_key else None, keys)
+        key = context.asset_key if context.has_asset_key else None
+        provenance = provenance_of(step, key, keys, memoization.memo_digest(step, key))
+        if memoization.is_memoized(context.definition_metadata) and not memoization.is_wrapped(step):
+            context.log.warning(f"{metadata.MEMOIZE_KEY} takes effect in assets that went through describe_assets(…)")
         becomes_partitioned = bool(keys) and self._was_unpartitioned(name, branch)
         if becomes_partitioned:
             context.log.info(f"{name} was not partitioned before: its components without a partition are removed")
@@ -105,6 +108,8 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
                 draft.clear()
             self._fill(draft, context, keys, obj)
         result = draft.result
+        if isinstance(obj, memoization.Reused):
+            context.add_output_metadata(memoization.reuse_facts(obj))
         self._report(context, step, result, branch=branch, keys=keys, inputs=provenance.inputs)
         context.log.info(
             f"{name}@v{result.version.number} on {branch}: "
@@ -115,7 +120,8 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
             )
         )
 
-    def _branch_of(self, step: Any) -> str:
+    def branch_for(self, step: Any) -> str:
+        """The branch of a running step; outside of a run that of the resource."""
         tags, run_id = (step.run_tags, step.run_id) if step else ({}, None)
         return self.registry.branch_of(tags, run_id, self.branch)
 
@@ -133,6 +139,13 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
         columns, read = _row_key(context), metadata.value(context.definition_metadata, metadata.READ_KEY)
         what = _output_name(context)
         mode = metadata.write_mode(context.definition_metadata, what)
+        if isinstance(obj, memoization.Reused):
+            for key in keys:
+                draft.clear_partition(partition_key(key))
+            if not keys:
+                draft.clear()
+            memoization.restore(draft, obj)
+            return
 
         def add(component: str, value: Any, facts: Mapping[str, object]) -> None:
             if facts and mode != "overwrite":
@@ -212,7 +225,7 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
     def load_input(self, context: dg.InputContext) -> Any:
         """Load an input from the head of the run's branch, or from the input's `registry/ref`."""
         step = step_of(context)
-        branch = self._branch_of(step)
+        branch = self.branch_for(step)
         _check_assets(step, self.prefix)
         name = self._dataset_of(context)
         definition = context.definition_metadata or {}

@@ -9,7 +9,6 @@ from typing import Any, Literal, get_args
 import dagster as dg
 from dagster._core.definitions.metadata import normalize_metadata
 
-from dataset_registry.dagster_io import partitions
 from dataset_registry.dagster_io.branches import TRACKED_VERSION, VERSION_NUMBER
 from dataset_registry.dagster_io.resource import DatasetRegistryResource
 from dataset_registry.errors import InputError, InvalidName
@@ -25,12 +24,13 @@ REF_KEY = "registry/ref"
 ROW_KEY = "registry/key"
 READ_KEY = "registry/read"
 MODE_KEY = "registry/write_mode"
+MEMOIZE_KEY = "registry/memoize"
 WriteMode = Literal["overwrite", "append", "upsert"]
 WRITE_MODES: tuple[WriteMode, ...] = get_args(WriteMode)
 
 VERSION = "registry/version"
 TABLE_NAME = "dagster/table_name"
-_KEYS = (DATASET_KEY, REF_KEY, ROW_KEY, READ_KEY, MODE_KEY, "registry/allow_missing_partitions")
+_KEYS = (DATASET_KEY, REF_KEY, ROW_KEY, READ_KEY, MODE_KEY, MEMOIZE_KEY, "registry/allow_missing_partitions")
 """Keys of metadata that users give to assets, inputs and outputs."""
 
 
@@ -102,29 +102,6 @@ def check_names(assets: Mapping[dg.AssetKey, Mapping[str, Any]], prefix: str = "
                 f"Give one of them another dataset with the metadata {DATASET_KEY}.",
                 dataset=name,
             )
-
-
-def describe_assets(assets: Sequence[Any], *, registry: DatasetRegistryResource, prefix: str = "") -> list[Any]:
-    """The same assets with the registry's `dagster/uri` and `dagster/table_name` on their definitions, for the sidebar.
-
-    `prefix` is that of the IO manager, if it has one. Errors of a run are raised when definitions load: assets with the
-    same dataset, unknown metadata keys, partition keys that cannot be component names. Raises `InputError`,
-    `InvalidName`.
-    """
-
-    def describe(spec: dg.AssetSpec) -> dg.AssetSpec:
-        check_keys(spec.metadata, f"The asset {spec.key.to_user_string()!r}")
-        write_mode(spec.metadata, f"The asset {spec.key.to_user_string()!r}")
-        if isinstance(spec.partitions_def, dg.StaticPartitionsDefinition):
-            partitions.refuse_meeting_keys(
-                spec.partitions_def.get_partition_keys(), f"The asset {spec.key.to_user_string()!r}"
-            )
-        return spec.merge_attributes(metadata=addresses(prefix + dataset_name(spec.key, spec.metadata), registry))
-
-    found = list(dg.map_asset_specs(describe, assets))
-    specs = [spec for asset in found for spec in (asset.specs if isinstance(asset, dg.AssetsDefinition) else [asset])]
-    check_names({spec.key: spec.metadata for spec in specs}, prefix)
-    return found
 
 
 def addresses(name: str, registry: DatasetRegistryResource) -> dict[str, Any]:

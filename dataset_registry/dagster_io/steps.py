@@ -40,7 +40,9 @@ def reads_of(step: Any) -> tuple[InputVersion, ...]:
     return tuple(_reads.get(step, ()))
 
 
-def provenance_of(step: Any, asset_key: dg.AssetKey | None, keys: Sequence[str] = ()) -> Provenance:
+def provenance_of(
+    step: Any, asset_key: dg.AssetKey | None, keys: Sequence[str] = (), memo_digest: str | None = None
+) -> Provenance:
     """The provenance of what a step writes, for some partitions."""
     if step is None:
         return Provenance()
@@ -53,4 +55,5 @@ def provenance_of(step: Any, asset_key: dg.AssetKey | None, keys: Sequence[str] 
         code_version=spec.code_version if spec else None,
         inputs=reads_of(step),
         metadata={"job": step.job_name},
+        memo_digest=memo_digest,
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dataset_registry.access import Access
 from dataset_registry.content.capture import captured, trusted
 from dataset_registry.content.source import CatalogContents
+from dataset_registry.content.stage import Staged
 from dataset_registry.dataset import Dataset, Draft
 from dataset_registry.model.checks import CheckResult, NewCheck, Taint
 from dataset_registry.model.commits import CommitOptions
@@ -15,6 +16,7 @@ from dataset_registry.model.merge_plans import MergeKind, MergeOptions, MergePla
 from dataset_registry.model.names import MAIN, several
 from dataset_registry.model.records import (
     CommitResult,
+    ComponentRecord,
     DatasetRecord,
     Head,
     NewDataset,
@@ -91,6 +93,9 @@ class EmbeddedDataset(Dataset):
 
     def children(self, ref: str) -> list[Version]:
         return [EmbeddedVersion(self.access, record) for record in history.children(self.access, self.record, ref)]
+
+    def memoized(self, memo_digest: str, *, limit: int = 20) -> list[Production]:
+        return history.memoized(self.access, self.record, memo_digest, limit)
 
     def merge_bases(self, left: str, right: str) -> list[Version]:
         return [EmbeddedVersion(self.access, r) for r in history.merge_bases(self.access, self.record, left, right)]
@@ -194,6 +199,9 @@ class EmbeddedDraft(Draft):
     def _previous(self, name: str, index: int) -> ComponentSchema | None:
         found = commit_base.schemas_before(self.access, self._dataset, self._options.base, [name])
         return found.get((name, index))
+
+    def _stored(self, version: Version, component: ComponentRecord) -> Staged:
+        return commit_base.stored_content(self.access, version.record, component)
 
     def _known(self, path: Path) -> Spooled | None:
         assert self._spool is not None, "entered"

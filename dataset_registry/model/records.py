@@ -188,7 +188,10 @@ class InputVersion:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """The origin of a version: the run that produced its content, and its inputs."""
+    """The origin of a version: the run that produced its content, and its inputs.
+
+    `memo_digest` identifies what the content was computed from besides the inputs and the code version, if it may be reused.
+    """
 
     run_id: str | None = None
     step: str | None = None
@@ -197,6 +200,7 @@ class Provenance:
     code_version: str | None = None
     inputs: Sequence[InputVersion] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    memo_digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

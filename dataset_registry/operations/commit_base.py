@@ -1,6 +1,7 @@
 """The version that a commit starts from: the head of its branch, a parent, or the head of the fallback."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from dataset_registry.access import Access, authorize, authorize_commit
 from dataset_registry.catalog import Transaction, datasets, manifests, pointers, versions
@@ -8,9 +9,12 @@ from dataset_registry.errors import BranchMoved, CommitConflict, InputError, Not
 from dataset_registry.model.commits import CommitOptions
 from dataset_registry.model.manifest import ComponentKey
 from dataset_registry.model.names import MAIN
-from dataset_registry.model.records import DatasetRecord, Head, NewDataset
+from dataset_registry.model.records import ComponentRecord, DatasetRecord, Head, NewDataset, VersionRecord
 from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.operations import resolve
+
+if TYPE_CHECKING:
+    from dataset_registry.content.stage import Staged
 
 
 def base_of(access: Access, dataset: DatasetRecord | NewDataset, version_id: int | None) -> Head | None:
@@ -153,3 +157,16 @@ def parents_of(tx: Transaction, dataset: DatasetRecord, options: CommitOptions, 
     if not versions.share(tx, [parent.id for parent in parents]):
         raise RetryLater("A parent was deleted while this commit began. Try again.")
     return parents
+
+
+def stored_content(access: Access, version: VersionRecord, component: ComponentRecord) -> "Staged":
+    """The content of a component of a version, to be committed again without its bytes. Raises `NotFound`."""
+    from dataset_registry.content.tables import staged_as_stored
+
+    with access.catalog.snapshot() as tx:
+        authorize(access, tx, "read", version.dataset_id)
+        if versions.by_id(tx, version.id) is None:
+            raise NotFound(f"v{version.number} of {version.dataset} was deleted.", version=version.number)
+        if component.content_hash is None:
+            raise InputError(f"v{version.number} of {version.dataset} is not adopted yet. Run: dataset-registry adopt")
+        return staged_as_stored(access, tx, version.id, component)

@@ -73,6 +73,18 @@ def merge_bases(access: Access, dataset: DatasetRecord, left: str, right: str) -
         return versions.numbered(tx, dataset.id, history.merge_bases(a, b, versions.below(tx, dataset.id, max(a, b))))
 
 
+MOST_MEMOIZED = 100
+
+
+def memoized(access: Access, dataset: DatasetRecord, digest: str, limit: int) -> list[Production]:
+    """The productions of a dataset with this memo digest, newest first, at most `MOST_MEMOIZED`."""
+    if not 1 <= limit <= MOST_MEMOIZED:
+        raise InputError(f"A limit is 1 to {MOST_MEMOIZED}, not {limit}.", limit=limit)
+    with access.catalog.read() as tx:
+        authorize(access, tx, "read", dataset.id)
+        return productions.with_memo(tx, dataset.id, digest, limit, readable(access, tx))
+
+
 def productions_of(access: Access, version: VersionRecord) -> list[Production]:
     """The productions of a version, oldest first: the first one created it, later ones left it unchanged."""
     with access.catalog.read() as tx:

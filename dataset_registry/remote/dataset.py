@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from time import sleep
@@ -10,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 from pydantic import ValidationError
 
+from dataset_registry.content.stage import Staged
 from dataset_registry.dataset import Dataset, Draft, resolutions_as_json
 from dataset_registry.errors import ConflictError, InputError, NotFound, RetryLater
 from dataset_registry.model.checks import CheckResult, NewCheck, Taint
@@ -17,10 +19,13 @@ from dataset_registry.model.commits import CommitOptions
 from dataset_registry.model.diff import Diff, RowSummary
 from dataset_registry.model.merge_plans import MergeKind, MergeOptions, MergePlan
 from dataset_registry.model.names import MAIN, parse_ref, several
+from dataset_registry.model.parts import Part
 from dataset_registry.model.reading import kind_of, options_of
 from dataset_registry.model.records import (
     CommitResult,
+    ComponentRecord,
     DatasetRecord,
+    FileRecord,
     Head,
     NewDataset,
     PointerRecord,
@@ -30,7 +35,7 @@ from dataset_registry.model.records import (
 from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.remote.client import Client, segment
 from dataset_registry.remote.contents import ServedContents
-from dataset_registry.store import Spool, Spooled
+from dataset_registry.store import RemoteBytes, Spool, Spooled
 from dataset_registry.version import Version
 from dataset_registry.wire.base import CountResponse
 from dataset_registry.wire.checks import CheckRequest, CheckResponse, TaintsResponse
@@ -68,7 +73,6 @@ if TYPE_CHECKING:
     import pyarrow
 
     from dataset_registry.content.change import RowEdit, StagedComponent
-    from dataset_registry.content.stage import Staged
 
 _log = logging.getLogger(__name__)
 
@@ -157,6 +161,11 @@ class RemoteDataset(Dataset):
     def children(self, ref: str) -> list[Version]:
         parent = self.version(ref)
         return [self._version(shape) for shape in self._client.listed(f"{parent._path}/children", VersionResponse)]
+
+    def memoized(self, memo_digest: str, *, limit: int = 20) -> list[Production]:
+        path = f"{self._path}/productions"
+        found = self._client.listed(path, ProductionResponse, memo_digest=memo_digest, limit=limit)
+        return [shape.value() for shape in found]
 
     def merge_bases(self, left: str, right: str) -> list[Version]:
         found = self._client.listed(f"{self._path}/merge-bases", VersionResponse, left=left, right=right)
@@ -321,6 +330,22 @@ class RemoteDraft(Draft):
         found = [c.captured() for c in self._client.get(path, SchemaResponse, component=[name]).components]
         return next((schema for was, at, schema in found if (was, at) == (name, index)), None)
 
+    def _stored(self, version: Version, component: ComponentRecord) -> Staged:
+        captured = next((s for _, index, s in version.captured(component.name) if index == component.index), None)
+        (files,) = self._contents.data_files(version.record, [component])
+
+        def served(file: FileRecord) -> Spooled:
+            fetch = partial(self._contents.fetch, version.record, file)
+            return Spooled(
+                str(file.content_hash), file.size, RemoteBytes(fetch, lambda count: fetch().read_bytes()[-count:])
+            )
+
+        spooled = tuple(map(served, files))
+        is_file = [file.content_hash for file in files] == [component.content_hash]
+        # The server counts the rows of parts.
+        parts = None if is_file else tuple(Part(file.content_hash, file.size, 0) for file in spooled)
+        return Staged(str(component.content_hash), component.size, component.format, captured, spooled, parts)
+
     def _known(self, path: Path) -> Spooled | None:
         return None  # what the server has is asked by hash, and for that the file is read
 
@@ -453,7 +478,7 @@ def _component(
     )
 
 
-def _staged(key: tuple[str, int], staged: "Staged", places: dict[str, ContentRequest]) -> dict[str, Any]:
+def _staged(key: tuple[str, int], staged: Staged, places: dict[str, ContentRequest]) -> dict[str, Any]:
     """The fields of a component for its content."""
     table = staged.schema.tables[0] if staged.parts is not None and staged.schema else None
     parts = [places[part.content_hash] for part in staged.parts] if staged.parts is not None else None
@@ -472,7 +497,8 @@ def _staged(key: tuple[str, int], staged: "Staged", places: dict[str, ContentReq
 
 
 def _opened(content: Spooled) -> BinaryIO:
-    return BytesIO(content.source) if isinstance(content.source, bytes) else content.source.open("rb")
+    source = content.source
+    return BytesIO(source) if isinstance(source, bytes) else source.open("rb")
 
 
 def _blocks(content: Spooled, start: int) -> Iterator[bytes]:

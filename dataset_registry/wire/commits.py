@@ -87,6 +87,7 @@ class ProvenanceBody(Mapped[Provenance]):
     code_version: Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*$")] | None = None
     inputs: list[InputVersionRequest] = Field(default_factory=list, max_length=100_000)
     metadata: dict[str, Any] = Field(default_factory=dict)
+    memo_digest: Hash | None = None
 
 
 class ProductionResponse(Mapped[Production]):

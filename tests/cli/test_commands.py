@@ -28,10 +28,10 @@ def test_the_catalog_is_upgraded_checked_and_taken_back(
     monkeypatch.setenv(target.CATALOG_VARIABLE, empty_url)
     for arguments, words in (
         (["db", "current"], "no tables yet"),
-        (["db", "upgrade"], "no tables -> 0017"),
-        (["db", "current"], "0017"),
+        (["db", "upgrade"], "no tables -> 0018"),
+        (["db", "current"], "0018"),
         (["db", "check"], "as this package expects it"),
-        (["db", "downgrade", "base"], "0017 -> no tables"),
+        (["db", "downgrade", "base"], "0018 -> no tables"),
     ):
         assert run(monkeypatch, *arguments) == 0
         printed = capsys.readouterr().out

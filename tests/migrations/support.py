@@ -390,3 +390,5 @@ def populate(catalog: Catalog, revision: str) -> None:
         )
         sources = "INSERT INTO version_sources (version_id, source_id, edited) VALUES (:one, :other, '[]')"
         execute(catalog, sources, {"one": ids[1], "other": ids[0]})
+    elif revision == "0018":
+        execute(catalog, "UPDATE productions SET memo_digest = :digest WHERE run_id = 'r1'", {"digest": "e" * 64})

@@ -513,6 +513,12 @@ OPERATIONS = (
         get(that("/productions")),
     ),
     Operation(
+        "productions by their memo digest",
+        On(READ),
+        lambda r, w: r.dataset(DATASET).memoized("0" * 64),
+        get(lambda w: f"datasets/{w.id}/productions", memo_digest="0" * 64),
+    ),
+    Operation(
         "consumers",
         On(READ),
         lambda r, w: w.v(r).consumers,

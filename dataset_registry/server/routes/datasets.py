@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Path, Query
 from dataset_registry.dataset import Dataset
 from dataset_registry.embedded.dataset import EmbeddedDataset, EmbeddedVersion
 from dataset_registry.operations import datasets, files, history
+from dataset_registry.operations.history import MOST_MEMOIZED
 from dataset_registry.server import paging
 from dataset_registry.server.auth import AccessDep, Idempotent, RegistryDep
 from dataset_registry.server.paging import Cursor, Limit
@@ -202,6 +203,16 @@ def schema(
 def productions(version: VersionDep) -> Page[ProductionResponse]:
     """The productions of a version: the runs that produced it, with their exact inputs."""
     return Page(items=[ProductionResponse.of(production) for production in version.productions])
+
+
+@router.get("/datasets/{dataset_id}/productions", tags=["lineage"])
+def memoized(
+    dataset: DatasetDep,
+    memo_digest: Annotated[str, Query(pattern=r"^[0-9a-f]{64}$")],
+    limit: Annotated[int, Query(ge=1, le=MOST_MEMOIZED)] = 20,
+) -> Page[ProductionResponse]:
+    """The productions with this memo digest, newest first: what was computed from the same code and configuration."""
+    return Page(items=[ProductionResponse.of(production) for production in dataset.memoized(memo_digest, limit=limit)])
 
 
 @router.get("/datasets/{dataset_id}/versions/{version_id}/consumers", tags=["lineage"])

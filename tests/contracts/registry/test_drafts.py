@@ -1,6 +1,7 @@
 """Drafts."""
 
 import os
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -14,6 +15,7 @@ from dataset_registry.errors import (
     UnreadableFile,
 )
 from dataset_registry.model.partitions import component_of
+from dataset_registry.model.records import Provenance
 from tests.contracts.scenarios import (
     Way,
     error_of,
@@ -147,3 +149,54 @@ def test_a_partition_loses_what_it_is_not_given_again_and_no_other_does(flights:
     }
     error = error_of(lambda: flights.draft().clear_partition("a//b"))
     assert type(error) is InvalidName
+
+
+# --- content of other versions -------------------------------------------------------------------------------------
+
+
+@everywhere
+def test_a_component_of_an_earlier_version_is_restored_without_its_bytes(flights: Dataset, tmp_path: Path) -> None:
+    csv = tmp_path / "notes.csv"
+    csv.write_text("a;b\n1;x\n")
+    table = pa.table({"id": range(5000), "kind": pa.array(["a", "b"] * 2500).dictionary_encode()})
+    with flights.draft() as draft:
+        draft.add("data", table, key="id", metadata={"origin": "x"})
+        draft.add("notes", csv, read={"delimiter": ";"})
+        draft.add("raw", b"bytes")
+    first = draft.version
+    flights.commit({"data": table.slice(7), "notes": b"other", "raw": b"others"})
+    with flights.draft() as draft:
+        for name in ("data", "notes", "raw"):
+            draft.restore(first, name)
+    assert draft.version.digest == first.digest
+    assert draft.version.number == first.number + 2
+    assert draft.result.new_bytes == 0
+    assert draft.version.to_arrow("data").equals(first.to_arrow("data"))
+    assert draft.version.to_arrow("notes").to_pylist() == [{"a": 1, "b": "x"}]
+    assert [c.metadata for c in draft.version.components] == [c.metadata for c in first.components]
+    assert draft.version.schema == first.schema
+
+
+@everywhere
+def test_what_cannot_be_restored_is_refused(flights: Dataset, any_registry: Registry) -> None:
+    first = flights.commit({"data": pa.table({"n": [1]})})
+    other = any_registry.create_dataset("raw/other").commit({"data": pa.table({"n": [1]})})
+    with flights.draft() as draft:
+        with pytest.raises(InputError, match="version of another dataset"):
+            draft.restore(other, "data")
+        with pytest.raises(NotFound, match="no component 'rows'"):
+            draft.restore(first, "rows")
+        draft.add("data", pa.table({"n": [2]}))
+        with pytest.raises(InputError, match="already sets"):
+            draft.restore(first, "data")
+
+
+@everywhere
+def test_productions_are_found_by_their_memo_digest_newest_first(flights: Dataset) -> None:
+    for number, digest in enumerate(("a" * 64, "b" * 64, "a" * 64)):
+        provenance = Provenance(run_id=f"run-{number}", memo_digest=digest)
+        flights.commit({"data": pa.table({"n": [number]})}, provenance=provenance)
+    found = flights.memoized("a" * 64)
+    assert [(p.version, p.provenance.run_id) for p in found] == [(3, "run-2"), (1, "run-0")]
+    assert [p.version for p in flights.memoized("a" * 64, limit=1)] == [3]
+    assert flights.memoized("c" * 64) == []
