@@ -19,6 +19,7 @@ from dataset_registry.model.manifest import component_label
 from dataset_registry.model.merge_plans import MergeKind, MergeOptions, MergePlan
 from dataset_registry.model.names import DATA, MAIN, component_name, pointer_name, several
 from dataset_registry.model.partitions import partition_key
+from dataset_registry.model.parts import Part
 from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.records import (
     CommitResult,
@@ -435,6 +436,14 @@ def resolutions_as_json(options: MergeOptions) -> dict[str, list[dict[str, Any]]
     from dataset_registry.tabular.encoded import json_value
 
     return {component: json_value(table.to_pylist()) for component, table in options.resolutions.items()}
+
+
+def as_stored(component: ComponentRecord, captured: ComponentSchema | None, spooled: Sequence[Spooled]) -> Staged:
+    """A stored component, to be committed again to a server: its file, or the parts of its table, whose rows the server counts."""
+    is_file = [file.content_hash for file in spooled] == [component.content_hash]
+    parts = None if is_file else tuple(Part(file.content_hash, file.size, 0) for file in spooled)
+    digest = str(component.content_hash)
+    return Staged(digest, component.size, component.format, captured, tuple(spooled), parts)
 
 
 class Draft(ABC):

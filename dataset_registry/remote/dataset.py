@@ -11,15 +11,13 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 from pydantic import ValidationError
 
-from dataset_registry.content.stage import Staged
-from dataset_registry.dataset import Dataset, Draft, resolutions_as_json
+from dataset_registry.dataset import Dataset, Draft, as_stored, resolutions_as_json
 from dataset_registry.errors import ConflictError, InputError, NotFound, RetryLater
 from dataset_registry.model.checks import CheckResult, NewCheck, Taint
 from dataset_registry.model.commits import CommitOptions
 from dataset_registry.model.diff import Diff, RowSummary
 from dataset_registry.model.merge_plans import MergeKind, MergeOptions, MergePlan
 from dataset_registry.model.names import MAIN, parse_ref, several
-from dataset_registry.model.parts import Part
 from dataset_registry.model.reading import kind_of, options_of
 from dataset_registry.model.records import (
     CommitResult,
@@ -73,6 +71,7 @@ if TYPE_CHECKING:
     import pyarrow
 
     from dataset_registry.content.change import RowEdit, StagedComponent
+    from dataset_registry.content.stage import Staged
 
 _log = logging.getLogger(__name__)
 
@@ -330,7 +329,7 @@ class RemoteDraft(Draft):
         found = [c.captured() for c in self._client.get(path, SchemaResponse, component=[name]).components]
         return next((schema for was, at, schema in found if (was, at) == (name, index)), None)
 
-    def _stored(self, version: Version, component: ComponentRecord) -> Staged:
+    def _stored(self, version: Version, component: ComponentRecord) -> "Staged":
         captured = next((s for _, index, s in version.captured(component.name) if index == component.index), None)
         (files,) = self._contents.data_files(version.record, [component])
 
@@ -340,11 +339,7 @@ class RemoteDraft(Draft):
                 str(file.content_hash), file.size, RemoteBytes(fetch, lambda count: fetch().read_bytes()[-count:])
             )
 
-        spooled = tuple(map(served, files))
-        is_file = [file.content_hash for file in files] == [component.content_hash]
-        # The server counts the rows of parts.
-        parts = None if is_file else tuple(Part(file.content_hash, file.size, 0) for file in spooled)
-        return Staged(str(component.content_hash), component.size, component.format, captured, spooled, parts)
+        return as_stored(component, captured, [*map(served, files)])
 
     def _known(self, path: Path) -> Spooled | None:
         return None  # what the server has is asked by hash, and for that the file is read
@@ -478,7 +473,7 @@ def _component(
     )
 
 
-def _staged(key: tuple[str, int], staged: Staged, places: dict[str, ContentRequest]) -> dict[str, Any]:
+def _staged(key: tuple[str, int], staged: "Staged", places: dict[str, ContentRequest]) -> dict[str, Any]:
     """The fields of a component for its content."""
     table = staged.schema.tables[0] if staged.parts is not None and staged.schema else None
     parts = [places[part.content_hash] for part in staged.parts] if staged.parts is not None else None
