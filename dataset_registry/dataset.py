@@ -439,7 +439,7 @@ def resolutions_as_json(options: MergeOptions) -> dict[str, list[dict[str, Any]]
 
 
 def as_stored(component: ComponentRecord, captured: ComponentSchema | None, spooled: Sequence[Spooled]) -> Staged:
-    """A stored component, to be committed again to a server: its file, or the parts of its table; the server counts their rows."""
+    """A stored component, to be committed again to a server: its file, or the parts of its table (the server counts rows)."""
     is_file = [file.content_hash for file in spooled] == [component.content_hash]
     parts = None if is_file else tuple(Part(file.content_hash, file.size, 0) for file in spooled)
     digest = str(component.content_hash)

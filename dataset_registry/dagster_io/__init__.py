@@ -9,6 +9,7 @@ from dataset_registry.dagster_io.asset_checks import (
     build_row_count_checks,
     build_schema_checks,
 )
+from dataset_registry.dagster_io.conditions import inputs_changed
 from dataset_registry.dagster_io.definitions import describe_assets
 from dataset_registry.dagster_io.io_manager import DatasetRegistryIOManager
 from dataset_registry.dagster_io.publishing import (
@@ -46,6 +47,7 @@ __all__ = [
     "build_tag_schedule",
     "build_verify_schedule",
     "describe_assets",
+    "inputs_changed",
     "publish_run",
     "report_moves",
     "settle_run",

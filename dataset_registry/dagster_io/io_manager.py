@@ -22,7 +22,6 @@ from dataset_registry.version import Version
 
 PARTITION_EXPRESSION = "partition_expr"
 ALLOW_MISSING = "allow_missing_partitions"
-COLUMNS = "columns"
 
 
 class DatasetRegistryIOManager(dg.ConfigurableIOManager):
@@ -398,7 +397,7 @@ def _row_key(context: dg.OutputContext) -> list[str]:
 
 def _columns(definition: Mapping[str, Any]) -> list[str] | None:
     """The columns to load, by the metadata of an input."""
-    named: Any = metadata.value(definition, COLUMNS)
+    named: Any = metadata.value(definition, metadata.COLUMNS_KEY)
     if named is None:
         return None
     return [named] if isinstance(named, str) else [str(name) for name in named]

@@ -25,6 +25,7 @@ ROW_KEY = "registry/key"
 READ_KEY = "registry/read"
 MODE_KEY = "registry/write_mode"
 MEMOIZE_KEY = "registry/memoize"
+COLUMNS_KEY = "columns"
 WriteMode = Literal["overwrite", "append", "upsert"]
 WRITE_MODES: tuple[WriteMode, ...] = get_args(WriteMode)
 
