@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from dataset_registry.content import read
 from dataset_registry.content.contents import Contents
 from dataset_registry.model.checks import CheckResult, NewCheck, Severity, Taint, checked
+from dataset_registry.model.column_lineage import LINEAGE_FACT, ColumnLineage, lineage_from_json
 from dataset_registry.model.extras import require
 from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.records import ComponentRecord, Production, Provenance, VersionRecord
@@ -127,6 +128,12 @@ class Version(ABC):
     @abstractmethod
     def productions(self) -> list[Production]:
         """All recorded productions of this content, oldest first; the later ones left it unchanged."""
+
+    @property
+    def column_lineage(self) -> ColumnLineage:
+        """The sources of each column, as recorded by the newest production that knows them; empty if none does."""
+        found = [made.provenance.metadata.get(LINEAGE_FACT) for made in self.productions]
+        return lineage_from_json(next((lineage for lineage in reversed(found) if lineage), None))
 
     @property
     @abstractmethod

@@ -9,6 +9,7 @@ import dagster as dg
 from pydantic import Field, field_validator, model_validator
 
 from dataset_registry.dagster_io import branches, handlers, memoization, metadata, partitions
+from dataset_registry.dagster_io.column_lineage import OutputLineage
 from dataset_registry.dagster_io.resource import DatasetRegistryResource, known_settings
 from dataset_registry.dagster_io.steps import note_read, provenance_of, step_of
 from dataset_registry.dataset import Draft
@@ -90,6 +91,7 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
         provenance = provenance_of(step, key, keys, memoization.memo_digest(step, key))
         if memoization.is_memoized(context.definition_metadata) and not memoization.is_wrapped(step):
             context.log.warning(f"{metadata.MEMOIZE_KEY} takes effect in assets that went through describe_assets(…)")
+        lineage = OutputLineage(context, step, self.registry, self.prefix, obj)
         becomes_partitioned = bool(keys) and self._was_unpartitioned(name, branch)
         if becomes_partitioned:
             context.log.info(f"{name} was not partitioned before: its components without a partition are removed")
@@ -100,13 +102,14 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
             message=_message(context, keys),
             overwrite=True,
             fallback=self.registry.fallback_of(name, branch),
-            provenance=provenance,
+            provenance=lineage.recorded(provenance),
         )
         with draft:
             if becomes_partitioned:
                 draft.clear()
             self._fill(draft, context, keys, obj)
         result = draft.result
+        context.add_output_metadata(lineage.shown())
         if isinstance(obj, memoization.Reused):
             context.add_output_metadata(memoization.reuse_facts(obj))
         self._report(context, step, result, branch=branch, keys=keys, inputs=provenance.inputs)

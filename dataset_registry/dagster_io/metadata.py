@@ -26,12 +26,13 @@ READ_KEY = "registry/read"
 MODE_KEY = "registry/write_mode"
 MEMOIZE_KEY = "registry/memoize"
 COLUMNS_KEY = "columns"
+SQL_KEY = "registry/sql"
 WriteMode = Literal["overwrite", "append", "upsert"]
 WRITE_MODES: tuple[WriteMode, ...] = get_args(WriteMode)
 
 VERSION = "registry/version"
 TABLE_NAME = "dagster/table_name"
-_KEYS = (DATASET_KEY, REF_KEY, ROW_KEY, READ_KEY, MODE_KEY, MEMOIZE_KEY, "registry/allow_missing_partitions")
+_KEYS = (DATASET_KEY, REF_KEY, ROW_KEY, READ_KEY, MODE_KEY, MEMOIZE_KEY, SQL_KEY, "registry/allow_missing_partitions")
 """Keys of metadata that users give to assets, inputs and outputs."""
 
 

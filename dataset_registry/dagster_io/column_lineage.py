@@ -1,0 +1,119 @@
+"""The lineage of columns of an output: declared in its metadata, or derived from SQL and from DuckDB relations."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from importlib.util import find_spec
+from typing import Any
+
+import dagster as dg
+
+from dataset_registry.dagster_io import metadata
+from dataset_registry.dagster_io.resource import DatasetRegistryResource
+from dataset_registry.dagster_io.steps import reads_of
+from dataset_registry.errors import InputError, NotFound
+from dataset_registry.model.column_lineage import LINEAGE_FACT, ColumnLineage, ColumnSource, lineage_to_json
+from dataset_registry.model.records import InputVersion, Provenance
+from dataset_registry.version import Version
+
+LINEAGE_KEY = "dagster/column_lineage"
+
+
+class OutputLineage:
+    """The lineage of the columns that a step writes. `found` is empty where nothing is known of it."""
+
+    def __init__(self, context: Any, step: Any, registry: DatasetRegistryResource, prefix: str, value: Any) -> None:
+        self._step = step
+        self._registry = registry
+        self._prefix = prefix
+        self._log = context.log
+        facts = {**(context.definition_metadata or {}), **(context.output_metadata or {})}
+        self.is_declared = LINEAGE_KEY in facts
+        declared = metadata.value(facts, LINEAGE_KEY)
+        self.found = self._declared(declared) if declared is not None else self._derived(facts, value)
+
+    def recorded(self, provenance: Provenance) -> Provenance:
+        """The provenance with the lineage."""
+        if not self.found:
+            return provenance
+        return replace(provenance, metadata={**provenance.metadata, LINEAGE_FACT: lineage_to_json(self.found)})
+
+    def shown(self) -> dict[str, Any]:
+        """The metadata of a materialization, unless the asset gave it itself."""
+        if not self.found or self.is_declared:
+            return {}
+        deps = {
+            column: [
+                dg.TableColumnDep(
+                    asset_key=self._keys.get(s.dataset, dg.AssetKey(s.dataset.split("/"))), column_name=s.column
+                )
+                for s in sources
+            ]
+            for column, sources in self.found.items()
+        }
+        return {LINEAGE_KEY: dg.TableColumnLineage(deps_by_column=deps)}
+
+    @cached_property
+    def _keys(self) -> Mapping[str, dg.AssetKey]:
+        """The assets of the code location by their datasets."""
+        if self._step is None:
+            return {}
+        return metadata.assets_of(self._step.job_def.asset_layer.asset_graph, self._prefix)
+
+    def _declared(self, lineage: dg.TableColumnLineage) -> ColumnLineage:
+        names = {key: name for name, key in self._keys.items()}
+        return {
+            column: tuple(
+                ColumnSource(names.get(dep.asset_key, "/".join(dep.asset_key.path)), dep.column_name) for dep in deps
+            )
+            for column, deps in lineage.deps_by_column.items()
+        }
+
+    def _derived(self, facts: Mapping[str, Any], value: Any) -> ColumnLineage:
+        """The lineage of a query in the metadata, or of relations that were returned."""
+        query = metadata.value(facts, metadata.SQL_KEY)
+        values = value.values() if isinstance(value, Mapping) else [value]
+        queries = [str(query)] if query is not None else [_query_of(item) for item in values]
+        found: dict[str, dict[ColumnSource, None]] = {}
+        if find_spec("sqlglot") is None:
+            return {}
+        for sql in queries:
+            if sql is not None:
+                for column, sources in self._traced(sql).items():
+                    found.setdefault(column, {}).update(dict.fromkeys(sources))
+        return {column: tuple(sources) for column, sources in found.items()}
+
+    def _traced(self, sql: str) -> ColumnLineage:
+        from dataset_registry.tabular.sql_lineage import lineage_of
+
+        versions = [(read, version) for read in reads_of(self._step) if (version := self._version(read)) is not None]
+        tables: dict[str, Sequence[str]] = {}
+        datasets: dict[str, str] = {}
+        files: dict[str, str] = {}
+        for read, version in versions:
+            names = [name for name in (read.label, read.dataset, read.dataset.rpartition("/")[2]) if name]
+            for name in names:
+                tables.setdefault(name, [column.name for column in version.schema.columns])
+                datasets.setdefault(name, read.dataset)
+            files |= {str(path): names[0] for path in version.paths()} if "read_parquet" in sql else {}
+        try:
+            found = lineage_of(sql, tables, files=files)
+        except InputError as error:
+            self._log.debug(f"No column lineage: {error}")
+            return {}
+        return {
+            column: tuple(ColumnSource(datasets[source.dataset], source.column) for source in sources)
+            for column, sources in found.items()
+        }
+
+    def _version(self, read: InputVersion) -> Version | None:
+        try:
+            return self._registry.registry.dataset(read.dataset).version(f"v{read.version}")
+        except NotFound:
+            return None
+
+
+def _query_of(value: Any) -> str | None:
+    """The SQL of a DuckDB relation; None of another value."""
+    query = getattr(value, "sql_query", None)
+    return str(query()) if callable(query) else None
