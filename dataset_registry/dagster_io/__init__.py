@@ -12,6 +12,7 @@ from dataset_registry.dagster_io.asset_checks import (
 from dataset_registry.dagster_io.conditions import inputs_changed
 from dataset_registry.dagster_io.definitions import describe_assets
 from dataset_registry.dagster_io.io_manager import DatasetRegistryIOManager
+from dataset_registry.dagster_io.openlineage import build_openlineage_sensor, openlineage_events
 from dataset_registry.dagster_io.publishing import (
     PublishedRun,
     SettledRun,
@@ -38,6 +39,7 @@ __all__ = [
     "build_branch_sensor",
     "build_collect_schedule",
     "build_key_checks",
+    "build_openlineage_sensor",
     "build_publish_job",
     "build_publish_sensor",
     "build_reference_checks",
@@ -48,6 +50,7 @@ __all__ = [
     "build_verify_schedule",
     "describe_assets",
     "inputs_changed",
+    "openlineage_events",
     "publish_run",
     "report_moves",
     "settle_run",

@@ -93,7 +93,7 @@ def build_publish_sensor(
         resource: DatasetRegistryResource = getattr(context.resources, resource_key)
         cursor: dict[str, int] = json.loads(context.cursor) if context.cursor else {}
         requested = 0
-        for storage_id, kind, run_id in _ended(context.instance, cursor):
+        for storage_id, kind, run_id in ended_runs(context.instance, cursor):
             try:
                 settled = settle_run(run_id, instance=context.instance, registry=resource)
             except NotFound:
@@ -110,7 +110,7 @@ def build_publish_sensor(
     return publish_sensor
 
 
-def _ended(instance: dg.DagsterInstance, cursor: dict[str, int]) -> list[tuple[int, str, str]]:
+def ended_runs(instance: dg.DagsterInstance, cursor: dict[str, int]) -> list[tuple[int, str, str]]:
     """The ends of runs since the cursor: storage id, kind, run. Without one, the cursor is set to the newest."""
     found = []
     for kind in _ENDS:
