@@ -180,6 +180,23 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
         context.log.info(f"{draft.version} on {branch}: {draft.result.new_bytes:,} new bytes")
         return draft.version
 
+    def for_pipes(self, context: Any, *, prefix: str = "") -> dict[str, Any]:
+        """The arguments of the client of Dagster Pipes with which the process that it starts opens the registry (see
+        `dataset_registry.pipes`): `client.run(context=context, command=…, **registry.for_pipes(context))`.
+
+        The location of the registry and the token are in `env`, the branch of the run in `extras`. `prefix` is that of
+        the IO manager.
+        """
+        from dataset_registry.dagster_io.pipes import arguments
+
+        return arguments(context, self, prefix)
+
+    def places(self) -> dict[str, str]:
+        """Where the registry is, who acts, and the token: the settings of `Registry.open` that are set."""
+        found = {name: _plain(getattr(self, name)) for name in ("path", "catalog", "store", "actor", "token")}
+        found |= {name: _absolute(name, found[name]) for name in _PLACES}
+        return {name: value for name, value in found.items() if value is not None}
+
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Log the absolute location of the registry, to make a wrong relative path visible."""
         path, catalog, store = (_absolute(name, _plain(getattr(self, name))) for name in _PLACES)

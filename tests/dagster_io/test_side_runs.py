@@ -59,10 +59,14 @@ class Pipeline:
 
 
 def statuses(
-    instance: dg.DagsterInstance, assets: Sequence[Any], names: Sequence[str], partition: str | None = None
+    instance: dg.DagsterInstance,
+    assets: Sequence[Any] | dg.Definitions,
+    names: Sequence[str],
+    partition: str | None = None,
 ) -> list[StaleStatus]:
     """Stale or not, as Dagster's own resolver sees it."""
-    graph = dg.Definitions(assets=assets).resolve_asset_graph()
+    definitions = assets if isinstance(assets, dg.Definitions) else dg.Definitions(assets=assets)
+    graph = definitions.resolve_asset_graph()
     resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
     return [resolver.get_status(dg.AssetKey(name), partition) for name in names]
 
