@@ -4,6 +4,8 @@ from dagster._core.libraries import DagsterLibraryRegistry
 
 import dataset_registry
 from dataset_registry.dagster_io.asset_checks import (
+    build_drift_checks,
+    build_freshness_checks,
     build_key_checks,
     build_reference_checks,
     build_row_count_checks,
@@ -38,6 +40,8 @@ __all__ = [
     "build_branch_schedule",
     "build_branch_sensor",
     "build_collect_schedule",
+    "build_drift_checks",
+    "build_freshness_checks",
     "build_key_checks",
     "build_openlineage_sensor",
     "build_publish_job",

@@ -1,10 +1,13 @@
-"""Asset checks to use: the schema against the version before, rows against history, keys and references.
+"""Asset checks to use: the schema against the version before, rows, freshness and statistics against history, keys, references.
 
 Each reads the version that the run's branch has, and says in its metadata which version that was, what was expected and what was
 found, with a sample of the rows at fault.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +128,121 @@ def build_row_count_checks(
         )
 
     return _checks(assets, "row_count_is_usual", judge, blocking, options)
+
+
+def build_freshness_checks(
+    assets: Assets,
+    *,
+    maximum_age: timedelta | None = None,
+    versions: int = 10,
+    blocking: bool = False,
+    **options: Any,
+) -> list[dg.AssetChecksDefinition]:
+    """Checks that the last run that produced the version, also if it left the content unchanged, is not older than `maximum_age`.
+
+    Without one, it is three times the median interval of the productions of the last `versions` versions. Raises `InputError` for
+    an age that is negative.
+    """
+    if versions < 1 or (maximum_age is not None and maximum_age < timedelta(0)):
+        raise InputError("maximum_age is not negative, and versions 1 or more.", versions=versions)
+
+    def judge(judged: Judged) -> dg.AssetCheckResult:
+        known = [judged.version, *(judged.history(versions) if maximum_age is None else ())]
+        moments = sorted(made.created_at for version in known for made in version.productions)
+        newest = moments[-1] if moments else judged.version.created_at
+        intervals = [(later - earlier).total_seconds() for earlier, later in pairwise(moments)]
+        most = maximum_age or (timedelta(seconds=_INTERVALS * median(intervals)) if intervals else None)
+        age = _now() - newest
+        expected = "any age: it was produced once" if most is None else f"not older than {_duration(most)}"
+        return judged.result(most is None or age <= most, expected, f"{_duration(age)} old")
+
+    return _checks(assets, "is_fresh", judge, blocking, options)
+
+
+_INTERVALS = 3
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _duration(span: timedelta) -> str:
+    return str(timedelta(seconds=round(span.total_seconds())))
+
+
+def build_drift_checks(
+    assets: Assets,
+    *,
+    columns: str | Sequence[str] = (),
+    tolerance: float = 0.5,
+    nulls: float = 0.1,
+    versions: int = 10,
+    blocking: bool = False,
+    **options: Any,
+) -> list[dg.AssetChecksDefinition]:
+    """Checks that the statistics of columns have not drifted from those of the last `versions` versions.
+
+    The share of nulls may differ from its median by `nulls`. The smallest and the largest number may leave the range that the
+    column had by the share `tolerance` of its width. Without `columns`, all are checked. Statistics are those that were captured:
+    no data is read. Raises `InputError` for negative numbers.
+    """
+    if tolerance < 0 or nulls < 0 or versions < 1:
+        raise InputError("tolerance and nulls are 0 or more, and versions 1 or more.", tolerance=tolerance, nulls=nulls)
+    given = several(columns) if columns else []
+
+    def judge(judged: Judged) -> dg.AssetCheckResult:
+        now = _facts(judged.tables())
+        if missing := [name for name in given if name not in now]:
+            raise InputError(f"{judged.version} has no column {missing[0]!r}.", column=missing[0])
+        before = [_facts(judged.tables(version)) for version in judged.history(versions)]
+        found = [
+            f"{name}: {what}"
+            for name in given or now
+            for what in now[name].drift([facts[name] for facts in before if name in facts], tolerance, nulls)
+        ]
+        return judged.result(not found, f"as in the last {len(before)} versions", "; ".join(found) or "no drift")
+
+    return _checks(assets, "statistics_are_usual", judge, blocking, options)
+
+
+@dataclass(frozen=True, slots=True)
+class _ColumnFacts:
+    """The share of nulls of a column, and its range where it is a number; None for what is not known."""
+
+    nulls: float | None
+    low: float | None
+    high: float | None
+
+    def drift(self, before: "Sequence[_ColumnFacts]", tolerance: float, nulls: float) -> Iterator[str]:
+        """How it differs from what it was."""
+        shares = [facts.nulls for facts in before if facts.nulls is not None]
+        if shares and self.nulls is not None and abs(self.nulls - median(shares)) > nulls:
+            yield f"{self.nulls:.1%} nulls, usually {median(shares):.1%}"
+        lows = [facts.low for facts in before if facts.low is not None]
+        highs = [facts.high for facts in before if facts.high is not None]
+        if lows and highs and self.low is not None and self.high is not None:
+            margin = tolerance * (max(highs) - min(lows))
+            if self.low < min(lows) - margin or self.high > max(highs) + margin:
+                yield f"{self.low:g} to {self.high:g}, usually {min(lows):g} to {max(highs):g}"
+
+
+def _facts(tables: Mapping[str, Any]) -> dict[str, _ColumnFacts]:
+    """What is captured of the columns of tables."""
+    found = {}
+    for name in {column.name: None for table in tables.values() for column in table.columns}:
+        known = [(table.rows, table.statistics[name]) for table in tables.values() if name in table.statistics]
+        rows = sum(count or 0 for count, _ in known)
+        counts = [facts.null_count for _, facts in known]
+        bounds = [(facts.min, facts.max) for _, facts in known if facts.min is not None and facts.max is not None]
+        is_number = bounds and all(
+            isinstance(b, int | float) and not isinstance(b, bool) for pair in bounds for b in pair
+        )
+        found[name] = _ColumnFacts(
+            sum(count for count in counts if count is not None) / rows if rows and None not in counts else None,
+            min(low for low, _ in bounds) if is_number else None,
+            max(high for _, high in bounds) if is_number else None,
+        )
+    return found
 
 
 def build_key_checks(

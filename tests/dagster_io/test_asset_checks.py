@@ -1,5 +1,6 @@
 """Checks to use: schemas, row counts, keys and references, on the version that the run's branch has."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -7,6 +8,9 @@ import pyarrow as pa
 import pytest
 
 from dataset_registry.dagster_io import (
+    asset_checks,
+    build_drift_checks,
+    build_freshness_checks,
     build_key_checks,
     build_reference_checks,
     build_row_count_checks,
@@ -73,6 +77,48 @@ def test_a_table_without_rows_is_not_usual(world: World) -> None:
     source = giving(pa.table({"n": pa.array([], pa.int64())}))
     found = evaluated(world.materialize([source, *build_row_count_checks([source])]))
     assert (found.passed, facts(found)["expected"], facts(found)["got"]) == (False, "1 rows or more", 0)
+
+
+def test_freshness_has_a_maximum_or_follows_history(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = giving(*[N] * 5)
+    limited = [source, *build_freshness_checks([source], maximum_age=timedelta(hours=1))]
+    assert evaluated(world.materialize(limited)).passed
+    for _ in range(2):
+        world.materialize([source])
+    usual = [source, *build_freshness_checks([source])]
+    later = datetime.now(UTC) + timedelta(hours=2)
+    for assets, expected in ((limited, "not older than 1:00:00"), (usual, "not older than 0:00:")):
+        monkeypatch.setattr(asset_checks, "_now", lambda: later)
+        found = evaluated(world.materialize(assets))
+        assert (found.passed, facts(found)["got"]) == (False, "2:00:00 old")
+        assert facts(found)["expected"].startswith(expected)
+    with pytest.raises(InputError, match="not negative"):
+        build_freshness_checks([source], maximum_age=timedelta(-1))
+
+
+def test_drift_is_seen_in_nulls_and_in_ranges(world: World) -> None:
+    def table(*values: float | None) -> pa.Table:
+        return pa.table({"n": pa.array(values, pa.float64()), "name": [str(value) for value in values]})
+
+    tables = [
+        table(*range(10)),
+        table(*range(1, 11)),
+        table(*range(9), 14.0),
+        table(*range(9), 40.0),
+        table(1, 5, None, 9),
+    ]
+    source = giving(*tables)
+    assets = [source, *build_drift_checks([source])]
+    found = [evaluated(world.materialize(assets)) for _ in tables]
+    assert [f.passed for f in found] == [True, True, True, False, False]
+    assert facts(found[3])["got"] == "n: 0 to 40, usually 0 to 14"
+    assert facts(found[4])["got"] == "n: 25.0% nulls, usually 0.0%"
+
+
+def test_drift_of_a_column_that_is_not_there_is_an_error(world: World) -> None:
+    source = giving(N)
+    with pytest.raises(InputError, match="no column 'm'"):
+        world.materialize([source, *build_drift_checks([source], columns="m")])
 
 
 def test_keys_that_are_not_unique_are_shown(world: World) -> None:
