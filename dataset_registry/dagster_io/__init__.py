@@ -13,6 +13,7 @@ from dataset_registry.dagster_io.asset_checks import (
 )
 from dataset_registry.dagster_io.conditions import inputs_changed
 from dataset_registry.dagster_io.definitions import describe_assets
+from dataset_registry.dagster_io.factories import build_observable_assets, build_observation_job, build_sql_asset
 from dataset_registry.dagster_io.io_manager import DatasetRegistryIOManager
 from dataset_registry.dagster_io.openlineage import build_openlineage_sensor, openlineage_events
 from dataset_registry.dagster_io.publishing import (
@@ -30,7 +31,12 @@ from dataset_registry.dagster_io.schedules import (
     build_tag_schedule,
     build_verify_schedule,
 )
-from dataset_registry.dagster_io.sensors import build_branch_sensor, build_publish_job, build_publish_sensor
+from dataset_registry.dagster_io.sensors import (
+    build_branch_sensor,
+    build_publish_job,
+    build_publish_sensor,
+    build_wipe_sensor,
+)
 
 __all__ = [
     "DatasetRegistryIOManager",
@@ -43,6 +49,8 @@ __all__ = [
     "build_drift_checks",
     "build_freshness_checks",
     "build_key_checks",
+    "build_observable_assets",
+    "build_observation_job",
     "build_openlineage_sensor",
     "build_publish_job",
     "build_publish_sensor",
@@ -50,8 +58,10 @@ __all__ = [
     "build_retention_schedule",
     "build_row_count_checks",
     "build_schema_checks",
+    "build_sql_asset",
     "build_tag_schedule",
     "build_verify_schedule",
+    "build_wipe_sensor",
     "describe_assets",
     "inputs_changed",
     "openlineage_events",

@@ -14,6 +14,7 @@ from dataset_registry.dagster_io.publishing import SettledRun, moved_events, pub
 from dataset_registry.dagster_io.resource import DatasetRegistryResource
 from dataset_registry.errors import ConflictError, NotFound
 from dataset_registry.model.names import several
+from dataset_registry.model.partitions import partition_key
 
 _ENDS: tuple[RunStatusChangeEventType, ...] = (
     dg.DagsterEventType.RUN_SUCCESS,
@@ -193,3 +194,78 @@ def build_branch_sensor(
         return dg.SensorResult(run_requests=requests, asset_events=events, cursor=json.dumps(seen))
 
     return branch_sensor
+
+
+# --- wiping ------------------------------------------------------------------------------------------------------------
+
+
+def build_wipe_sensor(
+    *,
+    datasets: str | Sequence[str] = "*",
+    name: str = "registry_wipe_sensor",
+    prefix: str = "",
+    minimum_interval_seconds: int | None = None,
+    default_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.STOPPED,
+    resource_key: str = "registry",
+) -> dg.SensorDefinition:
+    """A sensor that wipes the data of assets, or of partitions, that were wiped in Dagster: the tracked branch gets a version
+    without them. Earlier versions keep the data until they expire.
+
+    `datasets` are patterns of the names whose data is wiped; that of others is kept. Assets that were materialized again since
+    are left alone. Each wipe is handled once; those before the sensor was started are not.
+    """
+    patterns = several(datasets)
+
+    @dg.sensor(
+        name=name,
+        minimum_interval_seconds=minimum_interval_seconds,
+        default_status=default_status,
+        required_resource_keys={resource_key},
+        description=f"Wipes the data of {', '.join(patterns)} that is wiped in Dagster.",
+    )
+    def wipe_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        resource: DatasetRegistryResource = getattr(context.resources, resource_key)
+        assert context.repository_def is not None, "a sensor of a code location"
+        keys = {key: name for name, key in metadata.assets_of(context.repository_def.asset_graph, prefix).items()}
+        records = _wipes(context.instance, None if context.cursor is None else int(context.cursor))
+        wiped = []
+        for record in records if context.cursor is not None else ():
+            event = record.event_log_entry.dagster_event
+            assert event is not None, "an event of Dagster"
+            key = event.asset_key
+            dataset = keys.get(key) if key is not None else None
+            if key is None or dataset is None or not any(fnmatchcase(dataset, pattern) for pattern in patterns):
+                continue
+            partitions = list(event.asset_wiped_data.partition_keys or ())
+            latest = branching.last_event(context.instance, key, partitions)
+            if (latest is None or latest.storage_id < record.storage_id) and _wipe(resource, dataset, partitions):
+                wiped.append(dataset)
+        newest = records[-1].storage_id if records else context.cursor or 0
+        context.update_cursor(str(newest))
+        return dg.SkipReason(f"Wiped: {', '.join(wiped)}" if wiped else "Nothing was wiped.")
+
+    return wipe_sensor
+
+
+def _wipes(instance: dg.DagsterInstance, after: int | None) -> Sequence[Any]:
+    """The events of wiped assets, oldest first."""
+    wanted = dg.EventRecordsFilter(dg.DagsterEventType.ASSET_WIPED, after_cursor=after)
+    return instance.event_log_storage.get_event_records(wanted, limit=1000, ascending=True)
+
+
+def _wipe(resource: DatasetRegistryResource, dataset: str, partitions: Sequence[str]) -> bool:
+    """Commit a version without content, or without partitions. Returns False for what is not there."""
+    branch = resource.tracked_branch
+    try:
+        version = resource.registry.dataset(dataset).version(branch)
+    except NotFound:
+        return False
+    if not version.component_count:
+        return False
+    what = f"partitions {', '.join(partitions[:5])}" if partitions else "all content"
+    with resource.registry.draft(dataset, branch, message=f"Wiped in Dagster: {what}", overwrite=True) as draft:
+        if not partitions:
+            draft.clear()
+        for key in partitions:
+            draft.clear_partition(partition_key(key))
+    return not draft.result.unchanged

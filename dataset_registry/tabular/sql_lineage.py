@@ -44,6 +44,42 @@ def lineage_of(
     return {name: tuple(dict.fromkeys(_sources(node, known, columns))) for name, node in nodes.items() if name != "*"}
 
 
+def tables_of(sql: str, *, dialect: str = "duckdb") -> list[str]:
+    """The tables that a query reads, as they are written (`schema.table`), in order. Raises `InputError` for other SQL."""
+    found = [_qualified(table) for table in _tables(_parsed(sql, dialect))]
+    return list(dict.fromkeys(found))
+
+
+def renamed_tables(sql: str, names: Mapping[str, str], *, dialect: str = "duckdb") -> str:
+    """The query with other names of tables, old to new."""
+    query = _parsed(sql, dialect)
+    for table in _tables(query):
+        if (name := names.get(_qualified(table))) is not None:
+            table.replace(exp.to_table(name, alias=table.alias or table.name))
+    return query.sql(dialect=dialect)
+
+
+def _parsed(sql: str, dialect: str) -> exp.Expr:
+    try:
+        return _query(sqlglot.parse_one(sql, dialect=dialect))
+    except SqlglotError as error:
+        raise InputError(f"This is not a query: {str(error).splitlines()[0]}") from error
+
+
+def _tables(query: exp.Expr) -> list[exp.Table]:
+    """The references to tables, without those to common table expressions and functions."""
+    own = {cte.alias.casefold() for cte in query.find_all(exp.CTE)}
+    return [
+        table
+        for table in query.find_all(exp.Table, bfs=False)
+        if isinstance(table.this, exp.Identifier) and (table.db or table.name.casefold() not in own)
+    ]
+
+
+def _qualified(table: exp.Table) -> str:
+    return ".".join(part.name for part in table.parts)
+
+
 def _query(statement: exp.Expr) -> exp.Expr:
     """The query of a statement: of CREATE TABLE … AS and INSERT INTO … what they write."""
     if isinstance(statement, exp.Query):
