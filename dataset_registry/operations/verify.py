@@ -224,15 +224,15 @@ def _is_as_captured(access: Access, file: FileRecord, known: ComponentSchema) ->
         else:
             read = isolated.capture if access.is_guarded else capture.capture
             found = read(paths[0], known.format)
+        digests = {name: facts.digest for name, facts in known.tables[0].statistics.items() if facts.digest is not None}
+        now = (
+            column_digests.digests_of_stream(parquet.scan([*map(parquet.Source, paths)]), list(digests))
+            if digests
+            else {}
+        )
     except (RegistryError, OSError):
         return True  # what is wrong with its bytes was found when they were hashed
-    if found is None or _measured(found) != _measured(known):
-        return False
-    digests = {name: facts.digest for name, facts in known.tables[0].statistics.items() if facts.digest is not None}
-    return (
-        not digests
-        or column_digests.digests_of_stream(parquet.scan([*map(parquet.Source, paths)]), list(digests)) == digests
-    )
+    return found is not None and _measured(found) == _measured(known) and now == digests
 
 
 def _measured(schema: ComponentSchema) -> list[object]:

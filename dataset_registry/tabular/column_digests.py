@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from awscrt.checksums import combine_crc64nvme, crc64nvme
 
+from dataset_registry.errors import UnreadableFile
 from dataset_registry.tabular import convert
 from dataset_registry.tabular.arrow import plain_schema, plain_table
 
@@ -45,12 +46,15 @@ def combined(digests: Sequence[str | None]) -> str | None:
 
 
 def digests_of_stream(source: ds.Dataset, columns: Sequence[str]) -> dict[str, str]:
-    """The digests of some columns of a stored table, which is read batch by batch."""
+    """The digests of some columns of a stored table, which is read batch by batch. Raises `UnreadableFile`."""
     schema = pa.schema([source.schema.field(name) for name in columns])
     found = digests_of(plain_schema(schema).empty_table())
-    for batch in source.to_batches(columns=list(columns)):
-        more = digests_of(plain_table(pa.Table.from_batches([batch])))
-        found = {name: _joined(found[name], more[name]) for name in columns}
+    try:
+        for batch in source.to_batches(columns=list(columns)):
+            more = digests_of(plain_table(pa.Table.from_batches([batch])))
+            found = {name: _joined(found[name], more[name]) for name in columns}
+    except (pa.ArrowException, OSError) as error:
+        raise UnreadableFile(f"A stored table cannot be read: {str(error).partition(chr(10))[0]}.") from error
     return found
 
 

@@ -109,6 +109,14 @@ def _draft(registry: Registry, name: str) -> object:
     return draft.version, draft.result
 
 
+def _restored(registry: Registry, w: World) -> object:
+    version = w.v(registry)
+    with registry.dataset(DATASET).draft() as draft:
+        draft.remove("data")
+        draft.restore(version, "data")
+    return draft.version
+
+
 def _named(name: str) -> Callable[[World], Request]:
     import json
 
@@ -247,6 +255,7 @@ OPERATIONS = (
         cli("put", DATASET, "one={sample}", "two={sample}", "--message", "two"),
         changes=True,
     ),
+    Operation("restore a component", On(WRITE), _restored),
     Operation("remove a component", On(WRITE), None, None, cli("rm", DATASET, "data"), changes=True),
     Operation("commit by name", ByName(WRITE), lambda r, w: _draft(r, DATASET), _named(DATASET), changes=True),
     Operation(
@@ -495,6 +504,7 @@ OPERATIONS = (
     ),
     Operation("facts of a version", On(READ), _facts, None, cli("show", f"{DATASET}@v2")),
     Operation("schema", On(READ), None, get(lambda w: f"datasets/{w.id}/schema/{w.ids[2]}"), cli("schema", DATASET)),
+    Operation("digests of columns", On(READ), lambda r, w: w.v(r).column_digests("data")),
     Operation("components", On(READ), lambda r, w: w.v(r).components, get(that("/components"))),
     Operation("read a table in every way", On(READ), _read_everything, get(that("/data-files"))),
     Operation(
@@ -509,7 +519,7 @@ OPERATIONS = (
     Operation(
         "productions",
         On(READ),
-        lambda r, w: (w.v(r).productions, w.v(r).provenance),
+        lambda r, w: (w.v(r).productions, w.v(r).provenance, w.v(r).column_lineage),
         get(that("/productions")),
     ),
     Operation(
