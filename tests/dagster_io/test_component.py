@@ -1,9 +1,13 @@
 """The component for `dg`: listed, scaffolded, and loaded from the YAML of the guide."""
 
+import os
 import re
+import subprocess
+import sys
 import traceback
 from importlib.metadata import entry_points
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import dagster as dg
@@ -81,3 +85,73 @@ def test_a_mistake_in_the_yaml_is_named(attributes: dict[str, Any], match: str) 
         with pytest.raises(ComponentTreeException) as caught, sandbox.build_all_defs() as defs:
             defs.get_repository_def()
     assert match in "".join(traceback.format_exception(caught.value))
+
+
+PROJECT = {
+    "pyproject.toml": """
+        [project]
+        name = "shop"
+        version = "0.1.0"
+
+        [tool.dg]
+        directory_type = "project"
+
+        [tool.dg.project]
+        root_module = "shop"
+    """,
+    "src/shop/__init__.py": "",
+    "src/shop/definitions.py": """
+        from pathlib import Path
+
+        from dagster import definitions, load_from_defs_folder
+
+
+        @definitions
+        def defs():
+            return load_from_defs_folder(path_within_project=Path(__file__).parent)
+    """,
+    "src/shop/defs/orders.py": """
+        import dagster as dg
+        import pyarrow as pa
+
+
+        @dg.asset
+        def orders() -> pa.Table:
+            return pa.table({"n": [1, 2]})
+    """,
+}
+
+
+@pytest.mark.long
+def test_a_project_elsewhere_lists_scaffolds_checks_and_materializes_with_the_commands_of_dg(tmp_path: Path) -> None:
+    for name, text in PROJECT.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(dedent(text))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+
+    def run(*command: str) -> str:
+        place = {"PYTHONPATH": "src", "DAGSTER_HOME": str(tmp_path / "home"), "REGISTRY": str(tmp_path / "registry")}
+        done = subprocess.run(
+            [Path(sys.executable).parent / "dg", *command],
+            cwd=tmp_path,
+            env={**os.environ, **place, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    component = f"{DatasetRegistryComponent.__module__}.{DatasetRegistryComponent.__name__}"
+    assert component in re.sub(r"[\s│]+", "", run("list", "components"))
+    run("scaffold", "defs", component, "registry")
+    written = tmp_path / "src" / "shop" / "defs" / "registry" / "defs.yaml"
+    assert yaml.safe_load(written.read_text()) == {"type": component, "attributes": {}}
+    written.write_text(yaml.safe_dump({"type": component, "attributes": {"path": "{{ env.REGISTRY }}"}}))
+    assert "validated successfully" in run("check", "yaml")
+    assert "loaded successfully" in run("check", "defs")
+    assert "io_manager" in run("list", "defs")
+    assert "RUN_SUCCESS" in run("launch", "--assets", "orders")
+    with Registry.open(tmp_path / "registry", create=False) as registry:
+        assert registry.version("orders").provenance.asset_key == "orders"
