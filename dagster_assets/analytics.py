@@ -98,6 +98,19 @@ def carrier_delays(context: dg.AssetExecutionContext, config: DelayConfig, fligh
     )
 
 
+@dg.asset_check(
+    asset=carrier_delays,
+    blocking=True,
+    description="Not more than half of a carrier's departures are late: else the limit is wrong, not the carrier.",
+)
+def late_shares_are_credible(carrier_delays: pl.DataFrame) -> dg.AssetCheckResult:
+    most = float(str(carrier_delays["late_share"].max()))
+    worst = carrier_delays.filter(pl.col("late_share") > 0.5)
+    return dg.AssetCheckResult(
+        passed=not worst.height, metadata={"expected": "0.5 or less", "got": most, "carriers": worst.height}
+    )
+
+
 @dg.asset(
     key_prefix="analytics",
     group_name="analytics",

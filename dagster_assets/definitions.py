@@ -37,7 +37,7 @@ nightly_tags = build_tag_schedule(
 
 defs = dg.Definitions(
     assets=describe_assets(dg.load_assets_from_modules([raw, clean, analytics, reports]), registry=registry),
-    asset_checks=dg.load_asset_checks_from_modules([clean]),
+    asset_checks=dg.load_asset_checks_from_modules([analytics, clean]),
     schedules=[nightly_tags],
     resources={
         "registry": registry,

@@ -16,8 +16,11 @@ from dagster_assets.analytics import MONTHS, DelayConfig, carrier_delays, daily_
 from dagster_assets.definitions import HOME, defs, nightly_tags, registry
 from dagster_assets.reports import punctuality
 from dataset_registry import Registry, Version
+from dataset_registry.dagster_io import publish_run
+from dataset_registry.errors import Tainted
 
 BRANCH = "late-after-30"
+SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
 console = Console(width=int(os.environ.get("COLUMNS", "118")), highlight=False)
 
@@ -66,6 +69,7 @@ def tell(instance: dg.DagsterInstance) -> None:
     schemas(opened, "raw/flights", "clean/flights")
     savings(opened, [*runs, *again, run])
     lineage(opened.version(f"reports/punctuality@{BRANCH}"), opened)
+    pull_request(instance)
 
 
 def materialize_all(instance: dg.DagsterInstance) -> list[dg.ExecuteInProcessResult]:
@@ -87,11 +91,16 @@ def materialize(
     *,
     tags: dict[str, str] | None = None,
     ops: dict[str, Any] | None = None,
+    may_fail: bool = False,
 ) -> dg.ExecuteInProcessResult:
     """Materialize assets in this process."""
     job = defs.resolve_implicit_global_asset_job_def()
     return job.execute_in_process(
-        instance=instance, asset_selection=list(keys), tags=tags, run_config={"ops": ops or {}, **QUIET}
+        instance=instance,
+        asset_selection=list(keys),
+        tags=tags,
+        run_config={"ops": ops or {}, **(SILENT if may_fail else QUIET)},
+        raise_on_error=not may_fail,
     )
 
 
@@ -225,6 +234,27 @@ def lineage(version: Version, opened: Registry) -> None:
     root = Tree("made from", guide_style="dim")
     add(root, str(version), f"run {(version.provenance.run_id or '')[:8]}")
     console.print(root)
+
+
+def pull_request(instance: dg.DagsterInstance) -> None:
+    """A run on a branch of its own is published only if its checks are green."""
+    heading("9. On a branch for each run: published when the checks are green")
+    for minutes in (-5, 20):
+        run = materialize(
+            instance,
+            [carrier_delays.key, punctuality.key],
+            tags={"registry/branch": "run/{run_id}"},
+            ops={carrier_delays.op.name: {"config": DelayConfig(late_after_minutes=minutes).model_dump()}},
+            may_fail=True,
+        )
+        passed = all(check.passed for check in run.get_asset_check_evaluations())
+        console.print(f"late after {minutes} minutes: the check is {'green' if passed else 'red'}")
+        try:
+            published = publish_run(run.run_id, instance=instance, registry=registry)
+        except Tainted as error:
+            console.print(f"  not published: {str(error).replace(run.run_id, run.run_id[:8])}", markup=False)
+        else:
+            console.print(f"  published: [bold]{', '.join(map(str, published.heads))}[/]")
 
 
 def heading(text: str) -> None:

@@ -59,7 +59,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_the_demo_tells_its_story(demo: tuple[Path, str]) -> None:
     _, printed = demo
     for line in (
-        r"12 assets materialized on main: 12 new versions, .* 1 of 1 checks passed",
+        r"12 assets materialized on main: 12 new versions, .* 2 of 2 checks passed",
         r"raw/flights +v1 .* 336,776 +19 +31\.0 MB",
         r"analytics/daily_departures +v1 +\w{8} +12 +1,095 +5",
         r"12 assets materialized on main: 0 new versions, 0 bytes new",
@@ -71,6 +71,8 @@ def test_the_demo_tells_its_story(demo: tuple[Path, str]) -> None:
         r"5 runs submitted 82\.9 MB; 78 files are stored in 41\.4 MB: 50% saved",
         r"stored once, count 2",
         r"analytics/flights_enriched@v1 read on late-after-30, from main",
+        r"late after -5 minutes: the check is red\n  not published: The run \w{8} did not succeed",
+        r"late after 20 minutes: the check is green\n  published: analytics/carrier_delays@v4, reports/punctuality@v3",
         r"make dev",
     ):
         assert re.search(line, printed), f"{line}\n{printed}"
@@ -88,7 +90,7 @@ def test_the_demo_left_five_sources_and_seven_derived_datasets(demo: tuple[Path,
         names = [dataset.name for dataset in registry.datasets()]
         assert sum(name.startswith("raw/") for name in names) == 5
         assert len(names) == 12
-        assert all(len(dataset.tree()) <= 2 for dataset in registry.datasets())
+        assert all(len(dataset.tree()) <= 4 for dataset in registry.datasets())
         with registry.version("reports/punctuality").open("chart") as chart:
             assert chart.read(8) == b"\x89PNG\r\n\x1a\n"
 
