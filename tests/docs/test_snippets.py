@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.warm import commands
 from tests.serving import Served
+from tests.warm import commands
 
 SERVER = "https://registry.example.com"
 ROOT = Path(__file__).parent.parent.parent

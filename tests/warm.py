@@ -1,7 +1,7 @@
-"""`dataset-registry` for the documentation's sessions, without the second that a Python with all libraries takes to start.
+"""`dataset-registry` for tests that run many commands, without the second that a Python with all libraries takes to start.
 
-A process that has everything loaded waits at a socket; the `dataset-registry` on the path of a session is a small script that
-hands it the command line, the environment and its three streams. The process forks for each command: what runs is the real
+A process that has everything loaded waits at a socket; the `dataset-registry` on the path of a test is a small script that
+passes it the command line, the environment and its three streams. The process forks for each command: what runs is the real
 command line, in a process of its own.
 """
 
@@ -13,8 +13,24 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from time import sleep
+
+_PACKAGES = tuple(
+    f"dataset_registry.{name}"
+    for name in ("catalog", "cli", "content", "embedded", "model", "operations", "remote", "store", "tabular", "wire")
+)
+_LIBRARIES = (
+    "obstore.store",
+    "psycopg",
+    "pyarrow.dataset",
+    "pyarrow.parquet",
+    "rich.table",
+    "sqlalchemy.dialects.postgresql",
+    "sqlalchemy.dialects.sqlite",
+)
 
 _CLIENT = """#!{python} -IS
 import array, json, os, socket, sys
@@ -33,7 +49,7 @@ sys.exit(code[0] if code else 1)
 def commands(folder: Path) -> Iterator[Path]:
     """A folder for the front of a path, with a quick `dataset-registry` in it."""
     address = str(folder / "warm")
-    with subprocess.Popen([sys.executable, "-m", "tests.docs.warm", address], cwd=Path(__file__).parents[2]) as process:
+    with subprocess.Popen([sys.executable, "-m", "tests.warm", address], cwd=Path(__file__).parents[1]) as process:
         while not Path(address).exists():
             assert process.poll() is None, "the process that commands are forked from did not start"
             sleep(0.02)
@@ -49,9 +65,7 @@ def commands(folder: Path) -> Iterator[Path]:
 
 def main(address: str) -> None:
     """Wait for commands, and fork for each."""
-    from dataset_registry import cli, registry  # noqa: F401
-    from dataset_registry.tabular import capture, parquet  # noqa: F401
-
+    _load()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
@@ -63,6 +77,14 @@ def main(address: str) -> None:
                     listener.close()
                     there.send(bytes([_run(there)]))
                     os._exit(0)
+
+
+def _load() -> None:
+    """Import what commands import as late as they can. Nothing may run: a fork has no threads of the process before it."""
+    for name in (*_PACKAGES, *_LIBRARIES):
+        package = import_module(name)
+        for found in iter_modules(package.__path__, f"{name}.") if name in _PACKAGES else ():
+            import_module(found.name)
 
 
 def _run(there: socket.socket) -> int:
