@@ -19,7 +19,7 @@ from sqlalchemy.util import LRUCache
 from dataset_registry import Dataset, Registry
 from dataset_registry.catalog import Catalog, engine, migrate
 from dataset_registry.catalog.opening import make_ready
-from tests import servers, serving
+from tests import servers, serving, warm
 
 DATABASES = ("sqlite", "postgresql")
 
@@ -166,6 +166,13 @@ def owned(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registry]:
 def served(sqlite_url: str, tmp_path: Path) -> Iterator[serving.Served]:
     """A server over an empty registry on SQLite, in a thread."""
     with serving.in_thread(catalog=sqlite_url, store=str(tmp_path / "store")) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a `dataset-registry` that starts at once."""
+    with warm.commands(tmp_path_factory.mktemp("warm")) as found:
         yield found
 
 

@@ -422,7 +422,7 @@ def test_nothing_that_dagster_stores_or_shows_has_a_secret(
     searched.look("log", caplog.text)
 
 
-def test_the_command_line_prints_no_secret(planted: Planted, searched: Searched, tmp_path: Path) -> None:
+def test_the_command_line_prints_no_secret(planted: Planted, searched: Searched, tmp_path: Path, quick: Path) -> None:
     token = ""
     with Registry.open(catalog=planted.catalog, store=planted.store) as registry:
         filled(registry)
@@ -441,11 +441,12 @@ def test_the_command_line_prints_no_secret(planted: Planted, searched: Searched,
     unreachable = {"DATASET_REGISTRY": f"http://127.0.0.1:{closed_port()}", "DATASET_REGISTRY_TOKEN": token}
     crash = "import dataset_registry.registry as r; r.Registry.datasets = lambda self, **_: {}[self.location]; "
     ends = "import dataset_registry.catalog.engine as e; e.HEAD = '9999'; "
-    quick = "import dataset_registry.remote.client as c; c.sleep = lambda _: None; "
+    hasty = "import dataset_registry.remote.client as c; c.sleep = lambda _: None; "
 
     def command(environment: dict[str, str], *arguments: str, before: str = "") -> None:
+        program = [sys.executable, "-c", f"{before}from dataset_registry.cli import main; main()"]
         done = subprocess.run(
-            [sys.executable, "-c", f"{before}from dataset_registry.cli import main; main()", *arguments],
+            [*(program if before else [quick / "dataset-registry"]), *arguments],
             env={**os.environ, **environment},
             cwd=tmp_path,
             capture_output=True,
@@ -455,6 +456,7 @@ def test_the_command_line_prints_no_secret(planted: Planted, searched: Searched,
         searched.look(f"output of {arguments}", done.stdout)
         searched.look(f"errors of {arguments}", done.stderr)
         assert done.stdout + done.stderr
+        assert b"forked from is gone" not in done.stderr
 
     for arguments in (
         ["status"],
@@ -476,8 +478,8 @@ def test_the_command_line_prints_no_secret(planted: Planted, searched: Searched,
         command(named, *arguments)
     command(named, "datasets", before=crash)
     command(named, "status", before=ends)
-    command(unreachable, "status", before=quick)
-    command(unreachable, "status", "--json", before=quick)
+    command(unreachable, "status", before=hasty)
+    command(unreachable, "status", "--json", before=hasty)
     for environment in (wrong, refused, invalid):
         for arguments in (
             ["status"],

@@ -35,7 +35,8 @@ _LIBRARIES = (
 _CLIENT = """#!{python} -IS
 import array, json, os, socket, sys
 with socket.socket(socket.AF_UNIX) as there:
-    there.connect({address!r})
+    if there.connect_ex({address!r}):
+        sys.exit("the process that commands are forked from is gone")
     message = json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
     fds = array.array("i", [0, 1, 2])
     there.sendmsg([len(message).to_bytes(8, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])

@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -12,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from tests.serving import Served
-from tests.warm import commands
 
 SERVER = "https://registry.example.com"
 ROOT = Path(__file__).parent.parent.parent
@@ -67,13 +65,6 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(
             expected = re.findall(r"```python\n[^`]*```\n\n```text\n(.*?)```", page.read_text(), flags=re.DOTALL)
             assert len(expected) == 2
             assert says(printed.getvalue(), "".join(expected)), printed.getvalue()
-
-
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of a `dataset-registry` that starts at once."""
-    with commands(tmp_path_factory.mktemp("warm")) as found:
-        yield found
 
 
 @pytest.mark.parametrize("page", WITH_CONSOLE, ids=name)
