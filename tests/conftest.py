@@ -64,6 +64,7 @@ def _engine_that_shares(*arguments: Any, **options: Any) -> Engine:
 
 
 engine.create_engine = _engine_that_shares
+warm.share_commands()
 
 
 def pytest_collection_finish() -> None:

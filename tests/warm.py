@@ -13,10 +13,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 from time import sleep
+
+import typer.main
 
 _PACKAGES = tuple(
     f"dataset_registry.{name}"
@@ -80,8 +83,15 @@ def main(address: str) -> None:
                     os._exit(0)
 
 
+def share_commands() -> None:
+    """Let the commands be built once in this process, and not for every command line: that takes longer than most commands."""
+    typer.main.get_command = cache(typer.main.get_command)  # type: ignore[assignment]
+
+
 def _load() -> None:
     """Import what commands import as late as they can. Nothing may run: a fork has no threads of the process before it."""
+    share_commands()
+    typer.main.get_command(import_module("dataset_registry.cli").app)
     for name in (*_PACKAGES, *_LIBRARIES):
         package = import_module(name)
         for found in iter_modules(package.__path__, f"{name}.") if name in _PACKAGES else ():
