@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -190,14 +191,21 @@ def test_an_argument_that_looks_like_the_option_asks_for_nothing(
     assert capsys.readouterr().err.startswith("error: ")
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> str:
-    """A registry with ten versions of one dataset."""
-    with Registry.open(tmp_path / "registry") as registry:
+@pytest.fixture(scope="module")
+def ten_versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registry with ten versions of one dataset, to copy."""
+    path = tmp_path_factory.mktemp("ten") / "registry"
+    with Registry.open(path) as registry:
         flights = registry.create_dataset("raw/flights")
         for day in range(10):
             flights.commit({"data": b"day %d " % day * 100})
-    return str(tmp_path / "registry")
+    return path
+
+
+@pytest.fixture
+def folder(ten_versions: Path, tmp_path: Path) -> str:
+    """A registry with ten versions of one dataset."""
+    return str(shutil.copytree(ten_versions, tmp_path / "registry"))
 
 
 def versions(folder: str) -> list[int]:
@@ -417,8 +425,12 @@ class Shell:
 
 
 @pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Shell:
+def shell(
+    sqlite_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Shell:
     found = Shell(tmp_path, monkeypatch, capfd)
+    (tmp_path / "registry").mkdir()
+    shutil.copy(sqlite_template, tmp_path / "registry" / "catalog.sqlite")
     (tmp_path / "july.csv").write_text("id,name\n1,a\n2,b\n")
     (tmp_path / "codes.csv").write_text("code\nAA\n")
     found("init", "registry")

@@ -33,9 +33,11 @@ class Shell:
 
 
 @pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
+def shell(sqlite_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
     monkeypatch.chdir(tmp_path)
     found = Shell(tmp_path)
+    found.registry.mkdir()
+    shutil.copy(sqlite_template, found.registry / "catalog.sqlite")
     Registry.open(found.registry).close()
     return found
 
