@@ -1,13 +1,16 @@
 """Servers for tests: in a thread of the test's process (quick), or as the process that users start (for killing it)."""
 
+import asyncio
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,16 @@ def _share_routes() -> None:
 
 
 _share_routes()
+# No server of a test has TLS: a client need not read the certificates of all authorities, which takes longer than most requests.
+ssl.create_default_context = cache(ssl.create_default_context)
+
+
+class _Server(uvicorn.Server):
+    """A server that looks more often whether it should stop: many tests are shorter than the time between two looks."""
+
+    async def main_loop(self) -> None:
+        while not await self.on_tick(0):
+            await asyncio.sleep(0.01)
 
 
 @dataclass
@@ -87,7 +100,7 @@ class Served:
 def in_thread(*, catalog: str, store: str, **settings: object) -> Iterator[Served]:
     """A server in a thread of this process."""
     app = create_app(Settings(catalog=catalog, store=store, **settings))  # type: ignore[arg-type]
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, access_log=False))
+    server = _Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, access_log=False))
     thread = threading.Thread(target=server.run, name="rest", daemon=True)
     thread.start()
     until(lambda: server.started or not thread.is_alive())
