@@ -13,7 +13,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
@@ -45,6 +45,8 @@ class Place:
 
     folder: Path
     server: str | None = None
+    template: Path | None = None
+    """A SQLite catalog to begin with."""
 
     @property
     def catalog(self) -> str:
@@ -52,6 +54,12 @@ class Place:
 
     def open(self) -> Registry:
         return Registry.open(catalog=self.catalog, store=str(self.folder), actor="alice")
+
+    def begin(self) -> None:
+        """Put the catalog there that `template` names: to migrate one for each operation would take longer than most."""
+        if self.server is None and self.template is not None:
+            self.folder.mkdir()
+            shutil.copy(self.template, self.folder / "catalog.sqlite")
 
     @contextmanager
     def copy(self) -> Iterator["Place"]:
@@ -64,7 +72,7 @@ class Place:
         if server is not None:
             server = create_database(server, f"exit_{os.getpid()}_{number}", server.rpartition("/")[2])
         try:
-            yield Place(folder, server)
+            yield replace(self, folder=folder, server=server)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             if server is not None:

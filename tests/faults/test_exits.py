@@ -41,6 +41,7 @@ def _sql(registry: Registry, statement: str, **values: object) -> None:
 
 def _fill(place: Place) -> None:
     """Two datasets that share content: a branch, a tag, a version that nothing references, tables in several parts."""
+    place.begin()
     with place.open() as registry:
         a, b = registry.create_dataset("raw/a"), registry.create_dataset("raw/b")
         a.commit({"small": b"1", "large": _bytes(1, 70_000), "table": _table(1, 500)}, message="first")
@@ -77,6 +78,7 @@ def _litter(registry: Registry, unknown: int) -> None:
 
 
 def _fill_and_litter(place: Place) -> None:
+    place.begin()
     with place.open() as registry:  # one object among this many is no reason to be suspicious
         registry.create_dataset("many").commit({f"c{i}": b"content %d" % i for i in range(60)})
         _litter(registry, unknown=1)
@@ -112,6 +114,7 @@ def _keyed(**cells: int) -> pa.Table:
 
 def _fill_and_fork(place: Place) -> None:
     """A branch over two datasets: in one it is merged with what main has changed, in the other it moves forward."""
+    place.begin()
     with place.open() as registry:
         for name in ("raw/merged", "raw/forward"):
             registry.create_dataset(name).commit({"data": _keyed()}, key="id")
@@ -363,8 +366,10 @@ def _sample(prepared: Prepared) -> None:
 
 
 @pytest.mark.parametrize("name", _NAMES)
-def test_an_operation_that_dies_at_a_step_leaves_nothing_that_needs_help(name: str, tmp_path: Path) -> None:
-    _sample(_prepare(name, Place(tmp_path / "registry")))
+def test_an_operation_that_dies_at_a_step_leaves_nothing_that_needs_help(
+    name: str, tmp_path: Path, sqlite_template: Path
+) -> None:
+    _sample(_prepare(name, Place(tmp_path / "registry", template=sqlite_template)))
 
 
 @pytest.mark.parametrize("name", ON_POSTGRESQL)
@@ -377,8 +382,10 @@ def test_an_operation_on_postgresql_that_dies_at_a_step_leaves_nothing_that_need
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", _NAMES)
-def test_an_operation_that_dies_at_any_step_leaves_nothing_that_needs_help(name: str, tmp_path: Path) -> None:
-    prepared = _prepare(name, Place(tmp_path / "registry"))
+def test_an_operation_that_dies_at_any_step_leaves_nothing_that_needs_help(
+    name: str, tmp_path: Path, sqlite_template: Path
+) -> None:
+    prepared = _prepare(name, Place(tmp_path / "registry", template=sqlite_template))
     assert _try(prepared, every=1) >= prepared.effects - 5  # threads that delete do not always take the same steps
 
 
