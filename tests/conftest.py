@@ -18,8 +18,7 @@ from sqlalchemy.util import LRUCache
 
 from dataset_registry import Dataset, Registry
 from dataset_registry.catalog import Catalog, engine, migrate
-from dataset_registry.catalog.opening import make_ready
-from tests import servers, serving, warm
+from tests import fresh, servers, serving, warm
 
 DATABASES = ("sqlite", "postgresql")
 
@@ -108,9 +107,7 @@ def s3_url(s3_server: str, tmp_path: Path) -> str:
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite catalog to copy: migrating anew would take longer than most tests."""
     path = tmp_path_factory.mktemp("template") / "catalog.sqlite"
-    catalog = Catalog(f"sqlite:///{path}")
-    make_ready(catalog)
-    catalog.close()
+    fresh.catalog(path)
     return path
 
 

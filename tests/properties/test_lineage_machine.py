@@ -6,6 +6,7 @@ its dataset is called, wherever it is copied to, and whatever expires around it.
 
 from datetime import timedelta
 from itertools import count
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import UUID, uuid4
 
@@ -30,6 +31,7 @@ from dataset_registry.model.records import InputVersion, Provenance
 from dataset_registry.model.retention import Policy, Rule
 from dataset_registry.operations import commit as commits
 from dataset_registry.store import Spool
+from tests import fresh
 from tests.operations.support import age_runs
 
 NAMES = ("a", "b", "c", "d")
@@ -56,7 +58,8 @@ class LineageMachine(RuleBasedStateMachine):
         self.copied: set[UUID] = set()
 
     def _opened(self, url: str, folder: TemporaryDirectory[str]) -> Registry:
-        url = url.format(path=folder.name)
+        if "{path}" in url:
+            url = fresh.catalog(Path(url.format(path=folder.name).removeprefix("sqlite:///")))
         rebound(url, folder.name)
         registry = Registry.open(catalog=url, store=folder.name)
         for left in registry.datasets():

@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from dataset_registry import Registry
 from dataset_registry.errors import ConflictError, MergeConflict, NotFound
 from dataset_registry.model.records import InputVersion, Provenance
+from tests import fresh
 
 READS = {"raw": (), "clean": ("raw",), "report": ("clean", "raw")}
 BRANCHES = ("main", "pr")
@@ -22,7 +23,7 @@ class Pipeline(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = TemporaryDirectory()
-        self.registry = Registry.open(Path(self.folder.name) / "registry")
+        self.registry = Registry.open(fresh.folder(Path(self.folder.name) / "registry"))
         self.runs: list[str] = []
         self.torn = dict.fromkeys(BRANCHES, False)
         self.step(list(READS), "main")

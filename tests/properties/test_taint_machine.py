@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from dataset_registry import Registry
 from dataset_registry.errors import MergeConflict, NotFound, RegistryError, Tainted
 from dataset_registry.model.records import Provenance
+from tests import fresh
 
 NAME = "data/set"
 BRANCHES = ("main", "a", "b", "release")
@@ -34,7 +35,7 @@ class Branches(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = TemporaryDirectory()
-        self.registry = Registry.open(Path(self.folder.name) / "registry")
+        self.registry = Registry.open(fresh.folder(Path(self.folder.name) / "registry"))
         self.dataset = self.registry.create_dataset(NAME)
         self.values = count()
         self.runs = count()
