@@ -13,6 +13,8 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine
 from sqlalchemy.util import LRUCache
 
@@ -63,6 +65,19 @@ def _engine_that_shares(*arguments: Any, **options: Any) -> Engine:
 
 
 engine.create_engine = _engine_that_shares
+_revisions: dict[str | None, ScriptDirectory] = {}
+_read_revisions = ScriptDirectory.from_config
+
+
+def _revisions_that_were_read(config: Config) -> ScriptDirectory:
+    """The revisions of a folder, read once: Alembic runs all their files before each step."""
+    place = config.get_main_option("script_location")
+    if place not in _revisions:
+        _revisions[place] = _read_revisions(config)
+    return _revisions[place]
+
+
+ScriptDirectory.from_config = _revisions_that_were_read  # type: ignore[method-assign]
 warm.share_commands()
 
 
