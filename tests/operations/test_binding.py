@@ -14,6 +14,7 @@ from dataset_registry.catalog import Catalog, migrate
 from dataset_registry.embedded import rebound
 from dataset_registry.errors import StoreMismatch
 from dataset_registry.store import FolderStore, MemoryStore, ObjectStore, Store
+from tests import fresh
 
 
 @pytest.fixture(params=["folder", "s3", "memory"])
@@ -47,13 +48,13 @@ def url(path: Path) -> str:
 
 @pytest.fixture
 def mine(tmp_path: Path) -> Path:
-    with Registry.open(tmp_path / "mine") as registry:
+    with Registry.open(fresh.folder(tmp_path / "mine")) as registry:
         registry.create_dataset("flights").commit({"data": b"1"})
     return tmp_path / "mine"
 
 
 def test_the_store_of_another_catalog_is_refused_with_both_ids(mine: Path, tmp_path: Path) -> None:
-    with Registry.open(tmp_path / "other") as registry:
+    with Registry.open(fresh.folder(tmp_path / "other")) as registry:
         registry.create_dataset("x")
     ids = [FolderStore(folder).identity() for folder in (mine, tmp_path / "other")]
     with pytest.raises(StoreMismatch) as caught:
@@ -152,7 +153,7 @@ def test_a_store_that_does_not_answer_is_let_pass(mine: Path) -> None:
 def test_every_pair_of_several_is_told_apart(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in "abc"]
     for folder in folders:
-        Registry.open(folder).close()
+        Registry.open(fresh.folder(folder)).close()
     for catalog in folders:
         for store in folders:
             with nullcontext() if catalog == store else pytest.raises(StoreMismatch):

@@ -16,6 +16,7 @@ from dataset_registry.errors import AlreadyExists, CorruptionError, InputError, 
 from dataset_registry.model.records import InputVersion
 from dataset_registry.model.retention import Policy, Rule
 from dataset_registry.store import MemoryStore
+from tests import fresh
 from tests.operations.support import (
     LAST,
     NOW,
@@ -43,7 +44,7 @@ def source(embedded: Registry) -> Registry:
 @pytest.fixture
 def target(catalog_url: str, tmp_path: Path) -> Iterator[Registry]:
     """An empty registry, on each kind of database, beside the source."""
-    url = f"sqlite:///{tmp_path / 'target.sqlite'}" if catalog_url.startswith("sqlite") else catalog_url
+    url = fresh.catalog(tmp_path / "target.sqlite") if catalog_url.startswith("sqlite") else catalog_url
     with Registry.open(catalog=url, store=str(tmp_path / "target"), actor="carol") as opened:
         yield opened
 
@@ -55,7 +56,7 @@ def beside(tmp_path: Path) -> Iterator[Callable[..., Registry]]:
 
         def open_one(**options: Any) -> Registry:
             folder = tmp_path / f"beside-{uuid4().hex}"
-            return stack.enter_context(Registry.open(folder, **options))
+            return stack.enter_context(Registry.open(fresh.folder(folder), **options))
 
         yield open_one
 
@@ -142,8 +143,8 @@ def test_a_folder_is_copied_to_s3_and_from_there_to_s3_and_back(
     other_url = f"{bucket}/other-{uuid4().hex}?{options}&cache={tmp_path / 'other-cache'}"
     expected = facts(source)
     with (
-        Registry.open(catalog=f"sqlite:///{tmp_path / 's3.sqlite'}", store=s3_url) as remote,
-        Registry.open(catalog=f"sqlite:///{tmp_path / 's3b.sqlite'}", store=other_url) as second,
+        Registry.open(catalog=fresh.catalog(tmp_path / "s3.sqlite"), store=s3_url) as remote,
+        Registry.open(catalog=fresh.catalog(tmp_path / "s3b.sqlite"), store=other_url) as second,
     ):
         assert source.copy_to(remote).bytes == total(source)
         assert facts(remote) == expected
@@ -164,8 +165,8 @@ def test_damaged_bytes_are_not_copied_within_a_bucket(tmp_path: Path, s3_url: st
     bucket, _, options = s3_server.partition("?")
     other_url = f"{bucket}/other-{uuid4().hex}?{options}&cache={tmp_path / 'other-cache'}"
     with (
-        Registry.open(catalog=f"sqlite:///{tmp_path / 's3.sqlite'}", store=s3_url) as remote,
-        Registry.open(catalog=f"sqlite:///{tmp_path / 's3b.sqlite'}", store=other_url) as second,
+        Registry.open(catalog=fresh.catalog(tmp_path / "s3.sqlite"), store=s3_url) as remote,
+        Registry.open(catalog=fresh.catalog(tmp_path / "s3b.sqlite"), store=other_url) as second,
     ):
         dataset = remote.create_dataset("d")
         dataset.commit({"a": b"good"})

@@ -10,6 +10,7 @@ from dataset_registry import Registry, Version
 from dataset_registry.errors import NotFound
 from dataset_registry.model.records import InputVersion, Provenance
 from dataset_registry.model.retention import Policy, Rule
+from tests import fresh
 from tests.operations.support import age, age_runs, write
 from tests.permissions.support import acting
 
@@ -34,7 +35,7 @@ def line(owned: Registry) -> Registry:
 
 @pytest.fixture
 def copied(line: Registry, tmp_path: Path) -> Iterator[Registry]:
-    with Registry.open(tmp_path / "copy") as target:
+    with Registry.open(fresh.folder(tmp_path / "copy")) as target:
         line.copy_to(target)
         yield target
 
@@ -56,7 +57,7 @@ def test_a_copy_keeps_the_edges_of_renamed_datasets(copied: Registry) -> None:
 
 
 def test_a_copy_in_several_steps_keeps_them_too(line: Registry, tmp_path: Path) -> None:
-    with Registry.open(tmp_path / "copy") as target:
+    with Registry.open(fresh.folder(tmp_path / "copy")) as target:
         for name in ("report", "source", "old"):
             line.copy_to(target, datasets=[name])
         assert inputs(target) == [("old", 1)]
@@ -64,7 +65,7 @@ def test_a_copy_in_several_steps_keeps_them_too(line: Registry, tmp_path: Path) 
 
 
 def test_a_rename_after_the_copy_began_does_not_misdirect_it(line: Registry, tmp_path: Path) -> None:
-    with Registry.open(tmp_path / "copy") as target:
+    with Registry.open(fresh.folder(tmp_path / "copy")) as target:
         line.copy_to(target, datasets=["old"])
         target.dataset("old").rename("older")
         line.copy_to(target, datasets=["report"])
@@ -120,7 +121,7 @@ def test_a_commit_links_what_was_read_though_it_was_renamed_meanwhile(owned: Reg
 
 
 def test_a_copy_by_somebody_who_is_no_administrator_signs_itself(line: Registry, tmp_path: Path) -> None:
-    with Registry.open(tmp_path / "forged") as source:
+    with Registry.open(fresh.folder(tmp_path / "forged")) as source:
         with Registry.open(tmp_path / "forged", actor="alice") as alice:
             alice.create_dataset("mine").commit(
                 {"data": b"x"}, provenance=Provenance("r", inputs=(read(line.version("old@v1")),))

@@ -12,6 +12,7 @@ from dataset_registry.errors import InvalidName, NotFound, PermissionDenied, Reg
 from dataset_registry.model.maintenance import ExpirePlan, SweepPlan
 from dataset_registry.model.records import InputVersion, Provenance, StoredObject
 from dataset_registry.model.retention import Policy, Rule
+from tests import fresh
 from tests.permissions.support import acting
 from tests.permissions.test_sharing import made
 from tests.serving import Served
@@ -153,7 +154,7 @@ def test_a_copy_does_not_carry_names_that_one_may_not_read(owner: Registry, tmp_
     made_from = InputVersion("secret", 1, secret.digest, "main")
     owner.create_dataset("public").commit({"data": b"2"}, provenance=Provenance("run", inputs=(made_from,)))
     owner.grant("eve", "read", "public")
-    with acting(owner, "eve") as eve, Registry.open(tmp_path / "copy") as copy:
+    with acting(owner, "eve") as eve, Registry.open(fresh.folder(tmp_path / "copy")) as copy:
         eve.copy_to(copy)
         assert copy.version("public").provenance.inputs == ()
 
@@ -163,7 +164,7 @@ def test_a_copy_does_not_carry_registry_wide_branches_of_who_may_not_list_them(o
     owner.create_dataset("public").commit({"data": b"2"})
     owner.create_branch("pr-secret")
     owner.grant("eve", "read", "public")
-    with acting(owner, "eve") as eve, Registry.open(tmp_path / "copy") as copy:
+    with acting(owner, "eve") as eve, Registry.open(fresh.folder(tmp_path / "copy")) as copy:
         eve.copy_to(copy)
         assert copy.branches() == []
 
@@ -174,7 +175,7 @@ def test_a_copy_into_a_registry_makes_no_registry_wide_branch_for_a_member(owner
     flights = owner.create_dataset("flights")
     flights.commit({"data": b"1"})
     flights.create_branch("release")
-    with Registry.open(tmp_path / "mine") as mine, acting(owner, "eve") as target:
+    with Registry.open(fresh.folder(tmp_path / "mine")) as mine, acting(owner, "eve") as target:
         mine.create_dataset("eves").commit({"data": b"2"})
         mine.create_branch("release")
         mine.copy_to(target)
@@ -186,7 +187,7 @@ def test_a_copy_into_a_registry_does_not_tell_of_a_foreign_dataset(owner: Regist
     owner.create_user("eve")
     secret = owner.create_dataset("secret")
     secret.commit({"data": b"1"})
-    with Registry.open(tmp_path / "mine") as mine, acting(owner, "eve") as target:
+    with Registry.open(fresh.folder(tmp_path / "mine")) as mine, acting(owner, "eve") as target:
         mine.create_dataset("secret").commit({"data": b"2"})
         with pytest.raises(RegistryError) as raised:
             mine.copy_to(target)
@@ -198,7 +199,7 @@ def test_a_copy_tells_a_guest_the_same_of_foreign_and_absent_datasets(owner: Reg
     owner.create_user("eve", role="guest")
     owner.create_dataset("secret").commit({"data": b"1"})
     told = []
-    with Registry.open(tmp_path / "mine") as mine, acting(owner, "eve") as target:
+    with Registry.open(fresh.folder(tmp_path / "mine")) as mine, acting(owner, "eve") as target:
         for name in ("secret", "absent"):
             mine.create_dataset(name).commit({"data": b"2"})
             with pytest.raises(PermissionDenied) as raised:
