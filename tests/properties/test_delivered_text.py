@@ -144,7 +144,7 @@ def run(count: int, folder: Path, first: int = 0) -> None:
 
 @pytest.mark.parametrize("first", [0, 10_000])
 def test_what_is_read_as_typed_says_what_was_delivered(tmp_path: Path, first: int) -> None:
-    run(60, tmp_path, first)
+    run(30, tmp_path, first)
 
 
 @pytest.mark.long
