@@ -137,18 +137,33 @@ def stop(what: str, done: int, total: int | None) -> None:
     raise Stopped
 
 
-@pytest.mark.parametrize("kind", [*TAKEN, *TAKEN_SQLITE, *TAKEN_POSTGRESQL])
-def test_an_awkward_baseline_is_taken_over_with_every_byte(made: Catalog, kind: str, tmp_path: Path) -> None:
+STEPS = {"at once": (support.REVISIONS[0], support.REVISIONS[-1]), "step by step": support.REVISIONS}
+STEP_BY_STEP = ("as it is", "an index on a column that goes", "a view on versions", "a trigger", "moments with a zone")
+"""What goes through every revision in a migration of its own in the short run too; the others do in the long one."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "steps"),
+    [
+        pytest.param(kind, steps, id=f"{kind}, {steps}", marks=[pytest.mark.long] if is_long else [])
+        for kind in (*TAKEN, *TAKEN_SQLITE, *TAKEN_POSTGRESQL)
+        for steps in STEPS
+        for is_long in [(steps == "step by step") != (kind in STEP_BY_STEP)]
+    ],
+)
+def test_an_awkward_baseline_is_taken_over_with_every_byte(
+    made: Catalog, kind: str, steps: str, tmp_path: Path
+) -> None:
     support.run_script(made, applies(kind, made), tmp_path)
     before = foreign(made)
-    for revision in support.REVISIONS:
+    for revision in STEPS[steps]:
         migrate.upgrade(made, revision)
     migrate.check(made)
     far = 2_000_000_000 if kind == "numbers far apart" else 4
     content = {(name, far if number == 4 else number): data for (name, number), data in CONTENT.items()}
     with opened(made, tmp_path) as registry:
         assert contents(registry) == content
-    for revision in reversed(support.REVISIONS[:-1]):
+    for revision in reversed(STEPS[steps][:-1]):
         support.go_down(made, revision)
     migrate.upgrade(made)
     with opened(made, tmp_path) as registry:
