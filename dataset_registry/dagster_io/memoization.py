@@ -284,7 +284,7 @@ def _is_same(manager: Any, now: InputVersion, then: InputVersion) -> bool:
 def reuse_facts(reused: Reused) -> dict[str, Any]:
     """The metadata of a materialization that was reused."""
     return {
-        "registry/reused": dg.MetadataValue.md(
+        metadata.REUSED: dg.MetadataValue.md(
             f"**v{reused.version.number}** of run `{reused.production.provenance.run_id or 'unknown'}`: same code, inputs and "
             "configuration"
         )

@@ -14,7 +14,7 @@ from dataset_registry.dagster_io.resource import DatasetRegistryResource
 from dataset_registry.errors import InputError, InvalidName
 from dataset_registry.model.names import dataset_name as checked_name
 from dataset_registry.model.partitions import belongs, partition_key
-from dataset_registry.model.records import CommitResult, InputVersion
+from dataset_registry.model.records import CommitResult, InputVersion, VersionRecord
 from dataset_registry.model.schema import Column, ComponentSchema, SchemaDiff, TableSchema
 from dataset_registry.model.texts import as_code, in_markdown
 from dataset_registry.version import Version
@@ -31,6 +31,8 @@ WriteMode = Literal["overwrite", "append", "upsert"]
 WRITE_MODES: tuple[WriteMode, ...] = get_args(WriteMode)
 
 VERSION = "registry/version"
+SIDE_RUN = "registry/side_run"
+REUSED = "registry/reused"
 TABLE_NAME = "dagster/table_name"
 _KEYS = (DATASET_KEY, REF_KEY, ROW_KEY, READ_KEY, MODE_KEY, MEMOIZE_KEY, SQL_KEY, "registry/allow_missing_partitions")
 """Keys of metadata that users give to assets, inputs and outputs."""
@@ -111,7 +113,6 @@ def addresses(name: str, registry: DatasetRegistryResource) -> dict[str, Any]:
     return {
         TABLE_NAME: name,
         "dagster/uri": f"{registry.location.rstrip('/')}#{name}",
-        "dagster/storage_kind": "dataset_registry",
     }
 
 
@@ -146,13 +147,14 @@ def materialization(
     """The metadata of one materialization. The plain `dagster/…` keys are those that the UI knows."""
     version = result.version
     found: dict[str, Any] = {
-        VERSION: dg.MetadataValue.md(_label(result, branch)),
+        VERSION: dg.MetadataValue.md(label(version, branch, unchanged=result.unchanged)),
         VERSION_NUMBER: version.number,
         "registry/branch": branch,
         "registry/new_bytes": result.new_bytes,
-        "registry/schema_changes": _changes(schema_changes),
         "dagster/size_bytes": result.total_bytes,
     }
+    if changes := _changes(schema_changes):
+        found["registry/schema_changes"] = changes
     found |= _of_tables(
         list(result.schemas.values()), "dagster/partition_row_count" if partitions else "dagster/row_count"
     )
@@ -164,7 +166,7 @@ def materialization(
                         "input": f"{read.dataset}@v{read.version}",
                         "digest": (read.digest or "")[:12],
                         "ref": _ref(read.ref, read.fallback),
-                        "partitions": ", ".join(read.components[:5]) + (" …" if len(read.components) > 5 else ""),
+                        "partitions": ", ".join(read.components),
                     }
                 )
                 for read in inputs
@@ -173,10 +175,22 @@ def materialization(
     return found
 
 
+def of_version(version: Version, branch: str) -> dict[str, Any]:
+    """The metadata of a version that is reported without a run."""
+    tables = list(version.schema.tables().values())
+    return {
+        VERSION: dg.MetadataValue.md(label(version, branch)),
+        VERSION_NUMBER: version.number,
+        "registry/branch": branch,
+        "dagster/size_bytes": sum(component.size for component in version.components),
+        **_of_tables([ComponentSchema("parquet", (table,)) for table in tables], "dagster/row_count"),
+    }
+
+
 def of_side_run(branch: str, tracked: str, head: Version | None) -> dict[str, Any]:
     """The metadata that a run on another branch than the tracked one shows first."""
     return {
-        "registry/side_run": dg.MetadataValue.md(f"**on branch {as_code(branch)}, not {as_code(tracked)}**"),
+        SIDE_RUN: dg.MetadataValue.md(f"**on branch {as_code(branch)}, not {as_code(tracked)}**"),
         TRACKED_VERSION: head.number if head else 0,
     }
 
@@ -214,11 +228,10 @@ def _row_count(tables: Sequence[TableSchema]) -> int | None:
     return sum(known) if known else None
 
 
-def _label(result: CommitResult, branch: str) -> str:
-    """The version in one line: its number, digest and branch, what it was made from, and how to look at the difference."""
-    version = result.version
+def label(version: Version | VersionRecord, branch: str, *, unchanged: bool = False) -> str:
+    """A version in one line: its number, digest and branch, its parents, and the command for the difference."""
     label = f"**v{version.number}** · `{(version.digest or '')[:8]}` on {as_code(branch)}"
-    if result.unchanged:
+    if unchanged:
         return f"{label} (unchanged)"
     if not version.parents:
         return f"{label} · the first version"
@@ -231,7 +244,7 @@ def _changes(found: dict[str, SchemaDiff]) -> str:
     lines = [
         f"{label} {change}" if len(found) > 1 else str(change) for label, d in found.items() for change in d.changes
     ]
-    return "; ".join(lines[:20]) or "none"
+    return "; ".join(lines)
 
 
 def _columns(tables: Sequence[TableSchema]) -> dg.TableSchema | None:

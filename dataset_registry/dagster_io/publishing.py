@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData,
+)
 from dagster._core.definitions.data_version import (
     CODE_VERSION_TAG,
     DATA_VERSION_TAG,
@@ -16,9 +19,10 @@ from dagster._core.definitions.data_version import (
     get_input_data_version_tag,
     get_input_event_pointer_tag,
 )
+from dagster._core.definitions.metadata import normalize_metadata
 
 from dataset_registry.dagster_io import branches, metadata
-from dataset_registry.dagster_io.branches import ROOT_RUN_TAG, VERSION_NUMBER
+from dataset_registry.dagster_io.branches import ROOT_RUN_TAG, TRACKED_VERSION, VERSION_NUMBER
 from dataset_registry.dagster_io.resource import DatasetRegistryResource
 from dataset_registry.errors import ConflictError, NotFound, Tainted
 from dataset_registry.model.checks import CheckResult, Taint
@@ -217,7 +221,10 @@ def publish_run(
         for head in registry.registry.publish(branch, target, datasets=names, allow_moved_inputs=allow_moved_inputs)
     ]
     names = list(dict.fromkeys(name for found in wrote.values() for name in found))
-    reported = report_moves(names, instance=instance, registry=registry) if target == registry.tracked_branch else []
+    reported = []
+    if target == registry.tracked_branch:
+        reported = report_moves(names, instance=instance, registry=registry)
+        report_checks(names, instance=instance, registry=registry)
     return PublishedRun(settled, heads, reported)
 
 
@@ -308,19 +315,90 @@ def _events(
             asset_key=key,
             partition=partition[0] if partition else None,
             description=f"{version} on {tracked}",
-            metadata=_facts(version, tracked, registry),
+            metadata=_facts(key, partition, version, made, instance, registry),
             tags={**(_tags(tags, made, instance, registry) if made else _kept(tags)), DATA_VERSION_TAG: digest},
         )
 
 
-def _facts(version: Version, tracked: str, registry: DatasetRegistryResource) -> dict[str, Any]:
-    label = f"**v{version.number}** · `{(version.digest or '')[:8]}` on {tracked}"
-    return {
-        metadata.VERSION: dg.MetadataValue.md(label),
-        VERSION_NUMBER: version.number,
-        "registry/branch": tracked,
-        **metadata.addresses(version.dataset, registry),
-    }
+def _facts(
+    key: dg.AssetKey,
+    partition: Sequence[str],
+    version: Version,
+    made: Production | None,
+    instance: dg.DagsterInstance,
+    registry: DatasetRegistryResource,
+) -> dict[str, Any]:
+    """What the run that made the content said of it, and the version on the tracked branch."""
+    own = metadata.of_version(version, registry.tracked_branch)
+    if partition:  # its rows and bytes are those of all partitions
+        own = {name: value for name, value in own.items() if name.startswith("registry/")}
+    said = _said(key, partition, made.provenance.run_id, instance) if made and made.provenance.run_id else {}
+    return {**said, **own, **metadata.addresses(version.dataset, registry)}
+
+
+def _said(key: dg.AssetKey, partition: Sequence[str], run_id: str, instance: dg.DagsterInstance) -> dict[str, Any]:
+    """The metadata of a materialization in a run, without what is true of that run only."""
+    for entry in reversed(instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)):
+        found = entry.asset_materialization
+        if found is not None and found.asset_key == key and found.partition == (partition[0] if partition else None):
+            return {name: value for name, value in found.metadata.items() if name not in _OF_A_SIDE_RUN}
+    return {}
+
+
+_OF_A_SIDE_RUN = (metadata.SIDE_RUN, TRACKED_VERSION, metadata.REUSED)
+
+
+def report_checks(
+    datasets: Sequence[str], *, instance: dg.DagsterInstance, registry: DatasetRegistryResource
+) -> list[dg.AssetCheckKey]:
+    """Report the recorded results of checks of each dataset on the tracked branch, as evaluations of the last materialization.
+
+    Results that Dagster has are left out. Returns the checks that were reported.
+    """
+    reported = []
+    for name in datasets:
+        version = branches.version_of(registry.registry.dataset(name), registry.tracked_branch)
+        made = _production(registry.registry, version) if version is not None else None
+        if version is None or made is None or made.provenance.asset_key is None:
+            continue
+        asset = dg.AssetKey.from_user_string(made.provenance.asset_key)
+        for check in {check.label: check for check in version.checks}.values():
+            target = branches.last_event(instance, asset, [check.partition] if check.partition else [])
+            key = dg.AssetCheckKey(asset, check.name)
+            if target is None or _is_evaluated(key, target.storage_id, check.partition, instance):
+                continue
+            instance.report_runless_asset_event(_evaluation(key, check, target))
+            reported.append(key)
+    return reported
+
+
+def _is_evaluated(key: dg.AssetCheckKey, storage_id: int, partition: str | None, instance: dg.DagsterInstance) -> bool:
+    """Whether Dagster knows a result of a check for a materialization."""
+    for record in instance.event_log_storage.get_asset_check_execution_history(key, limit=20):
+        found = record.evaluation
+        # A check that is planned has no evaluation yet.
+        if not isinstance(found, dg.AssetCheckEvaluation) or found.partition != partition:
+            continue
+        target = found.target_materialization_data
+        if target is not None and target.storage_id == storage_id:
+            return True
+    return False
+
+
+def _evaluation(key: dg.AssetCheckKey, check: CheckResult, target: Any) -> dg.AssetCheckEvaluation:
+    return dg.AssetCheckEvaluation(
+        asset_key=key.asset_key,
+        check_name=key.name,
+        passed=check.passed,
+        metadata=normalize_metadata(dict(check.metadata), allow_invalid=True),
+        target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
+            storage_id=target.storage_id, run_id=target.run_id, timestamp=target.timestamp
+        ),
+        severity=dg.AssetCheckSeverity.WARN if check.severity == "warn" else dg.AssetCheckSeverity.ERROR,
+        description=check.description,
+        blocking=check.is_blocking,
+        partition=check.partition,
+    )
 
 
 def _kept(known: Mapping[str, str]) -> dict[str, str]:

@@ -354,7 +354,6 @@ def test_where_a_dataset_is_shows_without_describing_assets(world: World) -> Non
     found = materialized(result, "source").metadata
     assert found["dagster/table_name"].value == "source"
     assert str(found["dagster/uri"].value).endswith("#source")
-    assert found["dagster/storage_kind"].value == "dataset_registry"
     (loaded,) = [e for e in result.all_events if e.event_type_value == "LOADED_INPUT"]
     metadata = loaded.event_specific_data.metadata  # type: ignore[union-attr]
     assert metadata["registry/version"].value == "source@v1"

@@ -29,7 +29,7 @@ def test_a_materialization_shows_the_version_its_costs_and_its_columns(world: Wo
     assert facts["registry/version_number"] == 1
     assert facts["registry/branch"] == "main"
     assert facts["registry/new_bytes"] == facts["dagster/size_bytes"] == stored.stat().st_size
-    assert facts["registry/schema_changes"] == "none"
+    assert "registry/schema_changes" not in facts
     assert facts["dagster/row_count"] == 3
     assert "dagster/partition_row_count" not in facts
     assert "registry/inputs" not in facts
@@ -60,14 +60,12 @@ def test_the_values_have_the_types_that_the_ui_renders(world: World) -> None:
         "registry/version_number": dg.IntMetadataValue,
         "registry/branch": dg.TextMetadataValue,
         "registry/new_bytes": dg.IntMetadataValue,
-        "registry/schema_changes": dg.TextMetadataValue,
         "registry/inputs": dg.TableMetadataValue,
         "dagster/size_bytes": dg.IntMetadataValue,
         "dagster/row_count": dg.IntMetadataValue,
         "dagster/column_schema": dg.TableSchemaMetadataValue,
         "dagster/table_name": dg.TextMetadataValue,
         "dagster/uri": dg.TextMetadataValue,
-        "dagster/storage_kind": dg.TextMetadataValue,
     }
 
 

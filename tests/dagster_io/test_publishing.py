@@ -120,6 +120,36 @@ def test_a_green_run_is_published_whole_and_dagster_knows(chain: Chain) -> None:
     assert (check.metadata, check.description) == ({"expected": 1, "got": 2}, "looked at it")
 
 
+def test_what_is_reported_has_the_metadata_of_the_run_and_the_results_of_its_checks(chain: Chain) -> None:
+    chain.value = 2
+    result = chain.run()
+    chain.publish(result.run_id)
+    instance = chain.world.instance
+    event = instance.get_latest_materialization_event(dg.AssetKey("e"))
+    assert event is not None
+    assert event.asset_materialization is not None
+    facts = {key: value.value for key, value in event.asset_materialization.metadata.items()}
+    assert (facts["dagster/row_count"], facts["registry/branch"], facts["registry/version_number"]) == (1, "main", 2)
+    assert str(facts["registry/version"]).startswith("**v2** · `")
+    assert {"dagster/column_schema", "registry/inputs", "dagster/table_name"} <= set(facts)
+    assert not {"registry/side_run", "registry/tracked_version"} & set(facts)
+
+    def evaluations() -> list[Any]:
+        key = dg.AssetCheckKey(dg.AssetKey("e"), "positive")
+        return list(instance.event_log_storage.get_asset_check_execution_history(key, limit=10))
+
+    newest = evaluations()[0].evaluation
+    latest = instance.get_latest_data_version_record(dg.AssetKey("e"))
+    assert newest is not None
+    assert latest is not None
+    assert newest.target_materialization_data is not None
+    assert newest.target_materialization_data.storage_id == latest.storage_id
+    assert (newest.passed, newest.blocking, newest.description) == (True, True, "looked at it")
+    count = len(evaluations())
+    chain.publish(result.run_id)
+    assert len(evaluations()) == count
+
+
 def test_to_publish_again_changes_nothing_and_reports_nothing(chain: Chain) -> None:
     chain.value = 2
     result = chain.run()
