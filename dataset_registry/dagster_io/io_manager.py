@@ -39,8 +39,9 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
 
     registry: dg.ResourceDependency[DatasetRegistryResource]
     prefix: str = Field(default="", description="A prefix of all dataset names, such as 'analytics/'.")
+    # Empty and not None: the launchpad shows settings that have a value.
     branch: str | None = Field(
-        default=None,
+        default="",
         description="The branch of one run, chosen in the launchpad: a name or a template. A run tag takes precedence.",
     )
     default_load_type: str = Field(
@@ -125,7 +126,7 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
     def branch_for(self, step: Any) -> str:
         """The branch of a running step; outside of a run that of the resource."""
         tags, run_id = (step.run_tags, step.run_id) if step else ({}, None)
-        return self.registry.branch_of(tags, run_id, self.branch)
+        return self.registry.branch_of(tags, run_id, self.branch or None)
 
     def _was_unpartitioned(self, name: str, branch: str) -> bool:
         """Whether the dataset was last written without partitions."""
