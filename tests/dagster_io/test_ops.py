@@ -105,3 +105,29 @@ def test_an_input_with_a_manager_of_its_own_has_lineage(orders: World) -> None:
     dg.materialize([source, sink], resources=resources, instance=orders.instance)
     (read,) = orders.version("sink").provenance.inputs
     assert (read.dataset, read.version, read.label) == ("source", 1, "source")
+
+
+def test_an_input_of_an_input_manager_is_recorded_as_any_other(orders: World) -> None:
+    """`input_manager_key` is how an asset that is stored elsewhere has inputs of the registry."""
+    source = dg.AssetSpec(["raw", "orders"])
+    orders.registry.dataset("raw/orders").commit({"data": pa.table({"n": [3, 4, 5], "m": [1, 1, 1]})})
+    rows_in = dg.AssetIn(["raw", "orders"], input_manager_key="inputs", metadata={"columns": ["n"]})
+
+    @dg.asset(ins={"rows": rows_in}, io_manager_key="elsewhere")
+    def sink(context: dg.AssetExecutionContext, registry: DatasetRegistryResource, rows: dict[str, pa.Table]) -> int:
+        registry.commit(context, "clean/orders", rows["data"])
+        return rows["data"].num_rows
+
+    with orders.registry.dataset("raw/orders").draft() as draft:
+        draft.remove("notes")
+    resources = {
+        "inputs": DatasetRegistryIOManager(registry=orders.resource),
+        "registry": orders.resource,
+        "elsewhere": dg.mem_io_manager,
+    }
+    dg.materialize([source, sink], instance=orders.instance, resources=resources)
+    version = orders.version("clean/orders")
+    assert version.to_arrow().to_pydict() == {"n": [3, 4, 5]}
+    assert [(read.dataset, read.version, read.label) for read in version.provenance.inputs] == [
+        ("raw/orders", 3, "rows")
+    ]
