@@ -134,7 +134,9 @@ def single_line(text: str, what: str) -> str:
     return _without_controls(text, what, allowed="")
 
 
-def _without_controls(text: str, what: str, *, allowed: str) -> str:
+def _without_controls(text: object, what: str, *, allowed: str) -> str:
+    if not isinstance(text, str):
+        raise InputError(f"The {what} must be a text, not {text!r}.")
     if text.isprintable():
         return text
     for character in text:

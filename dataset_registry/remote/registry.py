@@ -23,7 +23,7 @@ from dataset_registry.model.maintenance import (
     SweepPlan,
 )
 from dataset_registry.model.merge_plans import MergeOptions
-from dataset_registry.model.names import MAIN, dataset_name, several, split_address
+from dataset_registry.model.names import MAIN, dataset_name, several, single_line, split_address
 from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.publishing import Consistency, PublishPlan, RevertPlan, Run
 from dataset_registry.model.records import FileRecord, Freeze, NewDataset, RegistryBranch
@@ -291,10 +291,10 @@ class RemoteRegistry(Registry):
     # --- publishing ------------------------------------------------------------------------------------------------
 
     def run(self, run_id: str) -> Run:
-        return self._client.get("runs", RunResponse, run_id=run_id).value()
+        return self._client.get("runs", RunResponse, run_id=single_line(run_id, "run")).value()
 
     def finish_run(self, run_id: str, *, succeeded: bool) -> list[Taint]:
-        body = {"run_id": run_id, "succeeded": succeeded}
+        body = {"run_id": single_line(run_id, "run"), "succeeded": succeeded}
         return [shape.value() for shape in self._client.post("runs/finish", TaintsResponse, body).taints]
 
     def consistent(self, branch: str = MAIN) -> Consistency:
@@ -312,7 +312,7 @@ class RemoteRegistry(Registry):
         return self._heads(self._client.post("publications", HeadsResponse, body, patience=None))
 
     def _plan_revert_run(self, run_id: str, branch: str, options: MergeOptions) -> RevertPlan:
-        body = RevertRunRequest(run_id=run_id, branch=branch, strategies=_strategies(options))
+        body = RevertRunRequest(run_id=single_line(run_id, "run"), branch=branch, strategies=_strategies(options))
         return self._client.post("runs/revert/plan", RevertPlanResponse, body, patience=None, once=False).value()
 
     def _revert_run(self, run_id: str, branch: str, options: MergeOptions, *, force: bool) -> list[Version]:

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from dataset_registry import Registry
-from dataset_registry.errors import ConflictError, MergeConflict, NotFound
+from dataset_registry.errors import ConflictError, InputError, MergeConflict, NotFound
 from dataset_registry.model.publishing import RunVersion
 from dataset_registry.model.records import InputVersion, Provenance
 from dataset_registry.version import Version
@@ -162,3 +162,14 @@ def test_an_input_that_is_not_in_the_history_of_the_branch_is_torn(
     put(any_registry, names[1], 7, branch, reads=[elsewhere])
     (torn,) = any_registry.consistent(branch).torn
     assert torn.reason == "which is not in the history of v1, the head"
+
+
+@everywhere
+@pytest.mark.parametrize("run", [None, 5, b"run"])
+def test_a_run_that_is_no_text_is_refused(any_registry: Registry, run: object) -> None:
+    for verb in (
+        any_registry.run,
+        lambda it: any_registry.finish_run(it, succeeded=True),
+        any_registry.plan_revert_run,
+    ):
+        assert isinstance(error_of(lambda verb=verb: verb(run)), InputError)  # type: ignore[misc]
