@@ -469,6 +469,7 @@ class Draft(ABC):
         branch = pointer_name(branch)
         fallback = pointer_name(fallback) if fallback is not None else None
         self._change = Change()
+        self._sources: list[int] = []
         self._result: CommitResult | None = None
         self.provenance = provenance
         self._trust_stat = trust_stat
@@ -496,7 +497,9 @@ class Draft(ABC):
         with self._spool as spool:
             self._spool = None
             if kind is None:
-                options = replace(self._options, provenance=self.provenance)
+                options = replace(
+                    self._options, provenance=self.provenance, sources=tuple(dict.fromkeys(self._sources))
+                )
                 self._result = self._commit(spool, options)
             else:
                 self._change = Change()  # its contents are deleted with the spool
@@ -592,6 +595,7 @@ class Draft(ABC):
         if found is None:
             raise NotFound(f"{version} has no component {component_label(name, index)!r}.", component=name)
         self._change.add(name, index, staged_component(self._stored(version, found), found.type, found.metadata))
+        self._sources.append(version.id)
 
     def clear(self) -> None:
         """Remove all components, except those that this draft adds."""

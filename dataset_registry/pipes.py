@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from dataset_registry.dataset import Draft
 from dataset_registry.errors import InputError, NotFound
 from dataset_registry.model.partitions import component_of, partition_key
 from dataset_registry.model.records import InputVersion, Provenance
@@ -42,7 +43,7 @@ class PipesRegistry:
                 "This process got no session of the registry. Start it with "
                 "client.run(context=context, command=…, **registry.for_pipes(context))."
             )
-        places = {name: os.environ.get(variable) for name, variable in PLACES.items()}
+        places = {name: os.environ.get(variable) or None for name, variable in PLACES.items()}
         self.registry = Registry.open(
             places["path"],
             catalog=places["catalog"],
@@ -106,11 +107,15 @@ class PipesRegistry:
     ) -> Version:
         """Commit a value, or a dict of components, and report the materialization to Dagster.
 
-        It replaces what the dataset had; in a run of one partition, that partition. `asset_key` is needed if the step has several
-        assets. Raises as `Dataset.commit`.
+        It replaces what the dataset had; in a run of one partition that partition, and in a run of several the value is a dict of
+        all of them. `asset_key` is needed if the step has several assets. Raises as `Dataset.commit`.
         """
         pipes, session = self._pipes, self._session
-        partition = pipes.partition_key if pipes.is_partition_step else None
+        partitions = [str(key) for key in session["partitions"]]
+        if len(partitions) > 1 and (not isinstance(components, Mapping) or set(components) != set(partitions)):
+            raise InputError(
+                f"This run has {len(partitions)} partitions: pass a dict with the content of each, by its key."
+            )
         asset = asset_key or (pipes.asset_key if pipes.is_asset_step and len(pipes.asset_keys) == 1 else None)
         draft = self.registry.draft(
             dataset,
@@ -122,36 +127,54 @@ class PipesRegistry:
                 run_id=pipes.run_id,
                 step=session["step"],
                 asset_key=asset,
-                partition=partition,
+                partition=", ".join(partitions) or None,
                 code_version=session["code_versions"].get(asset),
                 inputs=tuple(self._reads),
                 metadata={"job": pipes.job_name or ""},
             ),
         )
-        values = components if isinstance(components, Mapping) else {None: components}
+        by_partition: Mapping[str | None, Any] = {None: components}
+        if partitions:
+            by_partition = components if len(partitions) > 1 else {partitions[0]: components}
         with draft:
-            if partition is None:
+            if not partitions:
                 draft.clear()
-            else:
-                draft.clear_partition(partition_key(partition))
-            for name, value in values.items():
-                own, facts = (name or "data", {}) if partition is None else component_of(partition_key(partition), name)
-                draft.add(own, value, metadata=facts, key=key if is_table(value) else ())
-        result, version = draft.result, draft.version
+            for partition, value in by_partition.items():
+                if partition is not None:
+                    draft.clear_partition(partition_key(partition))
+                for name, part in (value if isinstance(value, Mapping) else {None: value}).items():
+                    target: tuple[str, Mapping[str, object]] = (name or "data", {})
+                    if partition is not None:
+                        target = component_of(partition_key(partition), name)
+                    draft.add(target[0], part, metadata=target[1], key=key if is_table(part) else ())
         if pipes.is_asset_step:
-            digest = result.digest_written if partition else version.digest
-            pipes.report_asset_materialization(
-                {
-                    "registry/version_number": version.number,
-                    "registry/branch": self.branch,
-                    "registry/new_bytes": result.new_bytes,
-                    "dagster/size_bytes": result.total_bytes,
-                    **({} if version.schema.rows is None else {"dagster/row_count": version.schema.rows}),
-                },
-                data_version=digest if session["is_tracked"] else None,
-                asset_key=asset_key,
-            )
-        return version
+            self._report(draft, bool(partitions), asset_key)
+        return draft.version
+
+    def _report(self, draft: Draft, is_partitioned: bool, asset_key: str | None) -> None:
+        """Report the materialization with the metadata that those of the IO manager have."""
+        result, version, tracked = draft.result, draft.version, str(self._session["tracked"])
+        facts: dict[str, Any] = {}
+        if self.branch != tracked:
+            try:
+                head = self.registry.dataset(version.dataset).version(tracked).number
+            except NotFound:
+                head = 0
+            facts["registry/side_run"] = {"raw_value": f"**on branch `{self.branch}`, not `{tracked}`**", "type": "md"}
+            facts["registry/tracked_version"] = head
+        facts |= {
+            "registry/version_number": version.number,
+            "registry/branch": self.branch,
+            "registry/new_bytes": result.new_bytes,
+            "dagster/size_bytes": result.total_bytes,
+            "dagster/table_name": version.dataset,
+        }
+        if not is_partitioned and version.schema.rows is not None:
+            facts["dagster/row_count"] = version.schema.rows
+        digest = result.digest_written if is_partitioned else version.digest
+        self._pipes.report_asset_materialization(
+            facts, data_version=digest if self.branch == tracked else None, asset_key=asset_key
+        )
 
 
 def open_registry(pipes: "PipesContext") -> PipesRegistry:

@@ -10,7 +10,11 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = {"dataset_registry/server": "server", "dataset_registry/remote": "remote"}
+FOLDERS = {
+    "dataset_registry/server": "server",
+    "dataset_registry/remote": "remote",
+    "dataset_registry/tabular/sql_lineage.py": "lineage",
+}
 """Modules of these folders are imported with this extra only."""
 NOT_IMPORTED = {
     "fastapi-swagger": "files of /docs, read as resources",

@@ -221,7 +221,8 @@ class _ColumnFacts:
         lows = [facts.low for facts in before if facts.low is not None]
         highs = [facts.high for facts in before if facts.high is not None]
         if lows and highs and self.low is not None and self.high is not None:
-            margin = tolerance * (max(highs) - min(lows))
+            width = max(highs) - min(lows) or max(abs(max(highs)), abs(min(lows)))
+            margin = tolerance * width
             if self.low < min(lows) - margin or self.high > max(highs) + margin:
                 yield f"{self.low:g} to {self.high:g}, usually {min(lows):g} to {max(highs):g}"
 

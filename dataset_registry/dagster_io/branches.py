@@ -25,7 +25,7 @@ from dataset_registry.dataset import Dataset
 from dataset_registry.errors import InputError, NotFound
 from dataset_registry.model.names import pointer_name, suggestion
 from dataset_registry.model.partitions import belongs, partition_key
-from dataset_registry.model.records import ComponentRecord, components_digest
+from dataset_registry.model.records import ComponentRecord, InputVersion, components_digest
 from dataset_registry.version import Version
 
 VERSION_NUMBER = "registry/version_number"
@@ -116,6 +116,16 @@ def version_of(dataset: Dataset, ref: str) -> Version | None:
         return dataset.version(ref)
     except NotFound:
         return None
+
+
+def version_read(registry: Any, read: InputVersion) -> Version | None:
+    """The version that a recorded input is, None if it is gone. `registry` is the resource."""
+    try:
+        found: Version = registry.registry.dataset(read.dataset).version(f"v{read.version}")
+    except NotFound:
+        return None
+    is_other = read.uuid is not None and found.record.uuid is not None and found.record.uuid != read.uuid
+    return None if is_other or found.digest != read.digest else found
 
 
 def keep_tracked(

@@ -10,7 +10,7 @@ import dagster as dg
 
 from dataset_registry.dagster_io import metadata
 from dataset_registry.dagster_io.resource import DatasetRegistryResource
-from dataset_registry.dagster_io.steps import reads_of
+from dataset_registry.dagster_io.steps import files_of, query_of, reads_of
 from dataset_registry.errors import InputError, NotFound
 from dataset_registry.model.column_lineage import LINEAGE_FACT, ColumnLineage, ColumnSource, lineage_to_json
 from dataset_registry.model.records import InputVersion, Provenance
@@ -72,39 +72,44 @@ class OutputLineage:
     def _derived(self, facts: Mapping[str, Any], value: Any) -> ColumnLineage:
         """The lineage of a query in the metadata, or of relations that were returned."""
         query = metadata.value(facts, metadata.SQL_KEY)
-        values = value.values() if isinstance(value, Mapping) else [value]
-        queries = [str(query)] if query is not None else [_query_of(item) for item in values]
+        values = list(value.values()) if isinstance(value, Mapping) else [value]
+        queries = [(str(query), value)] if query is not None else [(query_of(item), item) for item in values]
         found: dict[str, dict[ColumnSource, None]] = {}
         if find_spec("sqlglot") is None:
             return {}
-        for sql in queries:
+        for sql, item in queries:
             if sql is not None:
-                for column, sources in self._traced(sql).items():
+                for column, sources in self._traced(sql, _names(item)).items():
                     found.setdefault(column, {}).update(dict.fromkeys(sources))
         return {column: tuple(sources) for column, sources in found.items()}
 
-    def _traced(self, sql: str) -> ColumnLineage:
+    def _traced(self, sql: str, names: Sequence[str] | None) -> ColumnLineage:
+        """The lineage of a query, whose columns have these names in the output."""
         from dataset_registry.tabular.sql_lineage import lineage_of
 
-        versions = [(read, version) for read in reads_of(self._step) if (version := self._version(read)) is not None]
+        reads = [(read, version) for read in reads_of(self._step) if (version := self._version(read)) is not None]
         tables: dict[str, Sequence[str]] = {}
         datasets: dict[str, str] = {}
-        files: dict[str, str] = {}
-        for read, version in versions:
-            names = [name for name in (read.label, read.dataset, read.dataset.rpartition("/")[2]) if name]
-            for name in names:
-                tables.setdefault(name, [column.name for column in version.schema.columns])
-                datasets.setdefault(name, read.dataset)
-            files |= {str(path): names[0] for path in version.paths()} if "read_parquet" in sql else {}
+        # The name of an input goes before that of a dataset, and that before the last part of one.
+        for name_of in (_label, _dotted, _last):
+            for read, version in reads:
+                name = name_of(read)
+                if name and name not in tables:
+                    tables[name] = [column.name for column in version.schema.columns]
+                    datasets[name] = read.dataset
         try:
-            found = lineage_of(sql, tables, files=files)
+            found = lineage_of(sql, tables, files=files_of(self._step))
         except InputError as error:
             self._log.debug(f"No column lineage: {error}")
             return {}
-        return {
-            column: tuple(ColumnSource(datasets[source.dataset], source.column) for source in sources)
+        traced = [
+            (column, tuple(ColumnSource(datasets[source.dataset], source.column) for source in sources))
             for column, sources in found.items()
-        }
+        ]
+        if names is not None and len(names) == len(traced):
+            return {name: sources for name, (_, sources) in zip(names, traced, strict=True)}
+        folded = {name.casefold(): name for name in names or ()}
+        return {folded.get(column, column): sources for column, sources in traced}
 
     def _version(self, read: InputVersion) -> Version | None:
         try:
@@ -113,7 +118,19 @@ class OutputLineage:
             return None
 
 
-def _query_of(value: Any) -> str | None:
-    """The SQL of a DuckDB relation; None of another value."""
-    query = getattr(value, "sql_query", None)
-    return str(query()) if callable(query) else None
+def _label(read: InputVersion) -> str | None:
+    return read.label
+
+
+def _dotted(read: InputVersion) -> str:
+    return ".".join(read.dataset.split("/")[-2:])
+
+
+def _last(read: InputVersion) -> str:
+    return read.dataset.rpartition("/")[2]
+
+
+def _names(value: Any) -> list[str] | None:
+    """The columns of a relation or an Arrow table, None of another value."""
+    names = getattr(value, "columns", None) if query_of(value) is not None else getattr(value, "column_names", None)
+    return list(map(str, names)) if isinstance(names, list) else None

@@ -8,9 +8,10 @@ import dagster as dg
 
 from dataset_registry.dagster_io import metadata
 from dataset_registry.dagster_io.resource import DatasetRegistryResource
-from dataset_registry.errors import InputError
+from dataset_registry.errors import InputError, NotFound
 from dataset_registry.model.extras import require
 from dataset_registry.model.names import several
+from dataset_registry.model.partitions import belongs, partition_key
 from dataset_registry.version import Version
 
 
@@ -44,19 +45,32 @@ def build_sql_asset(
         kinds=options.pop("kinds", {"duckdb", "sql"}),
         **options,
     )
-    def sql_asset(**versions: Version) -> Any:
+    def sql_asset(context: dg.AssetExecutionContext, **versions: Version) -> Any:
         import duckdb
 
         connection = duckdb.connect()
         for name, version in versions.items():
-            if all(component.format == "parquet" for component in version.components):
-                version.to_duckdb(connection=connection).create_view(name)
+            components = _components(context, name, version)
+            if all(c.format == "parquet" for c in version.components if components is None or c.name in components):
+                version.to_duckdb(components, connection=connection).create_view(name)
             else:
-                connection.register(name, version.to_arrow())
+                connection.register(name, version.to_arrow(components))
         return connection.sql(query)
 
     made: dg.AssetsDefinition = sql_asset
     return made
+
+
+def _components(context: dg.AssetExecutionContext, name: str, version: Version) -> list[str] | None:
+    """The components of the partitions of an input that a run is about; None for all."""
+    own = context.op_execution_context
+    if not own.get_step_execution_context().has_asset_partitions_for_input(name):
+        return None
+    keys = [partition_key(key) for key in own.asset_partition_keys_for_input(name)]
+    found = {c.name: None for c in version.components for key in keys if belongs(c.name, c.metadata, key)}
+    if not found:
+        raise NotFound(f"{version} has none of the partitions {', '.join(keys[:10])}. Materialize them first.")
+    return list(found)
 
 
 def _key(value: Any) -> dg.AssetKey:

@@ -1,6 +1,7 @@
 """The IO manager: every output becomes a version on the run's branch, every input is read from an exact version."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -11,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from dataset_registry.dagster_io import branches, handlers, memoization, metadata, partitions
 from dataset_registry.dagster_io.column_lineage import OutputLineage
 from dataset_registry.dagster_io.resource import DatasetRegistryResource, known_settings
-from dataset_registry.dagster_io.steps import note_read, provenance_of, step_of
+from dataset_registry.dagster_io.steps import note_loaded, note_read, provenance_of, step_of
 from dataset_registry.dataset import Draft
 from dataset_registry.errors import InputError, NotFound, UnsupportedType
 from dataset_registry.model.names import RUNS
@@ -256,7 +257,8 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
                 version=version.number,
                 digest=version.digest,
                 ref=ref,
-                components=tuple(keys or ()),
+                # A `Version` gives access to all of it.
+                components=() if Version in wanted.kinds else tuple(keys or ()),
                 fallback=fallback,
                 label=context.name if context.has_input_name else None,
                 uuid=version.record.uuid,
@@ -265,9 +267,11 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
         where = f" from {fallback} (no branch {ref} here)" if fallback else ""
         context.log.info(f"Loading {version}{where}")
         metadata.show_read(context, version, ref=ref, fallback=fallback)
-        if keys is not None:
-            return _load_partitions(version, keys, loader, may_miss=may_miss)
-        return _load_whole(version, loader)
+        load = _load_whole if keys is None else partial(_load_partitions, keys=keys, may_miss=may_miss)
+        value = load(version, loader)
+        if step is not None:
+            note_loaded(step, context.name if context.has_input_name else dataset.name, value)
+        return value
 
     def _dataset_of(self, context: dg.OutputContext | dg.InputContext) -> str:
         if context.has_asset_key:
@@ -298,7 +302,7 @@ def _load_whole(version: Version, loader: handlers.Loader) -> Any:
     return loader.load(version, names)
 
 
-def _load_partitions(version: Version, keys: Sequence[str], loader: handlers.Loader, *, may_miss: bool) -> Any:
+def _load_partitions(version: Version, loader: handlers.Loader, *, keys: Sequence[str], may_miss: bool) -> Any:
     wanted = {key: partition_key(key) for key in keys}
     by_partition: dict[str, list[ComponentRecord]] = {partition: [] for partition in wanted.values()}
     for component in version.components:

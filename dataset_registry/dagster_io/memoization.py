@@ -19,12 +19,20 @@ from dagster._core.definitions.op_definition import OpDefinition
 from dagster._core.definitions.output import OutputDefinition
 from dagster._core.execution.plan.compute_generator import create_op_compute_wrapper
 from dagster._core.execution.plan.execute_step import _get_input_provenance_data
+from pydantic import BaseModel
 
 from dataset_registry.dagster_io import metadata
-from dataset_registry.dagster_io.branches import digest_of, version_of
-from dataset_registry.dagster_io.resource import DatasetRegistryResource
-from dataset_registry.dagster_io.steps import reads_of, step_of
-from dataset_registry.errors import InputError, NotFound
+from dataset_registry.dagster_io.branches import digest_of, version_of, version_read
+from dataset_registry.dagster_io.resource import RECOMPUTE_TAG, DatasetRegistryResource
+from dataset_registry.dagster_io.steps import (
+    MEMO_READS,
+    BodyRead,
+    carry_read,
+    note_body_read,
+    reads_of,
+    step_of,
+)
+from dataset_registry.errors import InputError, NotFound, PermissionDenied
 from dataset_registry.model.manifest import canonical_json
 from dataset_registry.model.partitions import belongs, partition_key
 from dataset_registry.model.records import ComponentRecord, InputVersion, Production
@@ -144,12 +152,25 @@ def _reusable(step: Any, partitions: Sequence[str]) -> dict[dg.AssetKey, Reused]
     wanted = {key: _digest(step, key, partitions) for key in step.assets_def.keys}
     known = {key: digest for key, digest in wanted.items() if digest is not None}
     _memo_digests[step] = known
+    if len(known) < len(wanted) or RECOMPUTE_TAG in step.run_tags:
+        return None
     found = {}
     for key, digest in known.items():
         if (reused := _find(step, key, digest, partitions)) is None:
             return None
         found[key] = reused
-    return found if len(found) == len(wanted) else None
+    for reused in found.values():
+        _carry_reads(step, reused)
+    return found
+
+
+def _carry_reads(step: Any, reused: Reused) -> None:
+    """Record what the body had read, as if it had run: it is part of the lineage, and of what a later run compares."""
+    for asked in _body_reads(reused.production):
+        note_body_read(step, asked)
+    for read in reused.production.provenance.inputs:
+        if read.label is None:
+            carry_read(step, read)
 
 
 def _manager(step: Any, key: dg.AssetKey) -> Any:
@@ -165,32 +186,13 @@ def _manager(step: Any, key: dg.AssetKey) -> Any:
 def _digest(step: Any, key: dg.AssetKey, partitions: Sequence[str]) -> str | None:
     """What an output is computed from besides the inputs that the registry loads: the asset, its code and partitions, the
     configuration, other dependencies. None if that is not known."""
-    manager = _manager(step, key)
-    if manager is None:
+    if _manager(step, key) is None:
         return None
     spec = step.assets_def.specs_by_key[key]
-    loaded = {read.dataset for read in reads_of(step)}
-    others: dict[str, str] = {}
-    for parent, event in _get_input_provenance_data(key, step).items():
-        if parent in step.assets_def.keys:
-            continue
-        content = None
-        if (source := _manager(step, parent)) is not None:
-            name = source.prefix + metadata.dataset_name(parent, step.job_def.asset_layer.get(parent).metadata)
-            if name in loaded:
-                continue
-            content = _head_digest(source, step, name)
-        if content is None and event["data_version"] not in _UNKNOWN:
-            content = event["data_version"].value
-        if content is None:
-            step.log.info(f"{key.to_user_string()} is computed: the version of {parent.to_user_string()} is not known")
-            return None
-        others[parent.to_user_string()] = content
-    resources = {
-        name: config.config
-        for name, config in step.resolved_run_config.resources.items()
-        if name in step.op_def.required_resource_keys and not _is_registry(getattr(step.resources, name, None))
-    }
+    others = _dependencies(step, key)
+    resources = _resources(step)
+    if others is None or resources is None:
+        return None
     described = {
         "asset": key.to_user_string(),
         "code": spec.code_version,
@@ -198,6 +200,8 @@ def _digest(step: Any, key: dg.AssetKey, partitions: Sequence[str]) -> str | Non
         "config": step.op_config,
         "resources": resources,
         "dependencies": others,
+        "inputs": {name: _settings(definition.metadata) for name, definition in step.op_def.input_dict.items()},
+        "output": _settings(spec.metadata),
     }
     try:
         return hashlib.sha256(b"memo/1\n" + canonical_json(described).encode()).hexdigest()
@@ -206,11 +210,64 @@ def _digest(step: Any, key: dg.AssetKey, partitions: Sequence[str]) -> str | Non
         return None
 
 
+def _settings(facts: Mapping[str, Any] | None) -> dict[str, str]:
+    """The metadata that say what is read and how it is stored."""
+    return {
+        name: str(metadata.value(facts, name))
+        for name in sorted(facts or {})
+        if name.startswith("registry/") or name in (metadata.COLUMNS_KEY, "partition_expr", "allow_missing_partitions")
+    }
+
+
+def _dependencies(step: Any, key: dg.AssetKey) -> dict[str, str] | None:
+    """The content of the dependencies that the registry did not load for this step; None if that of one is not known."""
+    loaded = {read.dataset for read in reads_of(step) if read.label is not None}
+    names = {parent: name for name, parent in step.assets_def.keys_by_input_name.items()}
+    others: dict[str, str] = {}
+    for parent, event in _get_input_provenance_data(key, step).items():
+        if parent in step.assets_def.keys:
+            continue
+        node = step.job_def.asset_layer.get(parent)
+        source, content = _manager(step, parent), None
+        # An input that is not loaded here was loaded by another IO manager, whatever the registry has under the name.
+        definition = step.op_def.input_dict.get(names.get(parent, ""))
+        is_input = definition is not None and not definition.dagster_type.is_nothing
+        if source is not None:
+            name = source.prefix + metadata.dataset_name(parent, node.metadata)
+            if name in loaded:
+                continue
+            content = None if is_input else _head_digest(source, step, name)
+        if content is None and event["data_version"] not in _UNKNOWN and node.partitions_def is None:
+            content = event["data_version"].value
+        if content is None:
+            step.log.info(f"{key.to_user_string()} is computed: the version of {parent.to_user_string()} is not known")
+            return None
+        others[parent.to_user_string()] = content
+    return others
+
+
 _UNKNOWN = (DEFAULT_DATA_VERSION, NULL_DATA_VERSION, UNKNOWN_DATA_VERSION)
 
 
-def _is_registry(resource: Any) -> bool:
-    return isinstance(resource, DatasetRegistryResource)
+def _resources(step: Any) -> dict[str, Any] | None:
+    """The configuration of the resources of an op, with those inside of them; None if that of one is not known."""
+    found: dict[str, Any] = {}
+    for name in sorted(step.op_def.required_resource_keys):
+        resource = getattr(step.resources, name, None)
+        if isinstance(resource, DatasetRegistryResource) or isinstance(
+            getattr(resource, "registry", None), DatasetRegistryResource
+        ):
+            continue
+        given = step.resolved_run_config.resources.get(name)
+        config = getattr(given, "config", None)
+        if isinstance(resource, BaseModel):
+            found[name] = [config, resource.model_dump(mode="json")]
+        elif config:
+            found[name] = config
+        else:
+            step.log.info(f"The configuration of the resource {name!r} is not known: nothing is reused")
+            return None
+    return found
 
 
 def _head_digest(manager: Any, step: Any, name: str) -> str | None:
@@ -246,28 +303,35 @@ def _find(step: Any, key: dg.AssetKey, digest: str, partitions: Sequence[str]) -
 
 
 def _has_same_inputs(step: Any, manager: Any, production: Production) -> bool:
-    """Whether a production read the content that this step reads: the inputs that are loaded for it, and those that its body
-    loaded, which are looked up again."""
-    declared = {read.label: read for read in reads_of(step)}
-    then = production.provenance.inputs
-    if {read.label for read in then if read.label is not None} != set(declared):
+    """Whether a production read the content that this step reads: the inputs that are loaded for it, and what its body asked
+    for, which is looked up again."""
+    now = {read.label: read for read in reads_of(step) if read.label is not None}
+    then = {read.label: read for read in production.provenance.inputs if read.label is not None}
+    if set(now) != set(then):
         return False
+    for label, read in then.items():
+        current = now[label]
+        if (current.dataset, current.components) != (read.dataset, read.components) or not _is_same(
+            manager, current, read
+        ):
+            return False
     branch = manager.branch_for(step)
-    for read in then:
-        if read.label is not None:
-            now = declared[read.label]
-            if (now.dataset, now.components) != (read.dataset, read.components) or not _is_same(manager, now, read):
-                return False
-            continue
-        ref = branch if read.ref == production.branch else read.ref
-        try:
-            dataset = manager.registry.registry.dataset(read.dataset)
-            version, _ = manager.registry.version_on(dataset, ref, pinned=ref != branch)
-        except NotFound:
-            return False
-        if version.digest != read.digest:
-            return False
-    return True
+    return all(_found_now(manager, branch, asked) == asked.digest for asked in _body_reads(production))
+
+
+def _body_reads(production: Production) -> list[BodyRead]:
+    return [BodyRead(*asked) for asked in production.provenance.metadata.get(MEMO_READS, ())]
+
+
+def _found_now(manager: Any, branch: str, asked: BodyRead) -> str | None:
+    """The digest that a body would get that asks again, None if it would find nothing."""
+    try:
+        dataset = manager.registry.registry.dataset(asked.dataset)
+        version, _ = manager.registry.version_on(dataset, asked.ref or branch, pinned=asked.ref is not None)
+    except (NotFound, PermissionDenied):
+        return None
+    found: str | None = version.digest
+    return found
 
 
 def _is_same(manager: Any, now: InputVersion, then: InputVersion) -> bool:
@@ -276,8 +340,7 @@ def _is_same(manager: Any, now: InputVersion, then: InputVersion) -> bool:
         return True
     if not now.components:
         return False
-    dataset = manager.registry.registry.dataset(now.dataset)
-    one, two = (digest_of(version_of(dataset, f"v{read.version}"), now.components) for read in (now, then))
+    one, two = (digest_of(version_read(manager.registry, read), now.components) for read in (now, then))
     return one is not None and one == two
 
 

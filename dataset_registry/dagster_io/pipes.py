@@ -16,18 +16,24 @@ def arguments(context: Any, registry: DatasetRegistryResource, prefix: str) -> d
     step = step_of(context)
     branch, tracked = registry.branch_of(step.run_tags, step.run_id), registry.tracked_branch
     specs = step.assets_def.specs_by_key if step.assets_def is not None else {}
+    partitions = list(context.partition_keys) if context.has_partition_key or context.has_partition_key_range else []
     if branch != tracked:
-        partitions = list(context.partition_keys) if context.has_partition_key else []
         for key, spec in specs.items():
             _keep_tracked(step, key, partitions, registry, prefix + metadata.dataset_name(key, spec.metadata), branch)
     session = {
         "branch": branch,
         "fallbacks": list(dict.fromkeys(name for name in (tracked, registry.fallback_branch) if name != branch)),
-        "is_tracked": branch == tracked,
+        "tracked": tracked,
+        "partitions": partitions,
         "step": step.step.key,
         "code_versions": {key.to_user_string(): spec.code_version for key, spec in specs.items()},
     }
-    return {"env": {PLACES[name]: value for name, value in registry.places().items()}, "extras": {EXTRA: session}}
+    places = registry.places()
+    # Empty where nothing is set, so that the process does not take a variable of this one instead.
+    return {
+        "env": {variable: places.get(name, "") for name, variable in PLACES.items()},
+        "extras": {EXTRA: session},
+    }
 
 
 def _keep_tracked(

@@ -303,6 +303,7 @@ def _events(
     dataset = registry.registry.dataset(version.dataset)
     is_partitioned = made.provenance.partition is not None if made else bool(instance.get_materialized_partitions(key))
     partitions: list[list[str]] = [[key] for key in sorted(own)] if is_partitioned else [[]]
+    said: dict[str | None, dict[str, Any]] | None = None
     for partition in partitions:
         last = branches.last_event(instance, key, partition)
         tags: Mapping[str, str] = (last.event_log_entry.tags or {}) if last else {}
@@ -311,38 +312,40 @@ def _events(
             continue
         if last is not None and branches.is_about(last, dataset, version, partition):
             continue
+        if said is None:
+            said = _said(key, made.provenance.run_id, instance) if made and made.provenance.run_id else {}
         yield dg.AssetMaterialization(
             asset_key=key,
             partition=partition[0] if partition else None,
             description=f"{version} on {tracked}",
-            metadata=_facts(key, partition, version, made, instance, registry),
+            metadata=_facts(partition, version, said, registry),
             tags={**(_tags(tags, made, instance, registry) if made else _kept(tags)), DATA_VERSION_TAG: digest},
         )
 
 
 def _facts(
-    key: dg.AssetKey,
     partition: Sequence[str],
     version: Version,
-    made: Production | None,
-    instance: dg.DagsterInstance,
+    said: Mapping[str | None, Mapping[str, Any]],
     registry: DatasetRegistryResource,
 ) -> dict[str, Any]:
     """What the run that made the content said of it, and the version on the tracked branch."""
     own = metadata.of_version(version, registry.tracked_branch)
     if partition:  # its rows and bytes are those of all partitions
         own = {name: value for name, value in own.items() if name.startswith("registry/")}
-    said = _said(key, partition, made.provenance.run_id, instance) if made and made.provenance.run_id else {}
-    return {**said, **own, **metadata.addresses(version.dataset, registry)}
+    of_run = said.get(partition[0] if partition else None, {})
+    return {**of_run, **own, **metadata.addresses(version.dataset, registry)}
 
 
-def _said(key: dg.AssetKey, partition: Sequence[str], run_id: str, instance: dg.DagsterInstance) -> dict[str, Any]:
-    """The metadata of a materialization in a run, without what is true of that run only."""
-    for entry in reversed(instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)):
-        found = entry.asset_materialization
-        if found is not None and found.asset_key == key and found.partition == (partition[0] if partition else None):
-            return {name: value for name, value in found.metadata.items() if name not in _OF_A_SIDE_RUN}
-    return {}
+def _said(key: dg.AssetKey, run_id: str, instance: dg.DagsterInstance) -> dict[str | None, dict[str, Any]]:
+    """The metadata of the materializations of an asset in a run, by partition, without what is true of that run only."""
+    found = {}
+    for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION):
+        event = entry.asset_materialization
+        if event is not None and event.asset_key == key:
+            facts = {name: value for name, value in event.metadata.items() if name not in _OF_A_SIDE_RUN}
+            found[event.partition] = facts
+    return found
 
 
 _OF_A_SIDE_RUN = (metadata.SIDE_RUN, TRACKED_VERSION, metadata.REUSED)
@@ -353,7 +356,7 @@ def report_checks(
 ) -> list[dg.AssetCheckKey]:
     """Report the recorded results of checks of each dataset on the tracked branch, as evaluations of the last materialization.
 
-    Results that Dagster has are left out. Returns the checks that were reported.
+    Results of partitions, and those that Dagster has, are left out. Returns the checks that were reported.
     """
     reported = []
     for name in datasets:
@@ -362,22 +365,23 @@ def report_checks(
         if version is None or made is None or made.provenance.asset_key is None:
             continue
         asset = dg.AssetKey.from_user_string(made.provenance.asset_key)
-        for check in {check.label: check for check in version.checks}.values():
-            target = branches.last_event(instance, asset, [check.partition] if check.partition else [])
+        # Dagster stores one evaluation of a partition that no run made, and refuses another: those of whole assets are reported.
+        for check in {check.label: check for check in version.checks if check.partition is None}.values():
+            target = branches.last_event(instance, asset, [])
             key = dg.AssetCheckKey(asset, check.name)
-            if target is None or _is_evaluated(key, target.storage_id, check.partition, instance):
+            if target is None or _is_evaluated(key, target.storage_id, instance):
                 continue
             instance.report_runless_asset_event(_evaluation(key, check, target))
             reported.append(key)
     return reported
 
 
-def _is_evaluated(key: dg.AssetCheckKey, storage_id: int, partition: str | None, instance: dg.DagsterInstance) -> bool:
+def _is_evaluated(key: dg.AssetCheckKey, storage_id: int, instance: dg.DagsterInstance) -> bool:
     """Whether Dagster knows a result of a check for a materialization."""
     for record in instance.event_log_storage.get_asset_check_execution_history(key, limit=20):
         found = record.evaluation
         # A check that is planned has no evaluation yet.
-        if not isinstance(found, dg.AssetCheckEvaluation) or found.partition != partition:
+        if not isinstance(found, dg.AssetCheckEvaluation):
             continue
         target = found.target_materialization_data
         if target is not None and target.storage_id == storage_id:
@@ -397,7 +401,6 @@ def _evaluation(key: dg.AssetCheckKey, check: CheckResult, target: Any) -> dg.As
         severity=dg.AssetCheckSeverity.WARN if check.severity == "warn" else dg.AssetCheckSeverity.ERROR,
         description=check.description,
         blocking=check.is_blocking,
-        partition=check.partition,
     )
 
 

@@ -12,7 +12,14 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 
 from dataset_registry.dagster_io import branches
 from dataset_registry.dagster_io.handlers import Loader, understood
-from dataset_registry.dagster_io.steps import note_read, provenance_of, step_of
+from dataset_registry.dagster_io.steps import (
+    BodyRead,
+    note_body_read,
+    note_loaded,
+    note_read,
+    provenance_of,
+    step_of,
+)
 from dataset_registry.dataset import Dataset
 from dataset_registry.errors import InputError, NotFound
 from dataset_registry.model.addresses import has_secrets, redacted
@@ -26,6 +33,9 @@ _log = logging.getLogger(__name__)
 
 BRANCH_TAG = "registry/branch"
 """The run tag with the branch of a run. It takes precedence over all other settings."""
+
+RECOMPUTE_TAG = "registry/recompute"
+"""The run tag with which memoized assets are computed again, whatever its value."""
 
 TAG_TAG = "registry/tag"
 """The run tag with the tag that a scheduled run creates."""
@@ -132,8 +142,13 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
         """
         step = step_of(context)
         branch = self.branch_of(step.run_tags, step.run_id)
-        found = self.registry.dataset(dataset)
-        version, fallback = self.version_on(found, ref or branch, pinned=ref is not None)
+        try:
+            found = self.registry.dataset(dataset)
+            version, fallback = self.version_on(found, ref or branch, pinned=ref is not None)
+        except NotFound:
+            note_body_read(step, BodyRead(dataset, ref, None))
+            raise
+        note_body_read(step, BodyRead(dataset, ref, version.digest))
         names = [component] if component else list(dict.fromkeys(c.name for c in version.components))
         read = InputVersion(
             dataset=found.name,
@@ -146,7 +161,9 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
         )
         note_read(step, context.log, version, read)
         context.log.info(f"Loading {version}")
-        return Loader(understood(kind), "pyarrow", columns).load(version, names)
+        value = Loader(understood(kind), "pyarrow", columns).load(version, names)
+        note_loaded(step, ".".join(found.name.split("/")[-2:]), value)
+        return value
 
     def commit(
         self,
@@ -226,7 +243,9 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
         for tag in tags:
             if tag in _FORMER_TAGS:
                 _log.warning("The run tag %r is deprecated: use %r", tag, _FORMER_TAGS[tag])
-            elif tag not in (BRANCH_TAG, TAG_TAG) and tag.lower().replace("_", "-").startswith(_NAMESPACES):
+            elif tag not in (BRANCH_TAG, RECOMPUTE_TAG, TAG_TAG) and tag.lower().replace("_", "-").startswith(
+                _NAMESPACES
+            ):
                 raise InputError(
                     f"The run has the tag {tag!r}, which is unknown. Did you mean {BRANCH_TAG!r}?", tag=tag
                 )

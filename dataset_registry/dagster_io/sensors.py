@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -12,9 +13,11 @@ from dataset_registry.dagster_io import branches as branching
 from dataset_registry.dagster_io import metadata
 from dataset_registry.dagster_io.publishing import SettledRun, moved_events, publish_run, settle_run
 from dataset_registry.dagster_io.resource import DatasetRegistryResource
-from dataset_registry.errors import ConflictError, NotFound
+from dataset_registry.dataset import Dataset
+from dataset_registry.errors import ConflictError, NotFound, RegistryError
 from dataset_registry.model.names import several
 from dataset_registry.model.partitions import partition_key
+from dataset_registry.version import Version
 
 _ENDS: tuple[RunStatusChangeEventType, ...] = (
     dg.DagsterEventType.RUN_SUCCESS,
@@ -201,9 +204,10 @@ def build_branch_sensor(
 
 def build_wipe_sensor(
     *,
-    datasets: str | Sequence[str] = "*",
+    datasets: str | Sequence[str],
     name: str = "registry_wipe_sensor",
     prefix: str = "",
+    io_manager_key: str = "io_manager",
     minimum_interval_seconds: int | None = None,
     default_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.STOPPED,
     resource_key: str = "registry",
@@ -211,8 +215,8 @@ def build_wipe_sensor(
     """A sensor that wipes the data of assets, or of partitions, that were wiped in Dagster: the tracked branch gets a version
     without them. Earlier versions keep the data until they expire.
 
-    `datasets` are patterns of the names whose data is wiped; that of others is kept. Assets that were materialized again since
-    are left alone. Each wipe is handled once; those before the sensor was started are not.
+    `datasets` are patterns of the names whose data is wiped, of assets that the IO manager stores; other data is kept. What was
+    written since the wipe is left alone. Each wipe is handled once; those before the sensor was started are not.
     """
     patterns = several(datasets)
 
@@ -226,46 +230,72 @@ def build_wipe_sensor(
     def wipe_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         resource: DatasetRegistryResource = getattr(context.resources, resource_key)
         assert context.repository_def is not None, "a sensor of a code location"
-        keys = {key: name for name, key in metadata.assets_of(context.repository_def.asset_graph, prefix).items()}
-        records = _wipes(context.instance, None if context.cursor is None else int(context.cursor))
-        wiped = []
-        for record in records if context.cursor is not None else ():
+        if context.cursor is None:
+            newest = _wipes(context.instance, None, limit=1, ascending=False)
+            context.update_cursor(str(newest[0].storage_id if newest else 0))
+            return dg.SkipReason("Nothing was wiped.")
+        keys = _stored_assets(context.repository_def.asset_graph, prefix, io_manager_key)
+        done = []
+        for record in _wipes(context.instance, int(context.cursor)):
             event = record.event_log_entry.dagster_event
             assert event is not None, "an event of Dagster"
-            key = event.asset_key
-            dataset = keys.get(key) if key is not None else None
-            if key is None or dataset is None or not any(fnmatchcase(dataset, pattern) for pattern in patterns):
-                continue
-            partitions = list(event.asset_wiped_data.partition_keys or ())
-            latest = branching.last_event(context.instance, key, partitions)
-            if (latest is None or latest.storage_id < record.storage_id) and _wipe(resource, dataset, partitions):
-                wiped.append(dataset)
-        newest = records[-1].storage_id if records else context.cursor or 0
-        context.update_cursor(str(newest))
-        return dg.SkipReason(f"Wiped: {', '.join(wiped)}" if wiped else "Nothing was wiped.")
+            dataset = keys.get(event.asset_key)
+            if dataset is not None and any(fnmatchcase(dataset, pattern) for pattern in patterns):
+                at = datetime.fromtimestamp(record.timestamp, UTC)
+                done += _wiped(resource, dataset, list(event.asset_wiped_data.partition_keys or ()), at)
+            context.update_cursor(str(record.storage_id))
+        return dg.SkipReason("; ".join(done) or "Nothing was wiped.")
 
     return wipe_sensor
 
 
-def _wipes(instance: dg.DagsterInstance, after: int | None) -> Sequence[Any]:
-    """The events of wiped assets, oldest first."""
+def _stored_assets(graph: Any, prefix: str, io_manager_key: str) -> dict[dg.AssetKey, str]:
+    """The datasets of the assets that an IO manager stores."""
+    return {
+        key: prefix + metadata.dataset_name(key, graph.get(key).metadata)
+        for key in graph.materializable_asset_keys
+        if graph.get(key).assets_def.get_io_manager_key_for_asset_key(key) == io_manager_key
+    }
+
+
+def _wipes(
+    instance: dg.DagsterInstance, after: int | None, *, limit: int = 1000, ascending: bool = True
+) -> Sequence[Any]:
+    """The events of wiped assets."""
     wanted = dg.EventRecordsFilter(dg.DagsterEventType.ASSET_WIPED, after_cursor=after)
-    return instance.event_log_storage.get_event_records(wanted, limit=1000, ascending=True)
+    return instance.event_log_storage.get_event_records(wanted, limit=limit, ascending=ascending)
 
 
-def _wipe(resource: DatasetRegistryResource, dataset: str, partitions: Sequence[str]) -> bool:
-    """Commit a version without content, or without partitions. Returns False for what is not there."""
+def _wiped(resource: DatasetRegistryResource, name: str, partitions: Sequence[str], at: datetime) -> list[str]:
+    """Commit a version without content, or without partitions. Returns what the sensor says of it, if it did anything."""
     branch = resource.tracked_branch
     try:
-        version = resource.registry.dataset(dataset).version(branch)
+        dataset = resource.registry.dataset(name)
+        head = dataset.version(branch)
+        asked: Sequence[str | None] = partitions or [None]
+        gone = [key for key in asked if not _is_written_since(dataset, head, key, at)]
+        if not gone or not head.component_count:
+            return []
+        what = f"partitions {', '.join(map(str, gone[:5]))}" if partitions else "all content"
+        with resource.registry.draft(name, branch, message=f"Wiped in Dagster: {what}", overwrite=True) as draft:
+            for key in gone:
+                if key is None:
+                    draft.clear()
+                else:
+                    draft.clear_partition(partition_key(key))
     except NotFound:
-        return False
-    if not version.component_count:
-        return False
-    what = f"partitions {', '.join(partitions[:5])}" if partitions else "all content"
-    with resource.registry.draft(dataset, branch, message=f"Wiped in Dagster: {what}", overwrite=True) as draft:
-        if not partitions:
-            draft.clear()
-        for key in partitions:
-            draft.clear_partition(partition_key(key))
-    return not draft.result.unchanged
+        return []
+    except RegistryError as error:  # such as a protected branch: the next wipe is handled all the same
+        return [f"{name} was not wiped: {error}"]
+    return [] if draft.result.unchanged else [f"Wiped: {name}"]
+
+
+def _is_written_since(dataset: Dataset, head: Version, partition: str | None, at: datetime) -> bool:
+    """Whether a dataset, or one of its partitions, was written after a moment, also if that changed nothing."""
+    later = [made for made in head.productions if made.created_at > at]
+    if partition is None:
+        return head.created_at > at or bool(later)
+    if any(made.provenance.partition in (None, partition) for made in later):
+        return True
+    before = next((version for version in dataset.log(f"v{head.number}") if version.created_at <= at), None)
+    return branching.digest_of(before, [partition]) != branching.digest_of(head, [partition])

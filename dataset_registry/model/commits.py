@@ -24,7 +24,7 @@ class CommitOptions:
     conflict, unless `overwrite`. A new branch starts from the head of the branch `fallback`. `parent` is the version
     that the branch must be at, or that a new branch starts from. `parents` (refs, the branch's own head first) create a
     merge. With the key of a `request`, a repeated commit is executed once. `edited` are the components that were made from the
-    rows of the branch's head; `source` is the id of a version whose changes are picked, or whose content is restored.
+    rows of the branch's head; `sources` are ids of versions whose changes are picked, or whose content is restored.
     """
 
     branch: str = MAIN
@@ -37,4 +37,4 @@ class CommitOptions:
     provenance: Provenance | None = None
     request: RequestKey | None = None
     edited: Sequence[ComponentKey] = ()
-    source: int | None = None
+    sources: tuple[int, ...] = ()

@@ -242,11 +242,13 @@ def commit_in(
     else:
         result = _insert(access, tx, user_id, dataset, change, options, uuid, parents, after, plan, stored)
     _set_pointer(tx, dataset, options.branch, start, result.version, has_branch=has_branch)
+    start_id = start.id if start is not None else None
     if start is not None and options.edited and not result.result.unchanged:
         taints.add_source(tx, result.version.id, start.id, options.edited)
-    if options.source is not None and not result.result.unchanged:
-        taints.add_source(tx, result.version.id, options.source)
-    if not has_branch or len(parents) > 1 or options.source is not None:  # else all it has is new, or the branch has it
+    for source in dict.fromkeys(options.sources) if not result.result.unchanged else ():
+        if source != start_id or not options.edited:
+            taints.add_source(tx, result.version.id, source)
+    if not has_branch or len(parents) > 1 or options.sources:  # else all it has is new, or the branch has it
         gates.guard(tx, dataset, options.branch, result.version.id, start.id if start and has_branch else None)
     _record(access, tx, user_id, dataset, options, start, result, has_branch=has_branch)
     return result.result

@@ -159,14 +159,29 @@ def parents_of(tx: Transaction, dataset: DatasetRecord, options: CommitOptions, 
     return parents
 
 
-def stored_content(access: Access, version: VersionRecord, component: ComponentRecord) -> "Staged":
+def restored(access: Access, dataset: DatasetRecord | NewDataset, version_ids: Sequence[int]) -> tuple[int, ...]:
+    """The ids of versions whose content is set again. Raises `NotFound` for one that is not a version of the dataset."""
+    if not version_ids:
+        return ()
+    with access.catalog.read() as tx:
+        for version_id in version_ids:
+            found = versions.by_id(tx, version_id)
+            if found is None or isinstance(dataset, NewDataset) or found.dataset_id != dataset.id:
+                raise NotFound(f"{dataset.name} has no version with the id {version_id}.")
+    return tuple(version_ids)
+
+
+def stored_content(
+    access: Access, dataset: DatasetRecord, version: VersionRecord, component: ComponentRecord
+) -> "Staged":
     """The content of a component of a version, to be committed again without its bytes. Raises `NotFound`."""
     from dataset_registry.content.tables import staged_as_stored
 
     with access.catalog.snapshot() as tx:
-        authorize(access, tx, "read", version.dataset_id)
-        if versions.by_id(tx, version.id) is None:
-            raise NotFound(f"v{version.number} of {version.dataset} was deleted.", version=version.number)
+        authorize(access, tx, "read", dataset.id)
+        found = versions.by_id(tx, version.id)
+        if found is None or (found.dataset_id, found.uuid) != (dataset.id, version.uuid):
+            raise NotFound(f"{dataset.name} has no such version as v{version.number} of {version.dataset}.")
         if component.content_hash is None:
             raise InputError(f"v{version.number} of {version.dataset} is not adopted yet. Run: dataset-registry adopt")
         return staged_as_stored(access, tx, version.id, component)

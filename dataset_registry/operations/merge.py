@@ -160,7 +160,12 @@ def commit_options(found: Merge, ref: str, message: str | None = None) -> Commit
     assert plan.ours is not None, "a merge has two sides"
     options = CommitOptions(plan.branch, base=plan.ours, edited=list(found.tables))
     if found.message is not None:
-        return replace(options, message=message or found.message, parent=plan.ours, source=found.source)
+        return replace(
+            options,
+            message=message or found.message,
+            parent=plan.ours,
+            sources=() if found.source is None else (found.source,),
+        )
     parents = f"v{plan.ours.number}", f"v{plan.theirs.number}"
     return replace(options, message=message or f"Merge {ref} into {plan.branch}", parents=parents)
 

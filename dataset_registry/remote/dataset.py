@@ -330,6 +330,8 @@ class RemoteDraft(Draft):
         return next((schema for was, at, schema in found if (was, at) == (name, index)), None)
 
     def _stored(self, version: Version, component: ComponentRecord) -> "Staged":
+        if not isinstance(version, RemoteVersion) or version._client is not self._client:
+            raise InputError(f"{version} is a version of another registry. Add its content instead.")
         captured = next((s for _, index, s in version.captured(component.name) if index == component.index), None)
         (files,) = self._contents.data_files(version.record, [component])
 
@@ -398,6 +400,7 @@ class RemoteDraft(Draft):
             "overwrite": options.overwrite,
             "fallback": options.fallback,
             "parents": list(options.parents),
+            "restored_version_ids": list(options.sources),
             "provenance": ProvenanceBody.of(options.provenance) if options.provenance else None,
         }
         if isinstance(self._dataset, NewDataset):

@@ -102,6 +102,7 @@ def _commit(
         fallback=fallback,
         parent=parent,
         parents=request.parents,
+        sources=commit_base.restored(access, dataset, request.restored_version_ids),
         provenance=request.provenance.value() if request.provenance else None,
         request=key,
     )

@@ -117,7 +117,7 @@ class CommitRequest(RequestModel):
     current head): components that changed since are a conflict, unless `overwrite`. A new branch starts from the branch
     `fallback`. `parents` are refs, the branch's head first. `parent_version_id` is the version to start from: on a
     branch whose head it is (`branch`, else `main` or another one), or on a new branch with the name in `branch`. If the
-    branch has moved, that is a conflict (409).
+    branch has moved, that is a conflict (409). `restored_version_ids` are versions of the dataset whose components are set again.
     """
 
     branch: Name = "main"
@@ -133,6 +133,7 @@ class CommitRequest(RequestModel):
     fallback: Name | None = None
     parent_version_id: int | None = Field(default=None, ge=1, le=MOST_IDS)
     parents: list[Name] = Field(default_factory=list, max_length=100)
+    restored_version_ids: list[int] = Field(default_factory=list, max_length=1000)
     provenance: ProvenanceBody | None = None
 
 

@@ -16,14 +16,15 @@ DAYS = dg.StaticPartitionsDefinition(["mon", "tue", "wed"])
 class Ticks:
     """Evaluations of a code location, one after the other."""
 
-    def __init__(self, world: World, assets: Callable[[], list[Any]]) -> None:
+    def __init__(self, world: World, assets: Callable[[], list[Any]], resources: Any = None) -> None:
         self.world = world
         self.assets = assets
+        self.resources = resources
         self._cursor: Any = None
 
     def __call__(self) -> set[tuple[str, str | None]]:
         """What one more tick requests: assets and partitions."""
-        definitions = dg.Definitions(assets=self.assets())
+        definitions = dg.Definitions(assets=self.assets(), resources=self.resources)
         result = dg.evaluate_automation_conditions(definitions, self.world.instance, cursor=self._cursor)
         self._cursor = result.cursor
         found = set()

@@ -11,7 +11,7 @@ import pytest
 
 from dataset_registry.errors import InputError
 from dataset_registry.model.column_lineage import ColumnLineage
-from dataset_registry.tabular.sql_lineage import lineage_of
+from dataset_registry.tabular.sql_lineage import lineage_of, renamed_tables, tables_of
 
 TABLES = {
     "orders": ["id", "customer_id", "price", "quantity", "ordered_at", "region"],
@@ -210,3 +210,29 @@ def test_tables_that_are_not_known_are_left_out() -> None:
 def test_what_is_no_query_is_refused(sql: str) -> None:
     with pytest.raises(InputError):
         lineage_of(sql, TABLES)
+
+
+@pytest.mark.parametrize(
+    ("sql", "tables", "renamed"),
+    [
+        ("SELECT * FROM orders PIVOT (sum(price) FOR region IN ('x'))", ["orders"], "input_0 PIVOT("),
+        ("SELECT * FROM orders UNPIVOT (v FOR k IN (price, quantity))", ["orders"], "input_0 UNPIVOT("),
+        ("SELECT * FROM orders TABLESAMPLE reservoir(1 ROWS)", ["orders"], "TABLESAMPLE"),
+        ("SELECT x FROM orders AS o(x)", ["orders"], "input_0 AS o(x)"),
+        ("SELECT raw.orders.id FROM raw.orders", ["raw.orders"], 'SELECT orders.id FROM input_0 AS "orders"'),
+        ("WITH orders AS (SELECT * FROM orders) SELECT * FROM orders", ["orders"], 'FROM input_0 AS "orders")'),
+        ("SELECT * FROM orders, Orders o", ["orders"], "input_0 AS o"),
+        ("SELECT * FROM (orders JOIN customers ON true)", ["orders", "customers"], "JOIN input_1"),
+    ],
+)
+def test_a_table_is_renamed_and_the_rest_of_the_query_stays(sql: str, tables: list[str], renamed: str) -> None:
+    assert tables_of(sql) == tables
+    assert renamed in renamed_tables(sql, {table: f"input_{i}" for i, table in enumerate(tables)})
+
+
+def test_many_columns_are_traced_at_once() -> None:
+    columns = [f"c{i}" for i in range(600)]
+    found = lineage_of("WITH a AS (SELECT * FROM wide), b AS (SELECT * FROM a) SELECT * FROM b", {"wide": columns})
+    assert found == {column: (("wide", column),) for column in columns}
+    with pytest.raises(InputError, match="more than 5000 columns"):
+        lineage_of("SELECT * FROM wide", {"wide": [f"c{i}" for i in range(5001)]})

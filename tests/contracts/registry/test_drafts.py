@@ -12,6 +12,7 @@ from dataset_registry.errors import (
     InputError,
     InvalidName,
     NotFound,
+    Tainted,
     UnreadableFile,
 )
 from dataset_registry.model.partitions import component_of
@@ -200,3 +201,29 @@ def test_productions_are_found_by_their_memo_digest_newest_first(flights: Datase
     assert [(p.version, p.provenance.run_id) for p in found] == [(3, "run-2"), (1, "run-0")]
     assert [p.version for p in flights.memoized("a" * 64, limit=1)] == [3]
     assert flights.memoized("c" * 64) == []
+
+
+@everywhere
+def test_tainted_content_is_not_restored_to_a_protected_branch(flights: Dataset, any_registry: Registry) -> None:
+    flights.commit({"data": pa.table({"n": [0]})})
+    flights.create_branch("exp")
+    wrong = flights.commit({"data": pa.table({"n": [666]})}, branch="exp")
+    wrong.record_check("rows", passed=False, blocking=True)
+    any_registry.protect(flights.name, "main")
+    with pytest.raises(Tainted), flights.draft() as draft:
+        draft.restore(wrong, "data")
+    assert flights.version().to_arrow()["n"].to_pylist() == [0]
+    with flights.draft("other", fallback="main") as draft:
+        draft.restore(wrong, "data")
+    assert draft.version.taints
+
+
+@everywhere
+def test_a_version_of_another_registry_is_not_restored(flights: Dataset, tmp_path: Path) -> None:
+    flights.commit({"data": pa.table({"n": [1]})})
+    with Registry.open(tmp_path / "elsewhere") as other:
+        for name in ("raw/a", "raw/b", flights.name):
+            foreign = other.create_dataset(name).commit({"data": pa.table({"n": [2]})})
+            with pytest.raises((InputError, NotFound)), flights.draft() as draft:
+                draft.restore(foreign, "data")
+    assert flights.version().number == 1
