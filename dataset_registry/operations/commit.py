@@ -242,16 +242,24 @@ def commit_in(
     else:
         result = _insert(access, tx, user_id, dataset, change, options, uuid, parents, after, plan, stored)
     _set_pointer(tx, dataset, options.branch, start, result.version, has_branch=has_branch)
-    start_id = start.id if start is not None else None
-    if start is not None and options.edited and not result.result.unchanged:
-        taints.add_source(tx, result.version.id, start.id, options.edited)
-    for source in dict.fromkeys(options.sources) if not result.result.unchanged else ():
-        if source != start_id or not options.edited:
-            taints.add_source(tx, result.version.id, source)
+    if not result.result.unchanged:
+        _record_sources(tx, result.version.id, start, options)
     if not has_branch or len(parents) > 1 or options.sources:  # else all it has is new, or the branch has it
         gates.guard(tx, dataset, options.branch, result.version.id, start.id if start and has_branch else None)
     _record(access, tx, user_id, dataset, options, start, result, has_branch=has_branch)
     return result.result
+
+
+def _record_sources(
+    tx: Transaction, version_id: int, start: VersionRecord | Head | None, options: CommitOptions
+) -> None:
+    """Record what the content of a version was made from besides its parents: a taint goes with it."""
+    edited = start.id if start is not None and options.edited else None
+    if edited is not None:
+        taints.add_source(tx, version_id, edited, options.edited)
+    for source in dict.fromkeys(options.sources):
+        if source != edited:
+            taints.add_source(tx, version_id, source)
 
 
 @dataclass(frozen=True, slots=True)
