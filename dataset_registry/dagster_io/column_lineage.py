@@ -9,12 +9,12 @@ from typing import Any
 import dagster as dg
 
 from dataset_registry.dagster_io import metadata
+from dataset_registry.dagster_io.branches import version_read
 from dataset_registry.dagster_io.resource import DatasetRegistryResource
 from dataset_registry.dagster_io.steps import files_of, query_of, reads_of
-from dataset_registry.errors import InputError, NotFound
+from dataset_registry.errors import InputError
 from dataset_registry.model.column_lineage import LINEAGE_FACT, ColumnLineage, ColumnSource, lineage_to_json
 from dataset_registry.model.records import InputVersion, Provenance
-from dataset_registry.version import Version
 
 LINEAGE_KEY = "dagster/column_lineage"
 
@@ -74,20 +74,24 @@ class OutputLineage:
         query = metadata.value(facts, metadata.SQL_KEY)
         values = list(value.values()) if isinstance(value, Mapping) else [value]
         queries = [(str(query), value)] if query is not None else [(query_of(item), item) for item in values]
-        found: dict[str, dict[ColumnSource, None]] = {}
-        if find_spec("sqlglot") is None:
+        known = [(sql, item) for sql, item in queries if sql is not None]
+        if not known or find_spec("sqlglot") is None:
             return {}
-        for sql, item in queries:
-            if sql is not None:
-                for column, sources in self._traced(sql, _names(item)).items():
-                    found.setdefault(column, {}).update(dict.fromkeys(sources))
+        found: dict[str, dict[ColumnSource, None]] = {}
+        for sql, item in known:
+            for column, sources in self._traced(sql, _names(item)).items():
+                found.setdefault(column, {}).update(dict.fromkeys(sources))
         return {column: tuple(sources) for column, sources in found.items()}
 
     def _traced(self, sql: str, names: Sequence[str] | None) -> ColumnLineage:
         """The lineage of a query, whose columns have these names in the output."""
         from dataset_registry.tabular.sql_lineage import lineage_of
 
-        reads = [(read, version) for read in reads_of(self._step) if (version := self._version(read)) is not None]
+        reads = [
+            (read, version)
+            for read in reads_of(self._step)
+            if (version := version_read(self._registry, read)) is not None
+        ]
         tables: dict[str, Sequence[str]] = {}
         datasets: dict[str, str] = {}
         # The name of an input goes before that of a dataset, and that before the last part of one.
@@ -110,12 +114,6 @@ class OutputLineage:
             return {name: sources for name, (_, sources) in zip(names, traced, strict=True)}
         folded = {name.casefold(): name for name in names or ()}
         return {folded.get(column, column): sources for column, sources in traced}
-
-    def _version(self, read: InputVersion) -> Version | None:
-        try:
-            return self._registry.registry.dataset(read.dataset).version(f"v{read.version}")
-        except NotFound:
-            return None
 
 
 def _label(read: InputVersion) -> str | None:

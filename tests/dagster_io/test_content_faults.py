@@ -17,7 +17,6 @@ from dataset_registry.dagster_io import (
     build_drift_checks,
     build_observable_assets,
     build_sql_asset,
-    build_wipe_sensor,
     describe_assets,
     inputs_changed,
     publish_run,
@@ -25,6 +24,7 @@ from dataset_registry.dagster_io import (
 from dataset_registry.errors import Tainted
 from tests.dagster_io.conftest import World
 from tests.dagster_io.test_conditions import Ticks
+from tests.dagster_io.test_factories import Wipes
 
 MEMO = {"registry/memoize": True}
 AB = dg.StaticPartitionsDefinition(["a", "b"])
@@ -403,29 +403,6 @@ def test_an_external_process_does_not_take_variables_that_the_resource_has_not_s
 # --- wiping ------------------------------------------------------------------------------------------------------------
 
 
-class Wiping:
-    """Ticks of the sensor for everything."""
-
-    def __init__(self, world: World, *assets: Any) -> None:
-        self.world = world
-        self.assets = assets
-        self.cursor: str | None = None
-        self.sensor = build_wipe_sensor(datasets="*")
-
-    def __call__(self) -> str:
-        resources = {**self.world.resources(), "elsewhere": dg.mem_io_manager}
-        definitions = dg.Definitions(assets=list(self.assets), sensors=[self.sensor], resources=resources)
-        with dg.build_sensor_context(
-            instance=self.world.instance,
-            cursor=self.cursor,
-            definitions=definitions,
-            resources={"registry": self.world.resource},
-        ) as context:
-            data = self.sensor.evaluate_tick(context)
-        self.cursor = data.cursor
-        return str(data.skip_message)
-
-
 @dg.asset
 def plain():
     return pa.table({"n": [1]})
@@ -437,7 +414,7 @@ def test_data_of_others_is_not_wiped_and_neither_what_was_written_since(fresh: W
     fresh.registry.create_dataset("foreign").commit({"data": pa.table({"n": [1]})})
     foreign = dg.asset(lambda: 1, name="foreign", io_manager_key="elsewhere")
     fresh.materialize([plain])
-    wiping = Wiping(fresh, plain, foreign, *build_observable_assets("outside/rates"))
+    wiping = Wipes(fresh, plain, foreign, *build_observable_assets("outside/rates"))
     wiping()
     keys = [dg.AssetKey(name.split("/")) for name in ("outside/rates", "foreign", "plain")]
     fresh.instance.wipe_assets(keys)
@@ -456,7 +433,7 @@ def test_a_wipe_that_is_refused_does_not_keep_others_from_being_handled(fresh: W
         for name in ("plain", "other"):
             owner.grant("alice", "write", name)
         owner.protect("plain", "main")
-    wiping = Wiping(fresh, plain, other)
+    wiping = Wipes(fresh, plain, other)
     wiping()
     fresh.instance.wipe_assets([dg.AssetKey("plain"), dg.AssetKey("other")])
     said = wiping()
@@ -469,7 +446,7 @@ def test_wipes_before_the_start_are_not_handled(fresh: World) -> None:
     fresh.materialize([plain])
     for _ in range(3):
         fresh.instance.wipe_assets([dg.AssetKey("plain")])
-    wiping = Wiping(fresh, plain)
+    wiping = Wipes(fresh, plain)
     assert [wiping(), wiping()] == ["Nothing was wiped."] * 2
     assert Path(fresh.folder).exists()
     assert fresh.version("plain").to_arrow().num_rows == 1

@@ -1,5 +1,6 @@
 """Assets from SQL, observable assets, and the sensor that follows wipes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,15 +122,17 @@ def kept():
 
 
 class Wipes:
-    """Ticks of the sensor, which keeps the data of `kept`."""
+    """Ticks of the sensor, for these datasets of a code location."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, *assets: Any, datasets: Sequence[str] = ("*",)) -> None:
         self.world = world
+        self.assets = assets
         self.cursor: str | None = None
-        self.sensor = build_wipe_sensor(datasets=["plain", "daily"])
+        self.sensor = build_wipe_sensor(datasets=datasets)
 
     def __call__(self) -> str:
-        definitions = dg.Definitions(assets=[daily, plain, kept], sensors=[self.sensor])
+        resources = {**self.world.resources(), "elsewhere": dg.mem_io_manager}
+        definitions = dg.Definitions(assets=list(self.assets), sensors=[self.sensor], resources=resources)
         with dg.build_sensor_context(
             instance=self.world.instance,
             cursor=self.cursor,
@@ -146,7 +149,7 @@ def wipes(fresh: World) -> Any:
     for day in ("mon", "tue"):
         fresh.materialize([daily], partition=day)
     fresh.materialize([plain, kept])
-    found = Wipes(fresh)
+    found = Wipes(fresh, daily, plain, kept, datasets=["plain", "daily"])
     assert found() == "Nothing was wiped."
     return found
 
