@@ -114,6 +114,23 @@ class StoredManifest:
         """The entries whose names start with `prefix`."""
         return takewhile(lambda entry: entry.name.startswith(prefix), self.since(prefix))
 
+    def slice(self, start: int, count: int) -> list[Entry]:
+        """The entries from a position on, at most `count`. Only their pages are loaded."""
+        found: list[Entry] = []
+        for index in self.manifest.index:
+            if start >= index.count:
+                start -= index.count
+                continue
+            for page in self.pages(index):
+                if start >= page.count:
+                    start -= page.count
+                    continue
+                found += self.entries(page)[start : start + count - len(found)]
+                start = 0
+                if len(found) >= count:
+                    return found
+        return found
+
     def since(self, name: str) -> Iterator[Entry]:
         """The entries from this name on, in order; all of them from the empty name on."""
         first = sort_key((name, 0))

@@ -1,7 +1,7 @@
 """Rows about versions: the graph, and look-ups by number, digest or id."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import Row, bindparam, delete, exists, insert, or_, select, update
 
 from dataset_registry.catalog import taints
-from dataset_registry.catalog.rows import Transaction, batches
+from dataset_registry.catalog.rows import Transaction, batches, id_rows
 from dataset_registry.catalog.tables import (
     dataset_pointers,
     dataset_versions,
@@ -155,6 +155,11 @@ def all_of(
     query = _SELECT.where(_V.c.dataset_id == dataset_id).order_by(_V.c.version_number.desc()).limit(limit)
     query = query if before is None else query.where(_V.c.version_number < before)
     return _records(tx, tx.execute(query).all())
+
+
+def with_ids(tx: Transaction, version_ids: Collection[int]) -> list[VersionRecord]:
+    """The versions with these ids, in no particular order."""
+    return _records(tx, tx.execute(_SELECT.where(_V.c.id.in_(id_rows(tx, version_ids)))).all())
 
 
 def children(tx: Transaction, version_id: int) -> list[VersionRecord]:

@@ -17,8 +17,16 @@ from dataset_registry.access import (
 )
 from dataset_registry.catalog import Transaction, datasets, grants, users
 from dataset_registry.errors import InputError, NotFound, PermissionDenied
-from dataset_registry.model.actors import NOTHING, Grant, Protection, ResourceType, level, parse_permission
-from dataset_registry.model.names import name_prefix, pointer_name
+from dataset_registry.model.actors import (
+    NOTHING,
+    PERMISSIONS,
+    Grant,
+    Protection,
+    ResourceType,
+    level,
+    parse_permission,
+)
+from dataset_registry.model.names import is_reserved, name_prefix, pointer_name
 from dataset_registry.operations import audit, files, resolve
 from dataset_registry.operations.lookalikes import refuse_lookalike_prefix
 from dataset_registry.operations.users import get as get_user
@@ -82,6 +90,34 @@ def list_all(access: Access, name: str | None, file: str | None, user: str | Non
         if token is not None and token.prefix:  # hide grants outside of the token's prefix
             found = [g for g in found if g.resource_type != "file" and g.resource.startswith(token.prefix)]
         return found
+
+
+def explain(access: Access, user: str, name: str) -> tuple[str | None, list[str]]:
+    """The permission that a user has on a dataset, None for none, and every role and grant that gives one. For administrators.
+
+    Raises `NotFound`, `PermissionDenied`.
+    """
+    with access.catalog.read() as tx:
+        administer(access, tx)
+        found = get_user(tx, user)
+        dataset = resolve.dataset(access, tx, name)
+        standing = grants.standing(tx, found.name, dataset.id)
+        reasons = []
+        if found.disabled_at is not None:
+            return None, [f"{user} is disabled."]
+        if found.role == "administrator":
+            reasons.append("The role administrator has admin on everything.")
+        for given in grants.grants(tx, user_id=found.id):
+            is_about = given.resource_type == "dataset" and given.resource == dataset.name
+            if given.resource_type == "prefix" and dataset.name.startswith(given.resource):
+                is_about = not is_reserved(dataset.name) or is_reserved(given.resource)
+            if is_about:
+                through = "" if given.user == found.name else f" through the group {given.user}"
+                what = "all datasets" if not given.resource else f"the {given.resource_type} {given.resource}"
+                when = f"{given.granted_at:%Y-%m-%d}"
+                reasons.append(f"{given.permission} on {what}{through}, granted by {given.granted_by} on {when}.")
+        rank = level("admin") if found.role == "administrator" else standing.level if standing else NOTHING
+        return (None if rank == NOTHING else PERMISSIONS[rank - 1]), reasons
 
 
 def _resource(access: Access, tx: Transaction, name: str | None, file: str | None, *, make: bool = False) -> _Resource:

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -19,11 +20,14 @@ from dataset_registry.catalog.engine import HEAD
 from dataset_registry.embedded import open_embedded
 from dataset_registry.errors import RegistryError
 from dataset_registry.operations import audit, freeze
-from dataset_registry.server import pages, problems, telemetry
+from dataset_registry.server import api_docs, problems, telemetry
 from dataset_registry.server.auth import AuthMiddleware, UnderWay
 from dataset_registry.server.by_name import ByNameMiddleware
 from dataset_registry.server.http_protocol import header_timeout_protocol
 from dataset_registry.server.limits import LimitMiddleware
+from dataset_registry.server.pages import administration, assets, home, sessions
+from dataset_registry.server.pages import datasets as datasets_pages
+from dataset_registry.server.pages.sessions import LocalOwner
 from dataset_registry.server.routes import (
     checks,
     commits,
@@ -46,8 +50,11 @@ _MORE_THREADS = 8
 """Threads in addition to those of running requests: authentication, readiness, maintenance."""
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """Create the app for the registry of the settings. Raises `CatalogOutdated`, `NotFound`, `InputError`."""
+def create_app(settings: Settings, owner: LocalOwner | None = None) -> FastAPI:
+    """Create the app for the registry of the settings; with `owner`, its pages are for the owner at this machine.
+
+    Raises `CatalogOutdated`, `NotFound`, `InputError`.
+    """
     registry = open_embedded(
         settings.folder,
         catalog=settings.catalog,
@@ -76,6 +83,7 @@ def create_app(settings: Settings) -> FastAPI:
         settings.max_upload_bytes, settings.user_upload_bytes, settings.all_upload_bytes, settings.user_uploads
     )
     app.state.uploads = Uploads(registry.access.store.scratch, quota=quota, hours=settings.upload_hours)
+    app.state.local_owner = owner
     app.state.under_way = UnderWay()
     app.state.table_work = threading.BoundedSemaphore(settings.max_table_work)
     problems.install(app)
@@ -87,9 +95,11 @@ def create_app(settings: Settings) -> FastAPI:
     v1.include_router(maintenance.audited)
     app.include_router(v1)
     app.include_router(_watching(metrics))
-    app.include_router(pages.router)
+    app.include_router(api_docs.router)
+    for page_module in (sessions, assets, home, datasets_pages, administration):
+        app.include_router(page_module.router)
     app.add_middleware(ByNameMiddleware)
-    app.add_middleware(AuthMiddleware, access=app.state.access, settings=settings)
+    app.add_middleware(AuthMiddleware, access=app.state.access, settings=settings, owner=owner)
     app.add_middleware(LimitMiddleware, settings=settings)
     app.add_middleware(RequestMetrics, metrics=metrics, unforeseen=problems.unforeseen)
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]
@@ -184,12 +194,17 @@ def _share_problems(described: dict[str, Any]) -> None:
                     operation["responses"][status] = {"$ref": f"#/components/responses/Problem{status}"}
 
 
-def serve(settings: Settings, host: str, port: int) -> None:
-    """Run a server until SIGTERM or Ctrl-C; running requests are finished first."""
+def serve(
+    settings: Settings, host: str, port: int, owner: LocalOwner | None = None, listening: socket.socket | None = None
+) -> None:
+    """Run a server until SIGTERM or Ctrl-C; running requests are finished first.
+
+    With `owner`, the pages are for the owner at this machine. `listening` is a socket that is bound already.
+    """
     import uvicorn
 
     config = uvicorn.Config(
-        create_app(settings),
+        create_app(settings, owner),
         host=host,
         port=port,
         log_config=None,
@@ -203,4 +218,4 @@ def serve(settings: Settings, host: str, port: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):  # what uvicorn hands on when it is done: then we are, too
         signal.signal(number, lambda *_: None)
     log.info("serving", url=f"http://{host}:{port}", description="/docs")
-    uvicorn.Server(config).run()
+    uvicorn.Server(config).run([listening] if listening is not None else None)

@@ -24,8 +24,10 @@ from dataset_registry.model.commits import RequestKey
 from dataset_registry.model.manifest import canonical_json
 from dataset_registry.operations import requests
 from dataset_registry.operations.users import authenticate
-from dataset_registry.server import problems
+from dataset_registry.server import pages, problems
 from dataset_registry.server.limits import Slots
+from dataset_registry.server.pages import sessions
+from dataset_registry.server.pages.sessions import LocalOwner
 from dataset_registry.server.settings import Settings
 
 _bearer = HTTPBearer(auto_error=False, description="An API token: created by `dataset-registry token create`.")
@@ -36,36 +38,53 @@ _LONGEST_ANSWER = 1 << 16
 
 
 class AuthMiddleware:
-    """Middleware that authenticates the caller and assigns a slot before the body is read."""
+    """Middleware that authenticates the caller and assigns a slot before the body is read: by a token for `/v1`, by the cookie of
+    a session for pages."""
 
-    def __init__(self, app: ASGIApp, access: Access, settings: Settings) -> None:
-        self._app, self._here, self._slots = app, access, Slots(settings)
+    def __init__(self, app: ASGIApp, access: Access, settings: Settings, owner: LocalOwner | None) -> None:
+        self._app, self._here, self._slots, self._owner = app, access, Slots(settings), owner
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Authenticate requests to `/v1`; pass on all others."""
-        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
+        """Authenticate requests to `/v1` and to pages; pass on all others."""
+        is_page = scope["type"] == "http" and pages.is_page(scope["path"])
+        if scope["type"] != "http" or not (is_page or scope["path"].startswith("/v1/")):
             await self._app(scope, receive, send)
             return
         async with AsyncExitStack() as slot:
             try:
-                slot.enter_context(self._slots.with_secret(dict(scope["headers"]).get(b"authorization", b"")))
+                credentials = self._session(scope) if is_page else self._token(scope)
+                slot.enter_context(self._slots.with_secret(credentials.encode()))
                 with self._slots.anonymous():
-                    scope["state"]["access"] = access = await run_in_threadpool(self._access, scope)
+                    authenticate = self._visitor if is_page else self._access
+                    scope["state"]["access"] = access = await run_in_threadpool(authenticate, scope, credentials)
                 scope["state"]["actor"] = access.actor.name
                 await slot.enter_async_context(self._slots.of(access))
             except RegistryError as error:
                 scope["state"]["code"] = error.code
-                await problems.response(error, scope["state"]["request_id"])(scope, receive, send)
+                await problems.answer(Request(scope), error)(scope, receive, send)
                 return
             await self._app(scope, receive, send)
 
-    def _access(self, scope: Scope) -> Access:
-        header = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+    def _token(self, scope: Scope) -> str:
+        header: str = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
         scheme, _, secret = header.partition(" ")
         if scheme.lower() != "bearer" or not secret.strip():
             raise NotAuthenticated("Missing credentials: send the header `Authorization: Bearer <token>`.")
-        actor = authenticate(self._here.catalog, secret.strip(), interface="rest")
-        return replace(self._here, actor=actor)
+        return secret.strip()
+
+    def _access(self, scope: Scope, secret: str) -> Access:
+        return replace(self._here, actor=authenticate(self._here.catalog, secret, interface="rest"))
+
+    def _session(self, scope: Scope) -> str:
+        sessions.refuse_foreign(scope, self._owner)
+        secret = sessions.secret_of(scope)
+        if secret is None:
+            raise NotAuthenticated("Sign in to see this page.")
+        return secret
+
+    def _visitor(self, scope: Scope, secret: str) -> Access:
+        scope["state"]["visitor"] = visitor = sessions.visitor_of(self._here, secret, self._owner)
+        return visitor.access
 
 
 def access_of(request: Request, described: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Access:

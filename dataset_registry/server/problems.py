@@ -3,15 +3,16 @@
 from collections.abc import Mapping
 from http import HTTPStatus
 from math import isfinite
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
 from dataset_registry import errors
 from dataset_registry.model.next_steps import spelled
+from dataset_registry.server.pages import is_page, rendering
 from dataset_registry.server.telemetry import log, redact
 from dataset_registry.store.spool import storage_error
 from dataset_registry.wire.base import Problem
@@ -89,8 +90,7 @@ def response(error: errors.RegistryError, request_id: str | None, *, is_python: 
     are logged, and the response has the request id."""
     status = status_of(error)
     headers = {}
-    if status >= 500:
-        log.error("failed", id=request_id, code=error.code, reason=str(error))
+    detail = detail_of(error, request_id, "python" if is_python else "rest")
     if isinstance(error, errors.RangeNotSatisfiable) and "size" in error.fields:
         headers["Content-Range"] = f"bytes */{error.fields['size']}"
     if status in (429, 503):
@@ -100,9 +100,7 @@ def response(error: errors.RegistryError, request_id: str | None, *, is_python: 
     problem = Problem(
         title=HTTPStatus(status).phrase,
         status=status,
-        detail=redact(str(error) if is_python else spelled(str(error), "rest", error.fields))
-        if status < 500
-        else _failure(error, request_id),
+        detail=detail,
         code=error.code,
         instance=request_id,
         fields={name: _plain(value) for name, value in error.fields.items()} if status < 500 else {},
@@ -110,9 +108,32 @@ def response(error: errors.RegistryError, request_id: str | None, *, is_python: 
     return JSONResponse(problem.model_dump(), status, headers, MEDIA_TYPE)
 
 
-def unforeseen(request_id: str) -> JSONResponse:
+def detail_of(
+    error: errors.RegistryError, request_id: str | None, interface: Literal["python", "rest", "shell"]
+) -> str:
+    """What is wrong and what to do next, for readers at an interface; of server errors, which are logged, the request id."""
+    if status_of(error) >= 500:
+        log.error("failed", id=request_id, code=error.code, reason=str(error))
+        return _failure(error, request_id)
+    return redact(str(error) if interface == "python" else spelled(str(error), interface, error.fields))
+
+
+def answer(request: Request, error: errors.RegistryError) -> Response:
+    """The response for an error: a page for pages, a problem for the rest."""
+    if not is_page(request.url.path):
+        is_python = request.headers.get("user-agent", "").startswith(CLIENT)
+        return response(error, request.state.request_id, is_python=is_python)
+    if isinstance(error, errors.NotAuthenticated) and request.method in ("GET", "HEAD"):
+        target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        return RedirectResponse(rendering.url("/sign-in", next=target if target != "/" else None), 303)
+    status = status_of(error)
+    detail = detail_of(error, request.state.request_id, "shell")
+    return rendering.page(request, "error.html", status=status, title=HTTPStatus(status).phrase, detail=detail)
+
+
+def unforeseen(request: Request) -> Response:
     """The response to an unexpected exception."""
-    return response(errors.RegistryError("Unexpected exception: see the previous log line."), request_id)
+    return answer(request, errors.RegistryError("Unexpected exception: see the previous log line."))
 
 
 def _plain(value: object) -> Any:
@@ -128,22 +149,25 @@ def _plain(value: object) -> Any:
 def install(app: FastAPI) -> None:
     """Install the exception handlers of an app."""
 
-    async def ours(request: Request, error: Exception) -> JSONResponse:
+    async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, errors.RegistryError)
         request.state.code = error.code
-        is_python = request.headers.get("user-agent", "").startswith(CLIENT)
-        return response(error, request.state.request_id, is_python=is_python)
+        return answer(request, error)
 
-    async def invalid(request: Request, error: Exception) -> JSONResponse:
+    async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         found = error.errors()[0]
         where = ".".join(str(part) for part in found["loc"])
         mistake = errors.InputError(f"{where}: {found['msg']}. See /docs for the parameters.", where=where)
-        return response(mistake, request.state.request_id)
+        return answer(request, mistake)
 
-    async def plain(request: Request, error: Exception) -> JSONResponse:
+    async def plain(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         title = HTTPStatus(error.status_code).phrase
+        if is_page(request.url.path):
+            return rendering.page(
+                request, "error.html", status=error.status_code, title=title, detail=redact(str(error.detail))
+            )
         problem = Problem(
             title=title,
             status=error.status_code,
@@ -153,11 +177,11 @@ def install(app: FastAPI) -> None:
         )
         return JSONResponse(problem.model_dump(), error.status_code, error.headers, MEDIA_TYPE)
 
-    async def of_the_system(request: Request, error: Exception) -> JSONResponse:
+    async def of_the_system(request: Request, error: Exception) -> Response:
         assert isinstance(error, OSError)
         return await ours(request, storage_error(error, "The server could not read or write its files"))
 
-    async def too_deep(request: Request, error: Exception) -> JSONResponse:
+    async def too_deep(request: Request, error: Exception) -> Response:
         return await ours(request, errors.InputError("The JSON of this request is nested too deeply. Flatten it."))
 
     app.add_exception_handler(RecursionError, too_deep)

@@ -14,6 +14,7 @@ class Settings(BaseSettings):
     store: str | None = Field(default=None, repr=False, description="The store, with a catalog.")
     compression: str | None = Field(None, description="Compression of new CSV and JSON files, where it pays.")
 
+    dagster_url: str | None = Field(default=None, description="The address of Dagster's web server, for links to runs.")
     verify_reads: bool = Field(default=False, description="Whether every stored file is hashed before it is sent.")
     direct_uploads: bool = Field(
         default=False,

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _SECRET = re.compile(r"dr_[A-Za-z0-9_-]{20,}")
@@ -88,7 +89,7 @@ def configure() -> None:
 class RequestMetrics:
     """Outermost middleware: assigns an id to each request, counts it and logs it."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, unforeseen: Callable[[str], ASGIApp]) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, unforeseen: Callable[[Request], ASGIApp]) -> None:
         self._app, self._metrics, self._unforeseen = app, metrics, unforeseen
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -125,7 +126,7 @@ class RequestMetrics:
             if status:  # the answer has begun: the connection is cut, and the client sees that it is not whole
                 raise
             log.exception("unforeseen", id=state["request_id"])
-            await self._unforeseen(state["request_id"])(scope, receiving, sending)
+            await self._unforeseen(Request(scope))(scope, receiving, sending)
         finally:
             seconds = perf_counter() - begun
             route = getattr(scope.get("route"), "path", "other")

@@ -11,14 +11,18 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dataset_registry.errors import RegistryError, RetryLater, UnreadableFile
+from dataset_registry.errors import InputError, RegistryError, RetryLater, UnreadableFile
 from dataset_registry.model.chunks import PartFacts
 from dataset_registry.model.schema import ComponentSchema
+
+if TYPE_CHECKING:
+    from dataset_registry.tabular.preview import Preview, PreviewQuery, PreviewSource
 
 MEMORY = 4 << 30
 """Maximum address space of a worker in bytes: DuckDB and Arrow reserve 2 GB before they use any."""
@@ -51,7 +55,33 @@ def capture_table(paths: Sequence[Path], user_types: str | None) -> tuple[Compon
     return schema, parts
 
 
+def preview(source: "PreviewSource", query: "PreviewQuery") -> "Preview":
+    """Like `preview.preview`, in a worker. Raises `InputError`, `UnreadableFile`, `RetryLater`."""
+    from dataset_registry.tabular.preview import Preview
+
+    schema = source.schema
+    job = {
+        "preview": asdict(query),
+        "format": schema.format if schema else "parquet",
+        "paths": [str(path) for path in source.paths],
+        "counts": list(source.counts),
+        "schema": schema.to_json() if schema else None,
+        "sheet": source.sheet,
+    }
+    found = _answered(job)
+    if "invalid" in found:
+        raise InputError(found["invalid"])
+    return Preview(**found["preview"])
+
+
 def _looked(job: Mapping[str, Any]) -> tuple[ComponentSchema | None, list[PartFacts]]:
+    found = _answered(job)
+    schema = ComponentSchema.from_json(found["schema"], found["statistics"]) if found["schema"] else None
+    return schema, [PartFacts.from_json(part) for part in found["parts"]]
+
+
+def _answered(job: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer of a worker. Raises `UnreadableFile`, `RetryLater`."""
     request = json.dumps(job).encode()
     with _worker() as worker:
         was_fresh = worker.is_fresh
@@ -60,16 +90,19 @@ def _looked(job: Mapping[str, Any]) -> tuple[ComponentSchema | None, list[PartFa
         with _worker(fresh=True) as worker:
             answer = worker.ask(request)
     if answer is None:
+        if "preview" in job:
+            raise UnreadableFile(
+                f"The preview takes more than {MEMORY >> 30} GB of memory or {SECONDS} seconds. Load the table instead."
+            )
         raise UnreadableFile(
             f"The {job['format']} file takes more than {MEMORY >> 30} GB of memory or {SECONDS} seconds to capture: "
             "check its delimiter and line ends. Export it in a simpler format (Parquet, say), or commit it with "
             "format='binary' to store it unchanged."
         )
-    found = json.loads(answer)
+    found: dict[str, Any] = json.loads(answer)
     if "error" in found:
         raise UnreadableFile(found["error"])
-    schema = ComponentSchema.from_json(found["schema"], found["statistics"]) if found["schema"] else None
-    return schema, [PartFacts.from_json(part) for part in found["parts"]]
+    return found
 
 
 class _Worker:
@@ -188,6 +221,8 @@ def _look(job: Mapping[str, Any]) -> dict[str, Any] | None:
     parts: list[PartFacts] = []
     found: ComponentSchema | None
     try:
+        if "preview" in job:
+            return _preview(job, paths)
         if job.get("table"):
             found, parts = parquet.capture_table(paths, job["user_types"])
         else:
@@ -210,3 +245,14 @@ def _look(job: Mapping[str, Any]) -> dict[str, Any] | None:
         return {"schema": None, "statistics": [], "parts": []}
     listed = [part.to_json() for part in parts]
     return {"schema": found.to_json(), "statistics": found.statistics_to_json(), "parts": listed}
+
+
+def _preview(job: Mapping[str, Any], paths: Sequence[Path]) -> dict[str, Any]:
+    from dataset_registry.tabular.preview import PreviewQuery, PreviewSource, preview
+
+    schema = ComponentSchema.from_json(job["schema"]) if job["schema"] else None
+    try:
+        found = preview(PreviewSource(paths, job["counts"], schema, job["sheet"]), PreviewQuery(**job["preview"]))
+    except InputError as error:
+        return {"invalid": str(error)}
+    return {"preview": found.to_json()}

@@ -1,0 +1,219 @@
+"""Summaries over many datasets and versions, as far as the actor may read them: for pages."""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from weakref import WeakKeyDictionary
+
+from dataset_registry.access import Access, authorize, is_administrator, readable
+from dataset_registry.catalog import Catalog, Transaction, datasets, files, manifests, overview, versions
+from dataset_registry.errors import NotFound
+from dataset_registry.model.names import MAIN, pointer_name
+from dataset_registry.model.overview import (
+    BranchPlace,
+    BranchSummary,
+    CheckCounts,
+    DatasetSummary,
+    Lineage,
+    LineageNode,
+    LineagePlace,
+    Measure,
+    RunSummary,
+    SearchHit,
+)
+from dataset_registry.model.records import ComponentRecord, DatasetRecord, VersionRecord
+from dataset_registry.operations import resolve
+
+ACTIVITY_DAYS = 30
+"""The days of `DatasetSummary.activity`."""
+_KNOWN_VERSIONS = 50_000
+"""Versions of which facts are kept in memory: they never change."""
+
+_measures: "WeakKeyDictionary[Catalog, dict[int, Measure]]" = WeakKeyDictionary()
+_new_bytes: "WeakKeyDictionary[Catalog, dict[int, int]]" = WeakKeyDictionary()
+
+
+def dataset_summaries(
+    access: Access, *, prefix: str = "", text: str = "", after: str = "", limit: int = 50
+) -> list[DatasetSummary]:
+    """The datasets after a name, by name, with their heads: those under a prefix whose name or description has a text."""
+    if "\0" in prefix + text + after:  # PostgreSQL fails to look for it
+        return []
+    with access.catalog.read() as tx:
+        found = overview.datasets_page(tx, readable(access, tx), prefix=prefix, text=text, after=after, limit=limit)
+        heads = overview.heads(tx, [record.id for record in found])
+        ids = [head.id for _, head in heads.values()]
+        measures, checks = _measured(access, tx, ids), overview.check_counts(tx, ids)
+        activity = overview.activity(tx, [record.id for record in found], ACTIVITY_DAYS)
+    summaries = []
+    for record in found:
+        branch, head = heads.get(record.id, (None, None))
+        counts = checks.get(head.id, CheckCounts()) if head else CheckCounts()
+        measure = measures[head.id] if head else None
+        summaries.append(DatasetSummary(record, branch, head, measure, counts, activity.get(record.id, {})))
+    return summaries
+
+
+def totals(access: Access) -> tuple[int, int, int | None]:
+    """The number of datasets and of versions that the actor may read; for administrators the stored bytes."""
+    with access.catalog.read() as tx:
+        number, of_versions = overview.counts(tx, readable(access, tx))
+        return number, of_versions, overview.stored_bytes(tx) if is_administrator(access, tx) else None
+
+
+def branches(access: Access) -> list[BranchSummary]:
+    """The branches other than `main` over all datasets, the one that moved last first."""
+    with access.catalog.read() as tx:
+        return overview.branches(tx, readable(access, tx))
+
+
+def branch_places(access: Access, branch: str, target: str = MAIN) -> list[BranchPlace]:
+    """Where a branch is in each dataset that has it, by name, beside the target. Raises `NotFound`."""
+    pointer_name(branch), pointer_name(target)
+    with access.catalog.read() as tx:
+        among = readable(access, tx)
+        heads, targets = overview.branch_heads(tx, among, branch), overview.branch_heads(tx, among, target)
+    if not heads:
+        raise NotFound(f"No dataset has a branch {branch!r}.", branch=branch)
+    places = [BranchPlace(head.dataset, head, targets.get(dataset_id)) for dataset_id, head in heads.items()]
+    return sorted(places, key=lambda place: place.dataset)
+
+
+def recent_runs(access: Access) -> list[RunSummary]:
+    """The runs that wrote versions last."""
+    with access.catalog.read() as tx:
+        return overview.recent_runs(tx, readable(access, tx))
+
+
+def search(access: Access, text: str, limit: int = 20) -> list[SearchHit]:
+    """Datasets, columns, messages, branches, tags, digests and runs with a text: at most `limit` of each kind."""
+    if not text.strip() or "\0" in text:
+        return []
+    with access.catalog.read() as tx:
+        return overview.search(tx, readable(access, tx), text.strip(), limit)
+
+
+# --- versions ------------------------------------------------------------------------------------------------------------
+
+
+def measures(access: Access, found: Sequence[VersionRecord]) -> dict[int, Measure]:
+    """The bytes and rows of versions, which the actor may read, by their ids."""
+    with access.catalog.read() as tx:
+        return _measured(access, tx, [version.id for version in found])
+
+
+def component_page(access: Access, version: VersionRecord, start: int, limit: int) -> list[ComponentRecord]:
+    """The components of a version from a position on, in order."""
+    with access.catalog.snapshot() as tx:
+        authorize(access, tx, "read", version.dataset_id)
+        entries = manifests.StoredManifest(tx, version.id).slice(start, limit)
+        stored = files.get_many(tx, [entry.file_id for entry in entries if entry.file_id is not None])
+    return [
+        ComponentRecord(
+            entry.name,
+            entry.index,
+            entry.type,
+            entry.content_hash or None,
+            stored[entry.file_id].size,
+            entry.format,
+            entry.file_id,
+            json.loads(entry.metadata) if entry.metadata else {},
+        )
+        for entry in entries
+        if entry.file_id is not None
+    ]
+
+
+def _measured(access: Access, tx: Transaction, ids: Sequence[int]) -> dict[int, Measure]:
+    known = _measures.setdefault(access.catalog, {})
+    if missing := [version_id for version_id in ids if version_id not in known]:
+        if len(known) > _KNOWN_VERSIONS:
+            known.clear()
+        known |= overview.measures(tx, missing)
+    return {version_id: known[version_id] for version_id in ids}
+
+
+class HistoryPage:
+    """A page of the versions of a dataset, newest first, with what a history shows of each."""
+
+    def __init__(self, access: Access, dataset: DatasetRecord, before: int | None, limit: int) -> None:
+        with access.catalog.snapshot() as tx:
+            authorize(access, tx, "read", dataset.id)
+            found = versions.all_of(tx, dataset.id, before=before, limit=limit + 1)
+            self.versions = found[:limit]
+            self.next = found[limit - 1].number if len(found) > limit else None
+            self.total = datasets.version_count(tx, dataset.id)
+            ids = [version.id for version in self.versions]
+            self.runs = overview.runs_of(tx, ids)
+            self.checks = overview.check_counts(tx, ids)
+            self.above = (
+                overview.edges_over(tx, dataset.id, self.versions[0].number) if before and self.versions else []
+            )
+            known = _new_bytes.setdefault(access.catalog, {})
+            if missing := [version_id for version_id in ids if version_id not in known]:
+                if len(known) > _KNOWN_VERSIONS:
+                    known.clear()
+                known |= overview.new_bytes(tx, missing)
+            self.new_bytes = {version_id: known[version_id] for version_id in ids}
+
+
+def sizes(access: Access, dataset: DatasetRecord, ref: str, limit: int = 60) -> list[tuple[int, datetime, Measure]]:
+    """Number, time and measure of the newest versions in the history of a ref, oldest first."""
+    with access.catalog.snapshot() as tx:
+        authorize(access, tx, "read", dataset.id)
+        head = resolve.version(tx, dataset, ref)
+        found = [head]
+        wanted: dict[int, VersionRecord] = {
+            version.number: version for version in versions.all_of(tx, dataset.id, before=head.number, limit=4 * limit)
+        }
+        while len(found) < limit and found[-1].parents and found[-1].parents[0] in wanted:
+            found.append(wanted[found[-1].parents[0]])
+        measured = _measured(access, tx, [version.id for version in found])
+    return [(version.number, version.created_at, measured[version.id]) for version in reversed(found)]
+
+
+# --- lineage -------------------------------------------------------------------------------------------------------------
+
+
+def lineage(access: Access, version: VersionRecord, *, steps: int = 4, most: int = 40) -> Lineage:
+    """The versions that a version was produced from, and those that were produced from it, up to some steps away and at most
+    `most` on each side, as far as the actor may read them."""
+    with access.catalog.snapshot() as tx:
+        authorize(access, tx, "read", version.dataset_id)
+        among = readable(access, tx)
+        start: LineagePlace = (version.dataset, version.number)
+        nodes: dict[LineagePlace, LineageNode] = {start: LineageNode(start, 0)}
+        edges: dict[tuple[LineagePlace, LineagePlace], None] = {}
+        more = {-1: 0, 1: 0}
+        for direction in (-1, 1):
+            frontier: dict[int, LineagePlace] = {version.id: start}
+            left = most
+            for step in range(1, steps + 1):
+                ask = overview.inputs_of if direction < 0 else overview.outputs_of
+                links = ask(tx, list(frontier), among)
+                others = {link.input if direction < 0 else link.output for link in links}
+                there = overview.by_ids(tx, [other for other in others if other is not None])
+                following: dict[int, LineagePlace] = {}
+                for link in links:
+                    near = frontier[link.output if direction < 0 else int(link.input or 0)]
+                    other = link.input if direction < 0 else link.output
+                    record = there.get(other) if other is not None else None
+                    place = (record.dataset, record.number) if record else (link.dataset, link.number)
+                    if place not in nodes:
+                        if not left:
+                            more[direction] += 1
+                            continue
+                        left -= 1
+                        nodes[place] = LineageNode(place, direction * step, record is not None)
+                        if record is not None:
+                            following[record.id] = place
+                    if place != near:
+                        edges[(place, near) if direction < 0 else (near, place)] = None
+                frontier = following
+                if not frontier:
+                    break
+            else:
+                ask = overview.inputs_of if direction < 0 else overview.outputs_of
+                beyond = {link.input if direction < 0 else link.output for link in ask(tx, list(frontier), among)}
+                more[direction] += len(beyond - {None})
+    return Lineage(tuple(nodes.values()), tuple(edges), more[-1], more[1])
