@@ -52,13 +52,22 @@ def authorize(access: Access, tx: Transaction, permission: Permission, dataset_i
         _check(access, standing, permission, dataset_id)
 
 
-def authorize_move(access: Access, tx: Transaction, dataset_id: int, branch: str) -> None:
-    """Require that the actor may move or delete a branch. Raises as `authorize` does."""
+def authorize_move(access: Access, tx: Transaction, dataset_id: int, branch: str, *, is_reviewed: bool = False) -> None:
+    """Require that the actor may move or delete a branch; with `is_reviewed`, by the merge of a review. Raises as `authorize`
+    does."""
     standing = _standing(access, tx, dataset_id)
     if standing is None:
         return
     found = _check(access, standing, "write", dataset_id)
-    if found < level("admin") and grants.keeps_out(tx, standing.user_id, dataset_id, str(standing.name), branch):
+    barrier = grants.barrier(tx, standing.user_id, dataset_id, str(standing.name), branch)
+    if barrier.takes_review and not is_reviewed:
+        raise PermissionDenied(
+            f"The branch {branch!r} of {standing.name} moves by reviews only. Commit to another branch and review it: "
+            f"registry.create_review(branch, {branch!r}, title='…')",
+            dataset=standing.name,
+            branch=branch,
+        )
+    if found < level("admin") and not barrier.is_allowed:
         raise PermissionDenied(
             f"The branch {branch!r} of {standing.name} is protected, and {access.actor.name} may not move it. Commit "
             "to another branch and ask one of them to move this one, or ask an admin of the dataset for: "

@@ -31,6 +31,7 @@ from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.publishing import Consistency, PublishPlan, RevertPlan, Run
 from dataset_registry.model.records import FileRecord, Freeze, RegistryBranch
 from dataset_registry.model.retention import Policy
+from dataset_registry.model.reviews import EventKind, Review, ReviewDetails, ReviewState
 from dataset_registry.model.strategies import strategies_of
 from dataset_registry.model.verification import Verification
 from dataset_registry.version import Version
@@ -247,8 +248,20 @@ class Registry(ABC):
         """Grants on a dataset, prefix or file, of a user and its groups; without arguments, all that you can see."""
 
     @abstractmethod
-    def protect(self, name: str, branch: str = MAIN, *, allow: str | Sequence[str] = ()) -> Protection:
-        """Restrict moving a branch of a dataset, or of all under a prefix, to admins and `allow` (users, groups)."""
+    def protect(
+        self,
+        name: str,
+        branch: str = MAIN,
+        *,
+        allow: str | Sequence[str] = (),
+        approvals: int = 0,
+        checks: bool = False,
+    ) -> Protection:
+        """Restrict moving a branch of a dataset, or of all under a prefix, to admins and `allow` (users, groups).
+
+        With `approvals` (how many) or `checks` (all of them passed, and there is one), the branch moves by the merge of a review
+        only, for administrators too. The owner of an embedded registry is not bound.
+        """
 
     @abstractmethod
     def unprotect(self, name: str, branch: str = MAIN) -> None:
@@ -353,6 +366,66 @@ class Registry(ABC):
         names = None if datasets is None else several(datasets)
         options = MergeOptions(strategies_of(strategy), message=message)
         return self._publish(branch, into, names, options, allow_moved_inputs=allow_moved_inputs)
+
+    # --- reviews ---------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def create_review(self, branch: str, into: str = MAIN, *, title: str, description: str | None = None) -> Review:
+        """Create a review of a branch, which is to be merged into another one in all datasets that have it.
+
+        Raises `NotFound` (no dataset has the branch), `AlreadyExists` (an open review of the same), `PermissionDenied`.
+        """
+
+    @abstractmethod
+    def reviews(self, *, state: ReviewState | None = None, branch: str | None = None) -> list[Review]:
+        """The reviews of datasets that you can read, newest first."""
+
+    @abstractmethod
+    def review(self, review_id: int) -> ReviewDetails:
+        """A review with its datasets and what is missing in each, its comments and verdicts. Raises `NotFound`."""
+
+    def comment_review(self, review_id: int, comment: str) -> ReviewDetails:
+        """Add a comment to a review. Raises `NotFound`, `ConflictError` (it is over)."""
+        return self._review_event(review_id, "comment", comment)
+
+    def approve_review(self, review_id: int, comment: str | None = None) -> ReviewDetails:
+        """Approve what the branch of a review is at now, in the datasets whose target you may move.
+
+        The approval does not count any longer where the branch moves. Approvals of who created the review or wrote the version do
+        not count. Raises `NotFound`, `ConflictError` (it is over), `PermissionDenied`.
+        """
+        return self._review_event(review_id, "approve", comment)
+
+    def reject_review(self, review_id: int, comment: str | None = None) -> ReviewDetails:
+        """Reject what the branch of a review is at now: it cannot be merged until you approve, or the branch moves."""
+        return self._review_event(review_id, "reject", comment)
+
+    @abstractmethod
+    def _review_event(self, review_id: int, kind: EventKind, comment: str | None) -> ReviewDetails: ...
+
+    @abstractmethod
+    def close_review(self, review_id: int) -> Review:
+        """Close a review without merging it. Raises `NotFound`, `ConflictError`, `PermissionDenied`."""
+
+    def merge_review(
+        self,
+        review_id: int,
+        *,
+        strategy: Strategies = "fail",
+        allow_moved_inputs: bool = False,
+        message: str | None = None,
+    ) -> list[Version]:
+        """Merge a review: publish its branch, in one transaction, if nothing is missing. Returns the new heads.
+
+        Raises as `publish`, and `ConflictError` if approvals or checks are missing.
+        """
+        options = MergeOptions(strategies_of(strategy), message=message)
+        return self._merge_review(review_id, options, allow_moved_inputs=allow_moved_inputs)
+
+    @abstractmethod
+    def _merge_review(self, review_id: int, options: MergeOptions, *, allow_moved_inputs: bool) -> list[Version]: ...
+
+    # --- runs ------------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def run(self, run_id: str) -> Run:

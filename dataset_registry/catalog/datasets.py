@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import Row, bindparam, delete, func, select, update
 
+from dataset_registry.catalog import reviews
 from dataset_registry.catalog.grants import Readable, forget_resource
 from dataset_registry.catalog.rows import Transaction, insert_row
 from dataset_registry.catalog.tables import dataset_versions, datasets, retired_tags, users
@@ -71,6 +72,7 @@ def lock(tx: Transaction, dataset_id: int) -> None:
 def remove(tx: Transaction, dataset_id: int) -> None:
     """Delete the row of a dataset that has no versions any more."""
     forget_resource(tx, "dataset", [dataset_id])
+    reviews.forget_datasets(tx, [dataset_id])
     tx.execute(delete(retired_tags).where(retired_tags.c.dataset_id == dataset_id))
     tx.execute(delete(datasets).where(datasets.c.id == dataset_id))
 

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
@@ -325,11 +325,26 @@ _B = protected_branches
 
 
 def protect(
-    tx: Transaction, kind: ResourceType, resource_id: int, branch: str, allowed: Sequence[int], user_id: int
+    tx: Transaction,
+    kind: ResourceType,
+    resource_id: int,
+    branch: str,
+    allowed: Sequence[int],
+    user_id: int,
+    *,
+    required_approvals: int = 0,
+    requires_checks: bool = False,
 ) -> int:
     """Protect a branch of a dataset or of the datasets under a prefix, as if for the first time; the protection's id."""
     unprotect(tx, kind, resource_id, branch)
-    row = {"resource_type": kind, "resource_id": resource_id, "branch_name": branch, "created_by": user_id}
+    row = {
+        "resource_type": kind,
+        "resource_id": resource_id,
+        "branch_name": branch,
+        "created_by": user_id,
+        "required_approvals": required_approvals,
+        "requires_checks": requires_checks,
+    }
     made = insert_row(tx, _B, row)
     if allowed:
         tx.execute(insert(protected_branch_users), [{"protection_id": made, "user_id": found} for found in allowed])
@@ -350,15 +365,32 @@ def _unprotect(tx: Transaction, found: Sequence[int]) -> None:
         tx.execute(delete(_B).where(_B.c.id.in_(found)))
 
 
-def keeps_out(tx: Transaction, user_id: int, dataset_id: int, name: str, branch: str) -> bool:
-    """Whether a protection keeps a user from moving a branch; every protection must allow it."""
+class Barrier(NamedTuple):
+    """What the protections of a branch take of a user: whether all of them allow the user to move it, how many approvals, and
+    whether checks must have passed."""
+
+    is_allowed: bool
+    required_approvals: int
+    requires_checks: bool
+
+    @property
+    def takes_review(self) -> bool:
+        """Whether the branch moves by the merge of a review only."""
+        return self.required_approvals > 0 or self.requires_checks
+
+
+def barrier(tx: Transaction, user_id: int, dataset_id: int, name: str, branch: str) -> Barrier:
+    """What the protections of a branch of a dataset take of a user; the strictest of each."""
     allowed = exists().where(
         protected_branch_users.c.protection_id == _B.c.id, _held_by(user_id, protected_branch_users.c.user_id)
     )
-    query = (
-        select(_B.c.id).where(_B.c.branch_name == branch, _is_about(dataset_id, name, _B, _covers), ~allowed).limit(1)
-    )
-    return tx.execute(query).first() is not None
+    query = select(
+        func.min(case((allowed, 1), else_=0)),
+        func.max(_B.c.required_approvals),
+        func.max(case((_B.c.requires_checks, 1), else_=0)),
+    ).where(_B.c.branch_name == branch, _is_about(dataset_id, name, _B, _covers))
+    least, approvals, checks = tx.execute(query).one()
+    return Barrier(least is None or bool(least), approvals or 0, bool(checks))
 
 
 def is_protected(tx: Transaction, dataset_id: int, name: str, branch: str) -> bool:
@@ -370,7 +402,15 @@ def is_protected(tx: Transaction, dataset_id: int, name: str, branch: str) -> bo
 def protections(tx: Transaction, resource: tuple[ResourceType, int] | None = None) -> list[Protection]:
     """Protected branches: those of a resource, or all."""
     query = _named(
-        select(_B.c.id, _NAMES, _B.c.branch_name, _B.c.created_at, users.c.username)
+        select(
+            _B.c.id,
+            _NAMES,
+            _B.c.branch_name,
+            _B.c.created_at,
+            users.c.username,
+            _B.c.required_approvals,
+            _B.c.requires_checks,
+        )
         .select_from(_B)
         .join(users, users.c.id == _B.c.created_by),
         _B,
@@ -382,7 +422,10 @@ def protections(tx: Transaction, resource: tuple[ResourceType, int] | None = Non
     for protection_id, name in tx.execute(names.join(users, users.c.id == protected_branch_users.c.user_id)):
         allowed[protection_id].append(name)
     rows = tx.execute(query.order_by(_B.c.id))
-    return [Protection(i, what, branch, tuple(sorted(allowed[i])), at, by) for i, what, branch, at, by in rows]
+    return [
+        Protection(i, what, branch, tuple(sorted(allowed[i])), at, by, approvals, checks)
+        for i, what, branch, at, by, approvals, checks in rows
+    ]
 
 
 def protections_over(tx: Transaction, dataset_id: int, name: str) -> list[Protection]:

@@ -326,6 +326,9 @@ protected_branches = Table(
     Column("branch_name", String(255), nullable=False),
     Column("created_at", Timestamp, nullable=False, default=utc_now(), server_default=_NOW),
     Column("created_by", Id, ForeignKey(users.c.id), nullable=False),
+    # With one of these, the branch moves by the merge of a review only.
+    Column("required_approvals", Integer, nullable=False, server_default=text("0")),
+    Column("requires_checks", Boolean, nullable=False, server_default=text("false")),
     UniqueConstraint("resource_type", "resource_id", "branch_name", name="uq_protected_branches_branch"),
     sqlite_autoincrement=True,
 )
@@ -498,6 +501,47 @@ version_sources = Table(
     Column("version_id", Id, ForeignKey(dataset_versions.c.id), primary_key=True),
     Column("source_id", Id, ForeignKey(dataset_versions.c.id), primary_key=True, index=True),
     Column("edited", Json),
+)
+
+# Reviews of branches over all datasets.
+reviews = Table(
+    "reviews",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("branch", String(255), nullable=False, index=True),
+    Column("target", String(255), nullable=False),
+    Column("title", Text, nullable=False),
+    Column("description", Text),
+    Column("state", String(20), nullable=False, index=True),
+    Column("created_at", Timestamp, nullable=False, default=utc_now(), server_default=_NOW),
+    Column("created_by", Id, ForeignKey(users.c.id), nullable=False),
+    Column("closed_at", Timestamp),
+    Column("closed_by", Id, ForeignKey(users.c.id)),
+    sqlite_autoincrement=True,
+)
+
+# The datasets of a review; once it is merged, the versions that the target was at before and after, by their numbers.
+review_datasets = Table(
+    "review_datasets",
+    metadata,
+    Column("review_id", Id, ForeignKey(reviews.c.id), primary_key=True),
+    Column("dataset_id", Id, ForeignKey(datasets.c.id), primary_key=True, index=True),
+    Column("before_number", Integer),
+    Column("after_number", Integer),
+)
+
+# Comments and verdicts. A verdict is about the heads that the branch had in the datasets that its author may judge.
+review_events = Table(
+    "review_events",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("review_id", Id, ForeignKey(reviews.c.id), nullable=False, index=True),
+    Column("kind", String(20), nullable=False),
+    Column("body", Text),
+    Column("heads", Json),
+    Column("created_at", Timestamp, nullable=False, default=utc_now(), server_default=_NOW),
+    Column("created_by", Id, ForeignKey(users.c.id), nullable=False),
+    sqlite_autoincrement=True,
 )
 
 # Views, created by the migrations and described here for queries; `alembic check` does not look at them.

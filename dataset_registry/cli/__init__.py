@@ -24,6 +24,7 @@ from dataset_registry.cli import (
     merges,
     publishing,
     refs,
+    reviews,
     server,
     transfer,
     users,
@@ -115,6 +116,7 @@ for _name, _group in (
     ("token", users.token_app),
     ("grant", users.grant_app),
     ("protect", users.protect_app),
+    ("review", reviews.review_app),
     ("audit", users.audit_app),
     ("db", db.app),
 ):

@@ -64,7 +64,7 @@ def publish(
             allow_moved_inputs=allow_moved_inputs,
             message=message,
         )
-    _print_heads(heads, into, as_json)
+    print_heads(heads, into, as_json)
 
 
 @app.command()
@@ -112,7 +112,7 @@ def revert_run(
         return
     with working(f"reverting the run {run_id}"):
         heads = registry.revert_run(run_id, branch, strategy=chosen, force=force, message=message)
-    _print_heads(heads, branch, as_json)
+    print_heads(heads, branch, as_json)
 
 
 @app.command()
@@ -137,7 +137,8 @@ def consistent(
         raise typer.Exit(3)
 
 
-def _print_heads(heads: "list[Version]", branch: str, as_json: bool) -> None:
+def print_heads(heads: "list[Version]", branch: str, as_json: bool) -> None:
+    """Print the new heads of a branch."""
     from dataset_registry.wire.datasets import VersionResponse
 
     if as_json:

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from dataset_registry.cli.output import AsJson, json_text, moment, print_facts, print_json, print_table, say
+from dataset_registry.cli.output import AsJson, count_of, json_text, moment, print_facts, print_json, print_table, say
 from dataset_registry.cli.target import here
 from dataset_registry.errors import InputError
-from dataset_registry.model.actors import Kind, Permission, User, parse_permission
+from dataset_registry.model.actors import Kind, Permission, Protection, User, parse_permission
 from dataset_registry.model.names import MAIN
 from dataset_registry.model.retention import parse_duration
 
@@ -243,16 +243,33 @@ def protect(
     allow: Annotated[
         list[str] | None, typer.Option("--allow", help="A user or group that may move it. Can be repeated.")
     ] = None,
+    approvals: Annotated[
+        int, typer.Option("--approvals", help="It moves by reviews only, with this many approvals.")
+    ] = 0,
+    checks: Annotated[
+        bool, typer.Option("--checks", help="It moves by reviews only, to versions whose checks passed.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Restrict committing to, moving and deleting a branch to admins and the allowed users."""
     from dataset_registry.wire.users import ProtectionResponse
 
-    made = registry.protect("" if resource == "/" else resource, branch, allow=allow or ())
+    name = "" if resource == "/" else resource
+    made = registry.protect(name, branch, allow=allow or (), approvals=approvals, checks=checks)
     if as_json:
         print_json(ProtectionResponse.of(made))
     else:
-        say(f"Protected {branch} of {resource}: {', '.join(['admins', *made.allowed])} may move it")
+        say(f"Protected {branch} of {resource}: {', '.join(['admins', *made.allowed])} may move it{taken_by(made)}")
+
+
+def taken_by(protection: Protection) -> str:
+    """What a protected branch takes besides permission, as the end of a sentence."""
+    takes = []
+    if protection.required_approvals:
+        takes.append(count_of(protection.required_approvals, "approval"))
+    if protection.requires_checks:
+        takes.append("passed checks")
+    return f", by reviews with {' and '.join(takes)}" if takes else ""
 
 
 @protect_app.command("remove")

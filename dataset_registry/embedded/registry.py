@@ -34,6 +34,7 @@ from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.publishing import Consistency, PublishPlan, RevertPlan, Run
 from dataset_registry.model.records import FileRecord, Freeze, RegistryBranch
 from dataset_registry.model.retention import Policy
+from dataset_registry.model.reviews import EventKind, Review, ReviewDetails, ReviewState
 from dataset_registry.model.verification import Verification
 from dataset_registry.operations import adopt as adoption
 from dataset_registry.operations import audit, binding, datasets, files, gates, grants, refs, runs, users
@@ -42,6 +43,7 @@ from dataset_registry.operations import copy as copying
 from dataset_registry.operations import expire as expiry
 from dataset_registry.operations import freeze as freezing
 from dataset_registry.operations import publish as publishing
+from dataset_registry.operations import reviews as reviewing
 from dataset_registry.operations import verify as verification
 from dataset_registry.operations.sweep import apply_sweep, plan_sweep
 from dataset_registry.registry import Registry
@@ -149,8 +151,16 @@ class EmbeddedRegistry(Registry):
     def grants(self, name: str | None = None, *, file: str | None = None, user: str | None = None) -> list[Grant]:
         return grants.list_all(self.access, name, file, user)
 
-    def protect(self, name: str, branch: str = MAIN, *, allow: str | Sequence[str] = ()) -> Protection:
-        return grants.protect(self.access, name, branch, several(allow))
+    def protect(
+        self,
+        name: str,
+        branch: str = MAIN,
+        *,
+        allow: str | Sequence[str] = (),
+        approvals: int = 0,
+        checks: bool = False,
+    ) -> Protection:
+        return grants.protect(self.access, name, branch, several(allow), approvals=approvals, checks=checks)
 
     def unprotect(self, name: str, branch: str = MAIN) -> None:
         grants.unprotect(self.access, name, branch)
@@ -228,6 +238,27 @@ class EmbeddedRegistry(Registry):
 
     def _revert_run(self, run_id: str, branch: str, options: MergeOptions, *, force: bool) -> list[Version]:
         _, heads = runs.revert(self.access, run_id, branch, options, force=force)
+        return [EmbeddedVersion(self.access, head) for head in heads]
+
+    # --- reviews ---------------------------------------------------------------------------------------------------
+
+    def create_review(self, branch: str, into: str = MAIN, *, title: str, description: str | None = None) -> Review:
+        return reviewing.create(self.access, branch, into, title, description)
+
+    def reviews(self, *, state: ReviewState | None = None, branch: str | None = None) -> list[Review]:
+        return reviewing.list_all(self.access, state=state, branch=branch)
+
+    def review(self, review_id: int) -> ReviewDetails:
+        return reviewing.details(self.access, review_id)
+
+    def _review_event(self, review_id: int, kind: EventKind, comment: str | None) -> ReviewDetails:
+        return reviewing.add_event(self.access, review_id, kind, comment)
+
+    def close_review(self, review_id: int) -> Review:
+        return reviewing.close(self.access, review_id)
+
+    def _merge_review(self, review_id: int, options: MergeOptions, *, allow_moved_inputs: bool) -> list[Version]:
+        _, heads = reviewing.merge(self.access, review_id, options, allow_moved_inputs=allow_moved_inputs)
         return [EmbeddedVersion(self.access, head) for head in heads]
 
     # --- maintenance -----------------------------------------------------------------------------------------------

@@ -112,7 +112,10 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Protection:
-    """A protected branch of a dataset, or of all datasets under a prefix: only admins and those allowed move it."""
+    """A protected branch of a dataset, or of all datasets under a prefix: only admins and those allowed move it.
+
+    If it takes approvals or checks, it moves by the merge of a review only, for admins too.
+    """
 
     id: int
     resource: str
@@ -120,6 +123,8 @@ class Protection:
     allowed: tuple[str, ...]
     created_at: datetime
     created_by: str
+    required_approvals: int = 0
+    requires_checks: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,17 +172,29 @@ def _note(
 # --- protected branches --------------------------------------------------------------------------------------------
 
 
-def protect(access: Access, name: str, branch: str, allowed: Sequence[str]) -> Protection:
+MOST_APPROVALS = 20
+
+
+def protect(
+    access: Access, name: str, branch: str, allowed: Sequence[str], *, approvals: int = 0, checks: bool = False
+) -> Protection:
     """Restrict committing to, moving and deleting a branch to admins and `allowed` (users, groups), in a dataset or in
-    all datasets under a prefix. Raises `NotFound`, `PermissionDenied`, `InvalidName`."""
+    all datasets under a prefix. With `approvals` or `checks`, it moves by the merge of a review only, for admins too.
+    Raises `NotFound`, `PermissionDenied`, `InvalidName`, `InputError`."""
     branch = pointer_name(branch)
+    if not 0 <= approvals <= MOST_APPROVALS:
+        raise InputError(f"A protected branch takes 0 to {MOST_APPROVALS} approvals, not {approvals}.")
 
     def work(tx: Transaction) -> Protection:
         resource = _resource(access, tx, name, None, make=True)
         ids = [get_user(tx, user).id for user in dict.fromkeys(allowed)]
-        made = grants.protect(tx, *resource, branch, ids, access.user_id(tx))
+        user_id = access.user_id(tx)
+        made = grants.protect(tx, *resource, branch, ids, user_id, required_approvals=approvals, requires_checks=checks)
         (found,) = (p for p in grants.protections(tx, resource) if p.id == made)
-        _note(access, tx, "protect", resource, found.resource, ref=branch, after=", ".join(found.allowed) or "admins")
+        after = ", ".join(found.allowed) or "admins"
+        if approvals or checks:
+            after += f"; {approvals} approvals" + (" and checks" if checks else "")
+        _note(access, tx, "protect", resource, found.resource, ref=branch, after=after)
         return found
 
     return access.catalog.write(work)

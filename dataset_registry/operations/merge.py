@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from dataset_registry.access import Access, authorize, authorize_commit, readable
+from dataset_registry.access import Access, authorize, authorize_commit, authorize_move, readable
 from dataset_registry.catalog import Transaction, files, productions, versions
 from dataset_registry.content.change import Change, StagedComponent
 from dataset_registry.content.workplace import Workplace, workplace
@@ -180,13 +180,14 @@ def planned(
     options: MergeOptions,
     *,
     writes: bool,
+    is_reviewed: bool = False,
 ) -> Merge:
     """Plan a merge. With `writes`, it is prepared to be carried out. Raises as `merge`, but for conflicts."""
     pointer_name(branch)
     with access.catalog.snapshot() as tx:
         authorize(access, tx, "read", dataset.id)
         if writes:
-            authorize_commit(access, tx, dataset, branch)
+            authorize_move(access, tx, dataset.id, branch, is_reviewed=is_reviewed)
         version = resolve.version(tx, dataset, ref)
         ours = _head(tx, dataset, branch)
         outcome: Outcome = "merge"

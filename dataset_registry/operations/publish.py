@@ -1,10 +1,10 @@
 """Publishing: the branches of many datasets are merged, and all pointers move in one transaction, or none."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from uuid import UUID, uuid4
 
-from dataset_registry.access import Access, authorize_commit, level_on, readable
+from dataset_registry.access import Access, authorize_move, level_on, readable
 from dataset_registry.catalog import Transaction, datasets, pointers, productions, versions
 from dataset_registry.content.pack import PackPlan
 from dataset_registry.content.upload import BytesGone, Upload
@@ -41,19 +41,21 @@ def publish(
     options: MergeOptions,
     *,
     allow_moved_inputs: bool = False,
+    finish: "Finish | None" = None,
 ) -> tuple[PublishPlan, list[VersionRecord]]:
     """Merge a branch into another in all of its datasets, in one transaction. Returns the plan and the new heads.
 
+    `finish` is what a review does in the same transaction: with it, branches move that take a review.
     Raises `MergeConflict` for conflicts in any dataset; `ConflictError` if the target moved under an input of a version that
     would be published; `NotFound`, `PermissionDenied`, `BranchMoved`. Then nothing is changed.
     """
     for attempt in range(_ATTEMPTS):
         with workplace(access) as work:
-            found = _planned(access, work, branch, into, names, options, writes=True)
+            found = _planned(access, work, branch, into, names, options, writes=True, is_reviewed=finish is not None)
             planned = _plan_of(access, branch, into, found)
             _refuse(planned, allow_moved_inputs=allow_moved_inputs)
             try:
-                return planned, apply_merges(access, work.spool, found, branch, options.message, "publish")
+                return planned, apply_merges(access, work.spool, found, branch, options.message, "publish", finish)
             except (BranchMoved, BytesGone):
                 if attempt == _ATTEMPTS - 1:
                     raise
@@ -69,6 +71,7 @@ def _planned(
     options: MergeOptions,
     *,
     writes: bool,
+    is_reviewed: bool = False,
 ) -> list[tuple[DatasetRecord, Merge]]:
     """The merges of the datasets that have the branch, without those that are up to date; in the order of their ids."""
     pointer_name(branch), pointer_name(into)
@@ -82,7 +85,9 @@ def _planned(
         raise NotFound(f"No dataset {what} has a branch {branch!r}.".replace("  ", " "), branch=branch)
     found = []
     for dataset in sorted(chosen, key=lambda d: d.id):
-        made = merge.planned(access, work, dataset, "merge", branch, into, options, writes=writes)
+        made = merge.planned(
+            access, work, dataset, "merge", branch, into, options, writes=writes, is_reviewed=is_reviewed
+        )
         if made.plan.outcome != "up to date":
             found.append((dataset, made))
     return found
@@ -137,6 +142,10 @@ def _refuse(plan: PublishPlan, *, allow_moved_inputs: bool) -> None:
         )
 
 
+Finish = Callable[[Transaction, Sequence[tuple[DatasetRecord, Merge]], Sequence[VersionRecord]], None]
+"""What is done at the end of the transaction of a publication: it gets the merges and the new heads."""
+
+
 def apply_merges(
     access: Access,
     spool: Spool,
@@ -144,9 +153,10 @@ def apply_merges(
     ref: str,
     message: str | None,
     action: str,
+    finish: Finish | None = None,
 ) -> list[VersionRecord]:
     """Carry out merges of several datasets in one transaction. Returns the new heads. Raises `BranchMoved`, `BytesGone`."""
-    if not found:
+    if not found and finish is None:
         return []
     stored: list[tuple[DatasetRecord, Merge, UUID, PackPlan, Upload]] = []
     for dataset, made in found:
@@ -163,21 +173,23 @@ def apply_merges(
                 options = merge.commit_options(made, ref, message)
                 heads.append(commit.commit_in(access, dataset, made.change, options, uuid, plan, upload, tx).version)
             else:
-                heads.append(_move(access, tx, dataset, made))
+                heads.append(_move(access, tx, dataset, made, is_reviewed=finish is not None))
             if action == "publish":  # into any branch, protected or not
                 before = made.plan.ours.id if made.plan.ours else None
                 gates.guard(tx, dataset, made.plan.branch, heads[-1].id, before, always=True)
         names = [dataset.name for dataset, *_ in stored]
         audit.note(access, tx, action, ref=ref, datasets=names)
+        if finish is not None:
+            finish(tx, [(dataset, made) for dataset, made, *_ in stored], heads)
         return heads
 
     return access.catalog.write(work)
 
 
-def _move(access: Access, tx: Transaction, dataset: DatasetRecord, made: Merge) -> VersionRecord:
+def _move(access: Access, tx: Transaction, dataset: DatasetRecord, made: Merge, *, is_reviewed: bool) -> VersionRecord:
     """Move a branch forward, if it is where the plan found it."""
     plan = made.plan
-    authorize_commit(access, tx, dataset, plan.branch)
+    authorize_move(access, tx, dataset.id, plan.branch, is_reviewed=is_reviewed)
     pointers.lock(tx, dataset.id, plan.branch)
     head = versions.head(tx, dataset.id, plan.branch)
     if (head.id if head else None) != (plan.ours.id if plan.ours else None):

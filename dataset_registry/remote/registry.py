@@ -28,6 +28,7 @@ from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.publishing import Consistency, PublishPlan, RevertPlan, Run
 from dataset_registry.model.records import FileRecord, Freeze, NewDataset, RegistryBranch
 from dataset_registry.model.retention import Policy, Rule
+from dataset_registry.model.reviews import EventKind, Review, ReviewDetails, ReviewState
 from dataset_registry.model.verification import Finding, Verification
 from dataset_registry.registry import Registry
 from dataset_registry.remote.client import Client, segment
@@ -61,6 +62,7 @@ from dataset_registry.wire.merges import (
     RunResponse,
     StrategyRequest,
 )
+from dataset_registry.wire.reviews import MergeReviewRequest, ReviewDetailsResponse, ReviewResponse
 from dataset_registry.wire.users import (
     FreezeResponse,
     GrantResponse,
@@ -239,8 +241,17 @@ class RemoteRegistry(Registry):
         found = self._client.listed("grants", GrantResponse, name=name, file=file, user=user)
         return [shape.value() for shape in found]
 
-    def protect(self, name: str, branch: str = MAIN, *, allow: str | Sequence[str] = ()) -> Protection:
-        body = {"name": name, "branch": branch, "allow": list(several(allow))}
+    def protect(
+        self,
+        name: str,
+        branch: str = MAIN,
+        *,
+        allow: str | Sequence[str] = (),
+        approvals: int = 0,
+        checks: bool = False,
+    ) -> Protection:
+        body: dict[str, Any] = {"name": name, "branch": branch, "allow": list(several(allow))}
+        body |= {"approvals": approvals, "checks": checks}
         return self._client.post("protections", ProtectionResponse, body).value()
 
     def unprotect(self, name: str, branch: str = MAIN) -> None:
@@ -320,6 +331,32 @@ class RemoteRegistry(Registry):
             run_id=run_id, branch=branch, strategies=_strategies(options), force=force, message=options.message
         )
         return self._heads(self._client.post("runs/revert", HeadsResponse, body, patience=None))
+
+    # --- reviews ---------------------------------------------------------------------------------------------------
+
+    def create_review(self, branch: str, into: str = MAIN, *, title: str, description: str | None = None) -> Review:
+        body = {"branch": branch, "into": into, "title": title, "description": description}
+        return self._client.post("reviews", ReviewResponse, body).value()
+
+    def reviews(self, *, state: ReviewState | None = None, branch: str | None = None) -> list[Review]:
+        return [shape.value() for shape in self._client.listed("reviews", ReviewResponse, state=state, branch=branch)]
+
+    def review(self, review_id: int) -> ReviewDetails:
+        return self._client.get(f"reviews/{int(review_id)}", ReviewDetailsResponse).value()
+
+    def _review_event(self, review_id: int, kind: EventKind, comment: str | None) -> ReviewDetails:
+        body = {"kind": kind, "comment": comment}
+        return self._client.post(f"reviews/{int(review_id)}/events", ReviewDetailsResponse, body).value()
+
+    def close_review(self, review_id: int) -> Review:
+        return self._client.post(f"reviews/{int(review_id)}/close", ReviewResponse, {}).value()
+
+    def _merge_review(self, review_id: int, options: MergeOptions, *, allow_moved_inputs: bool) -> list[Version]:
+        body = MergeReviewRequest(
+            strategies=_strategies(options), allow_moved_inputs=allow_moved_inputs, message=options.message
+        )
+        path = f"reviews/{int(review_id)}/merge"
+        return self._heads(self._client.post(path, HeadsResponse, body, patience=None))
 
     def _heads(self, found: HeadsResponse) -> list[Version]:
         return [RemoteVersion(self._client, self._contents, shape.value()) for shape in found.versions]

@@ -27,6 +27,7 @@ from dataset_registry.server.http_protocol import header_timeout_protocol
 from dataset_registry.server.limits import LimitMiddleware
 from dataset_registry.server.pages import administration, assets, home, sessions
 from dataset_registry.server.pages import datasets as datasets_pages
+from dataset_registry.server.pages import reviews as reviews_pages
 from dataset_registry.server.pages.sessions import LocalOwner
 from dataset_registry.server.routes import (
     checks,
@@ -37,6 +38,7 @@ from dataset_registry.server.routes import (
     merges,
     publishing,
     refs,
+    reviews,
     uploads,
     users,
 )
@@ -88,7 +90,7 @@ def create_app(settings: Settings, owner: LocalOwner | None = None) -> FastAPI:
     app.state.table_work = threading.BoundedSemaphore(settings.max_table_work)
     problems.install(app)
     v1 = APIRouter(prefix="/v1", responses=problems.RESPONSES)
-    for module in (datasets, files, uploads, commits, merges, publishing, checks, refs, users, maintenance):
+    for module in (datasets, files, uploads, commits, merges, publishing, reviews, checks, refs, users, maintenance):
         v1.include_router(module.router)
     v1.include_router(users.secrets)
     v1.include_router(uploads.appending)
@@ -96,7 +98,7 @@ def create_app(settings: Settings, owner: LocalOwner | None = None) -> FastAPI:
     app.include_router(v1)
     app.include_router(_watching(metrics))
     app.include_router(api_docs.router)
-    for page_module in (sessions, assets, home, datasets_pages, administration):
+    for page_module in (sessions, assets, home, datasets_pages, reviews_pages, administration):
         app.include_router(page_module.router)
     app.add_middleware(ByNameMiddleware)
     app.add_middleware(AuthMiddleware, access=app.state.access, settings=settings, owner=owner)

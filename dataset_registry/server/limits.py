@@ -181,6 +181,10 @@ def table_work(request: Request) -> Iterator[None]:
         slots.release()
 
 
+one_at_work = contextmanager(table_work)
+"""As `table_work`, for a `with` statement."""
+
+
 def _busy() -> TooManyRequests:
     return TooManyRequests("Too many concurrent requests. Retry shortly.")
 

@@ -153,3 +153,11 @@ def table_from(value: Any) -> pa.Table:
             raise InputError(f"{path} is no table: pass a CSV, JSON, Excel or Parquet file.", path=str(path))
         return pq.read_table(path) if kind == "parquet" else capture.read(path, found)
     return plain_table(value)
+
+
+def with_takes(conflicts: pa.Table, takes: Mapping[int, str]) -> pa.Table:
+    """A table of conflicts with the column `take` filled in, by the positions of the rows; without the other rows."""
+    rows = sorted(position for position in takes if 0 <= position < conflicts.num_rows)
+    chosen = conflicts.take(pa.array(rows, pa.int64()))
+    at = chosen.column_names.index("take")
+    return chosen.set_column(at, "take", pa.array([takes[position] for position in rows], pa.string()))

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from dataset_registry.model.actors import Grant, NewToken, Permission, Protection, Token, User
 from dataset_registry.model.records import Freeze
-from dataset_registry.wire.base import Mapped, Name, RequestModel, ResponseModel
+from dataset_registry.wire.base import MOST_IDS, Mapped, Name, RequestModel, ResponseModel
 
 PermissionText = Annotated[Permission, Field(description="`read` < `write` < `admin`")]
 
@@ -109,11 +109,14 @@ class GrantResponse(Mapped[Grant]):
 
 
 class ProtectionRequest(RequestModel):
-    """A branch to protect, in a dataset or under a prefix; `allow` are further users and groups that may move it."""
+    """A branch to protect, in a dataset or under a prefix; `allow` are further users and groups that may move it. With
+    `approvals` or `checks`, it moves by the merge of a review only."""
 
     name: Annotated[str, Field(max_length=1000, pattern=r"^[^\x00]*$")]
     branch: Name = "main"
     allow: list[Name] = Field(default_factory=list, max_length=1000)
+    approvals: int = Field(default=0, ge=0, le=MOST_IDS)
+    checks: bool = False
 
 
 class ProtectionResponse(Mapped[Protection]):
@@ -123,3 +126,5 @@ class ProtectionResponse(Mapped[Protection]):
     allowed: list[str]
     created_at: datetime
     created_by: str
+    required_approvals: int = 0
+    requires_checks: bool = False

@@ -22,7 +22,7 @@ from dataset_registry.model.manifest import component_label
 from dataset_registry.model.names import MAIN, split_address
 from dataset_registry.model.schema import ComponentSchema, TableSchema
 from dataset_registry.operations import history, overview
-from dataset_registry.server.limits import table_work
+from dataset_registry.server.limits import one_at_work
 from dataset_registry.server.pages import graphs
 from dataset_registry.server.pages.base import FormDep, RegistryDep, whole
 from dataset_registry.server.pages.home import dagster_url
@@ -262,7 +262,7 @@ def _preview(request: Request, dataset: EmbeddedDataset, version: EmbeddedVersio
         offset=whole(query, "row", 0),
         limit=_PREVIEW_ROWS,
     )
-    with _one_of(request):
+    with one_at_work(request):
         found, problem = None, None
         try:
             found = previews.rows(access, version.record, viewed.component, sheet, asked)
@@ -290,19 +290,6 @@ def _preview(request: Request, dataset: EmbeddedDataset, version: EmbeddedVersio
         step=_PREVIEW_ROWS,
         column_step=_PREVIEW_COLUMNS,
     )
-
-
-class _one_of:  # noqa: N801 - a context manager that reads like a function
-    """A slot for work on tables. Raises `TooManyRequests`."""
-
-    def __init__(self, request: Request) -> None:
-        self._slot = table_work(request)
-
-    def __enter__(self) -> None:
-        next(self._slot)
-
-    def __exit__(self, *_: object) -> None:
-        self._slot.close()  # type: ignore[attr-defined]
 
 
 def _lineage(request: Request, dataset: EmbeddedDataset, version: EmbeddedVersion, ref: str) -> Response:
@@ -450,7 +437,7 @@ def _row_changes(
     query = request.query_params
     column, key = query.get("changed") or None, query.get("key") or None
     name, sheet, index = _table_of(dataset, before, after, component)
-    with _one_of(request):
+    with one_at_work(request):
         summary = dataset.diff_summary(before, after, component=name)
         with dataset.diff_rows(before, after, name, index=index, sheet=sheet) as reader:
             rows: list[dict[str, Any]] = []

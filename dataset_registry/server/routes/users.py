@@ -131,7 +131,9 @@ def protections(registry: RegistryDep, name: Resource = None) -> Page[Protection
 @router.post("/protections", status_code=201, tags=["permissions"])
 def protect(registry: RegistryDep, body: ProtectionRequest) -> ProtectionResponse:
     """Restrict moving a branch to admins and the allowed users."""
-    return ProtectionResponse.of(registry.protect(body.name, body.branch, allow=body.allow))
+    return ProtectionResponse.of(
+        registry.protect(body.name, body.branch, allow=body.allow, approvals=body.approvals, checks=body.checks)
+    )
 
 
 @router.delete("/protections", tags=["permissions"])
