@@ -158,8 +158,8 @@ class Plot:
 
 
 def plot(values: Sequence[tuple[float, str]]) -> Plot | None:
-    """A line through values, from left to right; None for fewer than two. The axis begins at 0."""
-    if len(values) < 2:
+    """A line through values, from left to right; None if there is only one value. The axis begins at 0."""
+    if len({value for value, _ in values}) < 2:
         return None
     high = max(value for value, _ in values) or 1
     step = 580 / (len(values) - 1)

@@ -14,7 +14,9 @@ from tests.contracts.scenarios import Way, error_of, everywhere
 
 
 def put(dataset: Dataset, branch: str, *values: int) -> Version:
-    return dataset.commit({"data": pa.table({"id": list(range(len(values))), "v": list(values)})}, key="id", branch=branch)
+    return dataset.commit(
+        {"data": pa.table({"id": list(range(len(values))), "v": list(values)})}, key="id", branch=branch
+    )
 
 
 @dataclass
