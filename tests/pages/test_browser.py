@@ -1,4 +1,4 @@
-"""The pages in a real browser: journeys, with and without scripts, by keyboard, on a phone; accessibility; nothing from elsewhere."""
+"""The pages in a real browser: journeys, without scripts, by keyboard, on a phone; accessibility; nothing from elsewhere."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
