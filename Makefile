@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check dev lock clean bench matrix
+.PHONY: demo test check dev ui browser lock clean bench matrix
 
 $(READY): requirements/dev.txt requirements/uv.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dataset_registry needs Python 3.11 or newer; run: make PYTHON=python3.12 $(MAKECMDGOALS)")'
@@ -18,7 +18,7 @@ $(READY): requirements/dev.txt requirements/uv.txt pyproject.toml
 demo: $(READY)  ## materialize the example pipeline on real data and show what the registry kept
 	@$(BIN)/python -W "ignore:Parameter" -m dagster_assets.demo
 
-test: $(READY)  ## the whole suite, on SQLite and on a real PostgreSQL
+test: $(READY) browser  ## the whole suite, on SQLite and on a real PostgreSQL
 	$(BIN)/python -m pytest $(TEST_OPTIONS)
 
 check: $(READY)  ## format, lint, types, import rules, words, documentation site
@@ -31,6 +31,12 @@ check: $(READY)  ## format, lint, types, import rules, words, documentation site
 
 dev: $(READY)  ## the Dagster UI on the example location
 	$(BIN)/python -m dagster_assets.ui
+
+ui: $(READY)  ## the pages of the example registry; PAGE=/reviews/1 opens a page of it
+	$(BIN)/dataset-registry ui -r .demo/registry $(PAGE)
+
+browser:  ## Debian's Chromium, which the tests of the pages drive
+	@command -v chromium >/dev/null || (apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y chromium >/dev/null) || echo "no Chromium: the tests of the pages in a browser are skipped"
 
 bench: $(READY)  ## what a commit costs, beside its physical limit
 	$(BIN)/python -m benchmarks

@@ -35,14 +35,13 @@ def main() -> None:
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}\nnux: {enabled: false}\n")
     os.environ["DAGSTER_HOME"] = str(home)
     with dg.DagsterInstance.get() as instance:
-        tell(instance)
-    console.print(
-        f"\nDone in {perf_counter() - started:.0f} s. See the same data in the Dagster UI:  [bold]make dev[/]"
-    )
+        number = tell(instance)
+    console.print(f"\nDone in {perf_counter() - started:.0f} s. See the same data in the Dagster UI:  [bold]make dev[/]")
+    console.print(f"and the review in the pages of the registry:  [bold]make ui PAGE=/reviews/{number}[/]")
 
 
-def tell(instance: dg.DagsterInstance) -> None:
-    """The story, on an instance."""
+def tell(instance: dg.DagsterInstance) -> int:
+    """The story, on an instance. Returns the number of the review."""
     heading("1. Materialize everything on main")
     runs = materialize_all(instance)
     console.print(summary(runs))
@@ -70,6 +69,7 @@ def tell(instance: dg.DagsterInstance) -> None:
     savings(opened, [*runs, *again, run])
     lineage(opened.version(f"reports/punctuality@{BRANCH}"), opened)
     pull_request(instance)
+    return review(opened)
 
 
 def materialize_all(instance: dg.DagsterInstance) -> list[dg.ExecuteInProcessResult]:
@@ -255,6 +255,20 @@ def pull_request(instance: dg.DagsterInstance) -> None:
             console.print(f"  not published: {str(error).replace(run.run_id, run.run_id[:8])}", markup=False)
         else:
             console.print(f"  published: [bold]{', '.join(map(str, published.heads))}[/]")
+
+
+def review(opened: Registry) -> int:
+    """A review of the branch of the third step; its number."""
+    heading(f"10. A review of the branch {BRANCH}")
+    found = next(iter(opened.reviews(state="open", branch=BRANCH)), None) or opened.create_review(
+        BRANCH,
+        title="A departure is late after 30 minutes",
+        description="The airports count from 15 minutes on. Passengers do not complain before 30.",
+    )
+    for dataset in opened.review(found.id).datasets:
+        behind = ", and main moved since" if dataset.is_behind else ""
+        console.print(f"{dataset.dataset}: v{dataset.before} → v{dataset.after}{behind}")
+    return found.id
 
 
 def heading(text: str) -> None:

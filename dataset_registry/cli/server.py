@@ -4,6 +4,7 @@ import socket
 import threading
 import webbrowser
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -43,6 +44,7 @@ def serve(
 @app.command()
 def ui(
     context: typer.Context,
+    page: Annotated[str, typer.Argument(help="The page to open, such as /datasets/raw/flights@main.")] = "/",
     registry: Folder = None,
     catalog: AnyCatalog = None,
     store: AnyStore = None,
@@ -65,7 +67,8 @@ def ui(
         except OSError:
             listening.bind((_LOOPBACK, 0))
         own_port = listening.getsockname()[1]
-        address = f"http://{_LOOPBACK}:{own_port}/sign-in?key={owner.key}"
+        following = f"&next={quote(page)}" if page != "/" else ""
+        address = f"http://{_LOOPBACK}:{own_port}/sign-in?key={owner.key}{following}"
         say(f"The pages are at {address}")
         if browser:
             threading.Timer(_SECONDS_TO_START, webbrowser.open, (address,)).start()

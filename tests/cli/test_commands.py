@@ -29,10 +29,10 @@ def test_the_catalog_is_upgraded_checked_and_taken_back(
     monkeypatch.setenv(target.CATALOG_VARIABLE, empty_url)
     for arguments, words in (
         (["db", "current"], "no tables yet"),
-        (["db", "upgrade"], "no tables -> 0018"),
-        (["db", "current"], "0018"),
+        (["db", "upgrade"], "no tables -> 0019"),
+        (["db", "current"], "0019"),
         (["db", "check"], "as this package expects it"),
-        (["db", "downgrade", "base"], "0018 -> no tables"),
+        (["db", "downgrade", "base"], "0019 -> no tables"),
     ):
         assert run(monkeypatch, *arguments) == 0
         printed = capsys.readouterr().out

@@ -392,3 +392,10 @@ def populate(catalog: Catalog, revision: str) -> None:
         execute(catalog, sources, {"one": ids[1], "other": ids[0]})
     elif revision == "0018":
         execute(catalog, "UPDATE productions SET memo_digest = :digest WHERE run_id = 'r1'", {"digest": "e" * 64})
+    elif revision == "0019":
+        review = insert(catalog, "reviews", branch="dev", target="main", title="t", state="open", created_by=user)
+        of = "INSERT INTO review_datasets (review_id, dataset_id) VALUES (:review, :dataset)"
+        execute(catalog, of, {"review": review, "dataset": dataset})
+        insert(catalog, "review_events", review_id=review, kind="comment", body="why", created_by=user)
+        protected = {"resource_type": "dataset", "resource_id": dataset, "branch_name": "main", "created_by": user}
+        insert(catalog, "protected_branches", **protected, required_approvals=1)

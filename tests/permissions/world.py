@@ -118,6 +118,7 @@ def _facts(owner: Registry, folder: Path) -> SimpleNamespace:
     for tag in ("july", "spare-tag"):
         flights.create_tag(tag, "v1")
     owner.protect(DATASET, "release")
+    owner.create_review("dev", title="Other data")
     owner.protect(PREFIX, "frozen")
     made_from = InputVersion(DATASET, 2, flights.version("v2").digest, "main")
     prices = owner.create_dataset(FOREIGN)

@@ -110,7 +110,7 @@ def sign_in_page(request: Request, next: str = "/", key: str = "") -> Response:
     """The form to sign in with a token; the key of `dataset-registry ui` signs in at once."""
     owner: LocalOwner | None = request.app.state.local_owner
     if owner is not None and key and (secret := owner.start(key)) is not None:
-        return _started(request, secret, "/")
+        return _started(request, secret, local_path(next))
     return page(request, "sign_in.html", next=local_path(next), problem=None, is_local=owner is not None)
 
 
