@@ -36,7 +36,9 @@ def main() -> None:
     os.environ["DAGSTER_HOME"] = str(home)
     with dg.DagsterInstance.get() as instance:
         number = tell(instance)
-    console.print(f"\nDone in {perf_counter() - started:.0f} s. See the same data in the Dagster UI:  [bold]make dev[/]")
+    console.print(
+        f"\nDone in {perf_counter() - started:.0f} s. See the same data in the Dagster UI:  [bold]make dev[/]"
+    )
     console.print(f"and the review in the pages of the registry:  [bold]make ui PAGE=/reviews/{number}[/]")
 
 
