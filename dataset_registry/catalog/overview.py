@@ -40,6 +40,7 @@ from dataset_registry.catalog.tables import (
     version_parents,
 )
 from dataset_registry.catalog.types import utc_now
+from dataset_registry.model.column_lineage import LINEAGE_FACT, ColumnLineage, lineage_from_json
 from dataset_registry.model.names import MAIN
 from dataset_registry.model.overview import BranchSummary, CheckCounts, Measure, RunSummary, SearchHit
 from dataset_registry.model.records import DatasetRecord, VersionRecord
@@ -361,6 +362,17 @@ def outputs_of(tx: Transaction, version_ids: Collection[int], among: Readable) -
     query = _links().join(_V, _V.c.id == productions.c.version_id)
     query = query.where(production_inputs.c.version_id.in_(id_rows(tx, version_ids)), *_among(_V.c.dataset_id, among))
     return [Link(*row) for row in tx.execute(query)]
+
+
+def column_lineages(tx: Transaction, version_ids: Collection[int]) -> dict[int, ColumnLineage]:
+    """The column lineage of versions, by the newest production that recorded one."""
+    query = (
+        select(productions.c.version_id, productions.c.metadata)
+        .where(productions.c.version_id.in_(id_rows(tx, version_ids)), productions.c.metadata.is_not(None))
+        .order_by(productions.c.id)
+    )
+    found = {version_id: lineage_from_json(facts.get(LINEAGE_FACT)) for version_id, facts in tx.execute(query)}
+    return {version_id: lineage for version_id, lineage in found.items() if lineage}
 
 
 # --- search --------------------------------------------------------------------------------------------------------------

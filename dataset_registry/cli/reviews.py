@@ -38,6 +38,8 @@ def create(
         print_json(ReviewResponse.of(found))
     else:
         say(f"Created the review {found}")
+        if registry.location.startswith(("https://", "http://")):
+            say(f"{registry.location.rstrip('/')}/reviews/{found.id}")
 
 
 @review_app.command("list")

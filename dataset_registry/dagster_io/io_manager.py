@@ -206,9 +206,12 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
         own = (
             metadata.per_partition(result, keys) if len(keys) > 1 and step is not None and context.has_asset_key else {}
         )
-        found = metadata.materialization(result, branch=branch, inputs=inputs, schema_changes=changes, partitions=keys)
+        pages = self.registry.pages
+        found = metadata.materialization(
+            result, branch=branch, inputs=inputs, schema_changes=changes, partitions=keys, pages=pages
+        )
         if side is not None:
-            found = metadata.of_side_run(branch, tracked, head) | found
+            found = metadata.of_side_run(branch, tracked, head, pages) | found
         found |= metadata.addresses(result.version.dataset, self.registry)
         for name in {name for facts in own.values() for name in facts}:
             found.pop(name, None)  # each partition's event has its own

@@ -13,6 +13,7 @@ from dataset_registry.dagster_io.branches import TRACKED_VERSION, VERSION_NUMBER
 from dataset_registry.dagster_io.resource import DatasetRegistryResource
 from dataset_registry.errors import InputError, InvalidName
 from dataset_registry.model.names import dataset_name as checked_name
+from dataset_registry.model.pages import comparison_path, dataset_path, path_of
 from dataset_registry.model.partitions import belongs, partition_key
 from dataset_registry.model.records import CommitResult, InputVersion, VersionRecord
 from dataset_registry.model.schema import Column, ComponentSchema, SchemaDiff, TableSchema
@@ -143,11 +144,12 @@ def materialization(
     inputs: Sequence[InputVersion],
     schema_changes: dict[str, SchemaDiff],
     partitions: Sequence[str],
+    pages: str | None = None,
 ) -> dict[str, Any]:
     """The metadata of one materialization. The plain `dagster/…` keys are those that the UI knows."""
     version = result.version
     found: dict[str, Any] = {
-        VERSION: dg.MetadataValue.md(label(version, branch, unchanged=result.unchanged)),
+        VERSION: dg.MetadataValue.md(label(version, branch, unchanged=result.unchanged, pages=pages)),
         VERSION_NUMBER: version.number,
         "registry/branch": branch,
         "registry/new_bytes": result.new_bytes,
@@ -175,11 +177,11 @@ def materialization(
     return found
 
 
-def of_version(version: Version, branch: str) -> dict[str, Any]:
+def of_version(version: Version, branch: str, pages: str | None = None) -> dict[str, Any]:
     """The metadata of a version that is reported without a run."""
     tables = list(version.schema.tables().values())
     return {
-        VERSION: dg.MetadataValue.md(label(version, branch)),
+        VERSION: dg.MetadataValue.md(label(version, branch, pages=pages)),
         VERSION_NUMBER: version.number,
         "registry/branch": branch,
         "dagster/size_bytes": sum(component.size for component in version.components),
@@ -187,10 +189,14 @@ def of_version(version: Version, branch: str) -> dict[str, Any]:
     }
 
 
-def of_side_run(branch: str, tracked: str, head: Version | None) -> dict[str, Any]:
+def of_side_run(branch: str, tracked: str, head: Version | None, pages: str | None = None) -> dict[str, Any]:
     """The metadata that a run on another branch than the tracked one shows first."""
+    text = f"**on branch {as_code(branch)}, not {as_code(tracked)}**"
+    if pages is not None:
+        text += f" · [changes]({pages}{path_of(f'/branches/{branch}')})"
+        text += f" · [review]({pages}{path_of('/reviews/new', branch=branch, target=tracked)})"
     return {
-        SIDE_RUN: dg.MetadataValue.md(f"**on branch {as_code(branch)}, not {as_code(tracked)}**"),
+        SIDE_RUN: dg.MetadataValue.md(text),
         TRACKED_VERSION: head.number if head else 0,
     }
 
@@ -228,16 +234,22 @@ def _row_count(tables: Sequence[TableSchema]) -> int | None:
     return sum(known) if known else None
 
 
-def label(version: Version | VersionRecord, branch: str, *, unchanged: bool = False) -> str:
-    """A version in one line: its number, digest and branch, its parents, and the command for the difference."""
-    label = f"**v{version.number}** · `{(version.digest or '')[:8]}` on {as_code(branch)}"
+def label(version: Version | VersionRecord, branch: str, *, unchanged: bool = False, pages: str | None = None) -> str:
+    """A version in one line: its number, digest and branch, its parents, and the difference: links to `pages` (the address of a
+    server), else the command."""
+    name, number = version.dataset, f"v{version.number}"
+    shown = f"**{number}**" if pages is None else f"**[{number}]({pages}{dataset_path(name, number)})**"
+    label = f"{shown} · `{(version.digest or '')[:8]}` on {as_code(branch)}"
     if unchanged:
         return f"{label} (unchanged)"
+    lineage = "" if pages is None else f" · [lineage]({pages}{dataset_path(name, number, 'lineage')})"
     if not version.parents:
-        return f"{label} · the first version"
-    parents = ", ".join(f"v{number}" for number in version.parents)
-    diff = f"dataset-registry diff {version.dataset} v{version.parents[0]} v{version.number}"
-    return f"{label} · from {parents} · {as_code(diff)}"
+        return f"{label} · the first version{lineage}"
+    parents = ", ".join(f"v{parent}" for parent in version.parents)
+    diff = as_code(f"dataset-registry diff {name} v{version.parents[0]} {number}")
+    if pages is not None:
+        diff = f"[diff]({pages}{comparison_path(name, f'v{version.parents[0]}', number)})"
+    return f"{label} · from {parents} · {diff}{lineage}"
 
 
 def _changes(found: dict[str, SchemaDiff]) -> str:

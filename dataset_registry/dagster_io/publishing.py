@@ -330,7 +330,7 @@ def _facts(
     registry: DatasetRegistryResource,
 ) -> dict[str, Any]:
     """What the run that made the content said of it, and the version on the tracked branch."""
-    own = metadata.of_version(version, registry.tracked_branch)
+    own = metadata.of_version(version, registry.tracked_branch, registry.pages)
     if partition:  # its rows and bytes are those of all partitions
         own = {name: value for name, value in own.items() if name.startswith("registry/")}
     of_run = said.get(partition[0] if partition else None, {})

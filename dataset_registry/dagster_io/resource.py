@@ -88,6 +88,10 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
         default=None,
         description="The branch to write to and to read from, such as 'pr-{env:PR_NUMBER}' or 'run/{run_id}'.",
     )
+    pages_url: str | None = Field(
+        default=None,
+        description="The address of the server with the pages of this registry, for links. Default: `path`, if it is a server.",
+    )
     fallback_branch: str = Field(default="main", description="The branch to read if a dataset lacks the branch.")
 
     @model_validator(mode="before")
@@ -113,6 +117,12 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
         path, catalog, store = (_absolute(name, _plain(getattr(self, name))) for name in _PLACES)
         actor, token, compression = _plain(self.actor), _plain(self.token), _plain(self.compression)
         return _open(path, catalog, store, actor, token, compression, self.verify_reads)
+
+    @property
+    def pages(self) -> str | None:
+        """The address of the pages of the registry, if a server has them."""
+        place = _plain(self.pages_url) or _plain(self.path) or ""
+        return place.rstrip("/") if place.startswith(("https://", "http://")) else None
 
     @property
     def location(self) -> str:

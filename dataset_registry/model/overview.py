@@ -89,6 +89,15 @@ class LineageNode:
 
 
 @dataclass(frozen=True, slots=True)
+class ColumnReader:
+    """A version that was made from a column of another one: the columns that were, None if no column lineage was recorded."""
+
+    dataset: str
+    number: int
+    columns: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Lineage:
     """The versions around one: nodes, edges from input to output, and how many more were left out on each side."""
 

@@ -8,11 +8,13 @@ from weakref import WeakKeyDictionary
 from dataset_registry.access import Access, authorize, is_administrator, readable
 from dataset_registry.catalog import Catalog, Transaction, datasets, files, manifests, overview, versions
 from dataset_registry.errors import NotFound
+from dataset_registry.model.column_lineage import ColumnLineage
 from dataset_registry.model.names import MAIN, pointer_name
 from dataset_registry.model.overview import (
     BranchPlace,
     BranchSummary,
     CheckCounts,
+    ColumnReader,
     DatasetSummary,
     Lineage,
     LineageNode,
@@ -217,3 +219,39 @@ def lineage(access: Access, version: VersionRecord, *, steps: int = 4, most: int
                 beyond = {link.input if direction < 0 else link.output for link in ask(tx, list(frontier), among)}
                 more[direction] += len(beyond - {None})
     return Lineage(tuple(nodes.values()), tuple(edges), more[-1], more[1])
+
+
+def column_impact(access: Access, version: VersionRecord, column: str, most: int = 100) -> list[ColumnReader]:
+    """The versions downstream that were made from a column of a version, by the column lineage that was recorded; those without
+    one may have been. Nearest first, as far as the actor may read them, at most `most`."""
+    with access.catalog.snapshot() as tx:
+        authorize(access, tx, "read", version.dataset_id)
+        among = readable(access, tx)
+        frontier: dict[int, tuple[str, frozenset[str] | None]] = {version.id: (version.dataset, frozenset((column,)))}
+        found: dict[int, ColumnReader] = {}
+        while frontier and len(found) < most:
+            links = overview.outputs_of(tx, list(frontier), among)
+            there = overview.by_ids(tx, {link.output for link in links})
+            lineages = overview.column_lineages(tx, list(there))
+            following: dict[int, tuple[str, frozenset[str] | None]] = {}
+            for link in links:
+                record = there.get(link.output)
+                if record is None or record.id in found or link.input is None:
+                    continue
+                name, columns = frontier[link.input]
+                made = _made_from(lineages.get(record.id), name, columns)
+                if made is None or made:
+                    found[record.id] = ColumnReader(
+                        record.dataset, record.number, None if made is None else sorted(made)
+                    )
+                    following[record.id] = (record.dataset, made)
+            frontier = following
+    return list(found.values())[:most]
+
+
+def _made_from(lineage: ColumnLineage | None, dataset: str, columns: frozenset[str] | None) -> frozenset[str] | None:
+    """The columns that were made from columns of a dataset; None if it is not known."""
+    if not lineage or columns is None:
+        return None
+    wanted = {(dataset, column) for column in columns}
+    return frozenset(name for name, sources in lineage.items() if wanted.intersection(map(tuple, sources)))

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from dataset_registry import errors
 from dataset_registry.model.next_steps import spelled
+from dataset_registry.model.pages import path_of
 from dataset_registry.server.pages import is_page, rendering
 from dataset_registry.server.telemetry import log, redact
 from dataset_registry.store.spool import storage_error
@@ -125,7 +126,7 @@ def answer(request: Request, error: errors.RegistryError) -> Response:
         return response(error, request.state.request_id, is_python=is_python)
     if isinstance(error, errors.NotAuthenticated) and request.method in ("GET", "HEAD"):
         target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        return RedirectResponse(rendering.url("/sign-in", next=target if target != "/" else None), 303)
+        return RedirectResponse(path_of("/sign-in", next=target if target != "/" else None), 303)
     status = status_of(error)
     detail = detail_of(error, request.state.request_id, "shell")
     return rendering.page(request, "error.html", status=status, title=HTTPStatus(status).phrase, detail=detail)

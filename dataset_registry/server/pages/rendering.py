@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote, urlencode
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from dataset_registry.model.pages import comparison_path, dataset_path, path_of
 from dataset_registry.model.texts import shown
 
 _POLICY = "; ".join(
@@ -82,34 +82,6 @@ def _ago(moment: datetime) -> str:
     return "just now"
 
 
-def dataset_url(name: str, ref: object = None, tail: str = "", **query: object) -> str:
-    """The address of a dataset, or of a version of it, without the path that the server is mounted at."""
-    if "@" in name or name.startswith('"') or "/-/" in name:
-        escaped = name.replace("\\", "\\\\").replace('"', '\\"')
-        name = f'"{escaped}"'
-    at = "" if ref is None else f"@{ref}"
-    return _url(f"/datasets/{name}{at}" + (f"/-/{tail}" if tail else ""), query)
-
-
-def compare_url(name: str, before: object, after: object, tail: str = "", **query: object) -> str:
-    """The address of a comparison of two refs of a dataset."""
-    return dataset_url(name).partition("?")[0] + _url(
-        f"/compare/{before}...{after}" + (f"/-/{tail}" if tail else ""), query
-    )
-
-
-def url(path: str, **query: object) -> str:
-    """The address of another page."""
-    return _url(path, query)
-
-
-def _url(path: str, query: Mapping[str, object]) -> str:
-    given = {name: value for name, value in query.items() if value not in (None, "", ())}
-    # The characters of names and refs that need no escape in a path (RFC 3986, 3.3), so that addresses can be read.
-    escaped = quote(path, safe="/@=+~:,!$'()*;")
-    return escaped + (f"?{urlencode(given, doseq=True)}" if given else "")
-
-
 _templates = Environment(
     loader=PackageLoader("dataset_registry.server.pages"),
     autoescape=True,
@@ -120,7 +92,7 @@ _templates = Environment(
     auto_reload=False,
 )
 _templates.filters |= {"size": size, "number": number, "age": age}
-_templates.globals |= {"plural": plural, "dataset_url": dataset_url, "compare_url": compare_url, "url": url}
+_templates.globals |= {"plural": plural, "dataset_url": dataset_path, "compare_url": comparison_path, "url": path_of}
 
 
 def page(request: Request, template: str, /, *, status: int = 200, **values: Any) -> HTMLResponse:

@@ -14,7 +14,7 @@ from dataset_registry.model.reviews import ReviewDetails
 from dataset_registry.operations import overview
 from dataset_registry.server.limits import one_at_work
 from dataset_registry.server.pages.base import AccessDep, FormDep, RegistryDep, whole
-from dataset_registry.server.pages.rendering import page, url
+from dataset_registry.server.pages.rendering import page
 
 router = APIRouter(include_in_schema=False)
 
@@ -68,7 +68,27 @@ def _page(
                 moved = [str(item) for item in plan.moved]
             except NotFound as error:
                 problem = problem or str(error)
-    return page(request, "review.html", status=status, found=found, plans=plans, moved=moved, problem=problem)
+    schemas = {
+        item.dataset: registry.dataset(item.dataset).diff(f"v{item.before}", f"v{item.after}").schema
+        for item in found.datasets[:_PAGE]
+        if item.before and item.after and item.before != item.after
+    }
+    checks = {
+        item.dataset: list({c.label: c for c in registry.version(f"{item.dataset}@v{item.after}").checks}.values())
+        for item in found.datasets[:_PAGE]
+        if item.after
+    }
+    return page(
+        request,
+        "review.html",
+        status=status,
+        found=found,
+        plans=plans,
+        moved=moved,
+        schemas=schemas,
+        checks=checks,
+        problem=problem,
+    )
 
 
 @router.post("/reviews/{review_id}")
@@ -179,4 +199,4 @@ def resolve(request: Request, registry: RegistryDep, review_id: int, form: FormD
             dataset.merge(review.target, review.branch, **options)
     except (MergeConflict, ConflictError, InputError) as error:
         return _conflicts_page(request, registry, review_id, name, component, _said(error))
-    return RedirectResponse(url(f"/reviews/{review_id}"), 303)
+    return RedirectResponse(f"/reviews/{review_id}", 303)

@@ -1,0 +1,160 @@
+"""Pages of comparisons: two refs side by side, and the rows that differ."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import Response
+
+from dataset_registry.embedded.dataset import EmbeddedDataset, EmbeddedVersion
+from dataset_registry.model.manifest import component_label
+from dataset_registry.model.schema import TableSchema
+from dataset_registry.server.limits import one_at_work
+from dataset_registry.server.pages.rendering import page
+from dataset_registry.server.pages.versions import MOST_COLUMNS, MOST_TABLES, tables_of
+
+_DIFF_ROWS = 200
+_INLINE_ROWS = 500_000
+"""Rows of changed parts up to which a comparison shows the rows at once."""
+
+
+def comparison(request: Request, dataset: EmbeddedDataset, before: str, after: str) -> Response:
+    if "@" in before or "@" in after:
+        return rows(request, dataset, before, after)
+    diff = dataset.diff(before, after)
+    old, new = EmbeddedVersion(dataset.access, diff.before), EmbeddedVersion(dataset.access, diff.after)
+    changed = [component_label(*key) for key in diff.components.changed][:MOST_TABLES]
+    names = [name for name, _ in diff.components.changed][:MOST_TABLES]
+    tables = [dict(tables_of(version.captured(names))) if names else {} for version in (old, new)]
+    sides = [
+        (label, tables[0].get(label), tables[1].get(label), diff.schema.get(label), diff.parts.get(label))
+        for label in dict.fromkeys([*tables[0], *tables[1]])
+        if label in changed or label.partition("/")[0] in changed
+    ]
+    moved = sum(parts.added_rows + parts.removed_rows for parts in diff.parts.values())
+    shown = None
+    if sides and moved <= _INLINE_ROWS and len(sides) == 1:
+        shown = _row_changes(request, dataset, before, after, sides[0][0])
+    return page(
+        request,
+        "compare.html",
+        dataset=dataset,
+        before=before,
+        after=after,
+        old=old,
+        new=new,
+        diff=diff,
+        sides=[(*side, list(_side_by_side(side[1], side[2]))) for side in sides],
+        rows=shown,
+        label=component_label,
+        images=list(_images(old, new, diff)),
+    )
+
+
+def _images(old: EmbeddedVersion, new: EmbeddedVersion, diff: Any) -> Iterator[tuple[str, str | None, str | None, int]]:
+    """Changed components that look like images, by their names."""
+    endings = (".png", ".jpg", ".jpeg", ".gif", ".webp")
+    for name, index in [*diff.components.changed, *diff.components.added, *diff.components.removed][:50]:
+        if name.lower().endswith(endings):
+            is_old = (name, index) not in diff.components.added
+            is_new = (name, index) not in diff.components.removed
+            yield name, name if is_old else None, name if is_new else None, index
+
+
+def _side_by_side(old: TableSchema | None, new: TableSchema | None) -> Iterator[tuple[str, Any, Any, Any, Any, bool]]:
+    """Each column of two tables with its types and statistics on both sides, and whether they differ."""
+    was = {column.name: column for column in old.columns} if old else {}
+    now = {column.name: column for column in new.columns} if new else {}
+    for name in list(dict.fromkeys([*now, *was]))[:MOST_COLUMNS]:
+        before, after = old.statistics.get(name) if old else None, new.statistics.get(name) if new else None
+        a, b = was.get(name), now.get(name)
+        differs = (a and a.type) != (b and b.type) or before != after
+        digests = before is not None and after is not None and before.digest != after.digest
+        yield name, a, b, before, after, bool(differs or digests)
+
+
+def rows(request: Request, dataset: EmbeddedDataset, before: str, after: str) -> Response:
+    component = request.query_params.get("component") or None
+    found = _row_changes(request, dataset, before, after, component)
+    is_part = request.headers.get("x-part") == "rows"
+    return page(
+        request,
+        "row_changes.html" if is_part else "compare_rows.html",
+        dataset=dataset,
+        before=before,
+        after=after,
+        rows=found,
+        component=component,
+    )
+
+
+def _row_changes(
+    request: Request, dataset: EmbeddedDataset, before: str, after: str, component: str | None
+) -> dict[str, Any]:
+    """The rows of a table that differ: counts, changed cells by column, and the first rows, those of a column or a key only."""
+    from dataset_registry.tabular.encoded import json_value
+
+    query = request.query_params
+    column, key = query.get("changed") or None, query.get("key") or None
+    name, sheet, index = _table_of(dataset, before, after, component)
+    with one_at_work(request):
+        summary = dataset.diff_summary(before, after, component=name)
+        with dataset.diff_rows(before, after, name, index=index, sheet=sheet) as reader:
+            rows: list[dict[str, Any]] = []
+            looked_at = 0
+            keys = _keys(summary)
+            for batch in reader:
+                for row in batch.to_pylist():
+                    looked_at += 1
+                    if _is_wanted(row, column, key, keys) and len(rows) < _DIFF_ROWS:
+                        rows.append(row)
+                if len(rows) >= _DIFF_ROWS or looked_at > _INLINE_ROWS:
+                    break
+            names = list(reader.schema.names)
+    has_sides = any(other.startswith(("before_", "after_")) for other in names)
+    columns = list(dict.fromkeys(other.partition("_")[2] for other in names if other.startswith(("before_", "after_"))))
+    return {
+        "summary": summary,
+        "rows": [{other: _cell(json_value(value)) for other, value in row.items()} for row in rows],
+        "columns": columns if has_sides else [other for other in names if other != "change"],
+        "key_columns": [other for other in names if other != "change" and not other.startswith(("before_", "after_"))]
+        if has_sides
+        else [],
+        "has_sides": has_sides,
+        "is_cut": len(rows) >= _DIFF_ROWS or looked_at > _INLINE_ROWS,
+        "component": component,
+        "changed": column,
+        "key": key,
+    }
+
+
+def _table_of(
+    dataset: EmbeddedDataset, before: str, after: str, label: str | None
+) -> tuple[str | None, str | None, int]:
+    """The component, sheet and index of the label of a table."""
+    if label is None:
+        return None, None, 0
+    if "@" not in before + after:
+        diff = dataset.diff(before, after)
+        for name, index in [*diff.components.changed, *diff.components.added, *diff.components.removed]:
+            own = component_label(name, index)
+            if label == own or label.startswith(own + "/"):
+                return name, label.removeprefix(own + "/") if label != own else None, index
+    return label, None, 0
+
+
+def _keys(summary: Any) -> Sequence[str]:
+    return next((counts.key for counts in summary.values()), ())
+
+
+def _is_wanted(row: dict[str, Any], column: str | None, key: str | None, keys: Sequence[str]) -> bool:
+    if column is not None and f"before_{column}" in row and row[f"before_{column}"] == row[f"after_{column}"]:
+        return False
+    return key is None or any(key.casefold() in str(row.get(name)).casefold() for name in keys or row)
+
+
+def _cell(value: Any) -> str | None:
+    if value is None:
+        return None
+    text = str(value)
+    return text if len(text) <= 200 else text[:199] + "…"
