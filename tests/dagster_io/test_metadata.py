@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from dataset_registry.dagster_io import DatasetRegistryIOManager, DatasetRegistryResource, describe_assets
+from dataset_registry.dagster_io.metadata import SIDE_RUN, label, of_side_run
 from dataset_registry.errors import NotFound, UnsupportedType
 from tests.dagster_io.conftest import World, materialized, shown
 
@@ -86,6 +87,22 @@ def test_parents_and_schema_changes_are_those_of_the_step_from_the_version_befor
     assert 0 < new < total == sum(c.size for c in world.version("source").components)
     assert "dagster/row_count" not in facts, "two tables with different columns are not one of 503 rows"
     assert "dagster/column_schema" not in facts
+
+
+def test_the_version_links_to_the_pages_of_the_server_if_there_is_one(world: World) -> None:
+    version = world.registry.create_dataset("a/source").commit({"x": b"1"})
+    other = world.registry.dataset("a/source").commit({"x": b"2"})
+    pages = DatasetRegistryResource(path="https://registry.example.com/").pages
+    assert pages == "https://registry.example.com"
+    assert DatasetRegistryResource(path="x", pages_url="http://localhost:8601").pages == "http://localhost:8601"
+    assert world.resource.pages is None
+    assert label(version, "main", pages=pages) == (
+        f"**[v1]({pages}/datasets/a/source@v1)** · `{str(version.digest)[:8]}` on `main` · the first version"
+        f" · [lineage]({pages}/datasets/a/source@v1/-/lineage)"
+    )
+    assert f"[diff]({pages}/datasets/a/source/compare/v1...v2)" in label(other, "main", pages=pages)
+    side = of_side_run("pr/7", "main", None, pages)[SIDE_RUN].value
+    assert f"[review]({pages}/reviews/new?branch=pr%2F7&target=main)" in side
 
 
 def test_the_inputs_are_a_table_of_exact_versions(world: World) -> None:
