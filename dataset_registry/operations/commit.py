@@ -190,7 +190,8 @@ def upload_contents(
     missing = contents.files.keys() - known.keys()
     if not is_careful and not missing:
         return PackPlan(), Upload()
-    plan = plan_packs(access, spool, change, options.base, [h for h in contents.files if h in missing - damaged])
+    new = missing - damaged
+    plan = plan_packs(access, spool, change, options.base, [h for h in contents.files if h in new])
     wanted = {
         content_hash: SpooledContent(file, contents.formats[content_hash], spool)
         for content_hash, file in contents.files.items()

@@ -99,8 +99,9 @@ def test_sparklines_and_plots_show_what_changed() -> None:
     bars = sparkline({date(2026, 11, 30): 4, date(2026, 11, 1): 1, date(2025, 1, 1): 9}, 30, date(2026, 11, 30))
     assert [(x, y + height) for x, y, height in bars] == [(0, 24), (116, 24)]
     assert bars[1][2] > bars[0][2]
+    assert plot([]) is None
     assert plot([(5, "v1")]) is None
-    assert plot([(5, "v1"), (5, "v2")]) is None
+    assert plot([(500, "v1"), (501, "v2")]) is None
     found = plot([(0, "v1"), (10, "v2")])
     assert found is not None
     assert (found.low, found.high, [text for *_, text in found.points]) == (0, 10, ["v1", "v2"])

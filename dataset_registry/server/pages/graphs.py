@@ -158,8 +158,8 @@ class Plot:
 
 
 def plot(values: Sequence[tuple[float, str]]) -> Plot | None:
-    """A line through values, from left to right; None if there is only one value. The axis begins at 0."""
-    if len({value for value, _ in values}) < 2:
+    """A line through values, from left to right; None if they hardly differ. The axis begins at 0."""
+    if not values or max(values)[0] - min(values)[0] <= max(values)[0] / 100:
         return None
     high = max(value for value, _ in values) or 1
     step = 580 / (len(values) - 1)
