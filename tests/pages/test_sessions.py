@@ -123,6 +123,8 @@ FORMS = (
     "/admin/storage/collect",
     "/admin/storage/verify",
     "/admin/tokens/1/revoke",
+    "/admin/grants",
+    "/admin/grants/revoke",
 )
 
 

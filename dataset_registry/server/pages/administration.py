@@ -9,6 +9,8 @@ import dataset_registry
 from dataset_registry.access import Access, administer
 from dataset_registry.catalog.engine import HEAD
 from dataset_registry.errors import NotFound
+from dataset_registry.model.actors import parse_permission
+from dataset_registry.model.pages import path_of
 from dataset_registry.operations import grants, overview
 from dataset_registry.server.pages.base import AccessDep, FormDep, RegistryDep, access_of, whole
 from dataset_registry.server.pages.rendering import page, plural, size
@@ -94,6 +96,21 @@ def access_page(
         problem=problem,
         grants=registry.grants(),
     )
+
+
+@router.post("/admin/grants")
+def grant(registry: RegistryDep, form: FormDep) -> Response:
+    """Grant a permission on a dataset or a prefix."""
+    user, name = form.get("user", ""), form.get("name", "")
+    registry.grant(user, parse_permission(form.get("permission", "")), "" if name == "/" else name)
+    return RedirectResponse(path_of("/admin/access", user=user), 303)
+
+
+@router.post("/admin/grants/revoke")
+def revoke_grant(registry: RegistryDep, form: FormDep) -> Response:
+    """Revoke a grant on a dataset or a prefix."""
+    registry.revoke(form.get("user", ""), form.get("name", ""))
+    return RedirectResponse("/admin/access", 303)
 
 
 def _audit_page(request: Request, registry: Any, check: Any = None) -> Response:
