@@ -14,7 +14,7 @@ def path_of(path: str, **query: object) -> str:
 
 def dataset_path(name: str, ref: object = None, view: str = "", **query: object) -> str:
     """The path of a dataset, or of a version of it; `view` is what stands behind `/-/`."""
-    if "@" in name or name.startswith('"') or "/-/" in name:
+    if "@" in name or name.startswith('"') or "/-/" in name or ("/compare/" in name and "..." in name):
         escaped = name.replace("\\", "\\\\").replace('"', '\\"')
         name = f'"{escaped}"'
     at = "" if ref is None else f"@{ref}"

@@ -46,7 +46,7 @@ class AuthMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Authenticate requests to `/v1` and to pages; pass on all others."""
-        is_page = scope["type"] == "http" and pages.is_page(scope["path"])
+        is_page = scope["type"] == "http" and pages.needs_session(scope["path"])
         if scope["type"] != "http" or not (is_page or scope["path"].startswith("/v1/")):
             await self._app(scope, receive, send)
             return

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from dataset_registry import errors
 from dataset_registry.model.next_steps import spelled
 from dataset_registry.model.pages import path_of
-from dataset_registry.server.pages import is_page, rendering
+from dataset_registry.server.pages import is_page, needs_session, rendering
 from dataset_registry.server.telemetry import log, redact
 from dataset_registry.store.spool import storage_error
 from dataset_registry.wire.base import Problem
@@ -124,7 +124,7 @@ def answer(request: Request, error: errors.RegistryError) -> Response:
     if not is_page(request.url.path):
         is_python = request.headers.get("user-agent", "").startswith(CLIENT)
         return response(error, request.state.request_id, is_python=is_python)
-    if isinstance(error, errors.NotAuthenticated) and request.method in ("GET", "HEAD"):
+    if isinstance(error, errors.NotAuthenticated) and needs_session(request.url.path) and request.method == "GET":
         target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(path_of("/sign-in", next=target if target != "/" else None), 303)
     status = status_of(error)

@@ -2,9 +2,12 @@
 
 import re
 from html.parser import HTMLParser
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from dataset_registry.model.pages import comparison_path, dataset_path
+from dataset_registry.server.pages.datasets import _parsed
 from tests.pages.conftest import Client
 from tests.pages.gallery import ATTACK
 from tests.pages.places import PAGES, PLACES, Place
@@ -118,3 +121,17 @@ def test_a_page_that_cannot_be_shown_says_why(path: str, signed_in: Client) -> N
     assert "text/html" in answer.headers.get("content-type", "text/html")
     if answer.status_code in (404, 422):
         assert 'role="alert"' in answer.text
+
+
+@pytest.mark.parametrize(
+    "name", ["raw/flights", "a+b=c", 'my "data"@set', "x/-/y", "x/compare/v1...v2", "näme/ü", "100%/x", "q?a#b"]
+)
+def test_the_address_of_a_page_leads_back_to_its_dataset(name: str) -> None:
+    def opened(path: str) -> tuple[str, str | None, tuple[str, str] | None, str]:
+        found = _parsed(unquote(urlsplit(path).path).removeprefix("/datasets/"))
+        return found.name, found.ref, found.compared, found.tail
+
+    assert opened(dataset_path(name)) == (name, None, None, "")
+    assert opened(dataset_path(name, "main~2", "preview", row=50)) == (name, "main~2", None, "preview")
+    assert opened(dataset_path(name, "pr/7^2")) == (name, "pr/7^2", None, "")
+    assert opened(comparison_path(name, "v1", "pr/7", "rows", component="a")) == (name, None, ("v1", "pr/7"), "rows")

@@ -170,3 +170,23 @@ def test_signing_in_goes_on_to_this_server_only(path: str, gallery: serving.Serv
     client = visit()
     answer = client.post("/sign-in", data={"token": gallery.token("reader"), "next": path})
     assert answer.headers["location"] == "/"
+
+
+def test_operators_can_sign_in_to_a_registry_that_is_read_only(gallery: serving.Served, visit: Visit) -> None:
+    token = gallery.token("admin")
+    gallery.owner.freeze("Backup")
+    try:
+        client = visit()
+        until(lambda: "read-only" in client.get("/ready").text)
+        assert client.post("/sign-in", data={"token": token}).status_code == 303
+        assert "Backup" in client.get("/admin/health").text
+        refused = client.post("/datasets/raw/prices@main/-/tag", data={"form_key": form_key(client), "name": "frozen"})
+        assert (refused.status_code, "Backup" in refused.text) == (423, True)
+    finally:
+        gallery.owner.unfreeze()
+
+
+def test_a_form_that_cannot_be_read_is_answered_with_a_page(anonymous: httpx.Client) -> None:
+    answer = anonymous.post("/sign-in", data={"token": "x" * 5000})
+    assert (answer.status_code, "text/html" in answer.headers["content-type"]) == (422, True)
+    assert anonymous.post("/sign-out").status_code == 401

@@ -4,6 +4,7 @@ An address is that of the other interfaces, with a view behind `/-/`: `/datasets
 Two refs are compared at `/datasets/raw/flights/compare/v3...main`.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -37,13 +38,18 @@ class _Address:
     tail: str
 
 
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+
+
 def _parsed(path: str) -> _Address:
-    address, _, tail = path.partition("/-/")
+    quoted = _QUOTED.match(path)
+    start = quoted[0] if quoted else ""
+    address, _, tail = path[len(start) :].partition("/-/")
     name, separator, refs = address.partition("/compare/")
     if separator and "..." in refs:
         before, _, after = refs.partition("...")
-        return _Address(split_address(name)[0], None, (before or MAIN, after or MAIN), tail)
-    name, ref = split_address(address)
+        return _Address(split_address(start + name)[0], None, (before or MAIN, after or MAIN), tail)
+    name, ref = split_address(start + address)
     return _Address(name, ref, None, tail)
 
 

@@ -19,7 +19,13 @@ from starlette.requests import cookie_parser
 from starlette.types import Scope
 
 from dataset_registry.access import Access, is_administrator
-from dataset_registry.errors import NotAuthenticated, PermissionDenied, RegistryError
+from dataset_registry.errors import (
+    NotAuthenticated,
+    PermissionDenied,
+    RegistryError,
+    RegistryFrozen,
+    StorageError,
+)
 from dataset_registry.operations import users
 from dataset_registry.server.pages.rendering import page
 
@@ -125,14 +131,17 @@ async def sign_in(
         actor = users.authenticate(access.catalog, token.strip(), interface="rest")
         mine = actor.token
         assert mine is not None, "authenticated by a token"
-        made = users.create_token(
-            replace(access, actor=actor),
-            None,
-            name="browser session",
-            permission=mine.permission,
-            prefix=mine.prefix,
-            lasts=timedelta(hours=SESSION_HOURS),
-        )
+        try:
+            made = users.create_token(
+                replace(access, actor=actor),
+                None,
+                name="browser session",
+                permission=mine.permission,
+                prefix=mine.prefix,
+                lasts=timedelta(hours=SESSION_HOURS),
+            )
+        except (RegistryFrozen, StorageError):  # nothing can be written: operators must be able to look all the same
+            return token.strip()
         return made.secret
 
     try:
