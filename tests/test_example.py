@@ -74,6 +74,8 @@ def test_the_demo_tells_its_story(demo: tuple[Path, str]) -> None:
         r"late after -5 minutes: the check is red\n  not published: The run \w{8} did not succeed",
         r"late after 20 minutes: the check is green\n  published: analytics/carrier_delays@v4, reports/punctuality@v3",
         r"make dev",
+        r"10\. A review of the branch late-after-30\nanalytics/carrier_delays: v4 → v2, and main moved since",
+        r"make ui PAGE=/reviews/1",
     ):
         assert re.search(line, printed), f"{line}\n{printed}"
 
