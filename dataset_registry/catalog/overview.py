@@ -6,8 +6,11 @@ from datetime import date
 from typing import NamedTuple
 
 from sqlalchemy import (
+    Column,
     ColumnElement,
+    ScalarSelect,
     Select,
+    Subquery,
     Text,
     and_,
     case,
@@ -169,8 +172,9 @@ def measures(tx: Transaction, version_ids: Collection[int]) -> dict[int, Measure
     return {version_id: Measure(sizes.get(version_id, 0), rows.get(version_id)) for version_id in version_ids}
 
 
-def new_bytes(tx: Transaction, version_ids: Collection[int]) -> dict[int, int]:
-    """For each version the bytes of its content that its first parent does not have: of tables, those of new parts."""
+def _changed_entries(tx: Transaction, version_ids: Collection[int]) -> Subquery:
+    """The entries of versions on manifest pages that their first parents do not have, each with the file and the schema that the
+    parent has for the same component."""
     mine, parents = version_index_pages.alias(), version_index_pages.alias()
     own, theirs = manifest_index_entries.alias(), manifest_index_entries.alias()
     known_page = (
@@ -178,35 +182,54 @@ def new_bytes(tx: Transaction, version_ids: Collection[int]) -> dict[int, int]:
         .where(parents.c.version_id == _V.c.parent_version_id, parents.c.index_page_id == theirs.c.index_page_id)
         .where(theirs.c.page_id == own.c.page_id)
     )
-    parent_entry, parent_page = manifest_entries.alias(), manifest_index_entries.alias()
-    of_parent = (
-        select(parent_entry.c.file_id)
-        .join(parent_page, parent_page.c.page_id == parent_entry.c.page_id)
-        .join(parents, parents.c.index_page_id == parent_page.c.index_page_id)
-        .where(parents.c.version_id == _V.c.parent_version_id)
-        .where(parent_entry.c.component_name == manifest_entries.c.component_name)
-        .where(parent_entry.c.component_index == manifest_entries.c.component_index)
-        .correlate(_V, manifest_entries)
-        .limit(1)
-        .scalar_subquery()
-    )
-    changed = (
+    entry, page = manifest_entries.alias(), manifest_index_entries.alias()
+
+    def of_parent(column: Column[int]) -> ScalarSelect[int]:
+        return (
+            select(column)
+            .select_from(entry)
+            .join(page, page.c.page_id == entry.c.page_id)
+            .join(parents, parents.c.index_page_id == page.c.index_page_id)
+            .where(parents.c.version_id == _V.c.parent_version_id)
+            .where(entry.c.component_name == manifest_entries.c.component_name)
+            .where(entry.c.component_index == manifest_entries.c.component_index)
+            .correlate(_V, manifest_entries)
+            .limit(1)
+            .scalar_subquery()
+        )
+
+    return (
         select(
-            _V.c.id.label("version"), files.c.id.label("file"), files.c.form, files.c.file_size, of_parent.label("was")
+            _V.c.id.label("version"),
+            manifest_entries.c.file_id.label("file"),
+            manifest_entries.c.schema_id.label("schema"),
+            of_parent(entry.c.file_id).label("was"),
+            of_parent(entry.c.schema_id).label("was_schema"),
         )
         .select_from(_V)
         .join(mine, mine.c.version_id == _V.c.id)
         .join(own, own.c.index_page_id == mine.c.index_page_id)
         .join(manifest_entries, manifest_entries.c.page_id == own.c.page_id)
-        .join(files, files.c.id == manifest_entries.c.file_id)
         .where(_V.c.id.in_(id_rows(tx, version_ids)), ~known_page)
         .subquery()
     )
+
+
+def with_other_schemas(tx: Transaction, version_ids: Collection[int]) -> set[int]:
+    """Those of these versions in which a component has another schema than in the first parent."""
+    changed = _changed_entries(tx, version_ids)
+    return set(tx.execute(select(changed.c.version).where(changed.c.schema != changed.c.was_schema)).scalars())
+
+
+def new_bytes(tx: Transaction, version_ids: Collection[int]) -> dict[int, int]:
+    """For each version the bytes of its content that its first parent does not have: of tables, those of new parts."""
+    changed = _changed_entries(tx, version_ids)
     is_new = or_(changed.c.was.is_(None), changed.c.was != changed.c.file)
     found: dict[int, int] = dict.fromkeys(version_ids, 0)
     whole = (
-        select(changed.c.version, func.sum(changed.c.file_size))
-        .where(is_new, changed.c.form != "parts")
+        select(changed.c.version, func.sum(files.c.file_size))
+        .join(files, files.c.id == changed.c.file)
+        .where(is_new, files.c.form != "parts")
         .group_by(changed.c.version)
     )
     for version_id, size in tx.execute(whole):
@@ -217,7 +240,7 @@ def new_bytes(tx: Transaction, version_ids: Collection[int]) -> dict[int, int]:
         select(changed.c.version, func.sum(part.c.file_size))
         .join(file_parts, file_parts.c.file_id == changed.c.file)
         .join(part, part.c.id == file_parts.c.part_id)
-        .where(is_new, changed.c.form == "parts", ~known)
+        .where(is_new, ~known)
         .group_by(changed.c.version)
     )
     for version_id, size in tx.execute(of_parts):

@@ -159,6 +159,14 @@ class HistoryPage:
             self.new_bytes = {version_id: known[version_id] for version_id in ids}
 
 
+def schema_steps(access: Access, dataset: DatasetRecord, found: Sequence[VersionRecord]) -> list[VersionRecord]:
+    """Those of these versions of a dataset that changed the schema of a component, and those without a parent."""
+    with access.catalog.read() as tx:
+        authorize(access, tx, "read", dataset.id)
+        changed = overview.with_other_schemas(tx, [version.id for version in found])
+    return [version for version in found if version.id in changed or not version.parents]
+
+
 def sizes(access: Access, dataset: DatasetRecord, ref: str, limit: int = 60) -> list[tuple[int, datetime, Measure]]:
     """Number, time and measure of the newest versions in the history of a ref, oldest first."""
     with access.catalog.snapshot() as tx:

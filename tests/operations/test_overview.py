@@ -74,6 +74,15 @@ def test_new_bytes_are_those_that_the_parent_does_not_have(registry: Registry, a
     assert (page.next, page.above) == (2, [(3, 2)])
 
 
+def test_the_versions_that_changed_columns_are_found(registry: Registry, access: Access) -> None:
+    dataset = registry.create_dataset("table")
+    for columns in ({"a": [1]}, {"a": [2]}, {"a": [2], "b": [1]}, {"a": [3], "b": [1]}, {"a": ["x"], "b": [1]}):
+        dataset.commit({"data": pa.table(columns)})
+    dataset.commit({"other": pa.table({"z": [1]})})
+    tree = [version.record for version in dataset.tree()]
+    assert [version.number for version in overview.schema_steps(access, dataset.record, tree)] == [5, 3, 1]
+
+
 def test_components_are_read_page_by_page(registry: Registry, access: Access) -> None:
     dataset = registry.create_dataset("files")
     dataset.commit({f"part/{i:04}": b"%d" % i for i in range(700)})

@@ -26,6 +26,7 @@ router = APIRouter(include_in_schema=False)
 
 _HISTORY = 50
 _SCHEMA_STEPS = 200
+_SHOWN_STEPS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ def _schema_history(request: Request, registry: EmbeddedRegistry, dataset: Embed
 def _schema_steps(dataset: EmbeddedDataset, ref: str) -> Iterator[tuple[Any, dict[str, Any]]]:
     """The versions in the history of a ref that changed columns, newest first, each with the changes by table."""
     found = history.log(dataset.access, dataset.record, ref, _SCHEMA_STEPS)
-    for version in found:
+    for version in overview.schema_steps(dataset.access, dataset.record, found)[:_SHOWN_STEPS]:
         if not version.parents:
             yield version, {}
             continue
