@@ -6,7 +6,6 @@ from datetime import date
 from typing import NamedTuple
 
 from sqlalchemy import (
-    Column,
     ColumnElement,
     ScalarSelect,
     Select,
@@ -184,7 +183,7 @@ def _changed_entries(tx: Transaction, version_ids: Collection[int]) -> Subquery:
     )
     entry, page = manifest_entries.alias(), manifest_index_entries.alias()
 
-    def of_parent(column: Column[int]) -> ScalarSelect[int]:
+    def of_parent(column: ColumnElement[int]) -> ScalarSelect[int]:
         return (
             select(column)
             .select_from(entry)
