@@ -1,143 +1,134 @@
-"""What the pages cost on a large registry, beside a bare FastAPI application in the same run.
+"""`python -m benchmarks.pages`: tables and charts of the documentation, from the newest results of each benchmark.
 
-The registry has 1,000 datasets, one of 10,000 versions, one of 100,000 components, and a table of 10 M rows, or a share of it:
-The registry has 1,000 datasets, one of 10,000 versions, one of 100,000 components, and a table of 10 M rows, or a share of them:
-a first request, and above those of the bare application.
+A table stands between `<!-- name -->` and `<!-- /name -->`; what has no result yet stays as it is.
 """
 
 import json
-import statistics
+import re
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import date
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from time import perf_counter
+from typing import Any
 
-import httpx
-import pyarrow as pa
-import uvicorn
-from fastapi import FastAPI
+from benchmarks import tables
+from benchmarks.changes import TARGETS
+from benchmarks.charts import charts
+from benchmarks.data import CHANGES
+from benchmarks.peers import PARTICIPANTS
 
-from benchmarks.merges import table as rows_of
-from dataset_registry import InputVersion, Provenance, Registry
-from dataset_registry.server.app import create_app
-from dataset_registry.server.pages.sessions import LocalOwner
-from dataset_registry.server.settings import Settings
-
-ROUNDS = 5
 RESULTS = Path(__file__).parent / "results"
-
-PAGES = {
-    "home": "/",
-    "home, the last page": "/?after=many/00940",
-    "search": "/search?q=many/0099",
-    "branches": "/branches",
-    "dataset of 10,000 versions": "/datasets/deep/history",
-    "… its middle": "/datasets/deep/history?before=5000",
-    "… its schema over time": "/datasets/deep/history/-/schema",
-    "… a version": "/datasets/deep/history@main",
-    "… two versions": "/datasets/deep/history/compare/v1...main",
-    "version of 100,000 components": "/datasets/wide/folder@main",
-    "… its components": "/datasets/wide/folder@main/-/components?start=50000",
-    "… its changes": "/datasets/wide/folder/compare/v1...v2",
-    "version of 10 M rows": "/datasets/large/table@main",
-    "… its first rows": "/datasets/large/table@main/-/preview",
-    "… its last rows": "/datasets/large/table@main/-/preview?row={last}",
-    "… rows by a filter": "/datasets/large/table@main/-/preview?filter=i0&operator=%3D&value=7",
-    "… the largest rows": "/datasets/large/table@main/-/preview?sort=f0&order=descending",
-    "… rows that differ": "/datasets/large/table/compare/v1...v2/-/rows?component=data",
-    "lineage": "/datasets/many/00500@main/-/lineage",
-    "run": "/runs/run-500",
-    "audit log": "/admin/audit",
-    "plan of a collection": "/admin/storage?plan=collect",
-}
-
-
-def fill(registry: Registry, share: float) -> int:
-    """Fill a registry; the number of rows of the large table."""
-    before: InputVersion | None = None
-    for number in range(round(1000 * share)):
-        name = f"many/{number:05}"
-        provenance = Provenance(run_id=f"run-{number}", inputs=() if before is None else (before,))
-        with registry.draft(name, provenance=provenance) as draft:
-            draft.add("data", pa.table({"id": [number], "v": [1]}), key="id")
-        before = InputVersion(name, 1, draft.version.digest, "main")
-    deep = registry.create_dataset("deep/history")
-    for number in range(round(10_000 * share)):
-        deep.commit({"data": str(number).encode()}, message=f"Step {number}")
-    wide = registry.create_dataset("wide/folder")
-    files = {f"part/{number:06}.bin": str(number).encode() for number in range(round(100_000 * share))}
-    wide.commit(files, message="All")
-    wide.commit({"part/000007.bin": b"changed"}, message="One")
-    large = registry.create_dataset("large/table")
-    rows = round(10_000_000 * share)
-    table = rows_of(rows)
-    large.commit({"data": table}, key="id", message="All")
-    edited = table.slice(0, 100).set_column(table.column_names.index("f0"), "f0", pa.array([99.0] * 100))
-    large.upsert(edited, message="A hundred rows")
-    return rows
-
-
-@contextmanager
-def served(app: FastAPI) -> Iterator[str]:
-    """The address of an application that runs in a thread."""
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, access_log=False))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        thread.join(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
-
-
-def measured(client: httpx.Client, path: str) -> tuple[float, float, int]:
-    """Milliseconds until the first byte and the last, and the bytes."""
-    first, last, size = [], [], 0
-    for _ in range(ROUNDS + 1):
-        begun = perf_counter()
-        with client.stream("GET", path) as response:
-            assert response.status_code == 200, (path, response.read())
-            first.append(perf_counter() - begun)
-            size = sum(len(chunk) for chunk in response.iter_bytes())
-        last.append(perf_counter() - begun)
-    return 1000 * statistics.median(first[1:]), 1000 * statistics.median(last[1:]), size
+DOCS = Path(__file__).parent.parent / "docs"
+Found = Mapping[str, Any]
 
 
 def main() -> None:
-    """Build the registry, ask for every page, and keep the figures."""
-    share = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
-    hello = FastAPI()
+    """Write the tables of the pages again."""
+    for name, (benchmark, render) in PARTS.items():
+        results = sorted(RESULTS.glob(f"*-{benchmark}.json"))
+        if results:
+            found = json.loads(results[-1].read_text())
+            page = DOCS / ("query-plans.md" if name == "plans" else "performance.md")
+            page.write_text(_between(page.read_text(), name, "\n".join(render(found))))
+            if name == "field":
+                charts(found, DOCS / "charts")
 
-    @hello.get("/")
-    def say() -> dict[str, str]:
-        return {"hello": "world"}
 
-    with TemporaryDirectory() as folder:
-        with Registry.open(folder) as registry:
-            begun = perf_counter()
-            rows = fill(registry, share)
-            print(f"filled in {perf_counter() - begun:.0f} s")
-        owner = LocalOwner()
-        with served(hello) as bare_url, served(create_app(Settings(folder=folder), owner)) as url:
-            with httpx.Client(base_url=bare_url, timeout=120) as client:
-                bare = measured(client, "/")
-            with httpx.Client(base_url=url, timeout=120) as client:
-                client.get("/sign-in", params={"key": owner.key})
-                found = {name: measured(client, path.format(last=rows - 50)) for name, path in PAGES.items()}
-    print(f"bare FastAPI: {bare[1]:.1f} ms")
-    print(f"{'page':34} {'first byte':>10} {'complete':>10} {'above bare':>10} {'kB':>6}")
-    for name, (first, last, size) in found.items():
-        print(f"{name:34} {first:8.1f} ms {last:8.1f} ms {last - bare[1]:7.1f} ms {size / 1000:6.0f}")
-    values = {
-        name: {"first_ms": first, "complete_ms": last, "bytes": size} for name, (first, last, size) in found.items()
-    }
-    path = RESULTS / f"{date.today():%Y-%m-%d}-pages.json"
-    path.write_text(json.dumps({"share": share, "bare_ms": bare[1], "pages": values}, indent=1) + "\n")
+def _between(text: str, name: str, content: str) -> str:
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    assert pattern.search(text), f"the page has no place for {name}"
+    return pattern.sub(lambda found: f"{found[1]}\n{content}\n\n{found[2]}", text)
 
+
+def _table(headings: Sequence[str], rows: Iterator[Sequence[object]]) -> Iterator[str]:
+    yield f"| {' | '.join(headings)} |"
+    yield "|" + "---|" * len(headings)
+    for row in rows:
+        yield f"| {' | '.join(str(cell).replace('|', '/') for cell in row)} |"
+
+
+def _plain(text: str) -> str:
+    """Without the markup of rich."""
+    return re.sub(r"\[/?[a-z ]*\]", "", text).replace("*", "\\*")
+
+
+def _field(found: Found) -> Iterator[str]:
+    rows = (
+        [*map(_plain, cells), "<br>".join(f"{t}: **{v}**" for t, v in zip(targets, verdicts, strict=True))]
+        for cells, targets, verdicts in tables.lines(found)
+    )
+    return _table((*tables.HEADINGS, "target"), rows)
+
+
+def _new_bytes(found: Found) -> Iterator[str]:
+    def rows() -> Iterator[Sequence[object]]:
+        for name in ("lineitem", "flights"):
+            for who in PARTICIPANTS:
+                figures = [tables.percent(f"{name} {change}")(found, who) for change in CHANGES]
+                if any(figure is not None for figure in figures):
+                    yield [name, who, *("-" if figure is None else f"{figure:.1f}" for figure in figures)]
+
+    return _table(("table", "who", *CHANGES), rows())
+
+
+def _changes(found: Found) -> Iterator[str]:
+    def rows() -> Iterator[Sequence[object]]:
+        for row in found["rows"]:
+            cells = (f"{row[c]['of a default file']} ({row[c]['parts touched']})" for c in CHANGES)
+            key = "declared" if row["key"] else "none"
+            yield [row["table"], key, row["kept as"], f"{row['size']} x", f"{row['write']} x", *cells]
+        yield ["target", "", "", "≤ 1.05 x", "≤ 1.25 x", *(f"≤ {target:g}" for target in TARGETS.values())]
+
+    return _table(("table", "key", "kept as", "size", "write", *CHANGES), rows())
+
+
+def _reads(found: Found) -> Iterator[str]:
+    rows = ([r["read"], r["kept as"], f"{r['raw s']} s", f"{r['ours s']} s", f"{r['x']} x"] for r in found["reads"])
+    return _table(("read", "kept as", "raw file", "ours", ""), rows)
+
+
+def _engines(found: Found) -> Iterator[str]:
+    rows = (
+        [e["engine"], f"{e['ours']['rows']:,}", f"{e['raw']['seconds']:.3f} s", f"{e['ours']['seconds']:.3f} s"]
+        for e in found["engines"]
+        if "error" not in e
+    )
+    return _table(("engine", "rows", "raw file", "`uris()` of the recipes"), rows)
+
+
+def _stream(found: Found) -> Iterator[str]:
+    yield (
+        f"{found['arrow_gb']:g} GB of Arrow in {found['seconds']:g} s ({found['gb_per_second']:g} GB/s), "
+        f"{found['rows']:,} rows in {found['parts']:,} parts of {found['stored_gb']:g} GB together, with at most "
+        f"{found['peak_rss_mb']:,} MB of memory, of which {found['reading_alone_rss_mb']:,} MB are the reading of the source."
+    )
+
+
+def _scale(found: Found) -> Iterator[str]:
+    names = [name for name, value in found["costs"][0].items() if isinstance(value, dict)]
+    rows = (
+        [c["catalog"], f"{c['versions']:,}", f"{c['components']:,}"]
+        + [f"{c[name]['ms']:.2f} ms ({c[name]['touched']:,})" for name in names]
+        for c in found["costs"]
+    )
+    return _table(("catalog", "versions", "components", *names), rows)
+
+
+def _plans(found: Found) -> Iterator[str]:
+    rows = ([p["catalog"], p["work"], p["statement"], f"`{p['plan']}`"] for p in found["plans"] if p["plan"])
+    return _table(("catalog", "work", "statement", "plan"), rows)
+
+
+PARTS: Mapping[str, tuple[str, Callable[[Found], Iterator[str]]]] = {
+    "field": ("field", _field),
+    "new-bytes": ("field", _new_bytes),
+    "changes": ("changes", _changes),
+    "reads": ("engines", _reads),
+    "engines": ("engines", _engines),
+    "stream": ("stream", _stream),
+    "scale": ("scale", _scale),
+    "plans": ("plans", _plans),
+}
+"""By the name of the place in the page: the benchmark, and what makes Markdown of its result."""
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
