@@ -1,8 +1,8 @@
 """What the pages cost on a large registry, beside a bare FastAPI application in the same run.
 
 The registry has 1,000 datasets, one of 10,000 versions, one of 100,000 components, and a table of 10 M rows, or a share of it:
-The registry has 1,000 datasets, one of 10,000 versions, one of 100,000 components, and a table of 10 M rows, or a share of them:
-a first request, and above those of the bare application.
+`python -m benchmarks.web_pages [SHARE]`. For each page: milliseconds until the first byte and until the last, the median of five
+after a first request, and above those of the bare application.
 """
 
 import json
