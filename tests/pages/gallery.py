@@ -55,7 +55,7 @@ def fill(registry: Registry, folder: Path) -> None:
     tainted = raw.commit({"data": prices(9)}, key="id", branch="broken", fallback="main", message="Broken")
     tainted.record_check("no_gaps", False, blocking=True)
     _files(registry, folder)
-    wide = {f"column_{i}": pa.array([i, None]) for i in range(300)}
+    wide = {f"column_{i}": pa.array([i, None]) for i in range(5000)}
     registry.create_dataset("wide/table").commit({"data": pa.table(wide)}, message="Wide")
     registry.create_dataset("secret/plans", description="Not for everybody").commit({"data": b"the secret plan"})
     registry.create_review("pr-7", title=f"Prices of July {ATTACK}", description=HOSTILE)

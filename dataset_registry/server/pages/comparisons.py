@@ -6,9 +6,11 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import Response
 
+from dataset_registry.embedded import EmbeddedRegistry
 from dataset_registry.embedded.dataset import EmbeddedDataset, EmbeddedVersion
+from dataset_registry.model.diff import ComponentDiff, Diff
 from dataset_registry.model.manifest import component_label
-from dataset_registry.model.schema import TableSchema
+from dataset_registry.model.schema import TableSchema, compare
 from dataset_registry.server.limits import one_at_work
 from dataset_registry.server.pages.rendering import page
 from dataset_registry.server.pages.versions import MOST_COLUMNS, MOST_TABLES, tables_of
@@ -19,9 +21,7 @@ _INLINE_ROWS = 500_000
 
 
 def comparison(request: Request, dataset: EmbeddedDataset, before: str, after: str) -> Response:
-    if "@" in before or "@" in after:
-        return rows(request, dataset, before, after)
-    diff = dataset.diff(before, after)
+    diff = _across(dataset, before, after) if "@" in before or "@" in after else dataset.diff(before, after)
     old, new = EmbeddedVersion(dataset.access, diff.before), EmbeddedVersion(dataset.access, diff.after)
     changed = [component_label(*key) for key in diff.components.changed][:MOST_TABLES]
     names = [name for name, _ in diff.components.changed][:MOST_TABLES]
@@ -49,6 +49,21 @@ def comparison(request: Request, dataset: EmbeddedDataset, before: str, after: s
         label=component_label,
         images=list(_images(old, new, diff)),
     )
+
+
+def _across(dataset: EmbeddedDataset, before: str, after: str) -> Diff:
+    """The differences between versions of two datasets: of the components that both have, those with other content."""
+    registry = EmbeddedRegistry(dataset.access)
+    old, new = (registry.version(ref) if "@" in ref else dataset.version(ref) for ref in (before, after))
+    left, right = ({(c.name, c.index): c.content_hash for c in version.components} for version in (old, new))
+    common = [key for key in right if key in left and left[key] != right[key]]
+    names = [name for name, _ in common][:MOST_TABLES]
+    tables = [dict(tables_of(version.captured(names))) if names else {} for version in (old, new)]
+    schemas = {label: compare(tables[0][label], table) for label, table in tables[1].items() if label in tables[0]}
+    found = ComponentDiff(
+        tuple(key for key in right if key not in left), tuple(key for key in left if key not in right), tuple(common)
+    )
+    return Diff(old.record, new.record, found, {label: change for label, change in schemas.items() if change.changes})
 
 
 def _images(old: EmbeddedVersion, new: EmbeddedVersion, diff: Any) -> Iterator[tuple[str, str | None, str | None, int]]:
