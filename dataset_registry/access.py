@@ -77,6 +77,24 @@ def authorize_move(access: Access, tx: Transaction, dataset_id: int, branch: str
         )
 
 
+def authorize_rename(
+    access: Access, tx: Transaction, dataset: DatasetRecord, name: str, branches: Sequence[str]
+) -> None:
+    """Require that a rename changes no rule for a branch that moves by reviews only. Raises `PermissionDenied`."""
+    standing = _standing(access, tx, dataset.id)
+    if standing is None:
+        return
+    for branch in branches:
+        now, then = (grants.barrier(tx, standing.user_id, dataset.id, n, branch) for n in (dataset.name, name))
+        if now.takes != then.takes:
+            raise PermissionDenied(
+                f"{dataset.name} cannot be renamed to {name!r}: under one of the names its branch {branch!r} moves by reviews "
+                "only. Ask an administrator to change the protection first.",
+                dataset=dataset.name,
+                branch=branch,
+            )
+
+
 def authorize_commit(access: Access, tx: Transaction, dataset: DatasetRecord | NewDataset, branch: str) -> None:
     """Require that the actor may commit to a branch of a dataset, which may be new. Raises as `authorize` does."""
     if isinstance(dataset, DatasetRecord):

@@ -386,22 +386,25 @@ class Registry(ABC):
 
     def comment_review(self, review_id: int, comment: str) -> ReviewDetails:
         """Add a comment to a review. Raises `NotFound`, `ConflictError` (it is over)."""
-        return self._review_event(review_id, "comment", comment)
+        return self._review_event(review_id, "comment", comment, None)
 
-    def approve_review(self, review_id: int, comment: str | None = None) -> ReviewDetails:
+    def approve_review(self, review_id: int, comment: str | None = None, *, seen: str | None = None) -> ReviewDetails:
         """Approve what the branch of a review is at now, in the datasets whose target you may move.
 
-        The approval does not count any longer where the branch moves. Approvals of who created the review or wrote the version do
-        not count. Raises `NotFound`, `ConflictError` (it is over), `PermissionDenied`.
+        The approval does not count any longer where the branch moves. Approvals of who created the review, or committed a version
+        that it brings, do not count. With `seen`, that of the `ReviewDetails` that you looked at, it is about what you saw.
+        Raises `NotFound`, `ConflictError` (it is over, or the branch is not what was seen), `PermissionDenied`.
         """
-        return self._review_event(review_id, "approve", comment)
+        return self._review_event(review_id, "approve", comment, seen)
 
-    def reject_review(self, review_id: int, comment: str | None = None) -> ReviewDetails:
+    def reject_review(self, review_id: int, comment: str | None = None, *, seen: str | None = None) -> ReviewDetails:
         """Reject what the branch of a review is at now: it cannot be merged until you approve, or the branch moves."""
-        return self._review_event(review_id, "reject", comment)
+        return self._review_event(review_id, "reject", comment, seen)
 
     @abstractmethod
-    def _review_event(self, review_id: int, kind: EventKind, comment: str | None) -> ReviewDetails: ...
+    def _review_event(
+        self, review_id: int, kind: EventKind, comment: str | None, seen: str | None
+    ) -> ReviewDetails: ...
 
     @abstractmethod
     def close_review(self, review_id: int) -> Review:
@@ -414,16 +417,20 @@ class Registry(ABC):
         strategy: Strategies = "fail",
         allow_moved_inputs: bool = False,
         message: str | None = None,
+        seen: str | None = None,
     ) -> list[Version]:
         """Merge a review: publish its branch, in one transaction, if nothing is missing. Returns the new heads.
 
-        Raises as `publish`, and `ConflictError` if approvals or checks are missing.
+        `seen` as in `approve_review`. Raises as `publish`, and `ConflictError` if approvals or checks are missing, or if there is
+        nothing to merge.
         """
         options = MergeOptions(strategies_of(strategy), message=message)
-        return self._merge_review(review_id, options, allow_moved_inputs=allow_moved_inputs)
+        return self._merge_review(review_id, options, allow_moved_inputs=allow_moved_inputs, seen=seen)
 
     @abstractmethod
-    def _merge_review(self, review_id: int, options: MergeOptions, *, allow_moved_inputs: bool) -> list[Version]: ...
+    def _merge_review(
+        self, review_id: int, options: MergeOptions, *, allow_moved_inputs: bool, seen: str | None
+    ) -> list[Version]: ...
 
     # --- runs ------------------------------------------------------------------------------------------------------
 

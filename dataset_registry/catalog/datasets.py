@@ -1,12 +1,12 @@
 """Rows about datasets."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from sqlalchemy import Row, bindparam, delete, func, select, update
 
 from dataset_registry.catalog import reviews
 from dataset_registry.catalog.grants import Readable, forget_resource
-from dataset_registry.catalog.rows import Transaction, insert_row
+from dataset_registry.catalog.rows import Transaction, batches, insert_row
 from dataset_registry.catalog.tables import dataset_versions, datasets, retired_tags, users
 from dataset_registry.errors import NotFound
 from dataset_registry.model.records import DatasetRecord
@@ -45,6 +45,13 @@ def all_of(tx: Transaction, prefix: str, among: Readable = None) -> Iterator[Dat
     query = _SELECT.where(func.substr(datasets.c.name, 1, len(prefix)) == prefix) if prefix else _SELECT
     query = query if among is None else query.where(datasets.c.id.in_(among))
     return iter(sorted(map(_record, tx.execute(query)), key=lambda record: record.name))
+
+
+def readable_names(tx: Transaction, names: Collection[str], among: Readable) -> set[str]:
+    """Those of these names that are of datasets `among` these."""
+    query = select(datasets.c.name).where(datasets.c.name.in_(bindparam("names", expanding=True)))
+    query = query if among is None else query.where(datasets.c.id.in_(among))
+    return {name for chunk in batches(sorted(names)) for name in tx.execute(query, {"names": chunk}).scalars()}
 
 
 def names_under(tx: Transaction, prefix: str) -> list[str]:

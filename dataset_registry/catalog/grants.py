@@ -374,6 +374,11 @@ class Barrier(NamedTuple):
     requires_checks: bool
 
     @property
+    def takes(self) -> tuple[int, bool]:
+        """What a review needs before the branch moves."""
+        return self.required_approvals, self.requires_checks
+
+    @property
     def takes_review(self) -> bool:
         """Whether the branch moves by the merge of a review only."""
         return self.required_approvals > 0 or self.requires_checks
@@ -391,6 +396,12 @@ def barrier(tx: Transaction, user_id: int, dataset_id: int, name: str, branch: s
     ).where(_B.c.branch_name == branch, _is_about(dataset_id, name, _B, _covers))
     least, approvals, checks = tx.execute(query).one()
     return Barrier(least is None or bool(least), approvals or 0, bool(checks))
+
+
+def any_takes_review(tx: Transaction, branch: str) -> bool:
+    """Whether a protection of a branch of this name, in any dataset, takes a review."""
+    takes = or_(_B.c.required_approvals > 0, _B.c.requires_checks)
+    return tx.execute(select(_B.c.id).where(_B.c.branch_name == branch, takes).limit(1)).first() is not None
 
 
 def is_protected(tx: Transaction, dataset_id: int, name: str, branch: str) -> bool:

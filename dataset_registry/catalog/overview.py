@@ -1,5 +1,6 @@
 """Summaries over many rows, set-wise: for pages that show many datasets and versions at once. Reads only."""
 
+import json
 from collections import defaultdict
 from collections.abc import Collection
 from datetime import date
@@ -446,8 +447,10 @@ def search(tx: Transaction, among: Readable, text: str, limit: int) -> list[Sear
 
 def _columns(tx: Transaction, among: Readable, text: str, limit: int) -> list[SearchHit]:
     """The columns with a text in the name, of heads of `main`."""
+    stored = cast(schemas.c.schema_json, Text)
+    spelled = {text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}  # as databases write JSON
     query = select(schemas.c.id, schemas.c.schema_json).where(
-        cast(schemas.c.schema_json, Text).icontains(text, autoescape=True)
+        or_(*(stored.icontains(spelling, autoescape=True) for spelling in sorted(spelled)))
     )
     with_column: dict[int, list[str]] = {}
     for schema_id, snapshot in tx.execute(query.order_by(schemas.c.id.desc()).limit(20 * limit)):

@@ -63,6 +63,12 @@ def all_of(tx: Transaction, dataset_id: int, *, tags: bool | None = None) -> lis
     return [PointerRecord(*row) for row in tx.execute(query.order_by(_P.c.is_tag, _P.c.pointer_name))]
 
 
+def branches_of(tx: Transaction, dataset_id: int) -> list[str]:
+    """The names of a dataset's branches."""
+    query = select(_P.c.pointer_name).where(_P.c.dataset_id == dataset_id, ~_P.c.is_tag)
+    return list(tx.execute(query.order_by(_P.c.pointer_name)).scalars())
+
+
 def of_each(tx: Transaction, dataset_ids: Collection[int]) -> dict[int, list[PointerRecord]]:
     """The branches and then the tags of datasets that have any, by name, by dataset."""
     query = _SELECT.add_columns(_P.c.dataset_id).where(_P.c.dataset_id.in_(id_rows(tx, dataset_ids)))
@@ -116,6 +122,17 @@ def taken(tx: Transaction, name: str) -> list[str]:
     """The datasets that have a branch or tag of this name."""
     query = select(datasets.c.name).join(_P, _P.c.dataset_id == datasets.c.id).where(_P.c.pointer_name == name)
     return list(tx.execute(query.order_by(datasets.c.name)).scalars())
+
+
+def named(tx: Transaction, dataset_ids: Collection[int], name: str) -> list[PointerRecord]:
+    """The branches and tags of this name in datasets."""
+    query = _SELECT.where(_P.c.pointer_name == name, _P.c.dataset_id.in_(id_rows(tx, dataset_ids)))
+    return [PointerRecord(*row) for row in tx.execute(query)]
+
+
+def datasets_with(tx: Transaction, name: str) -> list[int]:
+    """The ids of the datasets with a branch of this name."""
+    return list(tx.execute(select(_P.c.dataset_id).where(_P.c.pointer_name == name, ~_P.c.is_tag)).scalars())
 
 
 def retired_names(tx: Transaction, dataset_id: int) -> list[str]:

@@ -1,16 +1,17 @@
 """Rows about reviews: their datasets, comments and verdicts."""
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
-from sqlalchemy import Row, delete, exists, insert, select, update
+from sqlalchemy import Row, and_, delete, exists, insert, or_, select, update
 
 from dataset_registry.catalog.grants import Readable
 from dataset_registry.catalog.rows import Transaction, insert_row
-from dataset_registry.catalog.tables import datasets, review_datasets, review_events, reviews, users
+from dataset_registry.catalog.tables import dataset_pointers, datasets, review_datasets, review_events, reviews, users
 from dataset_registry.catalog.types import utc_now
 from dataset_registry.model.reviews import EventKind, Review, ReviewEvent, ReviewState, Verdict
 
-_R, _D, _E = reviews, review_datasets, review_events
+_R, _D, _E, _P = reviews, review_datasets, review_events, dataset_pointers
 _closer = users.alias("closer")
 
 _SELECT = (
@@ -54,9 +55,12 @@ def all_of(
 
 
 def _visible(query, among: Readable):  # type: ignore[no-untyped-def] # a query of any columns
+    """With one of its datasets among these: those that it began with, and of an open one those that have its branch now."""
     if among is None:
         return query
-    return query.where(exists().where(_D.c.review_id == _R.c.id, _D.c.dataset_id.in_(among)))
+    listed = exists().where(_D.c.review_id == _R.c.id, _D.c.dataset_id.in_(among))
+    has_branch = exists().where(_P.c.pointer_name == _R.c.branch, ~_P.c.is_tag, _P.c.dataset_id.in_(among))
+    return query.where(or_(listed, and_(_R.c.state == "open", has_branch)))
 
 
 def _review(row: Row) -> Review:  # type: ignore[type-arg]
@@ -69,29 +73,43 @@ def create(
     """Insert an open review of datasets. Returns its id."""
     row = {"branch": branch, "target": target, "title": title, "description": description, "state": "open"}
     review_id = insert_row(tx, _R, {**row, "created_by": user_id})
-    set_datasets(tx, review_id, dict.fromkeys(ids, (None, None)))
+    set_datasets(tx, review_id, dict.fromkeys(ids, ReviewedHead()))
     return review_id
 
 
-def set_datasets(tx: Transaction, review_id: int, found: Mapping[int, tuple[int | None, int | None]]) -> None:
-    """Replace the datasets of a review; each has the numbers before and after, for a merged one."""
+class ReviewedHead(NamedTuple):
+    """A dataset of a review that is over: the numbers of the target before and after, and the id of the head of the branch."""
+
+    before: int | None = None
+    after: int | None = None
+    head_id: int | None = None
+
+
+def set_datasets(tx: Transaction, review_id: int, found: Mapping[int, ReviewedHead]) -> None:
+    """Replace the datasets of a review."""
     tx.execute(delete(_D).where(_D.c.review_id == review_id))
     rows = [
-        {"review_id": review_id, "dataset_id": dataset_id, "before_number": before, "after_number": after}
-        for dataset_id, (before, after) in sorted(found.items())
+        {
+            "review_id": review_id,
+            "dataset_id": dataset_id,
+            "before_number": head.before,
+            "after_number": head.after,
+            "head_id": head.head_id,
+        }
+        for dataset_id, head in sorted(found.items())
     ]
     if rows:
         tx.execute(insert(_D), rows)
 
 
-def datasets_of(tx: Transaction, review_id: int) -> dict[int, tuple[str, int | None, int | None]]:
-    """By id the name of each dataset of a review, and the numbers before and after."""
+def datasets_of(tx: Transaction, review_id: int) -> dict[int, tuple[str, ReviewedHead]]:
+    """By id the name of each dataset of a review, and what is known of it once the review is over."""
     query = (
-        select(_D.c.dataset_id, datasets.c.name, _D.c.before_number, _D.c.after_number)
+        select(_D.c.dataset_id, datasets.c.name, _D.c.before_number, _D.c.after_number, _D.c.head_id)
         .join(datasets, datasets.c.id == _D.c.dataset_id)
         .where(_D.c.review_id == review_id)
     )
-    return {row[0]: (row[1], row[2], row[3]) for row in tx.execute(query)}
+    return {row[0]: (row[1], ReviewedHead(*row[2:])) for row in tx.execute(query)}
 
 
 def lock(tx: Transaction, review_id: int) -> ReviewState | None:

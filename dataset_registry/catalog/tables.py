@@ -520,7 +520,8 @@ reviews = Table(
     sqlite_autoincrement=True,
 )
 
-# The datasets of a review; once it is merged, the versions that the target was at before and after, by their numbers.
+# The datasets of a review; once it is over, the numbers of the versions that the target was at before and after, and the id of
+# the version that the branch was at: without references, as versions may be deleted.
 review_datasets = Table(
     "review_datasets",
     metadata,
@@ -528,6 +529,7 @@ review_datasets = Table(
     Column("dataset_id", Id, ForeignKey(datasets.c.id), primary_key=True, index=True),
     Column("before_number", Integer),
     Column("after_number", Integer),
+    Column("head_id", Integer),
 )
 
 # Comments and verdicts. A verdict is about the heads that the branch had in the datasets that its author may judge.

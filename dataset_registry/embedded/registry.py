@@ -251,14 +251,16 @@ class EmbeddedRegistry(Registry):
     def review(self, review_id: int) -> ReviewDetails:
         return reviewing.details(self.access, review_id)
 
-    def _review_event(self, review_id: int, kind: EventKind, comment: str | None) -> ReviewDetails:
-        return reviewing.add_event(self.access, review_id, kind, comment)
+    def _review_event(self, review_id: int, kind: EventKind, comment: str | None, seen: str | None) -> ReviewDetails:
+        return reviewing.add_event(self.access, review_id, kind, comment, seen=seen)
 
     def close_review(self, review_id: int) -> Review:
         return reviewing.close(self.access, review_id)
 
-    def _merge_review(self, review_id: int, options: MergeOptions, *, allow_moved_inputs: bool) -> list[Version]:
-        _, heads = reviewing.merge(self.access, review_id, options, allow_moved_inputs=allow_moved_inputs)
+    def _merge_review(
+        self, review_id: int, options: MergeOptions, *, allow_moved_inputs: bool, seen: str | None
+    ) -> list[Version]:
+        _, heads = reviewing.merge(self.access, review_id, options, allow_moved_inputs=allow_moved_inputs, seen=seen)
         return [EmbeddedVersion(self.access, head) for head in heads]
 
     # --- maintenance -----------------------------------------------------------------------------------------------

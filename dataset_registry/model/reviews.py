@@ -1,6 +1,7 @@
 """Reviews: a branch beside its target over all datasets, the conversation about it, and the verdicts."""
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, get_args
@@ -79,9 +80,20 @@ class ReviewDetails:
         return [f"{found.dataset}: {reason}" for found in self.datasets for reason in found.missing]
 
     @property
+    def has_changes(self) -> bool:
+        """Whether the branch is at another version than the target in some dataset."""
+        return any(found.before != found.after for found in self.datasets)
+
+    @property
     def is_mergeable(self) -> bool:
-        """Whether it is open and nothing is missing. Conflicts are found when it is merged, or by a plan of the publication."""
-        return self.review.state == "open" and not self.missing
+        """Whether it is open, there is something to merge, and nothing is missing. Conflicts are found when it is merged, or by a
+        plan of the publication."""
+        return self.review.state == "open" and self.has_changes and not self.missing
+
+    @property
+    def seen(self) -> str:
+        """A digest of the versions that the branch is at: with it, a verdict or a merge is about what one has seen."""
+        return seen_digest((found.dataset, found.after) for found in self.datasets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +106,7 @@ class Verdict:
 
 
 def standing_verdicts(
-    verdicts: Sequence[Verdict], dataset_id: int, head: int, excluded: Sequence[str | None]
+    verdicts: Sequence[Verdict], dataset_id: int, head: int, excluded: Collection[str | None]
 ) -> tuple[list[str], list[str]]:
     """Who approves and who rejects a head of a dataset, by the newest verdict of each author, oldest verdict first.
 
@@ -108,6 +120,12 @@ def standing_verdicts(
             newest[verdict.author] = verdict.kind
     approved = [author for author, kind in newest.items() if kind == "approve" and author not in excluded]
     return approved, [author for author, kind in newest.items() if kind == "reject"]
+
+
+def seen_digest(heads: Iterable[tuple[str, int | None]]) -> str:
+    """A digest of heads, as pairs of a dataset and a version number: 16 hexadecimal digits."""
+    lines = "".join(f"{dataset} {number}\n" for dataset, number in sorted(heads, key=lambda head: head[0]))
+    return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
 
 def review_title(text: str) -> str:

@@ -13,6 +13,7 @@ from dataset_registry.access import (
     Access,
     authorize,
     authorize_creation,
+    authorize_move,
     is_administrator,
     readable,
     refuse_hidden,
@@ -25,7 +26,7 @@ from dataset_registry.catalog import (
     taints,
     versions,
 )
-from dataset_registry.errors import InputError, InvalidName, NotFound, Tainted
+from dataset_registry.errors import InputError, InvalidName, NotFound, PermissionDenied, Tainted
 from dataset_registry.model.history import ancestors, reached_from
 from dataset_registry.model.maintenance import Copied
 from dataset_registry.model.names import new_pointer_name
@@ -215,7 +216,7 @@ def _point(
                 f"the {'tag' if pointer.is_tag else 'branch'} {pointer.name!r} of {dataset.name} was left out: {error}"
             )
         base = versions.by_number(tx, dataset.id, pointer.base) if pointer.base is not None else None
-        if not pointer.is_tag and (note := _tainted(tx, dataset, pointer, version.id, None)):
+        if not pointer.is_tag and (note := _refused(target, tx, dataset, pointer, version.id, None)):
             return note
         pointers.create(tx, dataset.id, pointer.name, version.id, is_tag=pointer.is_tag, base=base.id if base else None)
         _note_pointer(target, tx, dataset, pointer, version)
@@ -226,7 +227,7 @@ def _point(
     expired = there.version_number not in numbers and versions.is_copy(tx, there.version_id)
     behind = expired or any(node.number == there.version_number for node in line)
     if not there.is_tag and not pointer.is_tag and behind:
-        if note := _tainted(tx, dataset, pointer, version.id, there.version_id):
+        if note := _refused(target, tx, dataset, pointer, version.id, there.version_id):
             return note
         pointers.move(tx, dataset.id, pointer.name, version.id)
         _note_pointer(target, tx, dataset, pointer, version)
@@ -244,12 +245,18 @@ def _note_pointer(
     audit.note(target, tx, "copy", where, ref=pointer.name, after=f"v{version.number}", tag=pointer.is_tag or None)
 
 
-def _tainted(
-    tx: Transaction, dataset: DatasetRecord, pointer: PointerRecord, version_id: int, before: int | None
+def _refused(
+    target: Access,
+    tx: Transaction,
+    dataset: DatasetRecord,
+    pointer: PointerRecord,
+    version_id: int,
+    before: int | None,
 ) -> str | None:
-    """A note that a branch is protected in the copy and would get tainted content."""
+    """A note that a branch is protected in the copy: the actor may not move it, or it would get tainted content."""
     try:
+        authorize_move(target, tx, dataset.id, pointer.name)
         gates.guard(tx, dataset, pointer.name, version_id, before)
-    except Tainted as error:
+    except (PermissionDenied, Tainted) as error:
         return str(error)
     return None

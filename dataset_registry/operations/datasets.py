@@ -5,6 +5,7 @@ from dataset_registry.access import (
     absent,
     authorize,
     authorize_creation,
+    authorize_rename,
     level_on,
     readable,
     refuse_hidden,
@@ -117,6 +118,7 @@ def update(access: Access, dataset: DatasetRecord, *, name: str | None, descript
         now = datasets.get(tx, dataset.id)
         if new_name is not None and new_name != now.name:
             authorize_creation(access, tx, new_name)
+            authorize_rename(access, tx, now, new_name, pointers.branches_of(tx, dataset.id))
             _refuse_taken(access, tx, new_name)
             refuse_lookalike(tx, new_name)
         datasets.change(

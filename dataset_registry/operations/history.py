@@ -3,12 +3,15 @@
 A walk reads the history in several statements, so it needs one snapshot: an expiry in between would cut it short.
 """
 
+from dataclasses import replace
 from itertools import islice
 
 from dataset_registry.access import Access, authorize, readable
-from dataset_registry.catalog import Transaction, productions, versions
+from dataset_registry.catalog import Transaction, datasets, productions, versions
+from dataset_registry.catalog.grants import Readable
 from dataset_registry.errors import InputError, NotFound
 from dataset_registry.model import history
+from dataset_registry.model.column_lineage import LINEAGE_FACT, lineage_from_json, lineage_to_json
 from dataset_registry.model.names import parse_ref
 from dataset_registry.model.records import DatasetRecord, Production, VersionRecord
 from dataset_registry.operations import resolve
@@ -82,7 +85,8 @@ def memoized(access: Access, dataset: DatasetRecord, digest: str, limit: int) ->
         raise InputError(f"A limit is 1 to {MOST_MEMOIZED}, not {limit}.", limit=limit)
     with access.catalog.read() as tx:
         authorize(access, tx, "read", dataset.id)
-        return productions.with_memo(tx, dataset.id, digest, limit, readable(access, tx))
+        among = readable(access, tx)
+        return _visible(tx, productions.with_memo(tx, dataset.id, digest, limit, among), among)
 
 
 def productions_of(access: Access, version: VersionRecord) -> list[Production]:
@@ -93,8 +97,25 @@ def productions_of(access: Access, version: VersionRecord) -> list[Production]:
 
 
 def visible_productions(access: Access, tx: Transaction, version: VersionRecord) -> list[Production]:
-    """The productions of a version, with the inputs that the actor may read: other inputs are left out."""
-    return productions.of_version(tx, version.id, readable(access, tx))
+    """The productions of a version, with the inputs and the sources of columns that the actor may read: others are left out."""
+    among = readable(access, tx)
+    return _visible(tx, productions.of_version(tx, version.id, among), among)
+
+
+def _visible(tx: Transaction, found: list[Production], among: Readable) -> list[Production]:
+    lineages = [lineage_from_json(made.provenance.metadata.get(LINEAGE_FACT)) for made in found]
+    if among is None or not any(lineages):
+        return found
+    names = {source.dataset for lineage in lineages for sources in lineage.values() for source in sources}
+    allowed = datasets.readable_names(tx, names, among)
+    shown = []
+    for made, lineage in zip(found, lineages, strict=True):
+        if lineage:
+            kept = {name: [s for s in sources if s.dataset in allowed] for name, sources in lineage.items()}
+            metadata = {**made.provenance.metadata, LINEAGE_FACT: lineage_to_json(kept)}
+            made = replace(made, provenance=replace(made.provenance, metadata=metadata))  # noqa: PLW2901 - the visible part
+        shown.append(made)
+    return shown
 
 
 def consumers(access: Access, version: VersionRecord) -> list[tuple[str, int]]:

@@ -1,7 +1,7 @@
 """Branches and tags: of one dataset, and branches over all of them."""
 
 from dataset_registry.access import Access, administer, authorize, authorize_move
-from dataset_registry.catalog import Transaction, datasets, pointers, taints, versions
+from dataset_registry.catalog import Transaction, datasets, grants, pointers, taints, versions
 from dataset_registry.errors import AlreadyExists, BranchMoved, NotFound, TagImmutable
 from dataset_registry.model.names import new_pointer_name, pointer_name, single_line
 from dataset_registry.model.records import DatasetRecord, PointerRecord, RegistryBranch
@@ -169,6 +169,7 @@ def create_everywhere(access: Access, name: str, source: str) -> int:
                 datasets=retired,
             )
         made = pointers.branch_everywhere(tx, name, source)
+        _authorize_everywhere(access, tx, name)
         if not made:
             raise NotFound(f"No dataset has a branch {source!r} to start from.", branch=source)
         _guard_everywhere(tx, name)
@@ -176,6 +177,13 @@ def create_everywhere(access: Access, name: str, source: str) -> int:
         return made
 
     return access.catalog.write(work)
+
+
+def _authorize_everywhere(access: Access, tx: Transaction, name: str) -> None:
+    """Require that no dataset with a branch of this name lets it move by reviews only. Raises `PermissionDenied`."""
+    if grants.any_takes_review(tx, name):
+        for dataset_id in pointers.datasets_with(tx, name):
+            authorize_move(access, tx, dataset_id, name)
 
 
 def _guard_everywhere(tx: Transaction, name: str) -> None:
@@ -194,6 +202,7 @@ def delete_everywhere(access: Access, name: str) -> int:
         administer(access, tx)
         if pointers.registry_branch(tx, name) is None:
             raise NotFound(f"No registry-wide branch {name!r}. List them with registry.branches().", name=name)
+        _authorize_everywhere(access, tx, name)
         removed = pointers.remove_everywhere(tx, name)
         audit.note(access, tx, "registry-branch.delete", ref=name, datasets=removed)
         return removed

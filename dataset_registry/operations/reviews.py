@@ -5,12 +5,13 @@ protection takes approvals or checks, the target can only move to that version, 
 docs/design/reviews.md has the rules.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from dataset_registry.access import Access, authorize_move, is_administrator, level_on, readable
-from dataset_registry.catalog import Transaction, datasets, grants, overview, reviews, users, versions
+from dataset_registry.catalog import Transaction, datasets, grants, overview, pointers, reviews, users, versions
 from dataset_registry.catalog.grants import Barrier
+from dataset_registry.catalog.reviews import ReviewedHead
 from dataset_registry.errors import AlreadyExists, ConflictError, InputError, NotFound, PermissionDenied
 from dataset_registry.model import history
 from dataset_registry.model.actors import level
@@ -28,10 +29,14 @@ from dataset_registry.model.reviews import (
     Verdict,
     review_text,
     review_title,
+    seen_digest,
     standing_verdicts,
 )
 from dataset_registry.operations import audit, gates, publish
 from dataset_registry.operations.merge import Merge
+
+_PAGE = 500
+"""Versions per query of a walk."""
 
 
 def create(access: Access, branch: str, target: str, title: str, description: str | None) -> Review:
@@ -53,9 +58,11 @@ def create(access: Access, branch: str, target: str, title: str, description: st
                 "the review.",
                 branch=branch,
             )
-        for other in reviews.all_of(tx, None, state="open", branch=branch):
+        for other in reviews.all_of(tx, readable(access, tx), state="open", branch=branch):
             if other.target == target:
                 raise AlreadyExists(f"The review #{other.id} of {branch!r} is open already.", review=other.id)
+        if any(pointer.is_tag for pointer in pointers.named(tx, list(heads), target)):
+            raise InputError(f"{target!r} is a tag in a dataset of this branch, and tags never move.", branch=target)
         review_id = reviews.create(tx, branch, target, title, description, access.user_id(tx), heads)
         audit.note(access, tx, "review.create", ref=branch, after=target, review=review_id)
         return _get(access, tx, review_id)
@@ -88,9 +95,11 @@ def details(access: Access, review_id: int) -> ReviewDetails:
         if review.state == "open":
             state = _Standing(access, tx, review, verdicts)
             listed = [state.of(dataset_id) for dataset_id in state.heads]
-            current = {dataset_id: head.id for dataset_id, head in state.heads.items()}
+            current: dict[int, int | None] = {dataset_id: head.id for dataset_id, head in state.heads.items()}
         else:
-            listed, current = _merged(access, tx, review), {}
+            over = reviews.datasets_of(tx, review_id)
+            listed = _merged(access, tx, over)
+            current = {dataset_id: head.head_id for dataset_id, (_, head) in over.items()}
         events = [
             event if not verdict.heads else replace(event, is_current=_is_current(verdict, current))
             for event, verdict in found
@@ -98,24 +107,25 @@ def details(access: Access, review_id: int) -> ReviewDetails:
     return ReviewDetails(review, tuple(sorted(listed, key=lambda d: d.dataset)), tuple(events))
 
 
-def _is_current(verdict: Verdict, heads: dict[int, int]) -> bool:
-    return all(heads.get(dataset_id) == head for dataset_id, head in verdict.heads.items() if dataset_id in heads)
+def _is_current(verdict: Verdict, heads: Mapping[int, int | None]) -> bool:
+    return all(heads[dataset_id] == head for dataset_id, head in verdict.heads.items() if dataset_id in heads)
 
 
-def _merged(access: Access, tx: Transaction, review: Review) -> list[ReviewedDataset]:
+def _merged(access: Access, tx: Transaction, found: Mapping[int, tuple[str, ReviewedHead]]) -> list[ReviewedDataset]:
     among = readable(access, tx)
     allowed = None if among is None else {record.id for record in datasets.all_of(tx, "", among)}
     return [
-        ReviewedDataset(name, before, after)
-        for dataset_id, (name, before, after) in reviews.datasets_of(tx, review.id).items()
+        ReviewedDataset(name, head.before, head.after)
+        for dataset_id, (name, head) in found.items()
         if allowed is None or dataset_id in allowed
     ]
 
 
-def add_event(access: Access, review_id: int, kind: str, body: str | None) -> ReviewDetails:
+def add_event(access: Access, review_id: int, kind: str, body: str | None, *, seen: str | None = None) -> ReviewDetails:
     """Add a comment or a verdict. A verdict is about the datasets whose target the actor may move, at their current heads.
 
-    Raises `NotFound`, `ConflictError` (the review is over), `InputError`, `PermissionDenied` (nothing that the actor may judge).
+    `seen` is that of the `ReviewDetails` that one has looked at. Raises `NotFound`, `ConflictError` (the review is over, or the
+    branch is not what was seen), `InputError`, `PermissionDenied` (nothing that the actor may judge).
     """
     if kind not in EVENT_KINDS:
         raise InputError(f"Invalid kind {kind!r}. Use one of: {', '.join(EVENT_KINDS)}.", kind=kind)
@@ -126,9 +136,12 @@ def add_event(access: Access, review_id: int, kind: str, body: str | None) -> Re
 
     def work(tx: Transaction) -> None:
         review = _open(access, tx, review_id)
+        _refuse_read_only(access)
         judged = {}
         if given != "comment":
-            for dataset_id, head in _heads(access, tx, review.branch).items():
+            heads = _heads(access, tx, review.branch)
+            _refuse_unseen(review, heads, seen)
+            for dataset_id, head in heads.items():
                 if _may_move(access, tx, dataset_id, review.target):
                     judged[dataset_id] = head.id
             if not judged:
@@ -155,8 +168,12 @@ def close(access: Access, review_id: int) -> Review:
     def work(tx: Transaction) -> Review:
         review = _open(access, tx, review_id)
         mine = review.created_by == access.actor.name or is_administrator(access, tx)
-        if not mine and not any(_may_move(access, tx, d, review.target) for d in reviews.datasets_of(tx, review_id)):
+        heads = overview.branch_heads(tx, None, review.branch)
+        listed = dict.fromkeys(reviews.datasets_of(tx, review_id), ReviewedHead())
+        if not mine and not any(_may_move(access, tx, dataset_id, review.target) for dataset_id in {*listed, *heads}):
             raise PermissionDenied(f"Only its author, and who may merge it, can close the review #{review_id}.")
+        listed |= {dataset_id: ReviewedHead(None, head.number, head.id) for dataset_id, head in heads.items()}
+        reviews.set_datasets(tx, review_id, listed)
         reviews.close(tx, review_id, "closed", access.user_id(tx))
         audit.note(access, tx, "review.close", ref=review.branch, review=review_id)
         return _get(access, tx, review_id)
@@ -165,12 +182,19 @@ def close(access: Access, review_id: int) -> Review:
 
 
 def merge(
-    access: Access, review_id: int, options: MergeOptions, *, allow_moved_inputs: bool = False
+    access: Access,
+    review_id: int,
+    options: MergeOptions,
+    *,
+    allow_moved_inputs: bool = False,
+    seen: str | None = None,
 ) -> tuple[Review, list[VersionRecord]]:
     """Merge a review: its branch into the target in all of its datasets, in one transaction. Returns the new heads.
 
-    Raises as `publish.publish`; `ConflictError` if something is missing (approvals, checks, or the target moved in a dataset
-    whose protection takes a review), or if the review is over. Then nothing is changed.
+    `seen` is that of the `ReviewDetails` that one has looked at. Raises as `publish.publish`; `ConflictError` if something is
+    missing (approvals, checks, or the target moved in a dataset whose protection takes a review), if there is nothing to merge,
+    if the branch is not what was seen, or if the review is over; `PermissionDenied` if it has datasets that the actor may not
+    read. Then nothing is changed.
     """
     known = details(access, review_id)
     review = known.review
@@ -178,19 +202,35 @@ def merge(
         raise _over(review_id)
     if known.missing:
         raise _missing(review_id, known.missing)
+    if not known.has_changes:
+        raise _nothing_to_merge(review)
 
     def finish(tx: Transaction, merged: Sequence[tuple[DatasetRecord, Merge]], heads: Sequence[VersionRecord]) -> None:
         if reviews.lock(tx, review_id) != "open":
             raise _over(review_id)
+        branch_heads = overview.branch_heads(tx, None, review.branch)
+        if hidden := branch_heads.keys() - overview.branch_heads(tx, readable(access, tx), review.branch).keys():
+            raise PermissionDenied(
+                f"The review #{review_id} has datasets that {access.actor.name} may not read. Ask someone who may to merge it.",
+                review=review_id,
+                datasets=len(hidden),
+            )
+        if not merged:
+            raise _nothing_to_merge(review)
+        found = {**branch_heads, **{dataset.id: made.plan.theirs for dataset, made in merged}}
+        _refuse_unseen(review, found, seen)
         verdicts = [verdict for _, verdict in reviews.events_of(tx, review_id)]
-        missing, numbers = [], {}
+        missing = []
+        numbers = dict.fromkeys(reviews.datasets_of(tx, review_id), ReviewedHead())
+        numbers |= {d: ReviewedHead(head.number, head.number, head.id) for d, head in branch_heads.items()}
         for (dataset, made), head in zip(merged, heads, strict=True):
             barrier = _barrier(access, tx, dataset.id, dataset.name, review.target)
-            state = _reviewed(access, tx, review, verdicts, dataset, made.plan.theirs, barrier)
+            ours = made.plan.ours.number if made.plan.ours else None
+            state = _reviewed(tx, review, verdicts, dataset, made.plan.theirs, ours, barrier)
             missing += [f"{dataset.name}: {reason}" for reason in state.missing]
             if barrier.takes_review and made.plan.outcome != "fast-forward":
                 missing.append(f"{dataset.name}: {_behind(review)}")
-            numbers[dataset.id] = (made.plan.ours.number if made.plan.ours else None, head.number)
+            numbers[dataset.id] = ReviewedHead(ours, head.number, made.plan.theirs.id)
         if missing:
             raise _missing(review_id, missing)
         reviews.set_datasets(tx, review_id, numbers)
@@ -231,29 +271,31 @@ class _Standing:
         barrier = _barrier(self._access, tx, dataset_id, dataset.name, review.target)
         if target is not None and target.id == head.id:
             return ReviewedDataset(dataset.name, target.number, head.number)
-        found = _reviewed(self._access, tx, review, self._verdicts, dataset, head, barrier)
-        is_behind = target is not None and not _is_ancestor(tx, dataset_id, target.number, head.number)
+        before = target.number if target else None
+        found = _reviewed(tx, review, self._verdicts, dataset, head, before, barrier)
+        is_behind = before is not None and not _is_ancestor(tx, dataset_id, before, head.number)
         missing = list(found.missing)
         if is_behind and barrier.takes_review:
             missing.append(_behind(review))
         missing += [str(taint) for taint in gates.on(tx, dataset_id, head.id)]
-        return replace(
-            found, before=target.number if target else None, is_behind=is_behind, missing=tuple(dict.fromkeys(missing))
-        )
+        return replace(found, before=before, is_behind=is_behind, missing=tuple(dict.fromkeys(missing)))
 
 
 def _reviewed(
-    access: Access,
     tx: Transaction,
     review: Review,
     verdicts: Sequence[Verdict],
     dataset: DatasetRecord,
     head: VersionRecord,
+    before: int | None,
     barrier: Barrier,
 ) -> ReviewedDataset:
-    """Who approves and rejects a head of a dataset, and what its protection still takes."""
-    approved, rejected = standing_verdicts(verdicts, dataset.id, head.id, (review.created_by, head.created_by))
-    approved = [name for name in approved if _may_judge(tx, name, dataset, review.target)]
+    """Who approves and rejects a head of a dataset, and what its protection still takes; `before` is the number of the target."""
+    excluded = {review.created_by, *_authors(tx, head, before)} if verdicts else set()
+    approved, rejected = (
+        [name for name in names if _may_judge(tx, name, dataset, review.target)]
+        for names in standing_verdicts(verdicts, dataset.id, head.id, excluded)
+    )
     missing = []
     if len(approved) < barrier.required_approvals:
         missing.append(f"{len(approved)} of {barrier.required_approvals} approvals of v{head.number}")
@@ -274,6 +316,37 @@ def _reviewed(
         tuple(approved),
         tuple(rejected),
         tuple(missing),
+    )
+
+
+def _authors(tx: Transaction, head: VersionRecord, before: int | None) -> set[str | None]:
+    """Who committed the versions that the branch has and the target lacks."""
+    walk = history.ancestors(before, versions.below(tx, head.dataset_id, before)) if before is not None else ()
+    known = {node.number for node in walk}
+    own = history.ancestors(head.number, versions.down(tx, head.dataset_id, head.number, _PAGE))
+    return {version.created_by for version in own if version.number not in known}
+
+
+def _refuse_unseen(review: Review, heads: Mapping[int, VersionRecord], seen: str | None) -> None:
+    """Raise `ConflictError` if the branch is not what was seen."""
+    if seen is not None and seen != seen_digest((head.dataset, head.number) for head in heads.values()):
+        raise ConflictError(
+            f"The branch {review.branch!r} moved since you looked at the review #{review.id}. Look at it again.",
+            review=review.id,
+        )
+
+
+def _refuse_read_only(access: Access) -> None:
+    """Raise `PermissionDenied` for a token that may only read."""
+    token = access.actor.token
+    if token is not None and level(token.permission) < level("write"):
+        raise PermissionDenied("The token in use may only read. Use another token.")
+
+
+def _nothing_to_merge(review: Review) -> ConflictError:
+    return ConflictError(
+        f"The review #{review.id} has nothing to merge: {review.target!r} has everything of {review.branch!r}. Close it.",
+        review=review.id,
     )
 
 

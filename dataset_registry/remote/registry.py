@@ -344,16 +344,21 @@ class RemoteRegistry(Registry):
     def review(self, review_id: int) -> ReviewDetails:
         return self._client.get(f"reviews/{int(review_id)}", ReviewDetailsResponse).value()
 
-    def _review_event(self, review_id: int, kind: EventKind, comment: str | None) -> ReviewDetails:
-        body = {"kind": kind, "comment": comment}
+    def _review_event(self, review_id: int, kind: EventKind, comment: str | None, seen: str | None) -> ReviewDetails:
+        body = {"kind": kind, "comment": comment, "seen": seen}
         return self._client.post(f"reviews/{int(review_id)}/events", ReviewDetailsResponse, body).value()
 
     def close_review(self, review_id: int) -> Review:
         return self._client.post(f"reviews/{int(review_id)}/close", ReviewResponse, {}).value()
 
-    def _merge_review(self, review_id: int, options: MergeOptions, *, allow_moved_inputs: bool) -> list[Version]:
+    def _merge_review(
+        self, review_id: int, options: MergeOptions, *, allow_moved_inputs: bool, seen: str | None
+    ) -> list[Version]:
         body = MergeReviewRequest(
-            strategies=_strategies(options), allow_moved_inputs=allow_moved_inputs, message=options.message
+            strategies=_strategies(options),
+            allow_moved_inputs=allow_moved_inputs,
+            message=options.message,
+            seen=seen,
         )
         path = f"reviews/{int(review_id)}/merge"
         return self._heads(self._client.post(path, HeadsResponse, body, patience=None))

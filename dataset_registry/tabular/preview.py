@@ -234,8 +234,27 @@ def _as_text(values: pa.ChunkedArray) -> pa.ChunkedArray:
         raise InputError("Values of this type cannot be searched for a text. Use another operator.") from error
 
 
+def texts_of(column: pa.ChunkedArray | pa.Array) -> list[str | None]:
+    """The values of a column as texts of any length; None for null. Dates and times that Python does not have are numbers."""
+    plain = _plain(column)
+    try:
+        values = plain.to_pylist()
+    except (OverflowError, ValueError, pa.ArrowInvalid):
+        values = _as_numbers(plain).to_pylist()
+    return [None if value is None else value if isinstance(value, str) else _spelled(value) for value in values]
+
+
+def _as_numbers(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+    """Dates and times as the numbers that are stored; of nested values, the whole value as a text."""
+    if pa.types.is_nested(column.type):
+        array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+        return pa.array([None if not value.is_valid else "(dates or times out of range)" for value in array])
+    narrow = pa.types.is_date32(column.type) or pa.types.is_time32(column.type)
+    return column.cast(pa.int32() if narrow else pa.int64())
+
+
 def _shown(table: pa.Table, looked_at: int, *, is_partial: bool, has_more: bool) -> Preview:
-    columns = [[_text(value) for value in column.to_pylist()] for column in map(_plain, table.columns)]
+    columns = [[shortened(text) for text in texts_of(column)] for column in table.columns]
     rows = [list(row) for row in zip(*columns, strict=True)] if columns else []
     types = [str(column.type) for column in table.columns]
     return Preview(table.column_names, types, rows, looked_at, is_partial, has_more)
@@ -249,12 +268,9 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
-def _text(value: Any) -> str | None:
-    """A value as a text of at most `_LONGEST` characters."""
-    if value is None:
-        return None
-    text = value if isinstance(value, str) else _spelled(value)
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+def shortened(text: str | None) -> str | None:
+    """A text of at most `_LONGEST` characters."""
+    return text if text is None or len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
 def _spelled(value: Any) -> str:

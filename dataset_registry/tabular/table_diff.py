@@ -20,6 +20,9 @@ from dataset_registry.tabular.table_merge import TableVersion
 _TOGETHER = 1 << 15
 """Rows of a batch of a diff."""
 
+SINGLE = b"registry.single_columns"
+"""In the metadata of a stream of rows that differ: how many columns after the first are not pairs of before and after."""
+
 
 @dataclass(frozen=True, slots=True)
 class TableDiff:
@@ -49,6 +52,7 @@ class TableDiff:
         """The rows, in the order of the tables: `change` (`added`, `removed`, `changed`), the key's columns, and of every other
         column the values `before_…` and `after_…`. Without a key, the columns of the rows."""
         schema = self._batch(np.empty(0, np.int64)).schema
+        schema = schema.with_metadata({SINGLE: str(len(list(self.key) or self._same_columns()))})
 
         def batches() -> Iterator[pa.RecordBatch]:
             count = len(self.changes) if limit is None else min(limit, len(self.changes))

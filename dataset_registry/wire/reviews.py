@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from dataset_registry.model.reviews import Review, ReviewDetails, ReviewedDataset, ReviewEvent
-from dataset_registry.wire.base import Mapped, Name, RequestModel, Text
+from dataset_registry.wire.base import Mapped, Name, RequestModel, Text, Word
 from dataset_registry.wire.merges import StrategyRequest
 
 StateText = Literal["open", "merged", "closed"]
@@ -22,18 +22,21 @@ class ReviewRequest(RequestModel):
 
 
 class ReviewEventRequest(RequestModel):
-    """A comment, or a verdict about what the branch is at now."""
+    """A comment, or a verdict about what the branch is at now; with `seen`, that of the review that was looked at, 409 if the
+    branch moved since."""
 
     kind: Literal["comment", "approve", "reject"]
     comment: Text | None = None
+    seen: Word | None = None
 
 
 class MergeReviewRequest(RequestModel):
-    """How to merge a review: as a publication."""
+    """How to merge a review: as a publication; `seen` as for verdicts."""
 
     strategies: list[StrategyRequest] = Field(default_factory=list, max_length=1000)
     allow_moved_inputs: bool = False
     message: Text | None = None
+    seen: Word | None = None
 
 
 class ReviewResponse(Mapped[Review]):
@@ -81,8 +84,14 @@ class ReviewedDatasetResponse(Mapped[ReviewedDataset]):
 
 
 class ReviewDetailsResponse(Mapped[ReviewDetails]):
-    """A review with its datasets, comments and verdicts."""
+    """A review with its datasets, comments and verdicts. `seen` makes verdicts and a merge about these versions."""
 
     review: ReviewResponse
     datasets: list[ReviewedDatasetResponse]
     events: list[ReviewEventResponse]
+    seen: str = ""
+
+    def value(self) -> ReviewDetails:
+        """The value of the JSON object; it computes `seen` itself."""
+        datasets, events = (tuple(found.value() for found in listed) for listed in (self.datasets, self.events))
+        return ReviewDetails(self.review.value(), datasets, events)  # type: ignore[arg-type] # of two kinds

@@ -38,6 +38,7 @@ def upgrade() -> None:
         sa.Column("dataset_id", Id, nullable=False),
         sa.Column("before_number", sa.Integer),
         sa.Column("after_number", sa.Integer),
+        sa.Column("head_id", sa.Integer),
         sa.PrimaryKeyConstraint("review_id", "dataset_id", name="pk_review_datasets"),
         sa.ForeignKeyConstraint(["review_id"], ["reviews.id"], name="fk_review_datasets_review_id"),
         sa.ForeignKeyConstraint(["dataset_id"], ["datasets.id"], name="fk_review_datasets_dataset_id"),

@@ -108,6 +108,11 @@ def test_delivered_files_are_never_shown_as_pages_of_ours(signed_in: Client) -> 
         "/runs/nothing",
         "/reviews/999",
         "/reviews/x",
+        "/reviews/99999999999999999999999",
+        "/reviews/9223372036854775808/resolve?dataset=x",
+        "/reviews/1/resolve?dataset=secret/plans",
+        "/?q=" + "x" * 60_000,
+        "/datasets/wide/table@main/-/preview?column=99999",
         "/reviews?state=lost",
         "/admin/nothing",
         "/datasets/\x00",
@@ -133,5 +138,7 @@ def test_the_address_of_a_page_leads_back_to_its_dataset(name: str) -> None:
 
     assert opened(dataset_path(name)) == (name, None, None, "")
     assert opened(dataset_path(name, "main~2", "preview", row=50)) == (name, "main~2", None, "preview")
-    assert opened(dataset_path(name, "pr/7^2")) == (name, "pr/7^2", None, "")
+    for ref in ("pr/7^2", "feature/-/x"):
+        assert opened(dataset_path(name, ref)) == (name, ref, None, "")
+        assert opened(dataset_path(name, ref, "lineage")) == (name, ref, None, "lineage")
     assert opened(comparison_path(name, "v1", "pr/7", "rows", component="a")) == (name, None, ("v1", "pr/7"), "rows")

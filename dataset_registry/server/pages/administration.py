@@ -1,8 +1,8 @@
 """Pages for administrators: health, users and tokens, access, the audit log, storage."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import RedirectResponse, Response
 
 import dataset_registry
@@ -14,6 +14,7 @@ from dataset_registry.model.pages import path_of
 from dataset_registry.operations import grants, overview
 from dataset_registry.server.pages.base import AccessDep, FormDep, RegistryDep, access_of, whole
 from dataset_registry.server.pages.rendering import page, plural, size
+from dataset_registry.wire.base import MOST_IDS
 
 
 def _administrator(request: Request) -> None:
@@ -62,7 +63,7 @@ def users(request: Request, registry: RegistryDep) -> Response:
 
 
 @router.post("/admin/tokens/{token_id}/revoke")
-def revoke(registry: RegistryDep, form: FormDep, token_id: int) -> Response:
+def revoke(registry: RegistryDep, form: FormDep, token_id: Annotated[int, Path(ge=1, le=MOST_IDS)]) -> Response:
     """Revoke a token."""
     registry.revoke_token(token_id)
     return RedirectResponse("/admin/users", 303)

@@ -1,6 +1,6 @@
 """Pages of comparisons: two refs side by side, and the rows that differ."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from fastapi import Request
@@ -29,7 +29,7 @@ def comparison(request: Request, dataset: EmbeddedDataset, before: str, after: s
     sides = [
         (label, tables[0].get(label), tables[1].get(label), diff.schema.get(label), diff.parts.get(label))
         for label in dict.fromkeys([*tables[0], *tables[1]])
-        if label in changed or label.partition("/")[0] in changed
+        if label in changed or any(label.startswith(name + "/") for name in changed)
     ]
     moved = sum(parts.added_rows + parts.removed_rows for parts in diff.parts.values())
     shown = None
@@ -107,40 +107,15 @@ def _row_changes(
     request: Request, dataset: EmbeddedDataset, before: str, after: str, component: str | None
 ) -> dict[str, Any]:
     """The rows of a table that differ: counts, changed cells by column, and the first rows, those of a column or a key only."""
-    from dataset_registry.tabular.encoded import json_value
+    from dataset_registry.tabular.row_page import row_page
 
-    query = request.query_params
-    column, key = query.get("changed") or None, query.get("key") or None
+    changed, key = request.query_params.get("changed") or None, request.query_params.get("key") or None
     name, sheet, index = _table_of(dataset, before, after, component)
     with one_at_work(request):
         summary = dataset.diff_summary(before, after, component=name)
         with dataset.diff_rows(before, after, name, index=index, sheet=sheet) as reader:
-            rows: list[dict[str, Any]] = []
-            looked_at = 0
-            keys = _keys(summary)
-            for batch in reader:
-                for row in batch.to_pylist():
-                    looked_at += 1
-                    if _is_wanted(row, column, key, keys) and len(rows) < _DIFF_ROWS:
-                        rows.append(row)
-                if len(rows) >= _DIFF_ROWS or looked_at > _INLINE_ROWS:
-                    break
-            names = list(reader.schema.names)
-    has_sides = any(other.startswith(("before_", "after_")) for other in names)
-    columns = list(dict.fromkeys(other.partition("_")[2] for other in names if other.startswith(("before_", "after_"))))
-    return {
-        "summary": summary,
-        "rows": [{other: _cell(json_value(value)) for other, value in row.items()} for row in rows],
-        "columns": columns if has_sides else [other for other in names if other != "change"],
-        "key_columns": [other for other in names if other != "change" and not other.startswith(("before_", "after_"))]
-        if has_sides
-        else [],
-        "has_sides": has_sides,
-        "is_cut": len(rows) >= _DIFF_ROWS or looked_at > _INLINE_ROWS,
-        "component": component,
-        "changed": column,
-        "key": key,
-    }
+            found = row_page(reader, changed=changed, text=key, limit=_DIFF_ROWS, most=_INLINE_ROWS)
+    return {"summary": summary, "page": found, "component": component, "changed": changed, "key": key}
 
 
 def _table_of(
@@ -151,25 +126,11 @@ def _table_of(
         return None, None, 0
     if "@" not in before + after:
         diff = dataset.diff(before, after)
-        for name, index in [*diff.components.changed, *diff.components.added, *diff.components.removed]:
-            own = component_label(name, index)
-            if label == own or label.startswith(own + "/"):
-                return name, label.removeprefix(own + "/") if label != own else None, index
+        keys = [*diff.components.changed, *diff.components.added, *diff.components.removed]
+        own = {component_label(*key): key for key in keys}
+        if label in own:
+            return own[label][0], None, own[label][1]
+        for name in sorted(own, key=len, reverse=True):
+            if label.startswith(name + "/"):
+                return own[name][0], label.removeprefix(name + "/"), own[name][1]
     return label, None, 0
-
-
-def _keys(summary: Any) -> Sequence[str]:
-    return next((counts.key for counts in summary.values()), ())
-
-
-def _is_wanted(row: dict[str, Any], column: str | None, key: str | None, keys: Sequence[str]) -> bool:
-    if column is not None and f"before_{column}" in row and row[f"before_{column}"] == row[f"after_{column}"]:
-        return False
-    return key is None or any(key.casefold() in str(row.get(name)).casefold() for name in keys or row)
-
-
-def _cell(value: Any) -> str | None:
-    if value is None:
-        return None
-    text = str(value)
-    return text if len(text) <= 200 else text[:199] + "…"

@@ -39,19 +39,39 @@ class _Address:
     tail: str
 
 
+_VIEWS = {
+    "",
+    "schema",
+    "settings",
+    "preview",
+    "components",
+    "lineage",
+    "download",
+    "image",
+    "rows",
+    "tag",
+    "branch",
+    "revert",
+    "absolve",
+}
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
 def _parsed(path: str) -> _Address:
     quoted = _QUOTED.match(path)
     start = quoted[0] if quoted else ""
-    address, _, tail = path[len(start) :].partition("/-/")
-    name, separator, refs = address.partition("/compare/")
-    if separator and "..." in refs:
+    rest = path[len(start) :]
+    address, separator, view = rest.rpartition("/-/")
+    is_view = bool(separator) and (
+        view in _VIEWS or "@" not in address
+    )  # the name of a branch may have the separator, too
+    address, view = (address, view) if is_view else (rest, "")
+    name, comparison, refs = address.partition("/compare/")
+    if comparison and "..." in refs:
         before, _, after = refs.partition("...")
-        return _Address(split_address(start + name)[0], None, (before or MAIN, after or MAIN), tail)
+        return _Address(split_address(start + name)[0], None, (before or MAIN, after or MAIN), view)
     name, ref = split_address(start + address)
-    return _Address(name, ref, None, tail)
+    return _Address(name, ref, None, view)
 
 
 @router.get("/datasets/{path:path}")

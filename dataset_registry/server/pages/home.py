@@ -15,6 +15,7 @@ from dataset_registry.server.pages.rendering import page
 router = APIRouter(include_in_schema=False)
 
 _PAGE = 50
+_LONGEST = 255
 _SPARK_WIDTH = 4 * ACTIVITY_DAYS
 
 
@@ -22,6 +23,7 @@ _SPARK_WIDTH = 4 * ACTIVITY_DAYS
 @router.get("/datasets")
 def home(request: Request, access: AccessDep, prefix: str = "", q: str = "", after: str = "") -> Response:
     """The datasets by name, with their heads."""
+    prefix, q = prefix[:_LONGEST], q[:_LONGEST]
     found = overview.dataset_summaries(access, prefix=prefix, text=q.strip(), after=after, limit=_PAGE + 1)
     today = datetime.now(UTC).date()
     rows = [(summary, graphs.sparkline(summary.activity, ACTIVITY_DAYS, today)) for summary in found[:_PAGE]]

@@ -1,11 +1,13 @@
 """Pages of reviews: the list, a new one, the review with its changes, conflicts, conversation and merge."""
 
-from typing import Any
+from contextlib import suppress
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Request
 from fastapi.responses import RedirectResponse, Response
 
 from dataset_registry.embedded import EmbeddedRegistry
+from dataset_registry.embedded.dataset import EmbeddedDataset
 from dataset_registry.errors import ConflictError, InputError, MergeConflict, NotFound, RegistryError
 from dataset_registry.model.merge_plans import MergePlan
 from dataset_registry.model.names import MAIN
@@ -15,8 +17,11 @@ from dataset_registry.operations import overview
 from dataset_registry.server.limits import one_at_work
 from dataset_registry.server.pages.base import AccessDep, FormDep, RegistryDep, whole
 from dataset_registry.server.pages.rendering import page
+from dataset_registry.wire.base import MOST_IDS
 
 router = APIRouter(include_in_schema=False)
+
+ReviewId = Annotated[int, Path(ge=1, le=MOST_IDS)]
 
 _PAGE = 50
 _CONFLICT_ROWS = 100
@@ -50,7 +55,7 @@ def create_review(registry: RegistryDep, form: FormDep) -> Response:
 
 
 @router.get("/reviews/{review_id}")
-def review(request: Request, registry: RegistryDep, review_id: int) -> Response:
+def review(request: Request, registry: RegistryDep, review_id: ReviewId) -> Response:
     """A review."""
     return _page(request, registry, registry.review(review_id))
 
@@ -66,18 +71,18 @@ def _page(
                 plan = registry.plan_publish(found.review.branch, found.review.target)
                 plans = {made.dataset: made for made in plan.merges}
                 moved = [str(item) for item in plan.moved]
-            except NotFound as error:
-                problem = problem or str(error)
-    schemas = {
-        item.dataset: registry.dataset(item.dataset).diff(f"v{item.before}", f"v{item.after}").schema
-        for item in found.datasets[:_PAGE]
-        if item.before and item.after and item.before != item.after
-    }
-    checks = {
-        item.dataset: list({c.label: c for c in registry.version(f"{item.dataset}@v{item.after}").checks}.values())
-        for item in found.datasets[:_PAGE]
-        if item.after
-    }
+            except (NotFound, InputError, ConflictError) as error:
+                problem = problem or _said(error)
+    schemas: dict[str, Any] = {}
+    checks: dict[str, Any] = {}
+    for item in found.datasets[:_PAGE]:
+        with suppress(NotFound):  # versions of a review that is over may be deleted
+            dataset = registry.dataset(item.dataset)
+            if item.after:
+                version = dataset.version(f"v{item.after}")
+                checks[item.dataset] = list({check.label: check for check in version.checks}.values())
+            if item.before and item.after and item.before != item.after:
+                schemas[item.dataset] = dataset.diff(f"v{item.before}", f"v{item.after}").schema
     return page(
         request,
         "review.html",
@@ -92,7 +97,7 @@ def _page(
 
 
 @router.post("/reviews/{review_id}")
-def act(request: Request, registry: RegistryDep, review_id: int, form: FormDep) -> Response:
+def act(request: Request, registry: RegistryDep, review_id: ReviewId, form: FormDep) -> Response:
     """Comment, approve, reject, close or merge."""
     comment = form.get("comment") or None
     try:
@@ -100,14 +105,18 @@ def act(request: Request, registry: RegistryDep, review_id: int, form: FormDep) 
             case "comment":
                 registry.comment_review(review_id, comment or "")
             case "approve":
-                registry.approve_review(review_id, comment)
+                registry.approve_review(review_id, comment, seen=form.get("seen"))
             case "reject":
-                registry.reject_review(review_id, comment)
+                registry.reject_review(review_id, comment, seen=form.get("seen"))
             case "close":
                 registry.close_review(review_id)
             case "merge":
                 with one_at_work(request):
-                    registry.merge_review(review_id, allow_moved_inputs=form.get("allow_moved_inputs") == "on")
+                    registry.merge_review(
+                        review_id,
+                        allow_moved_inputs=form.get("allow_moved_inputs") == "on",
+                        seen=form.get("seen"),
+                    )
             case other:
                 raise InputError(f"Unknown action {other!r}.")
     except (ConflictError, InputError) as error:
@@ -123,9 +132,21 @@ def _said(error: RegistryError) -> str:
 
 
 @router.get("/reviews/{review_id}/resolve")
-def conflicts(request: Request, registry: RegistryDep, review_id: int, dataset: str, component: str = "") -> Response:
+def conflicts(
+    request: Request, registry: RegistryDep, review_id: ReviewId, dataset: str, component: str = ""
+) -> Response:
     """The conflicts of a dataset: by rule, and row by row."""
     return _conflicts_page(request, registry, review_id, dataset, component)
+
+
+def _to_resolve(registry: EmbeddedRegistry, review_id: int, name: str) -> tuple[ReviewDetails, EmbeddedDataset]:
+    """An open review and a dataset of it. Raises `NotFound`, `ConflictError`."""
+    found = registry.review(review_id)
+    if found.review.state != "open":
+        raise ConflictError(f"The review #{review_id} is merged or closed.", review=review_id)
+    if name not in [item.dataset for item in found.datasets]:
+        raise NotFound(f"The review #{review_id} has no dataset {name!r}.", dataset=name)
+    return found, registry.dataset(name)
 
 
 def _conflicts_page(
@@ -133,8 +154,7 @@ def _conflicts_page(
 ) -> Response:
     from dataset_registry.tabular.encoded import json_value
 
-    found = registry.review(review_id)
-    dataset = registry.dataset(name)
+    found, dataset = _to_resolve(registry, review_id, name)
     with one_at_work(request):
         # The target is merged into the branch: `ours` is the branch, `theirs` the target.
         plan = dataset.plan_merge(found.review.target, into=found.review.branch)
@@ -176,11 +196,11 @@ def _conflicts_page(
 
 
 @router.post("/reviews/{review_id}/resolve")
-def resolve(request: Request, registry: RegistryDep, review_id: int, form: FormDep) -> Response:
+def resolve(request: Request, registry: RegistryDep, review_id: ReviewId, form: FormDep) -> Response:
     """Merge the target into the branch with the decisions of the form."""
-    found = registry.review(review_id)
-    review, name, component = found.review, form.get("dataset", ""), form.get("component", "")
-    dataset = registry.dataset(name)
+    name, component = form.get("dataset", ""), form.get("component", "")
+    found, dataset = _to_resolve(registry, review_id, name)
+    review = found.review
     message = f"Merge {review.target} into {review.branch} for the review #{review_id}"
     options: dict[str, Any] = {"message": message}
     if (strategy := form.get("strategy")) is not None:

@@ -31,6 +31,9 @@ from dataset_registry.server.pages.rendering import page
 
 SESSION_HOURS = 12
 COOKIE = "dataset_registry_session"
+_TOKEN_MARK = "token."  # noqa: S105 - no secret
+"""Before the secret in the cookie, if it is that of the token that was typed: of a session that began while the registry was
+read-only."""
 _LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 
 router = APIRouter(include_in_schema=False)
@@ -44,6 +47,8 @@ class Visitor:
     name: str
     is_administrator: bool
     form_key: str
+    has_own_token: bool = True
+    """Whether the session has a token of its own, which ends with it."""
 
 
 class LocalOwner:
@@ -75,11 +80,11 @@ def visitor_of(access: Access, secret: str, owner: LocalOwner | None) -> Visitor
     if owner is not None and hmac.compare_digest(secret.encode(), owner.session.encode()):
         found = access
     else:
-        actor = users.authenticate(access.catalog, secret, interface="rest")
+        actor = users.authenticate(access.catalog, secret.removeprefix(_TOKEN_MARK), interface="rest")
         found = replace(access, actor=actor)
     with found.catalog.read() as tx:
         may_administer = is_administrator(found, tx)
-    return Visitor(found, found.actor.name, may_administer, form_key(secret))
+    return Visitor(found, found.actor.name, may_administer, form_key(secret), not secret.startswith(_TOKEN_MARK))
 
 
 def form_key(secret: str) -> str:
@@ -100,7 +105,7 @@ def refuse_foreign(scope: Scope, owner: LocalOwner | None) -> None:
         return
     origin = headers.get("origin")
     is_foreign = headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
-    if is_foreign or (origin is not None and urlsplit(origin).netloc != host):
+    if is_foreign or (origin is not None and origin.partition("://")[2] != host):
         raise PermissionDenied("The form was sent from another site. Open the page here, and send it again.")
 
 
@@ -141,7 +146,7 @@ async def sign_in(
                 lasts=timedelta(hours=SESSION_HOURS),
             )
         except (RegistryFrozen, StorageError):  # nothing can be written: operators must be able to look all the same
-            return token.strip()
+            return _TOKEN_MARK + token.strip()
         return made.secret
 
     try:
@@ -175,7 +180,7 @@ async def sign_out(request: Request) -> Response:
     token = visitor.access.actor.token
 
     def end() -> None:
-        if token is not None:
+        if token is not None and visitor.has_own_token:
             try:
                 users.revoke_token(visitor.access, token.id)
             except RegistryError as error:  # it was revoked in the meantime, or the registry is read-only

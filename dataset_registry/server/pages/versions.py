@@ -120,7 +120,7 @@ def preview(request: Request, dataset: EmbeddedDataset, version: EmbeddedVersion
     sheet = query.get("sheet") if query.get("sheet") in sheets else sheets[0]
     table = viewed.schema.tables[sheets.index(sheet)]
     names = [column.name for column in table.columns]
-    first = whole(query, "column", 0)
+    first = min(whole(query, "column", 0), max(len(names) - 1, 0))
     asked = PreviewQuery(
         columns=names[first : first + _PREVIEW_COLUMNS],
         filter_column=query.get("filter") or None,

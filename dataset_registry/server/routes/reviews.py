@@ -57,7 +57,9 @@ def get_review(access: AccessDep, review_id: ReviewId) -> ReviewDetailsResponse:
 @router.post("/reviews/{review_id}/events", status_code=201)
 def add_review_event(access: AccessDep, review_id: ReviewId, request: ReviewEventRequest) -> ReviewDetailsResponse:
     """Comment, approve or reject. A verdict is about what the branch is at now."""
-    return ReviewDetailsResponse.of(reviews.add_event(access, review_id, request.kind, request.comment))
+    return ReviewDetailsResponse.of(
+        reviews.add_event(access, review_id, request.kind, request.comment, seen=request.seen)
+    )
 
 
 @router.post("/reviews/{review_id}/close", status_code=201)
@@ -70,5 +72,7 @@ def close_review(access: AccessDep, review_id: ReviewId) -> ReviewResponse:
 def merge_review(access: AccessDep, review_id: ReviewId, request: MergeReviewRequest) -> HeadsResponse:
     """Merge a review, all datasets in one transaction. 409 if approvals or checks are missing, or for conflicts."""
     options = MergeOptions(strategies_of(request.strategies), message=request.message)
-    _, heads = reviews.merge(access, review_id, options, allow_moved_inputs=request.allow_moved_inputs)
+    _, heads = reviews.merge(
+        access, review_id, options, allow_moved_inputs=request.allow_moved_inputs, seen=request.seen
+    )
     return HeadsResponse(versions=[VersionResponse.of(head) for head in heads])

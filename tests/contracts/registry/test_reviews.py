@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -229,3 +230,130 @@ def test_a_deleted_dataset_leaves_its_reviews(team: Team) -> None:
     team.author.merge_review(review_id)
     team.of(team.admin).delete()
     assert [d.dataset for d in team.admin.review(review_id).datasets] == [team.names[1]]
+
+
+# --- what an attack found ------------------------------------------------------------------------------------------------
+
+
+@everywhere
+def test_a_rename_does_not_lead_around_a_review(team: Team, way: Way, prefix: str) -> None:
+    way.registry.protect(f"{prefix}kept/", "main", approvals=1)
+    way.registry.grant(team.author.actor, "write", f"{prefix}kept/")
+    outside = team.author.create_dataset(f"{prefix}free")
+    put(outside, "main", 2)
+    assert "moves by reviews" in refused(lambda: outside.rename(f"{prefix}kept/free"), PermissionDenied)
+    assert outside.name == f"{prefix}free"
+
+
+@everywhere
+def test_a_review_is_merged_whole_or_not_at_all(team: Team, way: Way, prefix: str) -> None:
+    third = way.user(f"{prefix.strip('/')}-third", role="guest")
+    way.registry.grant(third.actor, "write", team.names[0])
+    review_id = team.review()
+    assert "may not read" in refused(lambda: third.merge_review(review_id), PermissionDenied)
+    assert (team.heads(), team.admin.review(review_id).review.state) == ([1, 1], "open")
+
+
+@everywhere
+def test_a_review_without_changes_is_not_merged(team: Team) -> None:
+    review_id = team.review()
+    for at in (0, 1):
+        team.of(team.author, at).merge(team.branch)
+    assert not team.author.review(review_id).is_mergeable
+    assert "nothing to merge" in refused(lambda: team.author.merge_review(review_id))
+    assert team.author.review(review_id).review.state == "open"
+
+
+@everywhere
+def test_datasets_that_are_up_to_date_stay_in_the_record(team: Team) -> None:
+    review_id = team.review()
+    team.of(team.author, 1).merge(team.branch)
+    team.author.merge_review(review_id)
+    assert [(d.before, d.after) for d in team.author.review(review_id).datasets] == [(2, 2), (1, 2)]
+
+
+@everywhere
+def test_a_verdict_is_about_what_was_seen(team: Team) -> None:
+    review_id = team.review()
+    seen = team.reviewer.review(review_id).seen
+    put(team.of(team.author), team.branch, 6, 6, 6)
+    for verb in (team.reviewer.approve_review, team.reviewer.reject_review, team.reviewer.merge_review):
+        assert "moved since you looked" in refused(lambda verb=verb: verb(review_id, seen=seen))
+    assert team.reviewer.review(review_id).events == ()
+    team.reviewer.approve_review(review_id, seen=team.reviewer.review(review_id).seen)
+
+
+@everywhere
+def test_who_committed_a_version_that_the_branch_brings_does_not_approve_it(team: Team) -> None:
+    team.admin.protect(team.names[0], "main", approvals=1)
+    put(team.of(team.reviewer), team.branch, 1, 2, 3, 4)
+    put(team.of(team.admin), team.branch, 1, 2, 3, 4, 5)
+    review_id = team.review()
+    team.reviewer.approve_review(review_id)
+    assert team.dataset_of(review_id).approved_by == ()
+
+
+@everywhere
+def test_a_rejection_lapses_with_the_right_to_judge(team: Team) -> None:
+    review_id = team.review()
+    team.reviewer.reject_review(review_id)
+    assert team.author.review(review_id).missing
+    for name in team.names:
+        team.admin.revoke(team.reviewer.actor, name)
+    assert team.author.review(review_id).missing == []
+
+
+@everywhere
+def test_a_verdict_about_an_earlier_version_is_told_after_the_merge_too(team: Team) -> None:
+    review_id = team.review()
+    team.reviewer.approve_review(review_id)
+    put(team.of(team.author), team.branch, 1, 2, 3, 4)
+    team.reviewer.approve_review(review_id)
+    team.author.merge_review(review_id)
+    assert [event.is_current for event in team.author.review(review_id).events] == [False, True]
+
+
+@everywhere
+def test_a_review_is_that_of_everyone_whose_datasets_have_the_branch(team: Team, way: Way, prefix: str) -> None:
+    other = way.user(f"{prefix.strip('/')}-other")
+    way.registry.grant(other.actor, "write", f"{prefix}others/")
+    put(other.create_dataset(f"{prefix}others/x"), team.branch, 1)
+    foreign = other.create_review(team.branch, title="Mine").id
+    assert type(error_of(team.review)) is AlreadyExists
+    assert {d.dataset for d in team.author.review(foreign).datasets} == {*team.names}
+    team.author.close_review(foreign)
+    assert team.review() > foreign
+
+
+@everywhere
+def test_a_tag_is_no_target(team: Team) -> None:
+    team.of(team.admin).create_tag("fixed", "v1")
+    assert "is a tag" in refused(lambda: team.author.create_review(team.branch, "fixed", title="t"), InputError)
+
+
+@everywhere
+def test_a_token_that_may_only_read_says_nothing(team: Team, way: Way) -> None:
+    review_id = team.review()
+    if way.is_rest:
+        reader = way.user(team.reviewer.actor, permission="read")
+        assert "only read" in refused(lambda: reader.comment_review(review_id, "hello"), PermissionDenied)
+
+
+@everywhere
+def test_registry_wide_branches_do_not_lead_around_a_review(team: Team, prefix: str) -> None:
+    branch = f"{prefix.strip('/')}-prod"
+    team.admin.protect(prefix, branch, approvals=1)
+    assert "moves by reviews" in refused(lambda: team.admin.create_branch(branch, team.branch), PermissionDenied)
+    assert branch not in [found.name for found in team.of(team.admin).branches()]
+
+
+def test_a_copy_does_not_lead_around_a_review(team: Team, way: Way, tmp_path: Path) -> None:
+    if way.is_rest:
+        return
+    with Registry.open(tmp_path / "copy") as copy:
+        way.owner.copy_to(copy, datasets=team.names[0])
+        put(copy.dataset(team.names[0]), "main", 6, 6)
+        team.admin.protect(team.names[0], "main", approvals=1)
+        done = copy.copy_to(team.admin, datasets=team.names[0])
+    assert any("moves by reviews" in note for note in done.notes)
+    assert team.heads() == [1, 1]
