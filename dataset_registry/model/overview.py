@@ -36,6 +36,24 @@ class DatasetSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class HistoryPage:
+    """A page of the versions of a dataset, newest first; by the id of a version the run that created it, its checks, and the
+    bytes that its first parent does not have.
+
+    `following` is the number before which the next page begins, `total` the number of all versions. `above` are the edges from
+    versions of the pages before into this one, as pairs of child and parent.
+    """
+
+    versions: Sequence[VersionRecord]
+    following: int | None
+    total: int
+    runs: Mapping[int, str]
+    checks: Mapping[int, CheckCounts]
+    new_bytes: Mapping[int, int]
+    above: Sequence[tuple[int, int]] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class BranchSummary:
     """A branch over all datasets: how many have it, in how many it is at another version than `main`, and when it moved last."""
 

@@ -1,12 +1,13 @@
 """Summaries over many datasets and versions, as far as the actor may read them: for pages."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from weakref import WeakKeyDictionary
 
 from dataset_registry.access import Access, authorize, is_administrator, readable
 from dataset_registry.catalog import Catalog, Transaction, datasets, files, manifests, overview, versions
+from dataset_registry.catalog.grants import Readable
 from dataset_registry.errors import NotFound
 from dataset_registry.model.column_lineage import ColumnLineage
 from dataset_registry.model.names import MAIN, pointer_name
@@ -16,6 +17,7 @@ from dataset_registry.model.overview import (
     CheckCounts,
     ColumnReader,
     DatasetSummary,
+    HistoryPage,
     Lineage,
     LineageNode,
     LineagePlace,
@@ -135,28 +137,27 @@ def _measured(access: Access, tx: Transaction, ids: Sequence[int]) -> dict[int, 
     return {version_id: known[version_id] for version_id in ids}
 
 
-class HistoryPage:
-    """A page of the versions of a dataset, newest first, with what a history shows of each."""
-
-    def __init__(self, access: Access, dataset: DatasetRecord, before: int | None, limit: int) -> None:
-        with access.catalog.snapshot() as tx:
-            authorize(access, tx, "read", dataset.id)
-            found = versions.all_of(tx, dataset.id, before=before, limit=limit + 1)
-            self.versions = found[:limit]
-            self.next = found[limit - 1].number if len(found) > limit else None
-            self.total = datasets.version_count(tx, dataset.id)
-            ids = [version.id for version in self.versions]
-            self.runs = overview.runs_of(tx, ids)
-            self.checks = overview.check_counts(tx, ids)
-            self.above = (
-                overview.edges_over(tx, dataset.id, self.versions[0].number) if before and self.versions else []
-            )
-            known = _new_bytes.setdefault(access.catalog, {})
-            if missing := [version_id for version_id in ids if version_id not in known]:
-                if len(known) > _KNOWN_VERSIONS:
-                    known.clear()
-                known |= overview.new_bytes(tx, missing)
-            self.new_bytes = {version_id: known[version_id] for version_id in ids}
+def history_page(access: Access, dataset: DatasetRecord, before: int | None, limit: int) -> HistoryPage:
+    """A page of the versions of a dataset, newest first, with numbers below `before`."""
+    with access.catalog.snapshot() as tx:
+        authorize(access, tx, "read", dataset.id)
+        found = versions.all_of(tx, dataset.id, before=before, limit=limit + 1)
+        shown = found[:limit]
+        ids = [version.id for version in shown]
+        known = _new_bytes.setdefault(access.catalog, {})
+        if missing := [version_id for version_id in ids if version_id not in known]:
+            if len(known) > _KNOWN_VERSIONS:
+                known.clear()
+            known |= overview.new_bytes(tx, missing)
+        return HistoryPage(
+            versions=shown,
+            following=shown[-1].number if len(found) > limit else None,
+            total=datasets.version_count(tx, dataset.id),
+            runs=overview.runs_of(tx, ids),
+            checks=overview.check_counts(tx, ids),
+            new_bytes={version_id: known[version_id] for version_id in ids},
+            above=overview.edges_over(tx, dataset.id, shown[0].number) if before and shown else (),
+        )
 
 
 def schema_steps(access: Access, dataset: DatasetRecord, found: Sequence[VersionRecord]) -> list[VersionRecord]:
@@ -196,37 +197,43 @@ def lineage(access: Access, version: VersionRecord, *, steps: int = 4, most: int
         edges: dict[tuple[LineagePlace, LineagePlace], None] = {}
         more = {-1: 0, 1: 0}
         for direction in (-1, 1):
-            frontier: dict[int, LineagePlace] = {version.id: start}
-            left = most
-            for step in range(1, steps + 1):
-                ask = overview.inputs_of if direction < 0 else overview.outputs_of
-                links = ask(tx, list(frontier), among)
-                others = {link.input if direction < 0 else link.output for link in links}
-                there = overview.by_ids(tx, [other for other in others if other is not None])
+            frontier, left = {version.id: start}, most
+            for distance in range(1, steps + 1):
                 following: dict[int, LineagePlace] = {}
-                for link in links:
-                    near = frontier[link.output if direction < 0 else int(link.input or 0)]
-                    other = link.input if direction < 0 else link.output
-                    record = there.get(other) if other is not None else None
-                    place = (record.dataset, record.number) if record else (link.dataset, link.number)
+                for near, version_id, place in _neighbours(tx, frontier, direction, among):
                     if place not in nodes:
                         if not left:
                             more[direction] += 1
                             continue
                         left -= 1
-                        nodes[place] = LineageNode(place, direction * step, record is not None)
-                        if record is not None:
-                            following[record.id] = place
+                        nodes[place] = LineageNode(place, direction * distance, version_id is not None)
+                        if version_id is not None:
+                            following[version_id] = place
                     if place != near:
                         edges[(place, near) if direction < 0 else (near, place)] = None
                 frontier = following
-                if not frontier:
-                    break
-            else:
-                ask = overview.inputs_of if direction < 0 else overview.outputs_of
-                beyond = {link.input if direction < 0 else link.output for link in ask(tx, list(frontier), among)}
-                more[direction] += len(beyond - {None})
+            if frontier:
+                more[direction] += len({place for _, _, place in _neighbours(tx, frontier, direction, among)})
     return Lineage(tuple(nodes.values()), tuple(edges), more[-1], more[1])
+
+
+def _neighbours(
+    tx: Transaction, frontier: Mapping[int, LineagePlace], direction: int, among: Readable
+) -> list[tuple[LineagePlace, int | None, LineagePlace]]:
+    """The versions one step upstream (-1) or downstream (1) of others: which of those, the id (None for a version that is gone),
+    and the place."""
+    if not frontier:
+        return []
+    links = (overview.inputs_of if direction < 0 else overview.outputs_of)(tx, list(frontier), among)
+    pairs = [(link.output, link.input, link) if direction < 0 else (link.input, link.output, link) for link in links]
+    there = overview.by_ids(tx, {other for _, other, _ in pairs if other is not None})
+    found: list[tuple[LineagePlace, int | None, LineagePlace]] = []
+    for near, other, link in pairs:
+        record = there.get(other) if other is not None else None
+        place = (record.dataset, record.number) if record else (link.dataset, link.number)
+        if near is not None:
+            found.append((frontier[near], record.id if record else None, place))
+    return found
 
 
 def column_impact(access: Access, version: VersionRecord, column: str, most: int = 100) -> list[ColumnReader]:

@@ -64,14 +64,14 @@ def test_new_bytes_are_those_that_the_parent_does_not_have(registry: Registry, a
     dataset.commit({"c": b"123"})
     table = pa.table({"id": list(range(5000)), "x": [i * 7 % 1000 for i in range(5000)]})
     dataset.commit({"t": table}, key="id")
-    found = overview.HistoryPage(access, dataset.record, None, 10)
+    found = overview.history_page(access, dataset.record, None, 10)
     assert [found.new_bytes[version.id] for version in reversed(found.versions)][:3] == [8, 7, 3]
     size = dataset.version().components_named(["t"])[0].size
     assert found.new_bytes[found.versions[0].id] == size
-    assert (found.total, found.next) == (4, None)
-    page = overview.HistoryPage(access, dataset.record, 3, 1)
+    assert (found.total, found.following) == (4, None)
+    page = overview.history_page(access, dataset.record, 3, 1)
     assert [version.number for version in page.versions] == [2]
-    assert (page.next, page.above) == (2, [(3, 2)])
+    assert (page.following, page.above) == (2, [(3, 2)])
 
 
 def test_the_versions_that_changed_columns_are_found(registry: Registry, access: Access) -> None:
@@ -183,7 +183,7 @@ def test_a_history_takes_as_many_statements_for_many_versions_as_for_few(embedde
     access = embedded.access  # type: ignore[attr-defined]
     dataset = embedded.create_dataset("raw")
     dataset.commit({"x": b"0"})
-    few = len(statements(embedded, lambda: overview.HistoryPage(access, dataset.record, None, 50)))
+    few = len(statements(embedded, lambda: overview.history_page(access, dataset.record, None, 50)))
     for i in range(1, 40):
         dataset.commit({"x": b"%d" % i})
-    assert len(statements(embedded, lambda: overview.HistoryPage(access, dataset.record, None, 50))) == few <= 12
+    assert len(statements(embedded, lambda: overview.history_page(access, dataset.record, None, 50))) == few <= 12

@@ -21,6 +21,7 @@ _INLINE_ROWS = 500_000
 
 
 def comparison(request: Request, dataset: EmbeddedDataset, before: str, after: str) -> Response:
+    """Two versions side by side."""
     diff = _across(dataset, before, after) if "@" in before or "@" in after else dataset.diff(before, after)
     old, new = EmbeddedVersion(dataset.access, diff.before), EmbeddedVersion(dataset.access, diff.after)
     changed = [component_label(*key) for key in diff.components.changed][:MOST_TABLES]
@@ -89,6 +90,7 @@ def _side_by_side(old: TableSchema | None, new: TableSchema | None) -> Iterator[
 
 
 def rows(request: Request, dataset: EmbeddedDataset, before: str, after: str) -> Response:
+    """The rows of a table that differ."""
     component = request.query_params.get("component") or None
     found = _row_changes(request, dataset, before, after, component)
     is_part = request.headers.get("x-part") == "rows"

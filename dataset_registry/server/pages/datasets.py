@@ -109,7 +109,7 @@ def _chosen(pages: dict[str, Any], address: _Address) -> Callable[..., Response]
 
 def _history(request: Request, registry: EmbeddedRegistry, dataset: EmbeddedDataset) -> Response:
     access, before = dataset.access, whole(request.query_params, "before", 0) or None
-    found = overview.HistoryPage(access, dataset.record, before, _HISTORY)
+    found = overview.history_page(access, dataset.record, before, _HISTORY)
     pointers = [*dataset.branches(), *dataset.tags()]
     refs: dict[int, list[Any]] = {}
     for pointer in pointers:

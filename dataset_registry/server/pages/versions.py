@@ -14,6 +14,7 @@ from dataset_registry.content.source import CatalogContents
 from dataset_registry.embedded.dataset import EmbeddedDataset, EmbeddedVersion
 from dataset_registry.errors import InputError, NotFound
 from dataset_registry.model.manifest import component_label
+from dataset_registry.model.records import Production
 from dataset_registry.model.schema import ComponentSchema, TableSchema
 from dataset_registry.operations import overview as overviews
 from dataset_registry.server.limits import one_at_work
@@ -24,6 +25,8 @@ from dataset_registry.server.pages.rendering import HEADERS, page
 
 MOST_TABLES = 20
 """Tables of a version that are shown with their columns."""
+MOST_PRODUCTIONS = 10
+"""Productions of a version that are shown."""
 MOST_COLUMNS = 200
 """Columns of a table that are shown."""
 _COMPONENTS = 200
@@ -39,6 +42,7 @@ def _shared(dataset: EmbeddedDataset, version: EmbeddedVersion, ref: str, tab: s
 
 
 def overview(request: Request, dataset: EmbeddedDataset, version: EmbeddedVersion, ref: str) -> Response:
+    """The version at a glance: columns, changes, checks, provenance."""
     access = dataset.access
     listed, following = _component_page(version, 0)
     names = list(dict.fromkeys(c.name for c in listed))[:MOST_TABLES]
@@ -54,14 +58,20 @@ def overview(request: Request, dataset: EmbeddedDataset, version: EmbeddedVersio
         has_more_components=len(listed) > 12 or following is not None,
         tables=[(label, table, list(_column_rows(table))) for label, table in tables[:MOST_TABLES]],
         diff=dataset.diff(f"v{parent}", f"v{version.number}") if parent is not None else None,
-        productions=productions,
-        runs=[(made, dagster_url(request, made.provenance.run_id)) for made in productions],
+        productions=len(productions),
+        runs=[(made, dagster_url(request, made.provenance.run_id)) for made in _some(productions)],
         consumers=version.consumers,
         checks=list({check.label: check for check in version.checks}.values()),
         taints=version.taints,
         most_columns=MOST_COLUMNS,
         label=component_label,
-        server=str(request.base_url).rstrip("/"),
+    )
+
+
+def _some(productions: Sequence[Production]) -> Sequence[Production]:
+    """The first production, which created the version, and the newest ones."""
+    return (
+        productions if len(productions) <= MOST_PRODUCTIONS else [productions[0], *productions[1 - MOST_PRODUCTIONS :]]
     )
 
 
@@ -72,6 +82,7 @@ def _component_page(version: EmbeddedVersion, start: int) -> tuple[Sequence[Any]
 
 
 def tables_of(captured: Sequence[tuple[str, int, ComponentSchema]]) -> Iterator[tuple[str, TableSchema]]:
+    """The tables of captured components, by label."""
     for name, index, schema in captured:
         for table in schema.tables:
             label = component_label(name, index)
@@ -87,6 +98,7 @@ def _column_rows(table: TableSchema) -> Iterator[tuple[Any, Any, float | None]]:
 
 
 def components(request: Request, dataset: EmbeddedDataset, version: EmbeddedVersion, ref: str) -> Response:
+    """The components, page by page."""
     start = whole(request.query_params, "start", 0)
     listed, following = _component_page(version, start)
     return page(
@@ -101,6 +113,7 @@ def components(request: Request, dataset: EmbeddedDataset, version: EmbeddedVers
 
 
 def preview(request: Request, dataset: EmbeddedDataset, version: EmbeddedVersion, ref: str) -> Response:
+    """A component: rows of a table, a text, an image, bytes."""
     from dataset_registry.tabular.preview import OPERATORS, PreviewQuery
 
     query, access = request.query_params, dataset.access
@@ -162,6 +175,7 @@ def preview(request: Request, dataset: EmbeddedDataset, version: EmbeddedVersion
 
 
 def lineage(request: Request, dataset: EmbeddedDataset, version: EmbeddedVersion, ref: str) -> Response:
+    """What the version was made from, and what was made from it."""
     steps = min(whole(request.query_params, "steps", 3), 10)
     found = overviews.lineage(dataset.access, version.record, steps=steps)
     column = request.query_params.get("column") or None
@@ -183,6 +197,7 @@ def lineage(request: Request, dataset: EmbeddedDataset, version: EmbeddedVersion
 
 
 def download(request: Request, dataset: EmbeddedDataset, version: EmbeddedVersion, ref: str) -> Response:
+    """A stored file of a component, as it was committed."""
     viewed, part = _component_of(request, version), whole(request.query_params, "part", 0)
     contents = CatalogContents(dataset.access)
     (stored,) = contents.data_files(version.record, [viewed])
@@ -216,6 +231,7 @@ def _component_of(request: Request, version: EmbeddedVersion) -> Any:
 
 
 def image(request: Request, dataset: EmbeddedDataset, version: EmbeddedVersion, ref: str) -> Response:
+    """An image of a component, for a preview."""
     name, index = request.query_params.get("component") or None, whole(request.query_params, "index", 0)
     viewed = previews.viewed(dataset.access, version.record, name, index)
     if viewed.media_type is None:
