@@ -75,9 +75,9 @@ def form_key(client: httpx.Client) -> str:
     return client.get("/").text.partition('name="form_key" value="')[2].partition('"')[0]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Debian's Chromium (`make browser` installs it)."""
+    """Debian's Chromium (`make browser` installs it). Of one module: while it is open, its thread has a running event loop."""
     from playwright.sync_api import sync_playwright
 
     path = next(filter(None, map(shutil.which, CHROMIUM)), None)
