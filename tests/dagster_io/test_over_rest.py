@@ -107,7 +107,7 @@ def test_two_assets_become_versions_on_the_server_with_their_lineage(remote: Rem
     assert source.consumers == [("large_orders", 1)]
     assert remote.registry.dataset("orders").description == "What was ordered."
     facts = shown(result, "large_orders")
-    assert facts["registry/version"].startswith("**v1**")
+    assert facts["registry/version"].startswith(f"**[v1]({remote.served.url}/datasets/large_orders@v1)**")
     assert data_version(result, "orders") == source.digest
     assert {entry.interface for entry in remote.served.owner.audit(action="commit")} == {"rest"}
 
