@@ -90,7 +90,8 @@ def test_freshness_has_a_maximum_or_follows_history(world: World, monkeypatch: p
     for assets, expected in ((limited, "not older than 1:00:00"), (usual, "not older than 0:00:")):
         monkeypatch.setattr(asset_checks, "_now", lambda: later)
         found = evaluated(world.materialize(assets))
-        assert (found.passed, facts(found)["got"]) == (False, "2:00:00 old")
+        assert not found.passed
+        assert facts(found)["got"].startswith(("2:00:0", "1:59:5")), "some seconds pass on a busy machine"
         assert facts(found)["expected"].startswith(expected)
     with pytest.raises(InputError, match="not negative"):
         build_freshness_checks([source], maximum_age=timedelta(-1))

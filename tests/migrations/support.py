@@ -397,5 +397,3 @@ def populate(catalog: Catalog, revision: str) -> None:
         of = "INSERT INTO review_datasets (review_id, dataset_id) VALUES (:review, :dataset)"
         execute(catalog, of, {"review": review, "dataset": dataset})
         insert(catalog, "review_events", review_id=review, kind="comment", body="why", created_by=user)
-        protected = {"resource_type": "dataset", "resource_id": dataset, "branch_name": "main", "created_by": user}
-        insert(catalog, "protected_branches", **protected, required_approvals=1)

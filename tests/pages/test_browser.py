@@ -120,17 +120,22 @@ def test_an_analyst_finds_compares_previews_and_downloads(tab: Tab) -> None:
     assert Path(download.value.path()).read_bytes()[:4] == b"PAR1"
 
 
-def test_an_engineer_goes_from_a_run_to_its_versions_and_their_lineage_and_reverts(tab: Tab) -> None:
+def test_an_engineer_goes_from_a_run_to_its_versions_and_their_lineage_and_reverts(
+    tab: Tab, gallery: serving.Served
+) -> None:
+    dataset = gallery.owner.create_dataset("engineered/files")
+    for number in (1, 2):
+        dataset.commit({"data": b"%d" % number})
     page = tab("admin")
     page.goto("/runs/run-1")
     page.get_by_role("link", name="clean/prices@v1").click()
     page.get_by_role("link", name="Lineage").click()
     assert page.locator("svg.lineage rect").count() == 3
     assert page.get_by_role("heading", name="What must be rebuilt if this changes").is_visible()
-    page.goto("/datasets/files/all@v2")
+    page.goto("/datasets/engineered/files@v2")
     page.get_by_text("Revert this version").click()
     page.get_by_role("button", name="Revert v2").click()
-    assert page.locator("h1").inner_text() == "all@v3"
+    assert page.locator("h1").inner_text() == "files@v3"
     assert "Revert v2" in page.locator("dd.message").inner_text()
     page.get_by_role("link", name="History").click()
     assert page.locator("table.history tbody tr").count() == 3

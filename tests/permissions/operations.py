@@ -20,6 +20,7 @@ from tests.permissions.subjects import (
     Anybody,
     Audited,
     ByName,
+    Comment,
     Create,
     Need,
     Nobody,
@@ -466,7 +467,7 @@ OPERATIONS = (
     ),
     Operation(
         "comment a review",
-        On(READ),
+        Comment(READ),
         lambda r, w: r.comment_review(1, "Why?"),
         post(at("reviews/1/events"), lambda w: {"kind": "comment", "comment": "Why?"}),
         cli("review", "comment", "1", "Why?"),

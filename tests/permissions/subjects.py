@@ -146,6 +146,15 @@ class On(Need):
 
 
 @dataclass(frozen=True)
+class Comment(On):
+    """To write beside a dataset that one may read, with a token that may write."""
+
+    def of(self, subject: Subject) -> Verdict:
+        found = super().of(subject)
+        return PermissionDenied if found is None and subject.cap < WRITE else found
+
+
+@dataclass(frozen=True)
 class ByName(Need):
     """A level on the dataset, asked for by its name where one that is not there is made: who may neither read it nor make one
     of that name is told the latter, whether there is one or not."""

@@ -123,7 +123,7 @@ def test_what_may_not_be_read_is_not_there(http: httpx.Client, served: serving.S
 
 def test_paths_and_methods_that_are_not_there_are_problems_too(http: httpx.Client, served: serving.Served) -> None:
     problem(http.get("nowhere"), 404)
-    problem(http.get(served.url + "/"), 404)
+    problem(http.get(served.url + "/nowhere"), 404)
     problem(http.put("datasets"), 405)
     problem(http.get("datasets/"), 404)  # no redirect that would lose the token or the body
 

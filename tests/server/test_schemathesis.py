@@ -99,6 +99,7 @@ def _real(path: str, made: Prepared) -> str:
         "file_id": made.files[0],
         "upload_id": made.uploads[0],
         "token_id": made.tokens[0],
+        "review_id": 1,
         "name": "dev",
     }
     return path.format(**values)
