@@ -1,8 +1,9 @@
 """Summaries over many datasets and versions, as far as the actor may read them: for pages."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 from dataset_registry.access import Access, authorize, is_administrator, readable
@@ -33,6 +34,7 @@ ACTIVITY_DAYS = 30
 _KNOWN_VERSIONS = 50_000
 """Versions of which facts are kept in memory: they never change."""
 
+_Fact = TypeVar("_Fact")
 _measures: "WeakKeyDictionary[Catalog, dict[int, Measure]]" = WeakKeyDictionary()
 _new_bytes: "WeakKeyDictionary[Catalog, dict[int, int]]" = WeakKeyDictionary()
 
@@ -129,11 +131,22 @@ def component_page(access: Access, version: VersionRecord, start: int, limit: in
 
 
 def _measured(access: Access, tx: Transaction, ids: Sequence[int]) -> dict[int, Measure]:
-    known = _measures.setdefault(access.catalog, {})
+    return _remembered(_measures, access, ids, lambda missing: overview.measures(tx, missing))
+
+
+def _remembered(
+    memory: "WeakKeyDictionary[Catalog, dict[int, _Fact]]",
+    access: Access,
+    ids: Sequence[int],
+    ask: Callable[[Sequence[int]], Mapping[int, _Fact]],
+) -> dict[int, _Fact]:
+    """A fact of each version, which never changes; `ask` is for those that are not in memory."""
+    known = memory.setdefault(access.catalog, {})
     if missing := [version_id for version_id in ids if version_id not in known]:
         if len(known) > _KNOWN_VERSIONS:
             known.clear()
-        known |= overview.measures(tx, missing)
+            missing = list(ids)
+        known |= ask(missing)
     return {version_id: known[version_id] for version_id in ids}
 
 
@@ -144,18 +157,13 @@ def history_page(access: Access, dataset: DatasetRecord, before: int | None, lim
         found = versions.all_of(tx, dataset.id, before=before, limit=limit + 1)
         shown = found[:limit]
         ids = [version.id for version in shown]
-        known = _new_bytes.setdefault(access.catalog, {})
-        if missing := [version_id for version_id in ids if version_id not in known]:
-            if len(known) > _KNOWN_VERSIONS:
-                known.clear()
-            known |= overview.new_bytes(tx, missing)
         return HistoryPage(
             versions=shown,
             following=shown[-1].number if len(found) > limit else None,
             total=datasets.version_count(tx, dataset.id),
             runs=overview.runs_of(tx, ids),
             checks=overview.check_counts(tx, ids),
-            new_bytes={version_id: known[version_id] for version_id in ids},
+            new_bytes=_remembered(_new_bytes, access, ids, lambda missing: overview.new_bytes(tx, missing)),
             above=overview.edges_over(tx, dataset.id, shown[0].number) if before and shown else (),
         )
 

@@ -187,3 +187,13 @@ def test_a_history_takes_as_many_statements_for_many_versions_as_for_few(embedde
     for i in range(1, 40):
         dataset.commit({"x": b"%d" % i})
     assert len(statements(embedded, lambda: overview.history_page(access, dataset.record, None, 50))) == few <= 12
+
+
+def test_facts_are_there_when_the_memory_of_them_is_emptied(
+    embedded: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access = embedded.access  # type: ignore[attr-defined]
+    monkeypatch.setattr(overview, "_KNOWN_VERSIONS", 0)
+    found = [put(embedded, name).record for name in ("a", "b")]
+    assert set(overview.measures(access, found[:1])) == {found[0].id}
+    assert set(overview.measures(access, found)) == {version.id for version in found}
