@@ -348,24 +348,21 @@ def recent_runs(tx: Transaction, among: Readable, limit: int = 10) -> list[RunSu
 
 
 class Link(NamedTuple):
-    """A version and one of its inputs: the ids of the versions (None for an input that is gone), the input as it was named, and
-    the asset that was produced."""
+    """A version and one of its inputs: their ids (None for an input that is gone), and the input as it was named."""
 
     output: int
     input: int | None
     dataset: str
     number: int
-    asset_key: str | None
 
 
-def _links() -> Select[tuple[int, int | None, str, int, str | None]]:
+def _links() -> Select[tuple[int, int | None, str, int]]:
     return (
         select(
             productions.c.version_id,
             production_inputs.c.version_id,
             production_inputs.c.dataset_name,
             production_inputs.c.version_number,
-            productions.c.asset_key,
         )
         .join(productions, productions.c.id == production_inputs.c.production_id)
         .distinct()

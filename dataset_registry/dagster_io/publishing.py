@@ -25,7 +25,7 @@ from dataset_registry.dagster_io import branches, metadata
 from dataset_registry.dagster_io.branches import ROOT_RUN_TAG, TRACKED_VERSION, VERSION_NUMBER
 from dataset_registry.dagster_io.resource import DatasetRegistryResource
 from dataset_registry.errors import ConflictError, NotFound, Tainted
-from dataset_registry.model.checks import CheckResult, Taint
+from dataset_registry.model.checks import CheckResult, Taint, newest_of_each
 from dataset_registry.model.partitions import METADATA_KEY
 from dataset_registry.model.records import Production
 from dataset_registry.registry import Registry
@@ -366,7 +366,7 @@ def report_checks(
             continue
         asset = dg.AssetKey.from_user_string(made.provenance.asset_key)
         # Dagster stores one evaluation of a partition that no run made, and refuses another: those of whole assets are reported.
-        for check in {check.label: check for check in version.checks if check.partition is None}.values():
+        for check in newest_of_each(check for check in version.checks if check.partition is None):
             target = branches.last_event(instance, asset, [])
             key = dg.AssetCheckKey(asset, check.name)
             if target is None or _is_evaluated(key, target.storage_id, instance):

@@ -1,6 +1,6 @@
 """Results of checks on versions, and taints: the reasons why a version may not reach a protected branch."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, get_args
@@ -71,6 +71,11 @@ class Taint:
 
     def __str__(self) -> str:
         return f"v{self.version}: {self.reason}"
+
+
+def newest_of_each(results: Iterable[CheckResult]) -> list[CheckResult]:
+    """The newest result of each check and partition, of results in their order."""
+    return list({check.label: check for check in results}.values())
 
 
 def checked(check: NewCheck) -> NewCheck:

@@ -103,7 +103,6 @@ class LineageNode:
     place: LineagePlace
     distance: int
     is_there: bool = True
-    assets: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ def client(address: str) -> Iterator[httpx.Client]:
 def test_the_address_with_its_key_signs_the_owner_in(address: str, client: httpx.Client) -> None:
     assert client.get("/").status_code == 303
     assert client.get(address.replace("key=", "key=x")).status_code == 200
-    assert client.get("/").status_code == 303, "a wrong key signs nobody in"
+    assert client.get("/").status_code == 303, "a wrong key does not sign in"
     assert client.get(address).status_code == 303
     page = client.get("/")
     assert "raw/flights" in page.text

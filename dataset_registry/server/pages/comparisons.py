@@ -26,7 +26,7 @@ def comparison(request: Request, dataset: EmbeddedDataset, before: str, after: s
     old, new = EmbeddedVersion(dataset.access, diff.before), EmbeddedVersion(dataset.access, diff.after)
     changed = [component_label(*key) for key in diff.components.changed][:MOST_TABLES]
     names = [name for name, _ in diff.components.changed][:MOST_TABLES]
-    tables = [dict(tables_of(version.captured(names))) if names else {} for version in (old, new)]
+    tables = [tables_of(version.captured(names)) if names else {} for version in (old, new)]
     sides = [
         (label, tables[0].get(label), tables[1].get(label), diff.schema.get(label), diff.parts.get(label))
         for label in dict.fromkeys([*tables[0], *tables[1]])
@@ -59,7 +59,7 @@ def _across(dataset: EmbeddedDataset, before: str, after: str) -> Diff:
     left, right = ({(c.name, c.index): c.content_hash for c in version.components} for version in (old, new))
     common = [key for key in right if key in left and left[key] != right[key]]
     names = [name for name, _ in common][:MOST_TABLES]
-    tables = [dict(tables_of(version.captured(names))) if names else {} for version in (old, new)]
+    tables = [tables_of(version.captured(names)) if names else {} for version in (old, new)]
     schemas = {label: compare(tables[0][label], table) for label, table in tables[1].items() if label in tables[0]}
     found = ComponentDiff(
         tuple(key for key in right if key not in left), tuple(key for key in left if key not in right), tuple(common)
@@ -93,16 +93,7 @@ def rows(request: Request, dataset: EmbeddedDataset, before: str, after: str) ->
     """The rows of a table that differ."""
     component = request.query_params.get("component") or None
     found = _row_changes(request, dataset, before, after, component)
-    is_part = request.headers.get("x-part") == "rows"
-    return page(
-        request,
-        "row_changes.html" if is_part else "compare_rows.html",
-        dataset=dataset,
-        before=before,
-        after=after,
-        rows=found,
-        component=component,
-    )
+    return page(request, "compare_rows.html", dataset=dataset, before=before, after=after, rows=found)
 
 
 def _row_changes(

@@ -62,9 +62,8 @@ def _parsed(path: str) -> _Address:
     start = quoted[0] if quoted else ""
     rest = path[len(start) :]
     address, separator, view = rest.rpartition("/-/")
-    is_view = bool(separator) and (
-        view in _VIEWS or "@" not in address
-    )  # the name of a branch may have the separator, too
+    # The name of a branch may have the separator, too.
+    is_view = bool(separator) and (view in _VIEWS or "@" not in address)
     address, view = (address, view) if is_view else (rest, "")
     name, comparison, refs = address.partition("/compare/")
     if comparison and "..." in refs:

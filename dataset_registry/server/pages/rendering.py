@@ -97,10 +97,6 @@ _templates.globals |= {"plural": plural, "dataset_url": dataset_path, "compare_u
 
 def page(request: Request, template: str, /, *, status: int = 200, **values: Any) -> HTMLResponse:
     """A page as a response."""
-    return HTMLResponse(rendered(request, template, **values), status, dict(HEADERS))
-
-
-def rendered(request: Request, template: str, /, **values: Any) -> str:
-    """The text of a page."""
     visitor = getattr(request.state, "visitor", None)
-    return _templates.get_template(template).render(visitor=visitor, path=request.url.path, **values)
+    text = _templates.get_template(template).render(visitor=visitor, path=request.url.path, **values)
+    return HTMLResponse(text, status, dict(HEADERS))

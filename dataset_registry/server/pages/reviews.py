@@ -9,6 +9,7 @@ from fastapi.responses import RedirectResponse, Response
 from dataset_registry.embedded import EmbeddedRegistry
 from dataset_registry.embedded.dataset import EmbeddedDataset
 from dataset_registry.errors import ConflictError, InputError, MergeConflict, NotFound, RegistryError
+from dataset_registry.model.checks import newest_of_each
 from dataset_registry.model.merge_plans import MergePlan
 from dataset_registry.model.names import MAIN
 from dataset_registry.model.next_steps import spelled
@@ -80,7 +81,7 @@ def _page(
             dataset = registry.dataset(item.dataset)
             if item.after:
                 version = dataset.version(f"v{item.after}")
-                checks[item.dataset] = list({check.label: check for check in version.checks}.values())
+                checks[item.dataset] = newest_of_each(version.checks)
             if item.before and item.after and item.before != item.after:
                 schemas[item.dataset] = dataset.diff(f"v{item.before}", f"v{item.after}").schema
     return page(

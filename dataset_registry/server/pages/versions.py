@@ -5,23 +5,24 @@ from typing import Any
 from urllib.parse import quote
 
 from fastapi import Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 
-from dataset_registry.access import Access
 from dataset_registry.content import preview as previews
 from dataset_registry.content import read
 from dataset_registry.content.source import CatalogContents
 from dataset_registry.embedded.dataset import EmbeddedDataset, EmbeddedVersion
 from dataset_registry.errors import InputError, NotFound
+from dataset_registry.model.checks import newest_of_each
 from dataset_registry.model.manifest import component_label
 from dataset_registry.model.records import Production
-from dataset_registry.model.schema import ComponentSchema, TableSchema
+from dataset_registry.model.schema import ComponentSchema, Schema, TableSchema
 from dataset_registry.operations import overview as overviews
 from dataset_registry.server.limits import one_at_work
 from dataset_registry.server.pages import graphs
 from dataset_registry.server.pages.base import whole
 from dataset_registry.server.pages.home import dagster_url
 from dataset_registry.server.pages.rendering import HEADERS, page
+from dataset_registry.server.routes.files import file_response
 
 MOST_TABLES = 20
 """Tables of a version that are shown with their columns."""
@@ -32,7 +33,8 @@ MOST_COLUMNS = 200
 _COMPONENTS = 200
 _PREVIEW_COLUMNS = 40
 _PREVIEW_ROWS = 50
-_BLOCK = 1 << 20
+_SANDBOXED = {**HEADERS, "Content-Security-Policy": "default-src 'none'; sandbox"}
+"""The headers of stored content."""
 
 
 def _shared(dataset: EmbeddedDataset, version: EmbeddedVersion, ref: str, tab: str) -> dict[str, Any]:
@@ -46,7 +48,7 @@ def overview(request: Request, dataset: EmbeddedDataset, version: EmbeddedVersio
     access = dataset.access
     listed, following = _component_page(version, 0)
     names = list(dict.fromkeys(c.name for c in listed))[:MOST_TABLES]
-    tables = list(tables_of(version.captured(names)))
+    tables = list(tables_of(version.captured(names)).items())
     parent = version.parents[0] if version.parents else None
     productions = version.productions
     return page(
@@ -61,7 +63,7 @@ def overview(request: Request, dataset: EmbeddedDataset, version: EmbeddedVersio
         productions=len(productions),
         runs=[(made, dagster_url(request, made.provenance.run_id)) for made in _some(productions)],
         consumers=version.consumers,
-        checks=list({check.label: check for check in version.checks}.values()),
+        checks=newest_of_each(version.checks),
         taints=version.taints,
         most_columns=MOST_COLUMNS,
         label=component_label,
@@ -81,12 +83,9 @@ def _component_page(version: EmbeddedVersion, start: int) -> tuple[Sequence[Any]
     return found, start + _COMPONENTS if start + _COMPONENTS < version.component_count else None
 
 
-def tables_of(captured: Sequence[tuple[str, int, ComponentSchema]]) -> Iterator[tuple[str, TableSchema]]:
+def tables_of(captured: Sequence[tuple[str, int, ComponentSchema]]) -> dict[str, TableSchema]:
     """The tables of captured components, by label."""
-    for name, index, schema in captured:
-        for table in schema.tables:
-            label = component_label(name, index)
-            yield label if table.name is None else f"{label}/{table.name}", table
+    return Schema({component_label(name, index): schema for name, index, schema in captured}).tables()
 
 
 def _column_rows(table: TableSchema) -> Iterator[tuple[Any, Any, float | None]]:
@@ -206,21 +205,10 @@ def download(request: Request, dataset: EmbeddedDataset, version: EmbeddedVersio
     name = viewed.name.rsplit("/", 1)[-1] + ("" if len(stored) == 1 else f".{part}")
     if viewed.format == "parquet" and not name.endswith(".parquet"):
         name += ".parquet"
-    headers = {
-        **HEADERS,
-        "Content-Length": str(stored[part].size),
-        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
-        "Content-Security-Policy": "default-src 'none'; sandbox",
-    }
-    return StreamingResponse(
-        _blocks(dataset.access, stored[part]), headers=headers, media_type="application/octet-stream"
-    )
-
-
-def _blocks(access: Access, file: Any) -> Iterator[bytes]:
-    with CatalogContents(access).open(None, file) as stream:
-        while block := stream.read(_BLOCK):
-            yield block
+    response = file_response(dataset.access, [stored[part]], request.headers.get("range"), None)
+    response.headers.update(_SANDBOXED)
+    response.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
+    return response
 
 
 def _component_of(request: Request, version: EmbeddedVersion) -> Any:
@@ -238,5 +226,4 @@ def image(request: Request, dataset: EmbeddedDataset, version: EmbeddedVersion, 
         raise InputError("This component is not an image of a type that is shown. Download it.")
     with version.open(viewed.component.name, index=index) as stream:
         content = stream.read()
-    headers = {**HEADERS, "Content-Security-Policy": "default-src 'none'; sandbox"}
-    return Response(content, headers=headers, media_type=viewed.media_type)
+    return Response(content, headers=_SANDBOXED, media_type=viewed.media_type)

@@ -76,7 +76,7 @@ def download_file(
     file_id: FileId, access: AccessDep, wanted: _Range = None, if_none_match: _IfNoneMatch = None
 ) -> Response:
     """The bytes of a file. Its ETag is its hash."""
-    return _download(access, files.data_files(access, file_id), wanted, if_none_match)
+    return file_response(access, files.data_files(access, file_id), wanted, if_none_match)
 
 
 @router.get("/datasets/{dataset_id}/versions/{version_id}/components", tags=["versions"])
@@ -129,10 +129,13 @@ def download_component(
     contents = CatalogContents(access)
     found = read.component(contents, version.record, component, index)
     (listed,) = contents.data_files(version.record, [found])
-    return _download(access, listed, wanted, if_none_match)
+    return file_response(access, listed, wanted, if_none_match)
 
 
-def _download(access: Access, found: Sequence[FileRecord], wanted: str | None, if_none_match: str | None) -> Response:
+def file_response(
+    access: Access, found: Sequence[FileRecord], wanted: str | None, if_none_match: str | None
+) -> Response:
+    """The bytes of a stored file, or a range of them. Raises `InputError` for a table of several files."""
     if len(found) != 1:
         raise InputError(f"This is a table in {len(found)} Parquet files: download each (see its data files).")
     file = found[0]
