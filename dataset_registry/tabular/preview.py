@@ -1,7 +1,7 @@
 """A preview of the rows of a table as texts: a page of them, filtered by one column and sorted by another, in bounded time."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -26,7 +26,10 @@ _SECONDS = 4.0
 """Seconds of looking at rows; a preview of the rows looked at until then says so."""
 _LONGEST = 200
 """Characters of a cell."""
-_BATCH = 1 << 16
+_SAMPLE = 1 << 16
+"""Rows of a sample."""
+BINS = 16
+"""Bars of a histogram."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,8 @@ class PreviewQuery:
 @dataclass(frozen=True, slots=True)
 class Preview:
     """Rows as texts, None for null. `types` are those of the columns; `looked_at` is the number of rows that were looked at, and
-    `is_partial` says that there are more. `has_more` says that another page follows."""
+    `is_partial` says that there are more. `has_more` says that another page follows. `distributions` has the histogram of each
+    column of numbers, dates or times, over `sampled` rows from the first of the page on; None for other columns."""
 
     columns: Sequence[str]
     types: Sequence[str]
@@ -54,6 +58,8 @@ class Preview:
     looked_at: int
     is_partial: bool = False
     has_more: bool = False
+    distributions: Sequence[Sequence[int] | None] = field(default_factory=list)
+    sampled: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -105,8 +111,9 @@ def preview(source: PreviewSource, query: PreviewQuery) -> Preview:
         if name not in schema.names:
             raise InputError(f"The table has no column {name!r}. {suggestion(name, schema.names)}", column=name)
     if query.filter_column is None and query.sort is None:
-        table, looked_at, has_more = _slice(source, wanted, query.offset, query.limit, schema)
-        return _shown(table, looked_at, is_partial=False, has_more=has_more)
+        table, looked_at, has_more, sample = _slice(source, wanted, query.offset, query.limit, schema)
+        found = _shown(table, looked_at, is_partial=False, has_more=has_more)
+        return replace(found, distributions=[histogram(column) for column in sample.columns], sampled=sample.num_rows)
     if query.offset + query.limit > MOST_ROWS:
         raise InputError(f"A sorted or filtered preview shows the first {MOST_ROWS:,} rows. Narrow the filter.")
     return _searched(source, wanted, query, schema)
@@ -114,24 +121,45 @@ def preview(source: PreviewSource, query: PreviewQuery) -> Preview:
 
 def _slice(
     source: PreviewSource, wanted: Sequence[str], offset: int, limit: int, schema: pa.Schema
-) -> tuple[pa.Table, int, bool]:
-    found: list[pa.Table] = []
+) -> tuple[pa.Table, int, bool, pa.Table]:
+    """The rows, the number of rows looked at, whether others follow, and a sample from the row groups that were read."""
+    empty = pa.schema([schema.field(name) for name in wanted]).empty_table()
+    found, sample = [empty], empty
     start, missing = offset, limit
     for count, read in source.groups():
         if start >= count:
             start -= count
             continue
         if not missing:
-            return pa.concat_tables(found), offset + limit, True
-        piece = read(wanted).slice(start, missing)
+            return pa.concat_tables(found), offset + limit, True, sample
+        rows = read(wanted)
+        sample = sample if sample.num_rows else rows.slice(start, _SAMPLE)
+        piece = rows.slice(start, missing)
         found.append(piece)
         missing -= piece.num_rows
         has_more_here = start + piece.num_rows < count
         start = 0
         if has_more_here:
-            return pa.concat_tables(found), offset + limit, True
-    empty = pa.schema([schema.field(name) for name in wanted]).empty_table()
-    return (pa.concat_tables(found) if found else empty), offset + limit - missing, False
+            return pa.concat_tables(found), offset + limit, True, sample
+    return pa.concat_tables(found), offset + limit - missing, False, sample
+
+
+def histogram(column: pa.ChunkedArray) -> list[int] | None:
+    """The number of values in each of `BINS` ranges of equal width; None for columns without numbers, dates or times, and for
+    values that are all equal."""
+    kind = column.type
+    if pa.types.is_temporal(kind) and not pa.types.is_interval(kind):
+        width = pa.int32() if kind.bit_width == 32 else pa.int64()
+        column = column.cast(width)
+    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        return None
+    values = column.drop_null().to_numpy().astype(np.float64)
+    values = values[np.isfinite(values)]
+    if not len(values) or values.min() == values.max():
+        return None
+    scale = max(abs(values.min()), abs(values.max()))
+    counts, _ = np.histogram(values / scale, bins=BINS)
+    return [int(count) for count in counts]
 
 
 def _searched(source: PreviewSource, wanted: Sequence[str], query: PreviewQuery, schema: pa.Schema) -> Preview:

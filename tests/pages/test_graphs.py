@@ -6,8 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dataset_registry.model.column_lineage import ColumnSource
 from dataset_registry.model.overview import Lineage, LineageNode
-from dataset_registry.server.pages.graphs import LANE_WIDTH, ROW_HEIGHT, drawn_lineage, lanes, plot, sparkline
+from dataset_registry.server.pages.graphs import (
+    LANE_WIDTH,
+    ROW_HEIGHT,
+    bars,
+    drawn_columns,
+    drawn_lineage,
+    lanes,
+    plot,
+    sparkline,
+)
 
 History = list[tuple[int, tuple[int, ...]]]
 
@@ -112,3 +122,25 @@ def test_a_plot_stays_in_its_box(count: int) -> None:
     found = plot([(i * 1e12, str(i)) for i in range(count)])
     assert found is not None
     assert all(0 <= x <= 600 and 0 <= y <= 120 for x, y, _ in found.points)
+
+
+def test_columns_stand_beside_the_columns_that_they_were_made_from() -> None:
+    lineage = {
+        "total": (ColumnSource("orders", "price"), ColumnSource("orders", "count"), ColumnSource("orders", "price")),
+        "price": (ColumnSource("orders", "price"),),
+        "constant": (),
+    }
+    drawing = drawn_columns(lineage)
+    assert [(box.dataset, box.column) for box in drawing.boxes] == [
+        ("orders", "price"),
+        ("orders", "count"),
+        (None, "total"),
+        (None, "price"),
+    ]
+    assert [name for _, name in drawing.paths] == ["total", "total", "price"]
+    assert all(box.x + 200 <= drawing.width and box.y + 40 <= drawing.height for box in drawing.boxes)
+    assert drawn_columns({}).paths == []
+
+
+def test_the_bars_of_a_histogram_stand_on_one_line() -> None:
+    assert bars([4, 0, 1000, 1]) == [(0, 17, 1), (10, 0, 18), (15, 17, 1)]

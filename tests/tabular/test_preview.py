@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dataset_registry.errors import InputError
 from dataset_registry.tabular import capture, isolated
-from dataset_registry.tabular.preview import OPERATORS, PreviewQuery, PreviewSource, preview
+from dataset_registry.tabular.preview import BINS, OPERATORS, PreviewQuery, PreviewSource, histogram, preview
 
 ROWS = pa.table(
     {
@@ -143,3 +143,58 @@ def test_delivered_files_are_read_as_they_were_captured_in_a_worker(tmp_path: Pa
     assert isolated.preview(source, query) == preview(source, query)
     with pytest.raises(InputError, match="no column"):
         isolated.preview(source, PreviewQuery(sort="nothing"))
+
+
+def test_a_page_has_the_distribution_of_its_numbers_and_dates(parts: PreviewSource) -> None:
+    found = preview(parts, PreviewQuery(offset=64, limit=10))
+    shown = dict(zip(found.columns, found.distributions, strict=True))
+    assert shown["id"] == [4] * BINS
+    assert found.sampled == 64
+    assert shown["n"] is not None
+    assert sum(shown["n"]) == sum(value is not None for value in ROWS["n"].slice(64, 64).to_pylist())
+    assert shown["day"] is not None
+    assert sum(shown["day"]) == 64
+    assert shown["text"] is None
+    assert preview(parts, PreviewQuery(filter_column="id", operator=">", value="5")).distributions == []
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([], pa.int64()),
+        pa.array([None, None], pa.float64()),
+        pa.array([1.0, 1.0]),
+        pa.array([float("nan"), float("inf"), -float("inf"), 2.0]),
+        pa.array(["a"]),
+        pa.array([True, False]),
+        pa.array([[1]]),
+        pa.array([{"a": 1}]),
+        pa.array([Decimal(1), Decimal(2)]),
+        pa.nulls(3),
+        pa.array([(1, 2, 3)], pa.month_day_nano_interval()),
+    ],
+)
+def test_there_is_no_distribution_of_other_or_equal_values(values: pa.Array) -> None:
+    assert histogram(pa.chunked_array([values])) is None
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([-(2**63), 2**63 - 1]),
+        pa.array([0, 2**64 - 1], pa.uint64()),
+        pa.array([-1.7e308, 1.7e308]),
+        pa.array([5e-324, 0.0]),
+        pa.array([1, 2], pa.float16()),
+        pa.array([0, 2**31 - 1], pa.date32()),
+        pa.array([0, 1], pa.date64()).cast(pa.date64()),
+        pa.array([0, 86_399], pa.time32("s")),
+        pa.array([0, 1], pa.time64("ns")),
+        pa.array([-(2**63), 1], pa.timestamp("ns", "UTC")),
+        pa.array([1, 2], pa.duration("us")),
+    ],
+)
+def test_values_of_any_size_have_a_distribution(values: pa.Array) -> None:
+    found = histogram(pa.chunked_array([values]))
+    assert found is None or sum(found) == len(values)
+    assert found or pa.types.is_date64(values.type)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
+from dataset_registry.model.column_lineage import ColumnLineage
 from dataset_registry.model.overview import Lineage, LineageNode
 
 # --- history -------------------------------------------------------------------------------------------------------------
@@ -125,11 +126,59 @@ def drawn_lineage(lineage: Lineage) -> Drawing:
             start, end = a.y + BOX_HEIGHT // 2, b.y + BOX_HEIGHT // 2
             paths.append(f"M{x} {start}C{bend} {start} {bend} {end} {x} {end}")
             continue
-        x1, y1, x2, y2 = a.x + BOX_WIDTH, a.y + BOX_HEIGHT // 2, b.x, b.y + BOX_HEIGHT // 2
-        middle = (x1 + x2) // 2
-        paths.append(f"M{x1} {y1}C{middle} {y1} {middle} {y2} {x2} {y2}")
+        paths.append(_edge(a, b))
     width = 2 * _MARGIN + (max(columns) - first) * _COLUMN + BOX_WIDTH
     return Drawing(width, 2 * _MARGIN + (tallest - 1) * _LINE + BOX_HEIGHT, list(boxes.values()), paths)
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnBox:
+    """A column in a drawn column lineage; `dataset` is None for a column of the version itself."""
+
+    dataset: str | None
+    column: str
+    x: int
+    y: int
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnDrawing:
+    """A drawn column lineage: its size, the boxes, and the paths of the edges, each with the column that it leads to."""
+
+    width: int
+    height: int
+    boxes: Sequence[ColumnBox]
+    paths: Sequence[tuple[str, str]]
+
+
+def drawn_columns(lineage: ColumnLineage, most: int = 60) -> ColumnDrawing:
+    """Columns of inputs on the left, the first `most` columns made from them on the right."""
+    made = [name for name, sources in lineage.items() if sources][:most]
+    sources = list(dict.fromkeys((s.dataset, s.column) for name in made for s in lineage[name]))
+    line, gap = BOX_HEIGHT + 8, _COLUMN + 60
+    tallest = max(len(made), len(sources), 1)
+    inputs = {
+        source: ColumnBox(*source, _MARGIN, _MARGIN + (tallest - len(sources)) * line // 2 + at * line)
+        for at, source in enumerate(sources)
+    }
+    outputs = {
+        name: ColumnBox(None, name, _MARGIN + gap, _MARGIN + (tallest - len(made)) * line // 2 + at * line)
+        for at, name in enumerate(made)
+    }
+    paths = [
+        (_edge(inputs[(s.dataset, s.column)], outputs[name]), name)
+        for name in made
+        for s in dict.fromkeys(lineage[name])
+    ]
+    height = 2 * _MARGIN + (tallest - 1) * line + BOX_HEIGHT
+    return ColumnDrawing(2 * _MARGIN + gap + BOX_WIDTH, height, [*inputs.values(), *outputs.values()], paths)
+
+
+def _edge(a: Box | ColumnBox, b: Box | ColumnBox) -> str:
+    """A curve from the right side of a box to the left side of another."""
+    x1, y1, x2, y2 = a.x + BOX_WIDTH, a.y + BOX_HEIGHT // 2, b.x, b.y + BOX_HEIGHT // 2
+    middle = (x1 + x2) // 2
+    return f"M{x1} {y1}C{middle} {y1} {middle} {y2} {x2} {y2}"
 
 
 # --- plots ---------------------------------------------------------------------------------------------------------------
@@ -145,6 +194,13 @@ def sparkline(activity: Mapping[date, int], days: int, today: date) -> list[tupl
             height = max(2, round(22 * count / most))
             bars.append((4 * position, 24 - height, height))
     return bars
+
+
+def bars(counts: Sequence[int]) -> list[tuple[int, int, int]]:
+    """The bars of a histogram, 5 pixels each and 18 high: x, y and height of each range that has values."""
+    most = max(counts)
+    heights = [max(1, round(18 * count / most)) if count else 0 for count in counts]
+    return [(5 * position, 18 - height, height) for position, height in enumerate(heights) if height]
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,6 +162,7 @@ def preview(request: Request, dataset: EmbeddedDataset, version: EmbeddedVersion
         sheets=sheets,
         sheet=sheet,
         preview=found,
+        bars=[counts and graphs.bars(counts) for counts in found.distributions] if found else [],
         problem=problem,
         names=names,
         first=first,
@@ -187,6 +188,7 @@ def lineage(request: Request, dataset: EmbeddedDataset, version: EmbeddedVersion
         steps=steps,
         column=column,
         column_lineage=version.column_lineage,
+        columns_drawing=graphs.drawn_columns(version.column_lineage),
         impact=overviews.column_impact(dataset.access, version.record, column) if column else [],
         names=[found.name for found in version.schema.columns[:MOST_COLUMNS]]
         if version.component_count <= _COMPONENTS
