@@ -36,7 +36,12 @@ def compared(dataset: Dataset, admin: httpx.Client, *tables: pa.Table, key: str 
         ("before_id", {"before_id": [1], "x": [1]}, {"before_id": [1], "x": [2]}, ["1", "<del>1</del> <ins>2</ins>"]),
         ("after", {"after": [1], "after_id": [1]}, {"after": [1], "after_id": [2]}, ["1", "<del>1</del> <ins>2</ins>"]),
         ("id", {"id": [1], "t": [1]}, {"id": [1], "t": ["1"]}, ["1", "<del>1</del> <ins>1</ins>"]),
-        ("id", {"id": [1], "before_x": [1]}, {"id": [1], "before_x": [None]}, ["1", "<del>1</del> <ins>null</ins>"]),
+        (
+            "id",
+            {"id": [1], "before_x": [1]},
+            {"id": [1], "before_x": [None]},
+            ["1", '<del>1</del> <ins><span class="null">null</span></ins>'],
+        ),
     ],
 )
 def test_cells_are_compared_whatever_their_columns_are_called(

@@ -17,6 +17,7 @@ from dataset_registry.embedded.dataset import EmbeddedDataset
 from dataset_registry.errors import NotFound, PermissionDenied
 from dataset_registry.model.names import MAIN, split_address
 from dataset_registry.model.pages import dataset_path
+from dataset_registry.model.schema import TableSchema
 from dataset_registry.operations import history, overview
 from dataset_registry.server.pages import comparisons, graphs, versions
 from dataset_registry.server.pages.base import FormDep, RegistryDep, whole
@@ -139,17 +140,18 @@ def _schema_history(request: Request, registry: EmbeddedRegistry, dataset: Embed
     return page(request, "schema_history.html", dataset=dataset, steps=steps, ref=ref, tab="schema", most=_SCHEMA_STEPS)
 
 
-def _schema_steps(dataset: EmbeddedDataset, ref: str) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """The versions in the history of a ref that changed columns, newest first, each with the changes by table."""
+def _schema_steps(dataset: EmbeddedDataset, ref: str) -> Iterator[tuple[Any, dict[str, Any], dict[str, TableSchema]]]:
+    """The versions in the history of a ref that changed columns, newest first: each with the changes by table, the first version
+    with its tables."""
     found = history.log(dataset.access, dataset.record, ref, _SCHEMA_STEPS)
     for version in overview.schema_steps(dataset.access, dataset.record, found)[:_SHOWN_STEPS]:
         if not version.parents:
-            yield version, {}
+            yield version, {}, versions.shown_tables(dataset.version(f"v{version.number}"))
             continue
         diff = dataset.diff(f"v{version.parents[0]}", f"v{version.number}")
         changes = {label: change for label, change in diff.schema.items() if change.changes}
         if changes:
-            yield version, changes
+            yield version, changes, {}
 
 
 def _settings(request: Request, registry: EmbeddedRegistry, dataset: EmbeddedDataset) -> Response:

@@ -168,7 +168,7 @@ def _conflicts_page(
             table = dataset.conflicts(found.review.target, found.review.branch, chosen)
             total, names = table.num_rows, table.column_names
             rows = [
-                {other: json_value(value) for other, value in row.items()}
+                {other: json_value(value) for other, value in row.items()} | {"absent": _absent(row)}
                 for row in table.slice(0, _CONFLICT_ROWS).to_pylist()
             ]
     values = list(dict.fromkeys(other.partition("_")[2] for other in names if other.startswith("base_")))
@@ -194,6 +194,14 @@ def _conflicts_page(
         most=_CONFLICT_ROWS,
         problem=problem,
     )
+
+
+def _absent(row: dict[str, Any]) -> list[str]:
+    """The sides of a conflict that have no such row."""
+    if row["kind"] == "both added":
+        return ["base"]
+    sides = ("ours", "theirs") if row["kind"] == "delete/modify" else ()
+    return [side for side in sides if all(row[name] is None for name in row if name.startswith(side + "_"))]
 
 
 @router.post("/reviews/{review_id}/resolve")

@@ -47,8 +47,6 @@ def overview(request: Request, dataset: EmbeddedDataset, version: EmbeddedVersio
     """The version at a glance: columns, changes, checks, provenance."""
     access = dataset.access
     listed, following = _component_page(version, 0)
-    names = list(dict.fromkeys(c.name for c in listed))[:MOST_TABLES]
-    tables = list(tables_of(version.captured(names)).items())
     parent = version.parents[0] if version.parents else None
     productions = version.productions
     return page(
@@ -58,7 +56,7 @@ def overview(request: Request, dataset: EmbeddedDataset, version: EmbeddedVersio
         measure=overviews.measures(access, [version.record])[version.id],
         components=listed[:12],
         has_more_components=len(listed) > 12 or following is not None,
-        tables=[(label, table, list(_column_rows(table))) for label, table in tables[:MOST_TABLES]],
+        tables=[(label, table, list(_column_rows(table))) for label, table in shown_tables(version).items()],
         diff=dataset.diff(f"v{parent}", f"v{version.number}") if parent is not None else None,
         productions=len(productions),
         runs=[(made, dagster_url(request, made.provenance.run_id)) for made in _some(productions)],
@@ -81,6 +79,13 @@ def _component_page(version: EmbeddedVersion, start: int) -> tuple[Sequence[Any]
     """A page of components, and the position of the next page."""
     found = overviews.component_page(version.access, version.record, start, _COMPONENTS)
     return found, start + _COMPONENTS if start + _COMPONENTS < version.component_count else None
+
+
+def shown_tables(version: EmbeddedVersion) -> dict[str, TableSchema]:
+    """The first tables of a version, by label."""
+    listed, _ = _component_page(version, 0)
+    names = list(dict.fromkeys(c.name for c in listed))[:MOST_TABLES]
+    return dict(list(tables_of(version.captured(names)).items())[:MOST_TABLES])
 
 
 def tables_of(captured: Sequence[tuple[str, int, ComponentSchema]]) -> dict[str, TableSchema]:
@@ -162,7 +167,7 @@ def preview(request: Request, dataset: EmbeddedDataset, version: EmbeddedVersion
         sheets=sheets,
         sheet=sheet,
         preview=found,
-        bars=[counts and graphs.bars(counts) for counts in found.distributions] if found else [],
+        bars={at: graphs.bars(counts) for at, counts in enumerate(found.distributions) if counts} if found else {},
         problem=problem,
         names=names,
         first=first,
