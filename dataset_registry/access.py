@@ -20,7 +20,8 @@ from dataset_registry.store import Cache, Compression, Store
 class Access:
     """The access of an actor to a catalog and a store: the first argument of every operation.
 
-    `copies` is the cache of local copies of stored files; `compression` is applied to new CSV and JSON files. With
+    `copies` is the cache of local copies of stored files; `compression` is applied to new CSV and JSON files. New contents of
+    at most `inline_bytes` are stored in the catalog. With
     `is_guarded`, files come from untrusted clients and are captured in a separate process. With `verifies_reads`, every
     stored file is hashed before it is read.
     """
@@ -32,6 +33,7 @@ class Access:
     compression: Compression | None = None
     is_guarded: bool = False
     verifies_reads: bool = False
+    inline_bytes: int = 0
 
     def user_id(self, tx: Transaction) -> int:
         """The id of the actor's row, which is created if needed."""

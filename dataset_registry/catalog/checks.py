@@ -16,6 +16,7 @@ from dataset_registry.catalog.tables import (
     file_parts,
     file_ranges,
     files,
+    inline_contents,
     manifest_entries,
     manifest_index_entries,
     manifest_index_pages,
@@ -224,6 +225,14 @@ def forms(tx: Transaction) -> Iterator[Problem]:
         what = "the list of a table's parts" if form == "parts" else "a pack"
         users = ", ".join(file_checks.users_of(tx, file_id))
         yield Problem("form", f"the file {content_hash[:12]} ({users}) is a plain file and {what} at once", (file_id,))
+    length = func.length(inline_contents.c.data)
+    inline = select(files.c.id, files.c.content_hash, files.c.form == "inline")
+    inline = inline.outerjoin(inline_contents, inline_contents.c.file_id == files.c.id)
+    missing = and_(files.c.form == "inline", files.c.damage.is_(None), func.coalesce(length, -1) != files.c.file_size)
+    surplus = and_(files.c.form != "inline", inline_contents.c.file_id.is_not(None))
+    for file_id, content_hash, is_inline in tx.execute(inline.where(or_(missing, surplus))):
+        what = "lacks its bytes, or some of them," if is_inline else "has an object, and bytes"
+        yield Problem("form", f"the file {content_hash[:12]} {what} in the catalog", (file_id,))
     nested = select(files.c.id, files.c.content_hash, files.c.form).distinct()
     nested = nested.join(file_parts, file_parts.c.part_id == files.c.id).where(files.c.form.in_(("parts", "pack")))
     for file_id, content_hash, form in tx.execute(nested):

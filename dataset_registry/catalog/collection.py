@@ -1,12 +1,14 @@
 """Unreferenced rows: finding them, deleting them in a safe order, and the trash."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from math import ceil
+from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, and_, case, delete, exists, func, insert, or_, select, true, update
 
+from dataset_registry.catalog.files import STORED_SIZE
 from dataset_registry.catalog.holds import discard
 from dataset_registry.catalog.rows import Transaction, batches
 from dataset_registry.catalog.tables import (
@@ -16,6 +18,7 @@ from dataset_registry.catalog.tables import (
     file_parts,
     file_ranges,
     files,
+    inline_contents,
     manifest_entries,
     permissions,
     schemas,
@@ -50,8 +53,9 @@ def unreferenced(tx: Transaction, older_than: timedelta) -> list[Unreferenced]:
     in_recipe = exists().where(
         file_ranges.c.object_id == files.c.id, file_ranges.c.file_id.not_in(select(recipes.c.id))
     )
-    size = case((files.c.object_key.is_(None), 0), else_=func.coalesce(files.c.stored_size, files.c.file_size))
-    query = select(files.c.id, files.c.content_hash, size, files.c.form).where(old, unnamed, ~in_table, ~in_recipe)
+    query = select(files.c.id, files.c.content_hash, STORED_SIZE, files.c.form).where(
+        old, unnamed, ~in_table, ~in_recipe
+    )
     wave = case({form: place for place, form in enumerate(WAVES)}, value=files.c.form, else_=len(WAVES))
     return [Unreferenced(*row) for row in tx.execute(query.order_by(wave, files.c.id))]
 
@@ -79,6 +83,7 @@ def take(tx: Transaction, ids: Sequence[int]) -> list[int]:
         tx.execute(delete(file_captures).where(file_captures.c.file_id.in_(gone)))
         tx.execute(delete(file_parts).where(file_parts.c.file_id.in_(gone)))
         tx.execute(delete(file_ranges).where(file_ranges.c.file_id.in_(gone)))
+        tx.execute(delete(inline_contents).where(inline_contents.c.file_id.in_(gone)))
         _drop_assembled(tx, assembled_files.c.file_id.in_(gone))
         granted = and_(permissions.c.resource_type == "file", permissions.c.resource_id.in_(gone))
         tx.execute(delete(permissions).where(granted))
@@ -171,6 +176,50 @@ def move_ranges(tx: Transaction, found: Sparse, pack_id: int, at: int) -> int:
         tx.execute(moved.values(object_id=pack_id, object_offset=file_ranges.c.object_offset - offset + at))
         at += length
     return 1
+
+
+# --- contents in the catalog ---------------------------------------------------------------------------------------
+
+
+class InlineContent(NamedTuple):
+    """The bytes of a file in the catalog."""
+
+    id: int
+    data: bytes
+
+
+_INLINE = and_(files.c.form == "inline", files.c.damage.is_(None))
+
+
+def inline_size(tx: Transaction) -> int:
+    """The bytes of the undamaged contents in the catalog."""
+    return int(tx.execute(select(func.coalesce(func.sum(files.c.file_size), 0)).where(_INLINE)).scalar_one())
+
+
+def inline_after(tx: Transaction, after: int, limit: int) -> list[InlineContent]:
+    """The undamaged contents in the catalog, from the file after this one on."""
+    query = select(files.c.id, inline_contents.c.data).join(inline_contents, inline_contents.c.file_id == files.c.id)
+    rows = tx.execute(query.where(_INLINE, files.c.id > after).order_by(files.c.id).limit(limit))
+    return [InlineContent(file_id, bytes(data)) for file_id, data in rows]
+
+
+def move_inline(tx: Transaction, pack_id: int, places: Mapping[int, tuple[int, int]]) -> int:
+    """Make files in the catalog ranges (offset, length) of a pack; those that were changed or deleted since are skipped.
+    Returns their number."""
+    locked = select(files.c.id).where(files.c.id.in_(list(places)), _INLINE).order_by(files.c.id)
+    mine = list(tx.execute(locked.with_for_update(key_share=True)).scalars())
+    if mine:
+        rows = [
+            {"file_id": i, "position": 0, "object_id": pack_id, "object_offset": offset, "byte_count": length}
+            for i in mine
+            for offset, length in [places[i]]
+            if length
+        ]
+        if rows:
+            tx.execute(insert(file_ranges), rows)
+        tx.execute(delete(inline_contents).where(inline_contents.c.file_id.in_(mine)))
+        tx.execute(update(files).where(files.c.id.in_(mine)).values(form="ranges"))
+    return len(mine)
 
 
 def drop_unused_schemas(tx: Transaction) -> int:

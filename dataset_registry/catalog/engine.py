@@ -66,7 +66,7 @@ except ImportError:  # Windows: writers wait in SQLite's own busy handler
     fcntl = None  # type: ignore[assignment]
 
 
-HEAD = "0019"
+HEAD = "0020"
 """The newest revision in migrations/versions/, kept here so that opening a catalog does not import Alembic (0.6 s)."""
 
 REVISION_TABLE = "dataset_registry_revision"

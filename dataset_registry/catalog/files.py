@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sqlalchemy import Row, and_, bindparam, delete, exists, func, insert, or_, select, update
+from sqlalchemy import Row, and_, bindparam, case, delete, exists, func, insert, or_, select, update
 
 from dataset_registry.catalog import holds, recipes
 from dataset_registry.catalog.grants import Readable
@@ -17,6 +17,7 @@ from dataset_registry.catalog.tables import (
     file_parts,
     file_ranges,
     files,
+    inline_contents,
 )
 from dataset_registry.errors import CorruptionError
 from dataset_registry.model.chunks import FileFacts
@@ -36,9 +37,15 @@ COLUMNS = (
     files.c.damage,
 )
 LIVE = and_(
-    files.c.damage.is_(None), or_(files.c.object_key.is_not(None), files.c.form == "parts", files.c.form == "ranges")
+    files.c.damage.is_(None), or_(files.c.object_key.is_not(None), files.c.form.in_(("parts", "ranges", "inline")))
 )
 """The condition that a file is stored and not known to be damaged."""
+STORED_SIZE = case(
+    (files.c.form == "inline", files.c.file_size),
+    (files.c.object_key.is_(None), 0),
+    else_=func.coalesce(files.c.stored_size, files.c.file_size),
+)
+"""The bytes that a file takes in the store or in the catalog; those of a table or a recipe are counted with its objects."""
 
 _BY_HASH = select(*COLUMNS).where(files.c.content_hash == bindparam("hash"), LIVE)
 _BY_IDS = select(*COLUMNS).where(files.c.id.in_(bindparam("ids", expanding=True)))
@@ -155,6 +162,15 @@ def facts_of(tx: Transaction, ids: Sequence[int]) -> dict[int, FileFacts]:
     return found
 
 
+_INLINE = select(inline_contents.c.data).where(inline_contents.c.file_id == bindparam("file"))
+
+
+def inline_bytes(tx: Transaction, file_id: int) -> bytes | None:
+    """The bytes of a file of the form `inline`; None if it has another form by now, or was deleted."""
+    data = tx.execute(_INLINE, {"file": file_id}).scalar()
+    return None if data is None else bytes(data)
+
+
 def legacy_bytes(tx: Transaction, file_id: int) -> bytes:
     """The inline bytes of a legacy file."""
     data = tx.execute(select(files.c.file_data).where(files.c.id == file_id)).scalar()
@@ -214,11 +230,12 @@ def reference_counts(tx: Transaction, ids: Sequence[int], among: Readable = None
 
 
 _ADD = insert(files).returning(files.c.content_hash, files.c.id)
+_ADD_INLINE = insert(inline_contents)
 
 
 @dataclass(frozen=True, slots=True)
 class NewFile:
-    """A file to insert: its object (None for a recipe, see `add_ranges`) and its facts."""
+    """A file to insert: its object, or its bytes (neither for a recipe, see `add_ranges`), and its facts."""
 
     content_hash: str
     size: int
@@ -226,6 +243,7 @@ class NewFile:
     kept: StoredBytes | None
     facts: FileFacts = field(default_factory=FileFacts)
     form: FileForm = "whole"
+    data: bytes | None = None
 
 
 def add(tx: Transaction, new: Sequence[NewFile], damaged: Collection[str] = ()) -> dict[str, int]:
@@ -240,6 +258,8 @@ def add(tx: Transaction, new: Sequence[NewFile], damaged: Collection[str] = ()) 
     found = heal(tx, healing) if healing else {}
     if missing := [_row(file) for file in new if file.content_hash not in found]:
         found.update({row[0]: row[1] for row in tx.execute(_ADD, missing if len(missing) > 1 else missing[0])})
+    if inline := [{"file_id": found[f.content_hash], "data": f.data} for f in new if f.data is not None]:
+        tx.execute(_ADD_INLINE, inline)
     return found
 
 
@@ -250,13 +270,14 @@ def _row(file: NewFile) -> dict[str, object]:
         "file_size": file.size,
         "content_hash": file.content_hash,
         "facts": file.facts.to_json() or None,
-        **_kept(file.kept, file.size, file.form),
+        **_kept(file.kept, file.size, file.form if file.data is None else "inline"),
     }
 
 
 def _kept(stored: StoredBytes | None, size: int, form: FileForm) -> dict[str, object]:
     if stored is None:
-        return {"form": "ranges", "object_key": None, "compression_type": None, "stored_size": None}
+        form = form if form == "inline" else "ranges"
+        return {"form": form, "object_key": None, "compression_type": None, "stored_size": None}
     return {
         "form": form,
         "object_key": stored.key,
@@ -281,6 +302,7 @@ def heal(tx: Transaction, stored: Mapping[str, StoredBytes]) -> dict[str, int]:
     for chunk in batches(hashes):
         for file_id, content_hash, key, size in tx.execute(_DAMAGED, {"hashes": chunk}).all():
             tx.execute(delete(file_ranges).where(file_ranges.c.file_id == file_id))
+            tx.execute(delete(inline_contents).where(inline_contents.c.file_id == file_id))
             kept = _kept(stored[content_hash], size, "whole")
             tx.execute(update(files).where(files.c.id == file_id).values(damage=None, **kept))
             holds.discard(tx, [key] if key else [])
@@ -331,5 +353,5 @@ def record_of(row: Row) -> FileRecord:  # type: ignore[type-arg]
 
 # --- verification --------------------------------------------------------------------------------------------------
 
-HAS_BYTES = or_(files.c.object_key.is_not(None), files.c.form == "ranges")
+HAS_BYTES = or_(files.c.object_key.is_not(None), files.c.form.in_(("ranges", "inline")))
 STORED = select(*COLUMNS).where(files.c.object_key.is_not(None))

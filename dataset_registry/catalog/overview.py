@@ -22,6 +22,7 @@ from sqlalchemy import (
 )
 
 from dataset_registry.catalog import versions
+from dataset_registry.catalog.files import STORED_SIZE
 from dataset_registry.catalog.grants import Readable
 from dataset_registry.catalog.rows import Transaction, id_rows
 from dataset_registry.catalog.tables import (
@@ -98,9 +99,8 @@ def counts(tx: Transaction, among: Readable) -> tuple[int, int]:
 
 
 def stored_bytes(tx: Transaction) -> int:
-    """The bytes of all stored objects."""
-    size = case((files.c.object_key.is_(None), 0), else_=func.coalesce(files.c.stored_size, files.c.file_size))
-    return int(tx.execute(select(func.coalesce(func.sum(size), 0))).scalar_one())
+    """The bytes of all stored contents."""
+    return int(tx.execute(select(func.coalesce(func.sum(STORED_SIZE), 0))).scalar_one())
 
 
 def heads(tx: Transaction, dataset_ids: Collection[int]) -> dict[int, tuple[str | None, VersionRecord]]:

@@ -18,6 +18,7 @@ from sqlalchemy import (
 )
 
 from dataset_registry.catalog import versions
+from dataset_registry.catalog.files import STORED_SIZE
 from dataset_registry.catalog.rows import Transaction, id_rows
 from dataset_registry.catalog.tables import (
     dataset_pointers,
@@ -220,8 +221,7 @@ def bytes_only_in(tx: Transaction, version_ids: Collection[int]) -> int:
         file_ranges.c.object_id == objects.c.id, file_ranges.c.file_id.not_in(select(dead.c.id))
     )
     freed = select(objects.c.id).where(unnamed(objects.c.id), ~in_a_recipe)
-    size = func.coalesce(files.c.stored_size, files.c.file_size)
-    query = select(func.coalesce(func.sum(size), 0)).where(files.c.id.in_(freed), files.c.object_key.is_not(None))
+    query = select(func.coalesce(func.sum(STORED_SIZE), 0)).where(files.c.id.in_(freed))
     return int(tx.execute(query).scalar_one())
 
 

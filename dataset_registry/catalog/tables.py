@@ -107,6 +107,14 @@ file_parts = Table(
     Column("row_count", Integer, nullable=False),
 )
 
+# The bytes of small files, which have no object.
+inline_contents = Table(
+    "inline_contents",
+    metadata,
+    Column("file_id", Id, ForeignKey(files.c.id), primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+)
+
 # A recipe: a file that is these ranges of other files' objects, in order.
 file_ranges = Table(
     "file_ranges",

@@ -62,7 +62,7 @@ def status(registry: "Registry", as_json: AsJson = False) -> None:
     count = total = stored = 0
     for file in registry.files():
         stored += file.stored_size
-        if file.form in ("whole", "ranges"):  # a table is its parts, and a pack is of no use by itself
+        if file.form not in ("parts", "pack"):  # a table is its parts, and a pack is of no use by itself
             count, total = count + 1, total + file.size
     if as_json:
         frozen = registry.frozen

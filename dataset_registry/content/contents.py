@@ -1,7 +1,7 @@
 """The interface to the contents of versions: components, schemas and bytes."""
 
 from collections.abc import Callable, Mapping, Sequence
-from io import RawIOBase
+from io import IOBase
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -33,7 +33,7 @@ class Contents(Protocol):
     def facts(self, version: VersionRecord, found: Sequence[FileRecord]) -> Mapping[int, FileFacts]:
         """Known facts of files by id, without opening them; files without facts are missing."""
 
-    def source(self, version: VersionRecord, file: FileRecord) -> Path | Callable[[], Path | RawIOBase]:
+    def source(self, version: VersionRecord, file: FileRecord) -> Path | Callable[[], Path | IOBase]:
         """A random-access source of a stored file: a local path, or a function that opens it."""
 
     def fetch(self, version: VersionRecord, file: FileRecord) -> Path:

@@ -16,7 +16,7 @@ from dataset_registry.errors import InputError
 from dataset_registry.model.chunks import FileFacts, Range
 from dataset_registry.model.manifest import ComponentKey, Entry, Manifest, schema_digest, with_new_entries
 from dataset_registry.model.reading import kind_of
-from dataset_registry.model.records import ComponentRecord, StoredBytes
+from dataset_registry.model.records import ComponentRecord
 from dataset_registry.tabular.formats import BINARY
 
 
@@ -27,16 +27,18 @@ def register_files(
     known: Mapping[str, Known],
     damaged: Collection[str],
 ) -> dict[str, int]:
-    """Insert the rows of uploaded files, and of recipes with their ranges. Returns the ids of these and of all `known`
-    files.
+    """Insert the rows of files with an object or bytes, and of recipes with their ranges. Returns the ids of these and of
+    all `known` files.
 
     `known` and `damaged` are the results of this transaction's look-up. Raises `BytesGone` if a recipe would reference
-    an object that was deleted or became a recipe itself, or if its own content was damaged in the meantime.
+    an object that was deleted or became a recipe itself, or if content was damaged in the meantime that has no new object.
     """
     named = {part.object for _, ranges in recipes for part in ranges}
-    if not named <= known.keys() | {file.content_hash for file in objects}:
+    if not named <= known.keys() | {file.content_hash for file in objects if file.kept is not None}:
         raise BytesGone
     if not all(known[h].is_plain for h in named & known.keys()) or any(f.content_hash in damaged for f, _ in recipes):
+        raise BytesGone
+    if any(file.content_hash in damaged for file in objects if file.kept is None):
         raise BytesGone
     ids = {content_hash: file.id for content_hash, file in known.items()} | files.add(tx, objects, damaged)
     ids |= files.add(tx, [file for file, _ in recipes])
@@ -76,17 +78,18 @@ def register_change(tx: Transaction, change: Change, plan: PackPlan, upload: Upl
     recipes = {content_hash: plan.recipes[content_hash] for content_hash in new if content_hash in plan.recipes}
     packs = sorted(plan.packs.keys() & {part.object for ranges in recipes.values() for part in ranges})
     objects = [content_hash for content_hash in new if content_hash not in recipes]
-    if lost := [content_hash for content_hash in objects if content_hash not in upload.stored]:
+    if lost := [h for h in objects if h not in upload.stored and h not in upload.inline]:
         raise BytesGone(lost)
     upload.discard(tx, upload.stored.keys() - {*objects, *packs})
 
-    def file(content_hash: str, stored: StoredBytes | None = None) -> files.NewFile:
+    def file(content_hash: str) -> files.NewFile:
         format = contents.formats[content_hash]  # of the file: its entry may have read options, too
         format = format if len(format) <= _FORMAT_LENGTH else kind_of(format)
         size = contents.files[content_hash].size
-        return files.NewFile(content_hash, size, format, stored, facts.get(content_hash, FileFacts()))
+        kept, data = upload.stored.get(content_hash), upload.inline.get(content_hash)
+        return files.NewFile(content_hash, size, format, kept, facts.get(content_hash, FileFacts()), data=data)
 
-    wholes = [file(content_hash, upload.stored[content_hash]) for content_hash in objects]
+    wholes = [file(content_hash) for content_hash in objects]
     wholes += [files.NewFile(h, plan.packs[h].size, BINARY, upload.stored[h], form="pack") for h in packs]
     ids = register_files(
         tx, wholes, [(file(content_hash), ranges) for content_hash, ranges in recipes.items()], known, damaged

@@ -3,9 +3,10 @@
 `read` decides what to read (components, files, tables), for any source of contents.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from io import BufferedReader, RawIOBase
+from io import BufferedReader, BytesIO, IOBase
 from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 
@@ -69,10 +70,10 @@ class CatalogContents:
         with self._access.catalog.read() as tx:
             return files.facts_of(tx, [file.id for file in found])
 
-    def source(self, version: VersionRecord, file: FileRecord) -> Path | Callable[[], Path | RawIOBase]:
+    def source(self, version: VersionRecord, file: FileRecord) -> Path | Callable[[], Path | IOBase]:
         if self._access.verifies_reads:
             return lambda: self.fetch(version, file)
-        if file.form == "ranges":
+        if file.form in _ASSEMBLED_FORMS:
             return lambda: self._read(version, file, lambda f: _at_random(self._access, f))
         if file.compression_type is None and (path := self._read(version, file, self._here)) is not None:
             return path
@@ -86,7 +87,7 @@ class CatalogContents:
 
     def tail(self, file: FileRecord, count: int) -> bytes:
         """The last bytes of a stored file, and no others where it is stored as it is."""
-        if file.compression_type is not None or self._access.verifies_reads:
+        if file.compression_type is not None or file.form == "inline" or self._access.verifies_reads:
             return self.fetch(None, file).read_bytes()[-count:]
 
         def read(file: FileRecord) -> bytes:
@@ -97,6 +98,8 @@ class CatalogContents:
         return self._read(None, file, read)
 
     def open(self, version: VersionRecord | None, file: FileRecord) -> BinaryIO:
+        if file.form == "inline":
+            return self._read(version, file, lambda f: opened(self._access, f))
         if file.object_key is not None or file.form == "ranges":
             stream = self._read(version, file, lambda f: opened(self._access, f))
             return checked(stream, str(file.content_hash))
@@ -130,7 +133,7 @@ def deleted(version: VersionRecord | None) -> NotFound:
 
 def local_file(access: Access, file: FileRecord) -> Path:
     """A local, read-only file with the content of a stored one: the object itself if it is local, else a copy."""
-    recipe = partial(opened, access, file) if file.form == "ranges" else None
+    recipe = partial(opened, access, file) if file.form in _ASSEMBLED_FORMS else None
     path = access.copies.fetch(_key(file), file.compression_type, recipe)
     if access.verifies_reads:
         with checked(path.open("rb"), str(file.content_hash)) as stream:
@@ -139,9 +142,11 @@ def local_file(access: Access, file: FileRecord) -> Path:
     return path
 
 
-def _at_random(access: Access, file: FileRecord) -> Path | RawIOBase:
-    """Random access to the content of a recipe, without assembling it if its objects can be read in place."""
+def _at_random(access: Access, file: FileRecord) -> Path | IOBase:
+    """Random access to content that is no object, without assembling it if its objects can be read in place."""
     key = _key(file)
+    if file.form == "inline":
+        return BytesIO(inline_bytes(access, file))
     if any(access.store.path(extent.key) is None for extent in file.extents):
         return access.copies.fetch(key, None, partial(opened, access, file))
     return _ranges(access, file)
@@ -150,9 +155,24 @@ def _at_random(access: Access, file: FileRecord) -> Path | RawIOBase:
 def opened(access: Access, file: FileRecord) -> BinaryIO:
     """A stream over the content of a stored file. Raises `CorruptionError`."""
     key = _key(file)
+    if file.form == "inline":
+        return BytesIO(inline_bytes(access, file))
     if file.form == "ranges":
         return cast(BinaryIO, BufferedReader(_ranges(access, file), _RUN))
     return access.copies.open(key, file.compression_type)
+
+
+def inline_bytes(access: Access, file: FileRecord) -> bytes:
+    """The bytes of a file in the catalog, checked. Raises `CorruptionError`."""
+    with access.catalog.read() as tx:
+        data = files.inline_bytes(tx, file.id)
+    if data is None or hashlib.sha256(data).hexdigest() != file.content_hash:
+        raise CorruptionError(
+            f"The content {str(file.content_hash)[:12]} in the catalog is missing or does not match its hash. Run: "
+            "dataset-registry verify --deep",
+            hash=file.content_hash,
+        )
+    return data
 
 
 def _ranges(access: Access, file: FileRecord) -> Ranges:
@@ -167,7 +187,7 @@ def _ranges(access: Access, file: FileRecord) -> Ranges:
 
 
 def _uri(access: Access, file: FileRecord) -> str:
-    if file.form != "ranges":
+    if file.form not in _ASSEMBLED_FORMS:
         return access.copies.uri(_key(file), file.compression_type)
     with access.catalog.read() as tx:
         key = recipes.assembled(tx, file.id)
@@ -175,8 +195,8 @@ def _uri(access: Access, file: FileRecord) -> str:
 
 
 def _assemble(access: Access, file: FileRecord) -> str:
-    """The key of an object with the content of a recipe, which is assembled if needed. A collection removes it when its
-    lease has expired."""
+    """The key of an object with the content of a file that has none of its own; it is assembled if needed. A collection
+    removes it when its lease has expired."""
     there = access.catalog.write(lambda tx: recipes.renew_lease(tx, file.id))
     if there is not None:
         return there
@@ -207,7 +227,9 @@ _RUN = 4 << 20
 
 
 _ASSEMBLED = "." + "0" * 32
-"""The suffix of the keys of assembled recipes in the cache, which no object has."""
+"""The suffix of the keys of assembled files in the cache, which no object has."""
+_ASSEMBLED_FORMS = ("ranges", "inline")
+"""The forms of files that have no object of their own."""
 
 
 def _key(file: FileRecord) -> str:
@@ -217,7 +239,7 @@ def _key(file: FileRecord) -> str:
             "the store and run: dataset-registry verify --repair. Or commit the same content again, which repairs it.",
             hash=file.content_hash,
         )
-    if file.form == "ranges":
+    if file.form in _ASSEMBLED_FORMS:
         return f"{file.content_hash}{_ASSEMBLED}"
     if file.object_key is None:
         raise InputError(

@@ -78,10 +78,11 @@ class SpooledContent:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """The holds of a transaction, and the objects that were stored for it, by content hash."""
+    """The holds of a transaction, the objects that were stored for it, by content hash, and the bytes that it stores itself."""
 
     holds: Sequence[UUID] = ()
     stored: Mapping[str, StoredBytes] = field(default_factory=dict)
+    inline: Mapping[str, bytes] = field(default_factory=dict)
 
     def release(self, tx: Transaction) -> None:
         """Release the holds, in the transaction that references their contents. Raises `BytesGone` if one expired."""

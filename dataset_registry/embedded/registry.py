@@ -10,6 +10,7 @@ from dataset_registry.access import Access
 from dataset_registry.catalog import Catalog
 from dataset_registry.catalog.opening import make_ready
 from dataset_registry.catalog.sqlite import sqlite_url
+from dataset_registry.content import inline
 from dataset_registry.dataset import Dataset
 from dataset_registry.embedded.dataset import EmbeddedDataset, EmbeddedDraft, EmbeddedVersion
 from dataset_registry.errors import InputError, NotFound
@@ -361,7 +362,7 @@ def open_embedded(
         if actor is None
         else Actor(user_name(actor), interface=interface)
     )
-    access = Access(opened, kept, Cache(kept), who, packing, verifies_reads=verify_reads)
+    access = Access(opened, kept, Cache(kept), who, packing, verifies_reads=verify_reads, inline_bytes=inline.largest())
     try:
         binding.bind(access)
     except BaseException:

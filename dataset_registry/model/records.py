@@ -9,7 +9,7 @@ from uuid import UUID
 from dataset_registry.model.manifest import Entry, canonical_json, entries_digest
 from dataset_registry.model.schema import ComponentSchema
 
-FileForm = Literal["whole", "parts", "ranges", "pack"]
+FileForm = Literal["whole", "parts", "ranges", "pack", "inline"]
 """How a file is stored: as one object; as an ordered list of files (a table); as ranges of the objects of other files
 (a recipe). A pack is an object that only recipes reference."""
 

@@ -13,6 +13,7 @@ from functools import partial
 from dataset_registry.access import Access, administer
 from dataset_registry.catalog import Transaction, collection
 from dataset_registry.catalog.collection import CHUNK
+from dataset_registry.content import inline
 from dataset_registry.content.repack import repack
 from dataset_registry.errors import RegistryError, RetryLater, StorageError
 from dataset_registry.model.maintenance import GRACE, Collected, CollectPlan
@@ -66,6 +67,7 @@ def _apply(access: Access, planned: CollectPlan, progress: Progress) -> Collecte
             taken.update(catalog.write(partial(collection.take, ids=chunk)))
             progress("collecting files", len(taken), len(planned.files))
     catalog.write(collection.drop_unused_schemas)
+    inline.offload(access)
     repack(access)
     if taken:
         catalog.write(lambda tx: audit.note(access, tx, "collect", files=len(taken)))

@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 from dataset_registry.access import Access, authorize, authorize_commit, readable, readable_files
 from dataset_registry.catalog import Transaction, datasets, files, manifests, pointers, productions, taints, versions
 from dataset_registry.catalog.productions import LinkedInput
+from dataset_registry.content import inline
 from dataset_registry.content.change import Change, edits_of, with_legacy_digests
 from dataset_registry.content.gc_pause import gc_paused
 from dataset_registry.content.pack import PackPlan, plan_packs
@@ -180,25 +181,28 @@ def upload_contents(
 ) -> tuple[PackPlan, Upload]:
     """Steps 2 and 3: hold every content, store what is not stored yet.
 
-    If everything is stored already nothing is held, unless `is_careful`: if a collection deletes it before the
-    transaction, the transaction raises `BytesGone`, and the second, careful attempt stores the bytes again.
+    If everything is stored already, or small enough for the catalog, nothing is held, unless `is_careful`: if a collection
+    deletes it before the transaction, the transaction raises `BytesGone`, and the second, careful attempt stores the bytes
+    again.
     """
     contents = change.contents()
     with access.catalog.read() as tx:
         authorize_commit(access, tx, dataset, options.branch)
         known, damaged = files.look_up(tx, contents.files, contents.tables)
     missing = contents.files.keys() - known.keys()
-    if not is_careful and not missing:
-        return PackPlan(), Upload()
-    new = missing - damaged
+    small = inline.chosen(access, contents.files, missing - damaged)
+    if not is_careful and missing == small.keys():
+        return PackPlan(), Upload(inline=small)
+    new = missing - damaged - small.keys()
     plan = plan_packs(access, spool, change, options.base, [h for h in contents.files if h in new])
     wanted = {
         content_hash: SpooledContent(file, contents.formats[content_hash], spool)
         for content_hash, file in contents.files.items()
-        if content_hash not in plan.recipes
+        if content_hash not in plan.recipes and content_hash not in small
     }
     wanted |= {content_hash: SpooledContent(pack) for content_hash, pack in plan.packs.items()}
-    return plan, upload(access, wanted, known, referenced=[*contents.tables, *plan.objects])
+    held = upload(access, wanted, known, referenced=[*contents.tables, *plan.objects])
+    return plan, replace(held, inline=small)
 
 
 def commit_in(

@@ -25,7 +25,7 @@ from dataset_registry.catalog import (
 from dataset_registry.catalog.productions import LinkedInput
 from dataset_registry.content.pack import ranges_of
 from dataset_registry.content.register import register_files
-from dataset_registry.content.source import opened
+from dataset_registry.content.source import inline_bytes, opened
 from dataset_registry.content.upload import BytesGone, SpooledContent, Upload, upload
 from dataset_registry.errors import AlreadyExists, CorruptionError, RetryLater
 from dataset_registry.model.chunks import FileFacts
@@ -137,11 +137,20 @@ def _bring(source: Access, target: Access, dataset: DatasetRecord, shipment: _Sh
             contents = {str(file.content_hash): _SourceFile(source, file, spool) for file in objects}
             with target.catalog.read() as tx:
                 authorize(target, tx, "admin", dataset.id)
-                known, _ = files.look_up(tx, list(contents))
-            held = upload(target, contents, known)
+                known, damaged = files.look_up(tx, list(contents))
+            small = {
+                content_hash: inline_bytes(source, found.file)
+                for content_hash, found in contents.items()
+                if found.file.form == "inline"
+                and found.size <= target.inline_bytes
+                and content_hash not in known
+                and content_hash not in damaged
+            }
+            others = {content_hash: found for content_hash, found in contents.items() if content_hash not in small}
+            held = replace(upload(target, others, known), inline=small)
             kept += target.catalog.write(partial(_register, shipment.facts, batch, objects, recipes, held))
-        done.files += len(held.stored)
-        done.bytes += sum(stored.size for stored in held.stored.values())
+        done.files += len(held.stored) + len(held.inline)
+        done.bytes += sum(stored.size for stored in held.stored.values()) + sum(map(len, held.inline.values()))
     return kept
 
 
@@ -181,17 +190,18 @@ def _register(
     held.release(tx)
     hashes = [str(file.content_hash) for file in (*batch, *objects)]
     known, damaged = files.look_up(tx, hashes)
-    new = {h: f for f in objects if (h := str(f.content_hash)) not in known and h in held.stored}
+    new = {h: f for f in objects if (h := str(f.content_hash)) not in known and (h in held.stored or h in held.inline)}
     held.discard(tx, held.stored.keys() - new.keys())
 
     def file(found: FileRecord, kept: StoredBytes | None = None) -> files.NewFile:
         content_hash = str(found.content_hash)
         form: FileForm = "pack" if found.form == "pack" else "whole"
         known_of = facts.get(content_hash, FileFacts())
-        return files.NewFile(content_hash, found.size, str(found.format), kept, known_of, form)
+        data = held.inline.get(content_hash)
+        return files.NewFile(content_hash, found.size, str(found.format), kept, known_of, form, data)
 
     missing = [(file(recipe), ranges_of(recipe)) for recipe in recipes if recipe.content_hash not in known]
-    register_files(tx, [file(found, held.stored[h]) for h, found in sorted(new.items())], missing, known, damaged)
+    register_files(tx, [file(found, held.stored.get(h)) for h, found in sorted(new.items())], missing, known, damaged)
     return list(holds.hold(tx, dict.fromkeys(str(file.content_hash) for file in batch)).values())
 
 
@@ -210,7 +220,7 @@ class _SourceFile:
     def store(self, access: Access, key: str) -> StoredBytes:
         """Store the content under a key of the target, by the shortest way that checks it."""
         file, source, content_hash = self.file, self.source, str(self.file.content_hash)
-        if file.object_key is None and not file.extents:
+        if file.object_key is None and not file.extents and file.form != "inline":
             raise CorruptionError(
                 f"The file {content_hash[:12]} of the registry that is copied is lost: {file.damage}. Delete the versions that "
                 "have it, or copy other datasets.",
@@ -218,7 +228,7 @@ class _SourceFile:
             )
         source_key = str(file.object_key)
         path = None
-        if file.compression_type is None and not file.extents:
+        if file.compression_type is None and file.object_key is not None:
             path = source.store.path(source_key)
             if path is None and access.store.take(key, source.store, source_key):  # within one bucket the server copies
                 _refuse_other_content(content_hash, content_digest(access.copies.open(key))[0])

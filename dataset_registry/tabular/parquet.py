@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from io import RawIOBase
+from io import IOBase
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -224,7 +224,7 @@ def _chunks(footer: pq.FileMetaData, size: int) -> Iterator[int]:
         yield size - start
 
 
-Opener = Callable[[], Path | RawIOBase]
+Opener = Callable[[], Path | IOBase]
 """Opens a stored file when it is read: its path, or a stream with random access where it has none."""
 
 

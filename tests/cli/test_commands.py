@@ -30,7 +30,7 @@ def test_the_catalog_is_upgraded_checked_and_taken_back(
     for arguments, words in (
         (["db", "current"], "no tables yet"),
         (["db", "upgrade"], "no tables -> 0019"),
-        (["db", "current"], "0019"),
+        (["db", "current"], "0020"),
         (["db", "check"], "as this package expects it"),
         (["db", "downgrade", "base"], "0019 -> no tables"),
     ):
