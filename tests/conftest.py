@@ -87,6 +87,13 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture(autouse=True)
+def _contents_in_the_catalog(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests about objects of the store use small contents; they have objects then."""
+    if request.node.get_closest_marker("objects") is not None:
+        monkeypatch.setenv("DATASET_REGISTRY_INLINE_BYTES", "0")
+
+
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[servers.PostgreSQL]:
     """A PostgreSQL server of this session, with a database `template_registry` that has a catalog."""

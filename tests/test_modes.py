@@ -98,6 +98,7 @@ def test_nobody_but_the_owner_and_the_group_writes(tmp_path: Path) -> None:
     assert modes(root) == {"folders": {"0o2775"}, "files": {"0o664", "0o444"}}
 
 
+@pytest.mark.objects
 @pytest.mark.usefixtures("umask")
 def test_a_registry_that_exists_stays_as_open_as_it_is(tmp_path: Path) -> None:
     root = tmp_path / "registry"

@@ -18,6 +18,8 @@ from dataset_registry import Dataset, Registry
 from dataset_registry.errors import CorruptionError, InputError, NotFound
 from tests.chunking import every
 
+pytestmark = pytest.mark.objects
+
 TABLE = pa.table({"id": [1, 2, 3], "name": ["a", None, "c"], "x": [1.5, 2.5, None]})
 
 

@@ -20,6 +20,8 @@ from dataset_registry.store import Ranges
 from dataset_registry.tabular import chunking
 from tests.operations.support import NOW, age, ask, content, flip, objects
 
+pytestmark = pytest.mark.objects
+
 ROWS = 40_000
 HEAD = len(pack.pack_head())
 

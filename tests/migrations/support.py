@@ -397,3 +397,6 @@ def populate(catalog: Catalog, revision: str) -> None:
         of = "INSERT INTO review_datasets (review_id, dataset_id) VALUES (:review, :dataset)"
         execute(catalog, of, {"review": review, "dataset": dataset})
         insert(catalog, "review_events", review_id=review, kind="comment", body="why", created_by=user)
+    elif revision == "0020":
+        execute(catalog, "UPDATE files SET form = 'inline' WHERE id = :id", {"id": file})
+        execute(catalog, "INSERT INTO inline_contents (file_id, data) VALUES (:id, :data)", {"id": file, "data": b"1"})

@@ -66,7 +66,7 @@ def live(registry: Registry) -> tuple[dict[str, int], Counter[str]]:
     def need(file: FileRecord) -> None:
         if file.form == "parts":
             tables.add(file.id)
-        else:
+        elif file.form != "inline":
             needed[str(file.object_key)] = file.stored_size
 
     for dataset in registry.datasets():

@@ -16,6 +16,8 @@ from dataset_registry.errors import StoreMismatch
 from dataset_registry.store import FolderStore, MemoryStore, ObjectStore, Store
 from tests import fresh
 
+pytestmark = pytest.mark.objects
+
 
 @pytest.fixture(params=["folder", "s3", "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Store]:

@@ -21,6 +21,8 @@ from tests.chunking import every
 from tests.operations.support import NOW, age, age_objects, ago, ask, assert_exact, digest_of, object_of, objects, write
 from tests.waiting import SAFETY
 
+pytestmark = pytest.mark.objects
+
 DAY = timedelta(days=1)
 
 

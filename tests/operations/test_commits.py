@@ -109,6 +109,7 @@ def test_one_file_in_two_datasets_is_stored_once_and_counted_twice(registry: Reg
     assert registry.file(digest).reference_count == 1
 
 
+@pytest.mark.objects
 def test_counts_follow_versions_components_and_parts(flights: Dataset, registry: Registry) -> None:
     flights.commit({"a": b"same", "b": b"same"})
     digest = str(flights.version().components[0].content_hash)
@@ -345,6 +346,7 @@ def test_known_content_collected_between_look_and_commit_is_stored_again(
     assert sum(1 for _ in registry.files()) == before
 
 
+@pytest.mark.objects
 def test_a_hold_does_not_wait_for_the_disk_and_everything_else_does(flights: Dataset, registry: Registry) -> None:
     catalog = registry.access.catalog
     ask = "PRAGMA synchronous" if catalog.is_sqlite else "SHOW synchronous_commit"
@@ -383,6 +385,7 @@ def test_very_many_components_at_once_leave_the_garbage_collector_as_it_was(flig
     assert gc.isenabled()
 
 
+@pytest.mark.objects
 def test_a_store_that_fails_leaves_no_version(flights: Dataset, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise StorageError("no space left")

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -32,6 +31,8 @@ from tests.operations.support import (
 )
 from tests.waiting import SAFETY
 
+pytestmark = pytest.mark.objects
+
 CSV = b"a,b\n" + b"1,the same again and again\n" * 200
 
 
@@ -47,18 +48,6 @@ def target(catalog_url: str, tmp_path: Path) -> Iterator[Registry]:
     url = fresh.catalog(tmp_path / "target.sqlite") if catalog_url.startswith("sqlite") else catalog_url
     with Registry.open(catalog=url, store=str(tmp_path / "target"), actor="carol") as opened:
         yield opened
-
-
-@pytest.fixture
-def beside(tmp_path: Path) -> Iterator[Callable[..., Registry]]:
-    """Opens further embedded registries."""
-    with ExitStack() as stack:
-
-        def open_one(**options: Any) -> Registry:
-            folder = tmp_path / f"beside-{uuid4().hex}"
-            return stack.enter_context(Registry.open(fresh.folder(folder), **options))
-
-        yield open_one
 
 
 def fill(registry: Registry) -> Registry:

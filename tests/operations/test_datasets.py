@@ -75,7 +75,10 @@ def test_a_deleted_dataset_takes_everything_of_its_own_with_it(registry: Registr
     dataset.delete_tag("old")
     assert dataset.delete() == 3
     after = rows()
-    after.files = before.files  # bytes and their rows go with a collection
+    after.files, after.inline_contents = (
+        before.files,
+        before.inline_contents,
+    )  # bytes and their rows go with a collection
     after.uploads, after.users = before.uploads, before.users
     after.audit_log = before.audit_log  # it outlives what it is about
     assert after == before

@@ -28,6 +28,8 @@ from tests.operations.support import (
     sweep_surplus,
 )
 
+pytestmark = pytest.mark.objects
+
 _numbers = count(1)
 CSV = b"a,b\n" + b"1,the same again and again\n" * 200
 

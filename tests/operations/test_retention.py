@@ -22,6 +22,8 @@ from tests.chunking import every
 from tests.operations.support import LAST, NOW, age, age_runs, ask, assert_exact, content, live, objects, write
 from tests.waiting import SAFETY, until
 
+pytestmark = pytest.mark.objects
+
 
 def grow(dataset: Dataset, count: int, start: int = 0, **options: object) -> None:
     for i in range(start, start + count):

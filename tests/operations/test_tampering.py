@@ -18,6 +18,8 @@ from dataset_registry.model.manifest import schema_digest
 from tests.conftest import DATABASES, _catalog, _database
 from tests.operations.support import ask
 
+pytestmark = pytest.mark.objects
+
 Tamper = Callable[[Registry], None]
 _numbers = count(1)
 

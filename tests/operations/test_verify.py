@@ -35,6 +35,8 @@ from tests.operations.support import (
 )
 from tests.waiting import SAFETY
 
+pytestmark = pytest.mark.objects
+
 HASH = hashlib.sha256(b"two").hexdigest()
 
 
