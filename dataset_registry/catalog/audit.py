@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Row, func, insert, select, text
 
+from dataset_registry.catalog.prepared import inserting
 from dataset_registry.catalog.rows import Transaction
 from dataset_registry.catalog.tables import audit_log, audit_seals
 from dataset_registry.model.audit import GENESIS, AuditEntry, Seal, seal_digest
@@ -15,7 +16,6 @@ _L = audit_log
 _PAGE = 1000
 _BEFORE_ALL = -(2**31)
 """Ids begin at 1; an entry inserted before them is found."""
-_INSERT = insert(_L)
 
 
 def append(tx: Transaction, entry: AuditEntry) -> None:
@@ -34,7 +34,7 @@ def append(tx: Transaction, entry: AuditEntry) -> None:
         "details": canonical_json(dict(entry.details)) if entry.details else None,
         "entry_hash": entry.hash(),
     }
-    tx.execute(_INSERT, row)
+    inserting(_L, tuple(row)).run(tx, row)
 
 
 _COLUMNS = (

@@ -6,6 +6,7 @@ from sqlalchemy import Row, bindparam, delete, func, select, update
 
 from dataset_registry.catalog import reviews
 from dataset_registry.catalog.grants import Readable, forget_resource
+from dataset_registry.catalog.prepared import Prepared
 from dataset_registry.catalog.rows import Transaction, batches, insert_row
 from dataset_registry.catalog.tables import dataset_versions, datasets, retired_tags, users
 from dataset_registry.errors import NotFound
@@ -84,7 +85,7 @@ def remove(tx: Transaction, dataset_id: int) -> None:
     tx.execute(delete(datasets).where(datasets.c.id == dataset_id))
 
 
-_NEXT = (
+_NEXT = Prepared(
     update(datasets)
     .where(datasets.c.id == bindparam("dataset"))
     .values(last_version_number=datasets.c.last_version_number + 1)
@@ -97,10 +98,10 @@ def next_number(tx: Transaction, dataset_id: int) -> int:
 
     Raises `NotFound` when the dataset was deleted.
     """
-    number = tx.execute(_NEXT, {"dataset": dataset_id}).scalar()
-    if number is None:
+    row = _NEXT.first(tx, {"dataset": dataset_id})
+    if row is None:
         raise _deleted()
-    return int(number)
+    return int(row[0])
 
 
 def take_number(tx: Transaction, dataset_id: int, number: int) -> None:
@@ -110,12 +111,14 @@ def take_number(tx: Transaction, dataset_id: int, number: int) -> None:
     tx.execute(statement.values(last_version_number=number))
 
 
-_COUNT = select(func.count()).select_from(dataset_versions).where(dataset_versions.c.dataset_id == bindparam("dataset"))
+_COUNT = Prepared(
+    select(func.count()).select_from(dataset_versions).where(dataset_versions.c.dataset_id == bindparam("dataset"))
+)
 
 
 def version_count(tx: Transaction, dataset_id: int) -> int:
     """The current number of versions of a dataset."""
-    return int(tx.execute(_COUNT, {"dataset": dataset_id}).scalar_one())
+    return int(_COUNT.one(tx, {"dataset": dataset_id})[0])
 
 
 def _deleted() -> NotFound:

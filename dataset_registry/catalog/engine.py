@@ -393,7 +393,7 @@ class Catalog:
         if self.is_sqlite:
             event.listen(engine, "connect", lambda connection, record: self._sqlite_connections.add(connection))
             event.listen(engine, "close", lambda connection, record: self._sqlite_connections.discard(connection))
-            event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+            event.listen(engine, "begin", lambda connection: _begin(connection, begin))
         return engine
 
     def __reduce__(self) -> tuple[type["Catalog"], tuple[str]]:
@@ -401,6 +401,12 @@ class Catalog:
 
 
 _open_catalogs: "WeakSet[Catalog]" = WeakSet()
+
+
+def _begin(connection: Connection, statement: str) -> None:
+    """Begin a transaction of SQLite."""
+    raw: Any = connection.connection.driver_connection
+    raw.execute(statement)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from sqlalchemy import Row, and_, bindparam, case, delete, exists, func, insert,
 
 from dataset_registry.catalog import holds, recipes
 from dataset_registry.catalog.grants import Readable
+from dataset_registry.catalog.prepared import Prepared, among, listed
 from dataset_registry.catalog.rows import Transaction, batches, insert_row
 from dataset_registry.catalog.tables import (
     dataset_version_files,
@@ -37,7 +38,8 @@ COLUMNS = (
     files.c.damage,
 )
 LIVE = and_(
-    files.c.damage.is_(None), or_(files.c.object_key.is_not(None), files.c.form.in_(("parts", "ranges", "inline")))
+    files.c.damage.is_(None),
+    or_(files.c.object_key.is_not(None), *(files.c.form == form for form in ("parts", "ranges", "inline"))),
 )
 """The condition that a file is stored and not known to be damaged."""
 STORED_SIZE = case(
@@ -75,7 +77,11 @@ class Known(NamedTuple):
 
 
 _PLAIN = and_(files.c.object_key.is_not(None), files.c.compression_type.is_(None))
-_KNOWN = select(files.c.content_hash, files.c.form == "parts", LIVE, files.c.id, _PLAIN).where(OF_HASHES)
+_KNOWN = Prepared(
+    lambda dialect: select(files.c.content_hash, files.c.form == "parts", LIVE, files.c.id, _PLAIN).where(
+        among(files.c.content_hash, "hashes", dialect)
+    )
+)
 
 
 def look_up(tx: Transaction, hashes: Iterable[str], tables: Collection[str] = ()) -> tuple[dict[str, Known], set[str]]:
@@ -86,7 +92,7 @@ def look_up(tx: Transaction, hashes: Iterable[str], tables: Collection[str] = ()
     known: dict[str, Known] = {}
     damaged: set[str] = set()
     for chunk in batches([*hashes, *tables]):
-        for content_hash, is_table, live, file_id, plain in tx.execute(_KNOWN, {"hashes": chunk}):
+        for content_hash, is_table, live, file_id, plain in _KNOWN.all(tx, {"hashes": listed(tx, chunk)}):
             if is_table != (content_hash in tables):
                 stored, wanted = ("table", "file") if is_table else ("file", "table")
                 raise CorruptionError(
@@ -162,13 +168,13 @@ def facts_of(tx: Transaction, ids: Sequence[int]) -> dict[int, FileFacts]:
     return found
 
 
-_INLINE = select(inline_contents.c.data).where(inline_contents.c.file_id == bindparam("file"))
+_INLINE = Prepared(select(inline_contents.c.data).where(inline_contents.c.file_id == bindparam("file")))
 
 
 def inline_bytes(tx: Transaction, file_id: int) -> bytes | None:
     """The bytes of a file of the form `inline`; None if it has another form by now, or was deleted."""
-    data = tx.execute(_INLINE, {"file": file_id}).scalar()
-    return None if data is None else bytes(data)
+    row = _INLINE.first(tx, {"file": file_id})
+    return None if row is None else bytes(row[0])
 
 
 def legacy_bytes(tx: Transaction, file_id: int) -> bytes:
@@ -230,7 +236,9 @@ def reference_counts(tx: Transaction, ids: Sequence[int], among: Readable = None
 
 
 _ADD = insert(files).returning(files.c.content_hash, files.c.id)
-_ADD_INLINE = insert(inline_contents)
+_ADD_INLINE = Prepared(insert(inline_contents), ("file_id", "data"))
+_FEW = 4
+"""Files up to which single inserts are faster than one statement for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,10 +264,15 @@ def add(tx: Transaction, new: Sequence[NewFile], damaged: Collection[str] = ()) 
         return {}
     healing = {f.content_hash: f.kept for f in new if f.content_hash in damaged and f.kept is not None}
     found = heal(tx, healing) if healing else {}
-    if missing := [_row(file) for file in new if file.content_hash not in found]:
-        found.update({row[0]: row[1] for row in tx.execute(_ADD, missing if len(missing) > 1 else missing[0])})
-    if inline := [{"file_id": found[f.content_hash], "data": f.data} for f in new if f.data is not None]:
-        tx.execute(_ADD_INLINE, inline)
+    missing = [_row(file) for file in new if file.content_hash not in found]
+    if len(missing) <= _FEW:
+        for row in missing:
+            found[str(row["content_hash"])] = insert_row(tx, files, row)
+    else:
+        found.update({row[0]: row[1] for row in tx.execute(_ADD, missing)})
+    for file in new:
+        if file.data is not None:
+            _ADD_INLINE.run(tx, {"file_id": found[file.content_hash], "data": file.data})
     return found
 
 

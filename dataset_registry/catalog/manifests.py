@@ -4,6 +4,7 @@ import json
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
@@ -22,6 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from dataset_registry.catalog.prepared import Prepared
 from dataset_registry.catalog.rows import Transaction, batches, insert_row, insert_rows
 from dataset_registry.catalog.tables import (
     dataset_version_files,
@@ -38,7 +40,7 @@ from dataset_registry.model.manifest import ComponentKey, Entry, IndexPage, Mani
 from dataset_registry.model.records import ComponentRecord
 from dataset_registry.model.schema import ComponentSchema
 
-_INDEX = (
+_INDEX = Prepared(
     select(
         manifest_index_pages.c.id,
         manifest_index_pages.c.digest,
@@ -50,7 +52,7 @@ _INDEX = (
     .where(version_index_pages.c.version_id == bindparam("version"))
     .order_by(version_index_pages.c.position)
 )
-_PAGES = (
+_PAGES = Prepared(
     select(
         manifest_pages.c.id,
         manifest_pages.c.digest,
@@ -72,7 +74,7 @@ _ENTRY_COLUMNS = (
     manifest_entries.c.schema_id,
     manifest_entries.c.format,
 )
-_ENTRIES = (
+_ENTRIES = Prepared(
     select(*_ENTRY_COLUMNS)
     .join(files, files.c.id == manifest_entries.c.file_id)
     .where(manifest_entries.c.page_id == bindparam("page"))
@@ -88,7 +90,7 @@ class StoredManifest:
 
     def __init__(self, tx: Transaction, version_id: int) -> None:
         self._tx = tx
-        rows = tx.execute(_INDEX, {"version": version_id})
+        rows = _INDEX.all(tx, {"version": version_id})
         self.manifest = Manifest(tuple(IndexPage(_last(row), row[1], row[2], row[0]) for row in rows))
         self._pages: dict[int | None, tuple[Page, ...]] = {}
         self._entries: dict[int | None, tuple[Entry, ...]] = {}
@@ -96,14 +98,14 @@ class StoredManifest:
     def pages(self, index: IndexPage) -> tuple[Page, ...]:
         """The pages below an index page."""
         if index.id not in self._pages:
-            rows = self._tx.execute(_PAGES, {"page": index.id})
+            rows = _PAGES.all(self._tx, {"page": index.id})
             self._pages[index.id] = tuple(Page(_last(row), row[1], row[2], row[0]) for row in rows)
         return self._pages[index.id]
 
     def entries(self, page: Page) -> tuple[Entry, ...]:
         """The entries of a page, in order."""
         if page.id not in self._entries:
-            self._entries[page.id] = tuple(map(_entry, self._tx.execute(_ENTRIES, {"page": page.id})))
+            self._entries[page.id] = tuple(map(_entry, _ENTRIES.all(self._tx, {"page": page.id})))
         return self._entries[page.id]
 
     def named(self, name: str) -> Iterator[Entry]:
@@ -360,11 +362,11 @@ def _among(tx: Transaction, names: Sequence[str] | None) -> list[ColumnElement[b
 _FEW = 500
 
 
-def _last(row: Row) -> ComponentKey:  # type: ignore[type-arg]
+def _last(row: Sequence[Any]) -> ComponentKey:
     return (row[3], row[4])
 
 
-def _entry(row: Row) -> Entry:  # type: ignore[type-arg]
+def _entry(row: Sequence[Any]) -> Entry:
     name, index, kind, content_hash, metadata, file_id, schema_id, format = row
     return Entry(name, index, kind, content_hash or "", format, metadata, file_id, schema_id)
 

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 
 from sqlalchemy import bindparam, delete, func, insert, literal, select, update
 
+from dataset_registry.catalog.prepared import Prepared, inserting
 from dataset_registry.catalog.rows import Transaction, id_rows
 from dataset_registry.catalog.tables import (
     dataset_pointers,
@@ -32,8 +33,8 @@ _SELECT = (
     .join(dataset_versions, dataset_versions.c.id == _P.c.dataset_version_id)
     .outerjoin(_base, _base.c.id == _P.c.base_version_id)
 )
-_ONE = _SELECT.where(_P.c.dataset_id == bindparam("dataset"), _P.c.pointer_name == bindparam("name"))
-_LOCK = (
+_ONE = Prepared(_SELECT.where(_P.c.dataset_id == bindparam("dataset"), _P.c.pointer_name == bindparam("name")))
+_LOCK = Prepared(
     select(_P.c.id)
     .where(_P.c.dataset_id == bindparam("dataset"), _P.c.pointer_name == bindparam("name"))
     .with_for_update()
@@ -42,7 +43,7 @@ _LOCK = (
 
 def find(tx: Transaction, dataset_id: int, name: str) -> PointerRecord | None:
     """The branch or tag of this name."""
-    row = tx.execute(_ONE, {"dataset": dataset_id, "name": name}).one_or_none()
+    row = _ONE.first(tx, {"dataset": dataset_id, "name": name})
     return PointerRecord(*row) if row else None
 
 
@@ -52,7 +53,7 @@ def lock(tx: Transaction, dataset_id: int, name: str) -> None:
     A separate statement, since only later reads are protected. SQLite has only one writer.
     """
     if tx.dialect.name != "sqlite":
-        tx.execute(_LOCK, {"dataset": dataset_id, "name": name})
+        _LOCK.all(tx, {"dataset": dataset_id, "name": name})
 
 
 def all_of(tx: Transaction, dataset_id: int, *, tags: bool | None = None) -> list[PointerRecord]:
@@ -94,10 +95,10 @@ def create(
         "is_tag": is_tag,
         "base_version_id": base,
     }
-    tx.execute(insert(_P), row)
+    inserting(_P, tuple(row)).run(tx, row)
 
 
-_MOVE = (
+_MOVE = Prepared(
     update(_P)
     .where(_P.c.dataset_id == bindparam("dataset"), _P.c.pointer_name == bindparam("name"))
     .values(dataset_version_id=bindparam("version"), updated_at=utc_now())
@@ -106,7 +107,7 @@ _MOVE = (
 
 def move(tx: Transaction, dataset_id: int, name: str, version_id: int) -> None:
     """Move a locked branch to another version."""
-    tx.execute(_MOVE, {"dataset": dataset_id, "name": name, "version": version_id})
+    _MOVE.run(tx, {"dataset": dataset_id, "name": name, "version": version_id})
 
 
 def remove(tx: Transaction, dataset_id: int, name: str | None = None) -> None:

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import cache
 from typing import TypeVar
 
-from sqlalchemy import ARRAY, Connection, Integer, Select, Table, cast, func, insert, literal, select
+from sqlalchemy import ARRAY, Connection, Integer, Select, Table, cast, func, literal, select
+
+from dataset_registry.catalog.prepared import inserting, on_driver
 
 Transaction = Connection
 """An open transaction: the first argument of every function of this package. Opaque to other packages."""
@@ -28,14 +29,9 @@ def batches(values: Sequence[_Value], size: int = 500) -> Iterator[Sequence[_Val
         yield values[start : start + size]
 
 
-_insert = cache(insert)
-
-
 def insert_row(tx: Transaction, table: Table, row: Mapping[str, object]) -> int:
     """Insert one row; its new id."""
-    key = tx.execute(_insert(table), row).inserted_primary_key
-    assert key is not None, "every table that is inserted into this way has an id"
-    return int(key[0])
+    return int(inserting(table, tuple(row), ("id",)).one(tx, row)[0])
 
 
 def insert_rows(tx: Transaction, table: Table, columns: Sequence[str], rows: Sequence[tuple[object, ...]]) -> None:
@@ -47,8 +43,9 @@ def insert_rows(tx: Transaction, table: Table, columns: Sequence[str], rows: Seq
         return
     into = f"INSERT INTO {table.name} ({', '.join(columns)})"
     if tx.dialect.name == "sqlite":
-        tx.exec_driver_sql(f"{into} VALUES ({', '.join('?' * len(columns))})", list(rows))
+        text = f"{into} VALUES ({', '.join('?' * len(columns))})"
+        on_driver(tx, text, rows[0] if len(rows) == 1 else rows, many=len(rows) > 1)
         return
     kinds = (table.c[name].type for name in columns)
     arrays = ", ".join(f"%s::{'bigint' if isinstance(kind, Integer) else 'text'}[]" for kind in kinds)
-    tx.exec_driver_sql(f"{into} SELECT * FROM unnest({arrays})", tuple(map(list, zip(*rows, strict=True))))
+    on_driver(tx, f"{into} SELECT * FROM unnest({arrays})", tuple(map(list, zip(*rows, strict=True))))

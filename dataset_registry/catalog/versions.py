@@ -6,9 +6,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, bindparam, delete, exists, insert, or_, select, update
+from sqlalchemy import bindparam, delete, exists, insert, or_, select, update
 
 from dataset_registry.catalog import taints
+from dataset_registry.catalog.prepared import Prepared, inserting
 from dataset_registry.catalog.rows import Transaction, batches, id_rows
 from dataset_registry.catalog.tables import (
     dataset_pointers,
@@ -50,8 +51,10 @@ _SELECT = (
     .outerjoin(_parent, _parent.c.id == _V.c.parent_version_id)
     .outerjoin(users, users.c.id == _V.c.uploaded_by)
 )
-_BY_ID = _SELECT.where(_V.c.id == bindparam("id"))
-_BY_NUMBER = _SELECT.where(_V.c.dataset_id == bindparam("dataset"), _V.c.version_number == bindparam("number"))
+_BY_ID = Prepared(_SELECT.where(_V.c.id == bindparam("id")))
+_BY_NUMBER = Prepared(
+    _SELECT.where(_V.c.dataset_id == bindparam("dataset"), _V.c.version_number == bindparam("number"))
+)
 _BY_DIGEST = (
     _SELECT.where(
         _V.c.dataset_id == bindparam("dataset"), _V.c.digest >= bindparam("low"), _V.c.digest < bindparam("high")
@@ -64,7 +67,7 @@ _HEAD = (
     .join(dataset_pointers, dataset_pointers.c.dataset_version_id == _V.c.id)
     .where(dataset_pointers.c.dataset_id == bindparam("dataset"), dataset_pointers.c.pointer_name == bindparam("name"))
 )
-_BY_UUID = _SELECT.where(_V.c.uuid == bindparam("uuid"))
+_BY_UUID = Prepared(_SELECT.where(_V.c.uuid == bindparam("uuid")))
 
 
 def by_id(tx: Transaction, version_id: int) -> VersionRecord | None:
@@ -72,12 +75,12 @@ def by_id(tx: Transaction, version_id: int) -> VersionRecord | None:
     return _one(tx, _BY_ID, {"id": version_id})
 
 
-_LOCKED_HEAD = _HEAD.with_for_update(read=True, key_share=True, of=_V)
+_FREE_HEAD, _LOCKED_HEAD = Prepared(_HEAD), Prepared(_HEAD.with_for_update(read=True, key_share=True, of=_V))
 
 
 def head(tx: Transaction, dataset_id: int, name: str, *, share: bool = False) -> Head | None:
     """The head of a branch or tag; with `share` it is locked against deletion, as by `share`."""
-    row = tx.execute(_LOCKED_HEAD if share else _HEAD, {"dataset": dataset_id, "name": name}).one_or_none()
+    row = (_LOCKED_HEAD if share else _FREE_HEAD).first(tx, {"dataset": dataset_id, "name": name})
     return Head(*row) if row else None
 
 
@@ -123,7 +126,7 @@ def below(tx: Transaction, dataset_id: int, number: int, page: int = 512) -> Ite
         size = min(size * 4, page)
 
 
-_DOWN = (
+_DOWN = Prepared(
     _SELECT.where(_V.c.dataset_id == bindparam("dataset"), _V.c.version_number <= bindparam("from"))
     .order_by(_V.c.version_number.desc())
     .limit(bindparam("page"))
@@ -132,7 +135,7 @@ _DOWN = (
 
 def down(tx: Transaction, dataset_id: int, number: int, page: int) -> Iterator[VersionRecord]:
     """The versions of a dataset from `number` downwards, at most `page` in one query."""
-    while rows := tx.execute(_DOWN, {"dataset": dataset_id, "from": number, "page": page}).all():
+    while rows := _DOWN.all(tx, {"dataset": dataset_id, "from": number, "page": page}):
         yield from _records(tx, rows)
         if len(rows) < page:
             return
@@ -169,9 +172,6 @@ def children(tx: Transaction, version_id: int) -> list[VersionRecord]:
     return _records(tx, tx.execute(query.order_by(_V.c.version_number)).all())
 
 
-_INSERT = insert(_V).returning(_V.c.id, _V.c.ingestion_timestamp)
-
-
 def insert_version(
     tx: Transaction,
     *,
@@ -201,7 +201,7 @@ def insert_version(
         "component_count": component_count,
         "overlay_file_id": overlay_file_id,
     }
-    version_id, made_at = tx.execute(_INSERT, row).one()
+    version_id, made_at = inserting(_V, tuple(row), ("id", "ingestion_timestamp")).one(tx, row)
     _add_further(tx, version_id, [parent.id for parent in parents])
     return VersionRecord(
         id=version_id,
@@ -295,12 +295,12 @@ def unlink(tx: Transaction, dataset_id: int) -> None:
     tx.execute(update(_V).where(_V.c.dataset_id == dataset_id).values(parent_version_id=None))
 
 
-def _one(tx: Transaction, query: Any, parameters: dict[str, object]) -> VersionRecord | None:
-    rows = tx.execute(query, parameters).all()
+def _one(tx: Transaction, query: Prepared, parameters: dict[str, object]) -> VersionRecord | None:
+    rows = query.all(tx, parameters)
     return _records(tx, rows)[0] if rows else None
 
 
-def _records(tx: Transaction, rows: Sequence[Row]) -> list[VersionRecord]:  # type: ignore[type-arg]
+def _records(tx: Transaction, rows: Sequence[Sequence[Any]]) -> list[VersionRecord]:
     more = _further_parents(tx, [row[0] for row in rows if row[14]])
     return [
         VersionRecord(
