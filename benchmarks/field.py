@@ -66,7 +66,13 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 def _names(known: Any) -> Any:
     def parse(text: str) -> list[str]:
-        names = text.split(",")
+        names: list[str] = []
+        for part in text.split(","):  # names may have commas themselves: "us, PostgreSQL"
+            joined = f"{names[-1]},{part}" if names else part
+            if names and any(name.startswith(joined) for name in known):
+                names[-1] = joined
+            else:
+                names.append(part)
         if unknown := [name for name in names if name not in known]:
             raise argparse.ArgumentTypeError(f"there is no {', '.join(unknown)}; there are {', '.join(known)}")
         return names

@@ -240,7 +240,7 @@ def _field(result: Result) -> None:
         console.print(table)
 
 
-HEADINGS = ("work", "limit", "us", "no fsync", "PostgreSQL", "best peer", "other peers")
+HEADINGS = ("work", "limit", "us", "no fsync", "PostgreSQL", "best peer", "us over it", "other peers")
 
 
 def lines(result: Result) -> Iterator[tuple[list[str], list[str], list[str]]]:
@@ -260,7 +260,7 @@ def lines(result: Result) -> Iterator[tuple[list[str], list[str], list[str]]]:
         rate = row.figure(result, row.limit) if row.at_least else None
         seconds = middle(row.label)(result, row.limit) if row.timed else None
         limit = row.form.format(rate) if rate else f"{1000 * seconds:,.1f} ms" if seconds else ""
-        yield [row.title, limit, *ours, best, others], targets, verdicts
+        yield [row.title, limit, *ours, best, _over_best(result, row), others], targets, verdicts
 
 
 def _peers(result: Result, row: Row) -> tuple[str, str]:
@@ -282,6 +282,22 @@ def _peers(result: Result, row: Row) -> tuple[str, str]:
     texts = [text for _, text in sorted(found)]
     notes = [f"[dim]{text}[/]" for text in [*failed, *([f"{TOO_SLOW}: {', '.join(slow)}"] if slow else [])]]
     return texts[0] if texts else "-", ", ".join([*texts[1:], *notes]) or "-"
+
+
+def _over_best(result: Result, row: Row) -> str:
+    """Our figures over that of the best peer, ours on PostgreSQL after it."""
+    peers = [
+        figure
+        for name in result["measured"][row.label]
+        if name not in (row.limit, US, NO_FSYNC, POSTGRESQL) and (not row.peers or name in row.peers)
+        for figure in [row.figure(result, name)]
+        if figure is not None
+    ]
+    if not peers:
+        return "-"
+    best = max(peers) if row.at_least else min(peers)
+    ours = [row.figure(result, name) for name in (US, POSTGRESQL)]
+    return ", ".join(f"{figure / best:.2f} x" for figure in ours if figure is not None and best) or "-"
 
 
 def _cell(result: Result, row: Row, name: str) -> str:

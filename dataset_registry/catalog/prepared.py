@@ -6,7 +6,7 @@ and rows with names. Its rows are tuples.
 """
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -34,11 +34,11 @@ _Convert = Callable[[Any], Any]
 
 
 class _Compiled(NamedTuple):
-    """A statement as text, its parameters in order (name, default, conversion), and the columns to convert."""
+    """A statement as text, its parameters in order (name, default, conversion), and the conversions of columns by position."""
 
     text: str
     parameters: Sequence[tuple[str, Any, _Convert | None]]
-    columns: Sequence[_Convert | None] | None
+    conversions: Sequence[tuple[int, _Convert]]
     by_position: bool
 
 
@@ -59,15 +59,12 @@ class Prepared:
         """Run it. Returns all rows."""
         compiled, cursor = self._run(tx, values)
         rows: list[_Row] = cursor.fetchall()
-        if compiled.columns is None:
+        if not compiled.conversions or not rows:
             return rows
-        return [
-            tuple(
-                value if convert is None else convert(value)
-                for value, convert in zip(row, compiled.columns, strict=True)
-            )
-            for row in rows
-        ]
+        columns: list[Iterable[Any]] = list(zip(*rows, strict=True))
+        for place, convert in compiled.conversions:
+            columns[place] = map(convert, columns[place])
+        return list(zip(*columns, strict=True))
 
     def first(self, tx: Connection, values: Mapping[str, Any]) -> _Row | None:
         """Run it. Returns the first row, or None."""
@@ -151,8 +148,9 @@ def _compile(statement: _Statement, keys: Sequence[str] | None, dialect: Dialect
     parameters = [
         (name, compiled.binds[name].effective_value, _to_driver(compiled.binds[name].type, dialect)) for name in names
     ]
-    columns = [_from_driver(column.type, dialect) for column in compiled._result_columns]
-    return _Compiled(compiled.string, parameters, columns if any(columns) else None, bool(compiled.positional))
+    columns = enumerate(_from_driver(column.type, dialect) for column in compiled._result_columns)
+    conversions = [(place, convert) for place, convert in columns if convert is not None]
+    return _Compiled(compiled.string, parameters, conversions, bool(compiled.positional))
 
 
 def _to_driver(kind: TypeEngine[Any], dialect: Dialect) -> _Convert | None:

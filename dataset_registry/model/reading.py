@@ -51,7 +51,7 @@ class ReadOptions:
     sheet: str | None = None
 
     def __bool__(self) -> bool:
-        return any(getattr(self, field.name) is not None for field in fields(self))
+        return self != NONE
 
     def to_json(self) -> dict[str, Any]:
         """The options that are set, by name."""
@@ -158,6 +158,8 @@ def _is_text_encoding(name: object) -> bool:
 
 def with_options(kind: str, options: ReadOptions) -> str:
     """Add read options to a format. Raises `InputError` for an option that the format does not have."""
+    if not options:
+        return kind
     given = options.to_json()
     if other := sorted(given.keys() - _ALLOWED.get(kind, frozenset())):
         fits = sorted(name for name, allowed in _ALLOWED.items() if other[0] in allowed)
@@ -168,7 +170,7 @@ def with_options(kind: str, options: ReadOptions) -> str:
         )
     if given.keys() == {"encoding"} and kind == "csv" and len(given["encoding"]) <= 30:
         return f"{kind}; charset={given['encoding']}"  # as it was written before there were other options
-    return f"{kind}; {canonical_json(given)}" if given else kind
+    return f"{kind}; {canonical_json(given)}"
 
 
 def kind_of(format: str) -> str:

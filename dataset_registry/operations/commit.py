@@ -186,6 +186,8 @@ def upload_contents(
     again.
     """
     contents = change.contents()
+    if not is_careful and len(small := inline.chosen(access, contents.files, contents.files)) == len(contents.files):
+        return PackPlan(), Upload(inline=small)  # whatever is known already: the transaction finds out
     with access.catalog.read() as tx:
         authorize_commit(access, tx, dataset, options.branch)
         known, damaged = files.look_up(tx, contents.files, contents.tables)
@@ -286,7 +288,7 @@ def _manifest_after(
     where = f"{dataset.name}@{options.branch}"
     if start is None:
         return change, build(entry for entry in edits_of(change, None, where).values() if entry is not None)
-    before = manifests.StoredManifest(tx, start.id)
+    before = manifests.StoredManifest(tx, start.id, start.component_count)
     change = with_legacy_digests(change, before)
     edits = edits_of(change, before, where)
     if not options.overwrite and (options.base is None or options.base.id != start.id):
