@@ -10,7 +10,7 @@ from dataset_registry.wire.base import Hash, Mapped, RequestModel, ResponseModel
 
 
 class FileResponse(Mapped[FileRecord]):
-    """A stored file. `form` is `whole`, or `parts` for a table in several Parquet files; `reference_count` counts the versions
+    """A stored file. `form` is how it is stored, such as `whole` or `inline`; `parts` is a table in several Parquet files; `reference_count` counts the versions
     with it that the caller may read."""
 
     attributes: ClassVar = {"file_size": "size", "file_type": "format"}
