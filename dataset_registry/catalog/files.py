@@ -3,13 +3,13 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Row, and_, bindparam, case, delete, exists, func, insert, or_, select, update
 
 from dataset_registry.catalog import holds, recipes
 from dataset_registry.catalog.grants import Readable
-from dataset_registry.catalog.prepared import Prepared, among, listed
+from dataset_registry.catalog.prepared import Prepared
 from dataset_registry.catalog.rows import Transaction, batches, insert_row
 from dataset_registry.catalog.tables import (
     dataset_version_files,
@@ -77,11 +77,9 @@ class Known(NamedTuple):
 
 
 _PLAIN = and_(files.c.object_key.is_not(None), files.c.compression_type.is_(None))
-_KNOWN = Prepared(
-    lambda dialect: select(files.c.content_hash, files.c.form == "parts", LIVE, files.c.id, _PLAIN).where(
-        among(files.c.content_hash, "hashes", dialect)
-    )
-)
+_KNOWN = select(files.c.content_hash, files.c.form == "parts", LIVE, files.c.id, _PLAIN)
+_ONE_KNOWN = Prepared(_KNOWN.where(files.c.content_hash == bindparam("hash")))
+_MANY_KNOWN = _KNOWN.where(OF_HASHES)
 
 
 def look_up(tx: Transaction, hashes: Iterable[str], tables: Collection[str] = ()) -> tuple[dict[str, Known], set[str]]:
@@ -92,7 +90,12 @@ def look_up(tx: Transaction, hashes: Iterable[str], tables: Collection[str] = ()
     known: dict[str, Known] = {}
     damaged: set[str] = set()
     for chunk in batches([*hashes, *tables]):
-        for content_hash, is_table, live, file_id, plain in _KNOWN.all(tx, {"hashes": listed(tx, chunk)}):
+        rows: Sequence[Any] = (
+            _ONE_KNOWN.all(tx, {"hash": chunk[0]})
+            if len(chunk) == 1
+            else tx.execute(_MANY_KNOWN, {"hashes": chunk}).all()
+        )
+        for content_hash, is_table, live, file_id, plain in rows:
             if is_table != (content_hash in tables):
                 stored, wanted = ("table", "file") if is_table else ("file", "table")
                 raise CorruptionError(

@@ -57,8 +57,6 @@ _PAGES = Prepared(
     .where(manifest_index_entries.c.index_page_id == bindparam("page"))
     .order_by(manifest_index_entries.c.position)
 )
-_AT_ONCE = 64
-"""Components up to which a manifest is loaded by one statement."""
 _ENTRY_COLUMNS = (
     manifest_entries.c.component_name,
     manifest_entries.c.component_index,
@@ -77,53 +75,18 @@ _ENTRIES = Prepared(
 )
 
 
-_WHOLE = Prepared(
-    select(*_columns(manifest_index_pages), *_columns(manifest_pages), *_ENTRY_COLUMNS)
-    .select_from(version_index_pages)
-    .join(manifest_index_pages, manifest_index_pages.c.id == version_index_pages.c.index_page_id)
-    .join(manifest_index_entries, manifest_index_entries.c.index_page_id == manifest_index_pages.c.id)
-    .join(manifest_pages, manifest_pages.c.id == manifest_index_entries.c.page_id)
-    .join(manifest_entries, manifest_entries.c.page_id == manifest_pages.c.id)
-    .join(files, files.c.id == manifest_entries.c.file_id)
-    .where(version_index_pages.c.version_id == bindparam("version"))
-    .order_by(
-        version_index_pages.c.position,
-        manifest_index_entries.c.position,
-        manifest_entries.c.component_name,
-        manifest_entries.c.component_index,
-    )
-)
-
-
 class StoredManifest:
     """A version's manifest, whose pages are loaded on first use and cached.
 
-    Pages are found by their last key, so looking up a component costs three statements for any number of components; of a few
-    components (`count`, where it is known) one statement loads all.
+    Pages are found by their last key, so looking up a component costs three statements for any number of components.
     """
 
-    def __init__(self, tx: Transaction, version_id: int, count: int | None = None) -> None:
+    def __init__(self, tx: Transaction, version_id: int) -> None:
         self._tx = tx
-        self._pages: dict[int | None, tuple[Page, ...]] = {}
-        self._entries: dict[int | None, tuple[Entry, ...]] = {}
-        if count is not None and 0 < count <= _AT_ONCE:
-            self.manifest = self._all_of(_WHOLE.all(tx, {"version": version_id}))
-            return
         rows = _INDEX.all(tx, {"version": version_id})
         self.manifest = Manifest(tuple(IndexPage(_last(row), row[1], row[2], row[0]) for row in rows))
-
-    def _all_of(self, rows: Sequence[Sequence[Any]]) -> Manifest:
-        """The manifest of rows of `_WHOLE`, its pages and entries cached."""
-        index = {row[0]: IndexPage(_last(row), row[1], row[2], row[0]) for row in rows}
-        pages: dict[int, dict[int, Page]] = {index_id: {} for index_id in index}
-        entries: dict[int, list[Entry]] = {}
-        for row in rows:
-            page = row[5:10]
-            pages[row[0]].setdefault(page[0], Page(_last(page), page[1], page[2], page[0]))
-            entries.setdefault(page[0], []).append(_entry(row[10:]))
-        self._pages.update((index_id, tuple(found.values())) for index_id, found in pages.items())
-        self._entries.update((page_id, tuple(found)) for page_id, found in entries.items())
-        return Manifest(tuple(index.values()))
+        self._pages: dict[int | None, tuple[Page, ...]] = {}
+        self._entries: dict[int | None, tuple[Entry, ...]] = {}
 
     def pages(self, index: IndexPage) -> tuple[Page, ...]:
         """The pages below an index page."""

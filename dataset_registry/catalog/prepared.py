@@ -5,27 +5,19 @@ the same text, and uses the same types; what it leaves out is between the two: l
 and rows with names. Its rows are tuples.
 """
 
-import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
-    ARRAY,
-    ColumnElement,
     Connection,
     Dialect,
     Insert,
     Select,
     Table,
-    Text,
     Update,
-    any_,
-    bindparam,
     exc,
-    func,
     insert,
-    select,
 )
 from sqlalchemy.types import TypeEngine
 
@@ -46,12 +38,9 @@ _Statement = Select[Any] | Insert | Update
 
 
 class Prepared:
-    """A statement of Core to run often, with parameters by name; or a function that builds it for a dialect.
+    """A statement of Core to run often, with parameters by name. `keys` are the columns of an insert, its parameters."""
 
-    `keys` are the columns of an insert, which are its parameters.
-    """
-
-    def __init__(self, statement: _Statement | Callable[[str], _Statement], keys: Sequence[str] | None = None) -> None:
+    def __init__(self, statement: _Statement, keys: Sequence[str] | None = None) -> None:
         self._statement, self._keys = statement, keys
         self._compiled: dict[str, _Compiled] = {}
 
@@ -85,15 +74,15 @@ class Prepared:
         dialect = tx.dialect
         compiled = self._compiled.get(dialect.name)
         if compiled is None:
-            statement = self._statement
-            built = statement(dialect.name) if callable(statement) else statement
-            compiled = self._compiled[dialect.name] = _compile(built, self._keys, dialect)
+            compiled = self._compiled[dialect.name] = _compile(self._statement, self._keys, dialect)
         given: Any
         if compiled.by_position:
-            given = [
-                values.get(name, default) if convert is None else convert(values.get(name, default))
-                for name, default, convert in compiled.parameters
-            ]
+            given = tuple(
+                [
+                    values.get(name, default) if convert is None else convert(values.get(name, default))
+                    for name, default, convert in compiled.parameters
+                ]
+            )
         else:
             given = {
                 name: values.get(name, default) if convert is None else convert(values.get(name, default))
@@ -129,21 +118,9 @@ def on_driver(tx: Connection, text: str, given: Sequence[Any] | Mapping[str, Any
         ) from error
 
 
-def among(column: ColumnElement[str], name: str, dialect: str) -> ColumnElement[bool]:
-    """The condition that a text is one of those in a parameter (see `listed`)."""
-    if dialect == "sqlite":
-        return column.in_(select(func.json_each(bindparam(name, type_=Text)).table_valued("value").c.value))
-    return column == any_(bindparam(name, type_=ARRAY(Text)))
-
-
-def listed(tx: Connection, values: Collection[str]) -> str | list[str]:
-    """Texts as one parameter."""
-    return json.dumps(list(values)) if tx.dialect.name == "sqlite" else list(values)
-
-
 def _compile(statement: _Statement, keys: Sequence[str] | None, dialect: Dialect) -> _Compiled:
     compiled: Any = statement.compile(dialect=dialect, column_keys=None if keys is None else list(keys))
-    assert not compiled.post_compile_params, "lists of values are one parameter, see `among`"
+    assert not compiled.post_compile_params, "of one text and a fixed number of parameters"
     names = compiled.positiontup if compiled.positional else list(compiled.binds)
     parameters = [
         (name, compiled.binds[name].effective_value, _to_driver(compiled.binds[name].type, dialect)) for name in names

@@ -63,7 +63,7 @@ _BY_DIGEST = (
     .limit(64)
 )
 _HEAD = (
-    select(_V.c.id, _V.c.version_number, _V.c.depth, _V.c.digest, dataset_pointers.c.is_tag, _V.c.component_count)
+    select(_V.c.id, _V.c.version_number, _V.c.depth, _V.c.digest, dataset_pointers.c.is_tag)
     .join(dataset_pointers, dataset_pointers.c.dataset_version_id == _V.c.id)
     .where(dataset_pointers.c.dataset_id == bindparam("dataset"), dataset_pointers.c.pointer_name == bindparam("name"))
 )

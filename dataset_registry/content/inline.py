@@ -38,6 +38,8 @@ def largest() -> int:
 
 def chosen(access: Access, contents: Mapping[str, Spooled], missing: Collection[str]) -> dict[str, bytes]:
     """The bytes of the new contents that are stored in the catalog: the small ones, if these are few."""
+    if not access.inline_bytes:
+        return {}
     small = {
         content_hash: contents[content_hash]
         for content_hash in missing

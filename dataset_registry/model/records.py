@@ -70,7 +70,7 @@ class VersionRecord:
     @property
     def as_head(self) -> "Head":
         """The fields of the version that a commit on it needs."""
-        return Head(self.id, self.number, self.depth, self.digest, component_count=self.component_count)
+        return Head(self.id, self.number, self.depth, self.digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,6 @@ class Head:
     depth: int
     digest: str | None
     is_tag: bool = False
-    component_count: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

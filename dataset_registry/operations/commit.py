@@ -288,7 +288,7 @@ def _manifest_after(
     where = f"{dataset.name}@{options.branch}"
     if start is None:
         return change, build(entry for entry in edits_of(change, None, where).values() if entry is not None)
-    before = manifests.StoredManifest(tx, start.id, start.component_count)
+    before = manifests.StoredManifest(tx, start.id)
     change = with_legacy_digests(change, before)
     edits = edits_of(change, before, where)
     if not options.overwrite and (options.base is None or options.base.id != start.id):

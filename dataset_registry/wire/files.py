@@ -10,8 +10,8 @@ from dataset_registry.wire.base import Hash, Mapped, RequestModel, ResponseModel
 
 
 class FileResponse(Mapped[FileRecord]):
-    """A stored file. `form` is how it is stored, such as `whole` or `inline`; `parts` is a table in several Parquet files; `reference_count` counts the versions
-    with it that the caller may read."""
+    """A stored file. `form` is how it is stored, such as `whole` or `inline`; `parts` is a table in several Parquet files.
+    `reference_count` counts the versions with it that the caller may read."""
 
     attributes: ClassVar = {"file_size": "size", "file_type": "format"}
 

@@ -228,21 +228,21 @@ def test_a_content_that_was_collected_during_the_commit_is_stored_again(
 ) -> None:
     dataset = registry.create_dataset("raw/prices")
     other = registry.create_dataset("other")
-    other.commit({"data": b"known"})
+    other.commit({"data": LARGE, "small": b"known"})
     other.delete()
     real, calls = inline.chosen, []
 
-    def collected_first(*args: object) -> dict[str, bytes]:
+    def collected_when_it_was_found(*args: object) -> dict[str, bytes]:
         found = real(*args)  # type: ignore[arg-type] # the same
-        if not calls:
-            registry.collect(older_than=timedelta(0))
         calls.append(found)
+        if len(calls) == 2:  # after the look-up, before the transaction
+            registry.collect(older_than=timedelta(0))
         return found
 
-    monkeypatch.setattr(inline, "chosen", collected_first)
-    dataset.commit({"data": b"known", "new": b"new"})
-    assert len(calls) == 2
-    assert content(dataset) == {"data.0": b"known", "new.0": b"new"}
+    monkeypatch.setattr(inline, "chosen", collected_when_it_was_found)
+    dataset.commit({"data": LARGE, "small": b"known", "new": b"new"})
+    assert len(calls) == 3
+    assert content(dataset) == {"data.0": LARGE, "small.0": b"known", "new.0": b"new"}
     assert registry.verify(deep=True).findings == ()
 
 

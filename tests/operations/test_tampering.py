@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
 
@@ -17,8 +17,6 @@ from dataset_registry.errors import CatalogOutdated, RegistryError
 from dataset_registry.model.manifest import schema_digest
 from tests.conftest import DATABASES, _catalog, _database
 from tests.operations.support import ask
-
-pytestmark = pytest.mark.objects
 
 Tamper = Callable[[Registry], None]
 _numbers = count(1)
@@ -296,7 +294,9 @@ def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """A registry with something of everything that can be tampered with, sealed twice: made once, and copied."""
     folder = tmp_path_factory.mktemp("filled")
     url = _catalog(request, request.param, folder)
-    with Registry.open(catalog=url, store=str(folder / "store")) as owner:
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as opened:
+        patch.setenv("DATASET_REGISTRY_INLINE_BYTES", "0")  # objects can be tampered with
+        owner = opened.enter_context(Registry.open(catalog=url, store=str(folder / "store")))
         flights = owner.create_dataset("raw/flights")
         flights.commit({"data": b"one", "t": pa.table({"x": [1, 2, 3]})}, message="July")
         flights.commit({"data": b"two"})

@@ -141,6 +141,7 @@ def test_every_setting_of_a_retention_rule_reaches_the_server() -> None:
     assert received_rule(RuleRequest.model_validate(sent_rule(rule))) == rule
 
 
+@pytest.mark.objects
 def test_a_file_says_what_is_wrong_with_it(alone: Way) -> None:
     alone.registry.create_dataset("raw/flights").commit({"lost": b"lost", "table": pa.table({"n": [1]})})
     alone.objects().delete(str(alone.owner.file(sha256(b"lost")).object_key))

@@ -93,6 +93,7 @@ def test_a_collection_does_what_its_plan_says_but_for_what_came_to_be_needed(alo
     assert alone.registry.collect(older_than=NOW).files == 0
 
 
+@pytest.mark.objects
 def test_a_sweep_removes_objects_that_the_catalog_does_not_know(alone: Way) -> None:
     alone.registry.create_dataset("raw/flights").commit({"data": b"known"})
     unknown = new_key(sha256(b"unknown"))
@@ -107,6 +108,7 @@ def test_a_sweep_removes_objects_that_the_catalog_does_not_know(alone: Way) -> N
     assert [o.key[:64] for o in alone.objects().list()] == [sha256(b"known")]
 
 
+@pytest.mark.objects
 def test_a_verification_finds_what_was_lost_and_heals_when_the_content_comes_again(alone: Way) -> None:
     dataset = alone.registry.create_dataset("raw/flights")
     version = dataset.commit({"good": b"good", "lost": b"lost"})

@@ -112,7 +112,7 @@ def test_what_is_gone_when_it_is_read_is_not_found(sent: Dataset, rest: Way) -> 
 def test_content_that_is_not_what_it_is_named_after_is_corruption(
     sent: Dataset, rest: Way, damage: str, how: str
 ) -> None:
-    data = os.urandom(5000)
+    data = os.urandom(50_000)
     version = sent.commit({"data": data})
     rewrite(object_of(rest.owner, sha256(data)), data[:100] if damage == "shorter" else data[::-1])
     ways = {
