@@ -47,8 +47,10 @@ from dataset_registry.catalog.sqlite import (
     SQLITE_OPTIONS,
     configure_sqlite,
     connect_read_only,
+    has_log,
     is_read_only,
     sqlite_url,
+    sync_log,
 )
 from dataset_registry.errors import (
     CatalogOutdated,
@@ -134,6 +136,7 @@ class Catalog:
         self._lock_descriptor = -1
         self._sqlite_connections: set[Any] = set()
         self._is_frozen, self._looked_at = False, 0.0
+        self._synced_log = 0  # the inode of a write-ahead log whose folder was synced
         self.user_ids: dict[str, int] = {}
         """Ids of users that are committed: they never change."""
         _open_catalogs.add(self)
@@ -223,8 +226,14 @@ class Catalog:
         """
         for attempt in range(_ATTEMPTS):
             try:
-                with translated(self), self.queued():
-                    return self._attempt(work, durable=durable, while_frozen=while_frozen)
+                with translated(self):
+                    with self.queued():
+                        syncs_later = self.is_sqlite and durable and has_log(self.path)
+                        durable_now = durable and not syncs_later
+                        result = self._attempt(work, durable=durable_now, while_frozen=while_frozen)
+                    if syncs_later:
+                        self._sync()
+                    return result
             except (exc.IntegrityError, Interrupted) as error:
                 if attempt == _ATTEMPTS - 1:
                     raise RetryLater(
@@ -259,6 +268,20 @@ class Catalog:
                 raise
             connection.commit()
         return result
+
+    def _sync(self) -> None:
+        """Make durable what was committed to SQLite.
+
+        It is done when the lock is free: other writers need not wait for the disk, and one sync serves all that have committed
+        before it. Raises `StorageError`.
+        """
+        try:
+            self._synced_log = sync_log(self.path, self._synced_log)
+        except OSError as error:
+            raise StorageError(
+                f"The catalog {self.address} could not be synced: {error.strerror}. The last commit is there, and may be lost if "
+                "the machine fails. Fix the disk, then check it with: dataset-registry log"
+            ) from error
 
     def _refuse_frozen(self, tx: Transaction) -> None:
         """Raise `RegistryFrozen` if the registry is frozen. Checked only from time to time, to keep commits fast."""

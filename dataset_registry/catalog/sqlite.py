@@ -1,4 +1,4 @@
-"""Connections to SQLite: WAL, `synchronous=FULL`, foreign keys on."""
+"""Connections to SQLite: WAL, `synchronous=FULL`, foreign keys on; and syncing its write-ahead log."""
 
 import os
 import sqlite3
@@ -69,3 +69,35 @@ def _use_wal(cursor: Any) -> None:
             if "locked" not in str(error) or monotonic() > deadline:
                 raise
             sleep(0.01)
+
+
+def has_log(path: Path) -> bool:
+    """Whether a catalog has a write-ahead log: it does while a connection is open that has written."""
+    return os.path.exists(f"{path}-wal")
+
+
+def sync_log(path: Path, known: int) -> int:
+    """Sync the write-ahead log of a catalog, and its folder if the log is not the `known` inode. Returns its inode.
+
+    A log that is gone was synced: the last connection moved its content to the database when it was closed.
+    """
+    try:
+        descriptor = os.open(f"{path}-wal", os.O_RDWR)
+    except FileNotFoundError:
+        return known
+    try:
+        _sync_data(descriptor)
+        inode = os.fstat(descriptor).st_ino
+    finally:
+        os.close(descriptor)
+    if inode != known and os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    return inode
+
+
+_sync_data = getattr(os, "fdatasync", os.fsync)
+"""Sync the content of a file, and of its metadata what reading it takes."""

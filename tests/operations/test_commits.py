@@ -1,17 +1,20 @@
 """Commits: what they carry over, what they count, what they refuse, and what they never leave half done."""
 
+import errno
 import gc
 import io
+import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 
 from dataset_registry import Dataset, Draft, Provenance, Registry
-from dataset_registry.catalog import Transaction, files, manifests
+from dataset_registry.catalog import Transaction, engine, files, manifests
+from dataset_registry.catalog.sqlite import sync_log
 from dataset_registry.errors import (
     BranchMoved,
     CommitConflict,
@@ -347,14 +350,24 @@ def test_known_content_collected_between_look_and_commit_is_stored_again(
 
 
 @pytest.mark.objects
-def test_a_hold_does_not_wait_for_the_disk_and_everything_else_does(flights: Dataset, registry: Registry) -> None:
+def test_a_hold_does_not_wait_for_the_disk_and_everything_else_does(
+    flights: Dataset, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     catalog = registry.access.catalog
-    ask = "PRAGMA synchronous" if catalog.is_sqlite else "SHOW synchronous_commit"
-    waits = 2 if catalog.is_sqlite else "on"
-    seen: list[object] = []
-    event.listen(catalog.writer, "commit", lambda connection: seen.append(connection.exec_driver_sql(ask).scalar()))
+    seen: list[str] = []
+
+    def note(connection: Connection) -> None:
+        waits = not catalog.is_sqlite and connection.exec_driver_sql("SHOW synchronous_commit").scalar() == "on"
+        seen.append("durable commit" if waits else "commit")
+
+    def noted(path: Path, known: int) -> int:
+        seen[-1] = f"durable {seen[-1]}"
+        return sync_log(path, known)
+
+    event.listen(catalog.writer, "commit", note)
+    monkeypatch.setattr(engine, "sync_log", noted)
     flights.commit({"a": b"new content"})
-    assert [found == waits for found in seen] == [False, True]
+    assert seen == ["commit", "durable commit"]
 
     def refused(tx: Transaction) -> None:
         raise InputError("no")
@@ -363,7 +376,52 @@ def test_a_hold_does_not_wait_for_the_disk_and_everything_else_does(flights: Dat
         catalog.write(refused, durable=False)
     seen.clear()
     flights.create_branch("next")
-    assert seen == [waits]
+    assert seen == ["durable commit"]
+
+
+def test_others_commit_while_one_waits_for_the_disk(
+    embedded: Registry, sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = embedded.create_dataset("raw/flights")
+    dataset.commit({"a": b"1"})
+    waiting: list[str] = []
+    with Registry.open(catalog=sqlite_url, store=str(tmp_path / "store")) as other:
+        other.dataset("raw/flights").commit({"a": b"2"})
+
+        def sync(path: Path, known: int) -> int:
+            if not waiting:
+                waiting.append("here")
+                other.dataset("raw/flights").commit({"b": b"in the meantime"})
+            return sync_log(path, known)
+
+        monkeypatch.setattr(engine, "sync_log", sync)
+        made = dataset.commit({"a": b"3"})
+        assert dataset.version("main").number == made.number + 1
+        assert content(dataset) == {("a", 0): b"3", ("b", 0): b"in the meantime"}
+
+
+def test_a_commit_whose_log_cannot_be_synced_says_so(embedded: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = embedded.create_dataset("raw/flights")
+    dataset.commit({"a": b"1"})
+
+    def broken(path: Path, known: int) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch, pytest.raises(StorageError, match="may be lost if the machine fails"):
+        patch.setattr(engine, "sync_log", broken)
+        dataset.commit({"a": b"2"})
+    assert content(dataset) == {("a", 0): b"2"}
+
+
+def test_the_log_is_synced_with_its_folder_when_it_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, synced = tmp_path / "catalog.sqlite", []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    assert sync_log(path, 7) == 7
+    (tmp_path / "catalog.sqlite-wal").write_bytes(b"log")
+    inode = sync_log(path, 7)
+    assert synced == [tmp_path.stat().st_ino]
+    assert sync_log(path, inode) == inode
+    assert len(synced) == 1
 
 
 def test_very_many_components_at_once_leave_the_garbage_collector_as_it_was(flights: Dataset) -> None:
