@@ -41,6 +41,7 @@ from dataset_registry.catalog.postgresql import (
     json_without_nul,
     read_any_moment,
 )
+from dataset_registry.catalog.prepared import error_of
 from dataset_registry.catalog.rows import Transaction
 from dataset_registry.catalog.sqlite import (
     BUSY_SECONDS,
@@ -429,7 +430,10 @@ _open_catalogs: "WeakSet[Catalog]" = WeakSet()
 def _begin(connection: Connection, statement: str) -> None:
     """Begin a transaction of SQLite."""
     raw: Any = connection.connection.driver_connection
-    raw.execute(statement)
+    try:
+        raw.execute(statement)
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise error_of(connection, statement, error) from error
 
 
 @contextmanager

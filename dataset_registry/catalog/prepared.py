@@ -46,8 +46,8 @@ class Prepared:
 
     def all(self, tx: Connection, values: Mapping[str, Any]) -> list[_Row]:
         """Run it. Returns all rows."""
-        compiled, cursor = self._run(tx, values)
-        rows: list[_Row] = cursor.fetchall()
+        compiled = self._of(tx)
+        rows: list[_Row] = on_driver(tx, compiled.text, _given(compiled, values), lambda cursor: cursor.fetchall())
         if not compiled.conversions or not rows:
             return rows
         columns: list[Iterable[Any]] = list(zip(*rows, strict=True))
@@ -67,55 +67,68 @@ class Prepared:
 
     def run(self, tx: Connection, values: Mapping[str, Any]) -> int:
         """Run it. Returns the number of changed rows."""
-        count: int = self._run(tx, values)[1].rowcount
+        compiled = self._of(tx)
+        count: int = on_driver(tx, compiled.text, _given(compiled, values), lambda cursor: cursor.rowcount)
         return count
 
-    def _run(self, tx: Connection, values: Mapping[str, Any]) -> tuple[_Compiled, Any]:
+    def _of(self, tx: Connection) -> _Compiled:
         dialect = tx.dialect
         compiled = self._compiled.get(dialect.name)
         if compiled is None:
             compiled = self._compiled[dialect.name] = _compile(self._statement, self._keys, dialect)
-        given: Any
-        if compiled.by_position:
-            given = tuple(
-                [
-                    values.get(name, default) if convert is None else convert(values.get(name, default))
-                    for name, default, convert in compiled.parameters
-                ]
-            )
-        else:
-            given = {
-                name: values.get(name, default) if convert is None else convert(values.get(name, default))
-                for name, default, convert in compiled.parameters
-            }
-        return compiled, on_driver(tx, compiled.text, given)
+        return compiled
 
 
-def on_driver(tx: Connection, text: str, given: Sequence[Any] | Mapping[str, Any] = (), *, many: bool = False) -> Any:
-    """Run a text on the driver, in its own style of parameters; with `many`, once for each of these. Returns the driver's
-    cursor. Raises what SQLAlchemy raises."""
+def _given(compiled: _Compiled, values: Mapping[str, Any]) -> Sequence[Any] | Mapping[str, Any]:
+    """The values as the driver takes them."""
+    given = [
+        values.get(name, default) if convert is None else convert(values.get(name, default))
+        for name, default, convert in compiled.parameters
+    ]
+    return (
+        tuple(given)
+        if compiled.by_position
+        else dict(zip((name for name, _, _ in compiled.parameters), given, strict=True))
+    )
+
+
+def on_driver(
+    tx: Connection,
+    text: str,
+    given: Sequence[Any] | Mapping[str, Any],
+    result: Callable[[Any], Any] = lambda cursor: None,
+    *,
+    many: bool = False,
+) -> Any:
+    """Run a text on the driver, in its own style of parameters; with `many`, once for each of these. Returns the `result` of the
+    driver's cursor. Raises what SQLAlchemy raises."""
     if not tx.in_transaction():
         tx.begin()
     connection: Any = tx.connection.driver_connection
     for note in tx.dispatch.before_cursor_execute:
         note(tx, None, text, given, None, False)
     try:
-        if many:
-            return connection.cursor().executemany(text, given)
-        return connection.execute(text, given)
+        return result(connection.cursor().executemany(text, given) if many else connection.execute(text, given))
     except tx.dialect.loaded_dbapi.Error as error:
-        is_broken = tx.dialect.is_disconnect(error, connection, None)
-        if is_broken:
-            tx.invalidate(error)
-        raise exc.DBAPIError.instance(
-            text,
-            None,
-            error,
-            tx.dialect.loaded_dbapi.Error,
-            hide_parameters=True,
-            connection_invalidated=is_broken,
-            dialect=tx.dialect,
-        ) from error
+        raise error_of(tx, text, error) from error
+
+
+def error_of(tx: Connection, text: str, error: Any) -> exc.DBAPIError:
+    """The error of SQLAlchemy for one of the driver; a connection that is broken is given up."""
+    is_broken = tx.dialect.is_disconnect(error, tx.connection.driver_connection, None)
+    if is_broken:
+        tx.invalidate(error)
+    made = exc.DBAPIError.instance(
+        text,
+        None,
+        error,
+        tx.dialect.loaded_dbapi.Error,
+        hide_parameters=True,
+        connection_invalidated=is_broken,
+        dialect=tx.dialect,
+    )
+    assert isinstance(made, exc.DBAPIError), "an error of the driver"
+    return made
 
 
 def _compile(statement: _Statement, keys: Sequence[str] | None, dialect: Dialect) -> _Compiled:
