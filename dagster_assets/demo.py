@@ -211,7 +211,7 @@ def savings(opened: Registry, runs: Sequence[dg.ExecuteInProcessResult]) -> None
     heading("7. Deduplication")
     submitted = sum(submitted_bytes(run) for run in runs)
     stored = sum(file.stored_size for file in opened.files())
-    count = sum(file.form in ("whole", "ranges") for file in opened.files())
+    count = sum(file.form not in ("parts", "pack") for file in opened.files())
     console.print(
         f"{len(runs)} runs submitted {size(submitted)}; {count} files are stored in {size(stored)}: "
         f"[bold]{1 - stored / submitted:.0%} saved[/]"

@@ -89,8 +89,8 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True)
 def _contents_in_the_catalog(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests about objects of the store use small contents; they have objects then."""
-    if request.node.get_closest_marker("objects") is not None:
+    """Tests about objects of the store, and about older revisions, use small contents; they have objects then."""
+    if request.node.get_closest_marker("objects") is not None or "migrations" in request.node.path.parts:
         monkeypatch.setenv("DATASET_REGISTRY_INLINE_BYTES", "0")
 
 

@@ -189,6 +189,10 @@ _ROWS_OF_A_VERSION = (
     ("version_parents", "version_id", "second parents"),
     ("version_parents", "parent_id", "second parents that are others"),
     ("version_reads", "version_id", "notes of readers"),
+    ("version_checks", "version_id", "results of checks"),
+    ("version_taints", "version_id", "taints"),
+    ("version_sources", "version_id", "sources"),
+    ("version_sources", "source_id", "sources of others"),
     ("version_index_pages", "version_id", "manifests"),
 )
 _ORPHANED_PAGES = (

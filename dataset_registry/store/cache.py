@@ -5,6 +5,7 @@ its key, and linked into place. Each process has its own links in a private fold
 its files. When the cache is full, files that only the cache links to are evicted, least recently used first.
 """
 
+import errno
 import hashlib
 import os
 import threading
@@ -13,8 +14,10 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
+from tempfile import gettempdir, mkdtemp
 from typing import BinaryIO
 from uuid import uuid4
+from weakref import finalize
 
 from dataset_registry import modes
 from dataset_registry.errors import CorruptionError
@@ -50,6 +53,8 @@ class Cache:
         self._unseen = self._limit  # bytes added since the cache was last looked over: at first unknown
         self._lock = threading.Lock()
         self._making: dict[str, threading.Lock] = {}
+        self._temporary: Path | None = None
+        self._temporary_owner = 0
 
     def fetch(self, key: str, compression: str | None = None, opened: Open | None = None) -> Path:
         """A local, read-only file with the content of an object, or of the stream that `opened` opens, cached under the
@@ -72,8 +77,32 @@ class Cache:
                     if not mine.exists():
                         self._make(key, opened or partial(self.open, key, compression), mine, shared)
         except OSError as error:
-            raise storage_error(error, f"A copy for reading could not be written to {self._folder}") from error
+            if error.errno not in _UNWRITABLE:
+                raise storage_error(error, f"A copy for reading could not be written to {self._folder}") from error
+            return self._elsewhere(key, opened or partial(self.open, key, compression))
         return mine
+
+    def _elsewhere(self, key: str, opened: Open) -> Path:
+        """A copy in the system's folder for temporary files: reads continue where the cache cannot be written."""
+        try:
+            with self._lock:
+                if self._temporary is None or self._temporary_owner != os.getpid():
+                    self._temporary, self._temporary_owner = Path(mkdtemp(prefix="dataset-registry-")), os.getpid()
+                    finalize(self, _remove, self._temporary, os.getpid())
+            path = self._temporary / key
+            with self._one_at_a_time(key):
+                if not path.exists():
+                    aside = path.with_name(f"{uuid4().hex}.partial")
+                    try:
+                        self._copy(key, opened, aside)
+                        aside.rename(path)
+                    finally:
+                        aside.unlink(missing_ok=True)
+        except OSError as error:
+            raise storage_error(
+                error, f"A copy for reading could be written neither to {self._folder} nor to {gettempdir()}"
+            ) from error
+        return path
 
     def open(self, key: str, compression: str | None = None) -> BinaryIO:
         """A stream over the content of an object. Raises `CorruptionError` when it is missing."""
@@ -107,22 +136,8 @@ class Cache:
 
     def _make(self, key: str, opened: Open, mine: Path, shared: Path) -> None:
         aside = mine.with_name(f"{uuid4().hex}.partial")
-        hasher = hashlib.sha256()
-        size = 0
         try:
-            with opened() as stream, modes.new_file(aside, buffering=0) as target:
-                while block := stream.read(_BLOCK):
-                    hasher.update(block)
-                    rest = memoryview(block)
-                    while rest:
-                        rest = rest[target.write(rest) :]
-                    size += len(block)
-            if hasher.hexdigest() != content_hash_of(key):
-                raise CorruptionError(
-                    f"The object {key} of the store at {self._store.location} does not match the hash in its key: "
-                    f"its SHA-256 is {hasher.hexdigest()}. Run: dataset-registry verify --deep",
-                    key=key,
-                )
+            size = self._copy(key, opened, aside)
             bits = modes.shared_bits(self._folder.parent)
             aside.chmod(modes.read_only(bits))
             modes.make_folder(shared.parent, bits)
@@ -134,6 +149,25 @@ class Cache:
         self._unseen += size
         if self._unseen * 20 > self._limit:
             self._make_room()
+
+    def _copy(self, key: str, opened: Open, target: Path) -> int:
+        """Write the content of a key to a new file, and check it. Returns its size."""
+        hasher = hashlib.sha256()
+        size = 0
+        with opened() as stream, modes.new_file(target, buffering=0) as file:
+            while block := stream.read(_BLOCK):
+                hasher.update(block)
+                rest = memoryview(block)
+                while rest:
+                    rest = rest[file.write(rest) :]
+                size += len(block)
+        if hasher.hexdigest() != content_hash_of(key):
+            raise CorruptionError(
+                f"The object {key} of the store at {self._store.location} does not match the hash in its key: "
+                f"its SHA-256 is {hasher.hexdigest()}. Run: dataset-registry verify --deep",
+                key=key,
+            )
+        return size
 
     def _make_room(self) -> None:
         """Evict unused copies, least recently used first, until the cache is at nine tenths of its limit."""
@@ -159,3 +193,13 @@ class Cache:
                     return
                 Path(path).unlink(missing_ok=True)
                 total -= size
+
+
+_UNWRITABLE = (errno.EROFS, errno.ENOSPC, errno.EACCES, errno.EPERM)
+"""Errors of a folder that cannot be written to."""
+
+
+def _remove(folder: Path, owner: int) -> None:
+    """Remove a temporary folder, in the process that made it."""
+    if os.getpid() == owner:
+        rmtree(folder, ignore_errors=True)

@@ -29,10 +29,10 @@ def test_the_catalog_is_upgraded_checked_and_taken_back(
     monkeypatch.setenv(target.CATALOG_VARIABLE, empty_url)
     for arguments, words in (
         (["db", "current"], "no tables yet"),
-        (["db", "upgrade"], "no tables -> 0019"),
+        (["db", "upgrade"], "no tables -> 0020"),
         (["db", "current"], "0020"),
         (["db", "check"], "as this package expects it"),
-        (["db", "downgrade", "base"], "0019 -> no tables"),
+        (["db", "downgrade", "base"], "0020 -> no tables"),
     ):
         assert run(monkeypatch, *arguments) == 0
         printed = capsys.readouterr().out
@@ -213,6 +213,7 @@ def versions(folder: str) -> list[int]:
         return [version.number for version in registry.dataset("raw/flights").tree()]
 
 
+@pytest.mark.objects
 def test_nothing_is_removed_when_there_is_nobody_to_ask(
     folder: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -259,6 +260,7 @@ def test_plans_and_results_are_json_on_request(
     assert printed("adopt")["files"] == 0
 
 
+@pytest.mark.objects
 def test_damage_has_an_exit_code_of_its_own(
     folder: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -82,6 +82,7 @@ def test_branches_of_unfinished_runs_and_the_tracked_one_are_kept(fresh: World, 
     assert branches(fresh) == {"main", "pr-12", runs["other"]}
 
 
+@pytest.mark.objects
 def test_collection_and_verification_have_schedules_of_their_own(fresh: World, runs: dict[str, str]) -> None:
     assert ran(fresh, build_collect_schedule()).success
     result = ran(fresh, build_verify_schedule(share=1))

@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 import pyarrow as pa
+import pytest
 from sqlalchemy import text
 
 from dataset_registry import Policy, Rule
@@ -53,6 +54,7 @@ def metadata(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
     return {key: value.value for key, value in handled.step_output_data.metadata.items()}
 
 
+@pytest.mark.objects
 def test_a_night_expires_and_collects(world: World) -> None:
     grow(world, 4)
     long_ago(world)
@@ -99,6 +101,7 @@ def test_without_a_policy_the_night_only_collects(world: World) -> None:
     assert len(world.registry.dataset("numbers").tree()) == 3
 
 
+@pytest.mark.objects
 def test_damage_fails_the_night(world: World) -> None:
     grow(world, 1)
     assert run(world, verify_share=1).success

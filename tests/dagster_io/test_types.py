@@ -209,6 +209,7 @@ def test_a_table_without_rows_keeps_its_columns(world: World) -> None:
 # --- lazy ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.objects
 def test_a_lazy_frame_reads_the_stored_files_where_they_are(world: World) -> None:
     frame = world.received(TABLE, pl.LazyFrame)
     (stored,) = world.version("source").paths()
@@ -229,12 +230,14 @@ def test_a_relation_reads_the_stored_files_where_they_are(world: World) -> None:
         relation.fetchall()
 
 
+@pytest.mark.objects
 def test_an_arrow_dataset_reads_the_stored_files_where_they_are(world: World) -> None:
     dataset = world.received(TABLE, ds.Dataset)
     assert all(world.is_stored(file) for file in dataset.files)
     assert dataset.files == [str(path) for path in world.version("source").paths()]
 
 
+@pytest.mark.objects
 def test_a_path_is_the_stored_file_itself(world: World, tmp_path: Path) -> None:
     delivered = tmp_path / "model.bin"
     delivered.write_bytes(b"\x00weights\xff")

@@ -22,6 +22,8 @@ from dataset_registry.version import Version
 from tests.contracts import test_store as contract
 from tests.faults.faulty import FAULTS, FaultyStore, proxy
 
+pytestmark = pytest.mark.objects
+
 NOW = timedelta(0)
 SMALL, LARGE = b"small content", bytes(range(256)) * 400
 CONTENT = {"small": SMALL, "large": LARGE}

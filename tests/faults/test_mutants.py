@@ -28,6 +28,8 @@ from tests.faults.crashing import wrong_bytes
 from tests.faults.mutants import FOREIGN_KEYS, apply, drop_foreign_key
 from tests.waiting import SAFETY, until
 
+pytestmark = pytest.mark.objects
+
 AT_ONCE = timedelta(0)
 _contents = count(1)
 

@@ -322,7 +322,7 @@ def test_a_table_is_not_had_by_naming_its_parts(served: Served) -> None:
     table = served.owner.create_dataset("secret")
     table.commit({"data": pl.DataFrame({"id": [1, 2, 3]}).lazy()})
     (component,) = table.version().components
-    (part,) = (f for f in served.owner.files() if f.form == "whole")
+    (part,) = (f for f in served.owner.files() if f.form == "inline")
     with served.http("eve") as eve:
         own = eve.post("datasets", json={"name": "eves"}).json()["id"]
         for content in (

@@ -164,6 +164,7 @@ def test_a_table_that_was_put_over_a_list_is_found(owned: Registry, legacy: None
         owned.dataset("secret").version("main").to_arrow()
 
 
+@pytest.mark.objects
 def test_a_pack_is_not_committed_by_its_hash(owned: Registry) -> None:
     owned.create_dataset("many").commit({f"{n}": str(n).encode() for n in range(20)})
     (pack,) = [file for file in owned.files() if file.form == "pack"]

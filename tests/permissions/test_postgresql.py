@@ -32,6 +32,7 @@ def rows(registry: Registry) -> Counter[str]:
     return Counter(counts)
 
 
+@pytest.mark.objects
 def test_on_postgresql_everybody_may_do_what_was_granted_and_nothing_else(world: World) -> None:
     wrong: list[str] = []
     count = 0
