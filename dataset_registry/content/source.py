@@ -134,7 +134,7 @@ def deleted(version: VersionRecord | None) -> NotFound:
 def local_file(access: Access, file: FileRecord) -> Path:
     """A local, read-only file with the content of a stored one: the object itself if it is local, else a copy."""
     recipe = partial(opened, access, file) if file.form in _ASSEMBLED_FORMS else None
-    path = access.copies.fetch(_key(file), file.compression_type, recipe)
+    path = access.copies.fetch(_key(file), file.compression_type, recipe, is_small=file.form == "inline")
     if access.verifies_reads:
         with checked(path.open("rb"), str(file.content_hash)) as stream:
             while stream.read(_RUN):

@@ -56,9 +56,11 @@ class Cache:
         self._temporary: Path | None = None
         self._temporary_owner = 0
 
-    def fetch(self, key: str, compression: str | None = None, opened: Open | None = None) -> Path:
+    def fetch(
+        self, key: str, compression: str | None = None, opened: Open | None = None, *, is_small: bool = False
+    ) -> Path:
         """A local, read-only file with the content of an object, or of the stream that `opened` opens, cached under the
-        key.
+        key. Small content is copied to the system's folder for temporary files where the cache cannot be written.
 
         Raises `CorruptionError` if the object is missing or its content does not match the hash in the key.
         """
@@ -77,13 +79,13 @@ class Cache:
                     if not mine.exists():
                         self._make(key, opened or partial(self.open, key, compression), mine, shared)
         except OSError as error:
-            if error.errno not in _UNWRITABLE:
+            if not is_small or error.errno not in _UNWRITABLE:
                 raise storage_error(error, f"A copy for reading could not be written to {self._folder}") from error
             return self._elsewhere(key, opened or partial(self.open, key, compression))
         return mine
 
     def _elsewhere(self, key: str, opened: Open) -> Path:
-        """A copy in the system's folder for temporary files: reads continue where the cache cannot be written."""
+        """A copy in the system's folder for temporary files: reads continue on a full or read-only disk."""
         try:
             with self._lock:
                 if self._temporary is None or self._temporary_owner != os.getpid():

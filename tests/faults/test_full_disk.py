@@ -140,6 +140,7 @@ def _before(owner: Any, name: str, work: Callable[[], None], patch: pytest.Monke
 SPOOLING, HOLDING, STORING, COMMITTING = "spooling", "holding", "storing", "committing"
 
 
+@pytest.mark.objects
 @pytest.mark.parametrize(
     ("where", "step"),
     [

@@ -106,6 +106,7 @@ def test_a_registry_on_a_read_only_disk_is_read(disk: Disk, read_only: Callable[
         assert answers(served, secret) == []
 
 
+@pytest.mark.objects
 def test_a_read_only_store_beside_a_catalog_that_is_not_is_read(
     disk: Disk, read_only: Callable[[], None], catalog_url: str
 ) -> None:
@@ -184,6 +185,7 @@ def test_while_postgresql_is_stopped_requests_say_so_and_go_on_afterwards(tmp_pa
             assert reads(registry) == []
 
 
+@pytest.mark.objects
 def test_while_s3_is_stopped_what_the_catalog_knows_is_read(sqlite_url: str, tmp_path: Path) -> None:
     with servers.s3() as location:
         place = {"catalog": sqlite_url, "store": f"{location}&cache={tmp_path / 'cache'}"}
