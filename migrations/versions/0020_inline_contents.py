@@ -35,10 +35,18 @@ CONTENTS = """
 """
 
 
+ASSEMBLED = """
+    SELECT a.object_key, a.file_id, a.expires_at FROM assembled_files a JOIN files f ON f.id = a.file_id
+    WHERE f.form = 'inline' ORDER BY a.object_key
+"""
+
+
 def downgrade() -> None:
     lose(revision, MOVE_FIRST, VERSIONS)
     lose(revision, "contents in the catalog", CONTENTS)
+    lose(revision, "assembled objects of them, which stay in the store", ASSEMBLED)
     discard_versions(revision, f"v.id IN ({INLINE_IN})")
     op.execute("DELETE FROM inline_contents")
+    op.execute("DELETE FROM assembled_files WHERE file_id IN (SELECT id FROM files WHERE form = 'inline')")
     discard_files(revision, "SELECT id FROM files WHERE form = 'inline'")
     op.drop_table("inline_contents")

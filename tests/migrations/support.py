@@ -398,5 +398,7 @@ def populate(catalog: Catalog, revision: str) -> None:
         execute(catalog, of, {"review": review, "dataset": dataset})
         insert(catalog, "review_events", review_id=review, kind="comment", body="why", created_by=user)
     elif revision == "0020":
-        execute(catalog, "UPDATE files SET form = 'inline' WHERE id = :id", {"id": file})
-        execute(catalog, "INSERT INTO inline_contents (file_id, data) VALUES (:id, :data)", {"id": file, "data": b"1"})
+        small = insert(catalog, "files", storage_type="store", file_size=1, content_hash="f" * 64, form="inline")
+        execute(catalog, "INSERT INTO inline_contents (file_id, data) VALUES (:id, :data)", {"id": small, "data": b"1"})
+        leased = "INSERT INTO assembled_files (file_id, object_key, expires_at) VALUES (:id, 's', CURRENT_TIMESTAMP)"
+        execute(catalog, leased, {"id": small})
