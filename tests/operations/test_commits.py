@@ -328,6 +328,7 @@ def test_a_draft_of_a_new_dataset_makes_it_with_its_first_version_or_not_at_all(
     assert (dataset.name, dataset.description, dataset.version().number) == ("new/one", "made together", 1)
 
 
+@pytest.mark.objects
 def test_known_content_collected_between_look_and_commit_is_stored_again(
     flights: Dataset, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

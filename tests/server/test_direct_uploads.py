@@ -47,6 +47,7 @@ def test_a_large_file_goes_straight_into_the_store(
     assert on_s3.owner.verify(deep=True).clean
 
 
+@pytest.mark.objects
 def test_of_what_is_stored_already_no_more_is_read_than_footers(
     on_s3: serving.Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
