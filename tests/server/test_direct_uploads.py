@@ -47,7 +47,6 @@ def test_a_large_file_goes_straight_into_the_store(
     assert on_s3.owner.verify(deep=True).clean
 
 
-@pytest.mark.objects
 def test_of_what_is_stored_already_no_more_is_read_than_footers(
     on_s3: serving.Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,7 +60,9 @@ def test_of_what_is_stored_already_no_more_is_read_than_footers(
     fetched: list[object] = []
     read: list[int] = []
     fetch, ranged = Cache.fetch, ObjectStore.read
-    monkeypatch.setattr(Cache, "fetch", lambda self, *given: (fetched.append(given), fetch(self, *given))[1])
+    monkeypatch.setattr(
+        Cache, "fetch", lambda self, *given, **how: (fetched.append(given), fetch(self, *given, **how))[1]
+    )
     monkeypatch.setattr(ObjectStore, "read", lambda self, *given: (read.append(given[-1]), ranged(self, *given))[1])
     monkeypatch.setattr("dataset_registry.content.capture._FOOTER", 100)  # less than any has
     grown = pa.concat_tables([table, table.slice(0, 1000)])
