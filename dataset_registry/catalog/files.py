@@ -256,6 +256,11 @@ class NewFile:
     form: FileForm = "whole"
     data: bytes | None = None
 
+    @property
+    def form_of_row(self) -> FileForm:
+        """How it is stored: `form` is that of an object."""
+        return "inline" if self.data is not None else self.form if self.kept is not None else "ranges"
+
 
 def add(tx: Transaction, new: Sequence[NewFile], damaged: Collection[str] = ()) -> dict[str, int]:
     """Insert stored files. Returns their ids by hash. Files with `damaged` contents are repaired: they must have
@@ -286,19 +291,17 @@ def _row(file: NewFile) -> dict[str, object]:
         "file_size": file.size,
         "content_hash": file.content_hash,
         "facts": file.facts.to_json() or None,
-        **_kept(file.kept, file.size, file.form if file.data is None else "inline"),
+        **_kept(file.kept, file.size, file.form_of_row),
     }
 
 
 def _kept(stored: StoredBytes | None, size: int, form: FileForm) -> dict[str, object]:
-    if stored is None:
-        form = form if form == "inline" else "ranges"
-        return {"form": form, "object_key": None, "compression_type": None, "stored_size": None}
+    """The columns about the object of a file, which is missing for bytes in the catalog and for recipes."""
     return {
         "form": form,
-        "object_key": stored.key,
-        "compression_type": stored.compression,
-        "stored_size": stored.size if stored.size != size else None,
+        "object_key": stored.key if stored else None,
+        "compression_type": stored.compression if stored else None,
+        "stored_size": stored.size if stored and stored.size != size else None,
     }
 
 
