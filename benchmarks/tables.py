@@ -268,9 +268,7 @@ def _peers(result: Result, row: Row) -> tuple[str, str]:
     found: list[tuple[float, str]] = []
     failed: list[str] = []
     slow: list[str] = []
-    for name in result["measured"][row.label]:
-        if name in (row.limit, US, NO_FSYNC, POSTGRESQL) or (row.peers and name not in row.peers):
-            continue
+    for name in _rivals(result, row):
         mark = "" if result["participants"][name]["durable"] else "*"
         figure = row.figure(result, name)
         if figure is not None:
@@ -284,15 +282,15 @@ def _peers(result: Result, row: Row) -> tuple[str, str]:
     return texts[0] if texts else "-", ", ".join([*texts[1:], *notes]) or "-"
 
 
+def _rivals(result: Result, row: Row) -> list[str]:
+    """The peers that can be compared in a row."""
+    others = (name for name in result["measured"][row.label] if name not in (row.limit, US, NO_FSYNC, POSTGRESQL))
+    return [name for name in others if not row.peers or name in row.peers]
+
+
 def _over_best(result: Result, row: Row) -> str:
     """Our figures over that of the best peer, ours on PostgreSQL after it."""
-    peers = [
-        figure
-        for name in result["measured"][row.label]
-        if name not in (row.limit, US, NO_FSYNC, POSTGRESQL) and (not row.peers or name in row.peers)
-        for figure in [row.figure(result, name)]
-        if figure is not None
-    ]
+    peers = [figure for name in _rivals(result, row) if (figure := row.figure(result, name)) is not None]
     if not peers:
         return "-"
     best = max(peers) if row.at_least else min(peers)

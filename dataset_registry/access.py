@@ -21,9 +21,8 @@ class Access:
     """The access of an actor to a catalog and a store: the first argument of every operation.
 
     `copies` is the cache of local copies of stored files; `compression` is applied to new CSV and JSON files. New contents of
-    at most `inline_bytes` are stored in the catalog. With
-    `is_guarded`, files come from untrusted clients and are captured in a separate process. With `verifies_reads`, every
-    stored file is hashed before it is read.
+    at most `inline_bytes` are stored in the catalog. With `is_guarded`, files come from untrusted clients and are captured in
+    a separate process. With `verifies_reads`, every stored file is hashed before it is read.
     """
 
     catalog: Catalog

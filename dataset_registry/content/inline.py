@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dataset_registry.access import Access
-from dataset_registry.catalog import Transaction, collection, files
+from dataset_registry.catalog import Transaction, collection
 from dataset_registry.catalog.collection import InlineContent
 from dataset_registry.content.pack import pack_head
-from dataset_registry.content.upload import BytesGone, SpooledContent, Upload, upload
+from dataset_registry.content.upload import add_pack
 from dataset_registry.errors import InputError
 from dataset_registry.store import Spool, Spooled
-from dataset_registry.tabular import formats
 
 LARGEST = 16 << 10
 """Bytes of the largest content that is stored in the catalog. Up to there a commit takes as long as one of a byte."""
@@ -80,17 +79,10 @@ def _offload(access: Access, batch: Sequence[InlineContent]) -> int:
 
     with Spool(access.store.scratch) as spool:
         pack = spool.write(copy)
-        held = upload(access, {pack.content_hash: SpooledContent(pack)})
-        try:
-            return access.catalog.write(partial(_move, batch, pack, len(head), held))
-        except BytesGone:
-            return 0  # the next collection tries again
+        return add_pack(access, pack, partial(_move, batch, len(head)))
 
 
-def _move(batch: Sequence[InlineContent], pack: Spooled, at: int, held: Upload, tx: Transaction) -> int:
-    held.release(tx)
-    new = files.NewFile(pack.content_hash, pack.size, formats.BINARY, held.stored[pack.content_hash], form="pack")
-    pack_id = files.add(tx, [new])[pack.content_hash]
+def _move(batch: Sequence[InlineContent], at: int, tx: Transaction, pack_id: int) -> int:
     places = {}
     for found in batch:
         places[found.id] = (at, len(found.data))

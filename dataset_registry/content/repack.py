@@ -11,13 +11,12 @@ from shutil import copyfileobj
 from typing import BinaryIO
 
 from dataset_registry.access import Access
-from dataset_registry.catalog import Transaction, collection, files
+from dataset_registry.catalog import Transaction, collection
 from dataset_registry.catalog.collection import Sparse
 from dataset_registry.content.pack import pack_head
-from dataset_registry.content.upload import BytesGone, SpooledContent, Upload, upload
+from dataset_registry.content.upload import add_pack
 from dataset_registry.errors import CorruptionError
-from dataset_registry.store import Ranges, Spool, Spooled
-from dataset_registry.tabular import formats
+from dataset_registry.store import Ranges, Spool
 
 _TOGETHER = 512 << 20
 """Approximate size of a new pack in bytes."""
@@ -60,18 +59,10 @@ def _repack(access: Access, batch: Sequence[Sparse]) -> int:
         except CorruptionError:
             rest = [found for found in batch if found not in broken]
             return _repack(access, rest) if rest else 0
-        held = upload(access, {pack.content_hash: SpooledContent(pack)})
-        try:
-            return access.catalog.write(partial(_name, batch, pack, len(head), held))
-        except BytesGone:
-            return 0  # the next collection tries again
+        return add_pack(access, pack, partial(_name, batch, len(head)))
 
 
-def _name(batch: Sequence[Sparse], pack: Spooled, at: int, held: Upload, tx: Transaction) -> int:
-    held.release(tx)
-    stored = held.stored[pack.content_hash]
-    new = files.NewFile(pack.content_hash, pack.size, formats.BINARY, stored, form="pack")
-    pack_id = files.add(tx, [new])[pack.content_hash]
+def _name(batch: Sequence[Sparse], at: int, tx: Transaction, pack_id: int) -> int:
     freed = 0
     for found in batch:
         freed += collection.move_ranges(tx, found, pack_id, at)

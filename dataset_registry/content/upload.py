@@ -14,7 +14,7 @@ from typing import Protocol
 from uuid import UUID
 
 from dataset_registry.access import Access
-from dataset_registry.catalog import Transaction, holds
+from dataset_registry.catalog import Transaction, files, holds
 from dataset_registry.errors import RegistryError, RetryLater, StorageError
 from dataset_registry.model.reading import kind_of
 from dataset_registry.model.records import StoredBytes
@@ -118,6 +118,23 @@ def upload(
         for hashes, at_once in ((small, access.store.transfers), (large, _LARGE_AT_ONCE)):
             _each(store, hashes, min(at_once, access.store.transfers))
     return Upload(held, stored)
+
+
+def add_pack(access: Access, pack: Spooled, name: Callable[[Transaction, int], int]) -> int:
+    """Store a spooled pack. The transaction that inserts its file calls `name` with the file's id, which points at it whatever
+    the pack is for. Returns its result, 0 if the hold expired: the next collection tries again."""
+    held = upload(access, {pack.content_hash: SpooledContent(pack)})
+
+    def work(tx: Transaction) -> int:
+        held.release(tx)
+        stored = held.stored[pack.content_hash]
+        new = files.NewFile(pack.content_hash, pack.size, formats.BINARY, stored, form="pack")
+        return name(tx, files.add(tx, [new])[pack.content_hash])
+
+    try:
+        return access.catalog.write(work)
+    except BytesGone:
+        return 0
 
 
 def hold_for_upload(access: Access, content_hash: str) -> str:

@@ -146,7 +146,7 @@ def _schema_steps(dataset: EmbeddedDataset, ref: str) -> Iterator[tuple[Any, dic
     found = history.log(dataset.access, dataset.record, ref, _SCHEMA_STEPS)
     for version in overview.schema_steps(dataset.access, dataset.record, found)[:_SHOWN_STEPS]:
         if not version.parents:
-            yield version, {}, versions.shown_tables(dataset.version(f"v{version.number}"))
+            yield version, {}, versions.first_tables(dataset.version(f"v{version.number}"))
             continue
         diff = dataset.diff(f"v{version.parents[0]}", f"v{version.number}")
         changes = {label: change for label, change in diff.schema.items() if change.changes}

@@ -14,7 +14,7 @@ from dataset_registry.embedded.dataset import EmbeddedDataset, EmbeddedVersion
 from dataset_registry.errors import InputError, NotFound
 from dataset_registry.model.checks import newest_of_each
 from dataset_registry.model.manifest import component_label
-from dataset_registry.model.records import Production
+from dataset_registry.model.records import ComponentRecord, Production
 from dataset_registry.model.schema import ComponentSchema, Schema, TableSchema
 from dataset_registry.operations import overview as overviews
 from dataset_registry.server.limits import one_at_work
@@ -56,7 +56,7 @@ def overview(request: Request, dataset: EmbeddedDataset, version: EmbeddedVersio
         measure=overviews.measures(access, [version.record])[version.id],
         components=listed[:12],
         has_more_components=len(listed) > 12 or following is not None,
-        tables=[(label, table, list(_column_rows(table))) for label, table in shown_tables(version).items()],
+        tables=[(label, table, list(_column_rows(table))) for label, table in shown_tables(version, listed).items()],
         diff=dataset.diff(f"v{parent}", f"v{version.number}") if parent is not None else None,
         productions=len(productions),
         runs=[(made, dagster_url(request, made.provenance.run_id)) for made in _some(productions)],
@@ -81,9 +81,13 @@ def _component_page(version: EmbeddedVersion, start: int) -> tuple[Sequence[Any]
     return found, start + _COMPONENTS if start + _COMPONENTS < version.component_count else None
 
 
-def shown_tables(version: EmbeddedVersion) -> dict[str, TableSchema]:
+def first_tables(version: EmbeddedVersion) -> dict[str, TableSchema]:
     """The first tables of a version, by label."""
-    listed, _ = _component_page(version, 0)
+    return shown_tables(version, _component_page(version, 0)[0])
+
+
+def shown_tables(version: EmbeddedVersion, listed: Sequence[ComponentRecord]) -> dict[str, TableSchema]:
+    """The first tables among components of a version, by label."""
     names = list(dict.fromkeys(c.name for c in listed))[:MOST_TABLES]
     return dict(list(tables_of(version.captured(names)).items())[:MOST_TABLES])
 
