@@ -84,7 +84,7 @@ def page(tx: Transaction, after: int = _BEFORE_ALL) -> list[tuple[AuditEntry, st
     return [(_entry(row), row.entry_hash) for row in rows]
 
 
-def _entry(row: Row) -> AuditEntry:  # type: ignore[type-arg]
+def _entry(row: Row[Any]) -> AuditEntry:
     return AuditEntry(
         actor=row.actor,
         interface=row.door,

@@ -1,6 +1,7 @@
 """Rows about datasets."""
 
 from collections.abc import Collection, Iterator
+from typing import Any
 
 from sqlalchemy import Row, bindparam, delete, func, select, update
 
@@ -125,5 +126,5 @@ def _deleted() -> NotFound:
     return NotFound("This dataset was deleted. Open it again by name, if it was created again.")
 
 
-def _record(row: Row) -> DatasetRecord:  # type: ignore[type-arg]
+def _record(row: Row[Any]) -> DatasetRecord:
     return DatasetRecord(*row)

@@ -351,7 +351,7 @@ def add_table(tx: Transaction, content_hash: str, size: int, format: str, parts:
     return file_id
 
 
-def record_of(row: Row) -> FileRecord:  # type: ignore[type-arg]
+def record_of(row: Row[Any]) -> FileRecord:
     return FileRecord(
         id=row.id,
         content_hash=row.content_hash,

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Row, and_, delete, exists, func, inspect, select, text, update
 
@@ -56,7 +57,7 @@ def find(tx: Transaction, file_id: int) -> LegacyFile | None:
     return _file(row) if row else None
 
 
-def _file(row: Row) -> LegacyFile:  # type: ignore[type-arg]
+def _file(row: Row[Any]) -> LegacyFile:
     """A row as it is: SQLite keeps a text in any column."""
     file_id, path, format, size, storage_type, inline_size = row
     known = size if isinstance(size, int) else -1

@@ -364,7 +364,7 @@ def _entry(row: Sequence[Any]) -> Entry:
     return Entry(name, index, kind, content_hash or "", format, metadata, file_id, schema_id)
 
 
-def _component(row: Row) -> ComponentRecord:  # type: ignore[type-arg]
+def _component(row: Row[Any]) -> ComponentRecord:
     name, index, kind, content_hash, size, format, file_id, metadata = row
     return ComponentRecord(
         name, index, kind, content_hash, size, format, file_id, json.loads(metadata) if metadata else {}

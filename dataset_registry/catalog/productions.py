@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Row, Select, bindparam, func, insert, select, update
@@ -254,7 +254,7 @@ def _load(tx: Transaction, query: Select, among: Readable) -> list[Production]: 
     ]
 
 
-def _input(row: Row) -> InputVersion:  # type: ignore[type-arg]
+def _input(row: Row[Any]) -> InputVersion:
     return InputVersion(
         row.name_now or row.dataset_name,
         row.version_number,

@@ -1,7 +1,7 @@
 """Rows about reviews: their datasets, comments and verdicts."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Row, and_, delete, exists, insert, or_, select, update
 
@@ -63,7 +63,7 @@ def _visible(query, among: Readable):  # type: ignore[no-untyped-def] # a query 
     return query.where(or_(listed, and_(_R.c.state == "open", has_branch)))
 
 
-def _review(row: Row) -> Review:  # type: ignore[type-arg]
+def _review(row: Row[Any]) -> Review:
     return Review(*row)
 
 
