@@ -1,7 +1,8 @@
 """Rows about datasets."""
 
 from collections.abc import Collection, Iterator
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from sqlalchemy import Row, bindparam, delete, func, select, update
 
@@ -10,6 +11,7 @@ from dataset_registry.catalog.grants import Readable, forget_resource
 from dataset_registry.catalog.prepared import Prepared
 from dataset_registry.catalog.rows import Transaction, batches, insert_row
 from dataset_registry.catalog.tables import dataset_versions, datasets, retired_tags, users
+from dataset_registry.catalog.types import utc_now
 from dataset_registry.errors import NotFound
 from dataset_registry.model.records import DatasetRecord
 
@@ -86,30 +88,42 @@ def remove(tx: Transaction, dataset_id: int) -> None:
     tx.execute(delete(datasets).where(datasets.c.id == dataset_id))
 
 
-_NEXT = Prepared(
+class NextVersion(NamedTuple):
+    """What a new version gets from the catalog: its number, its date, and on PostgreSQL its id."""
+
+    number: int
+    created_at: datetime
+    id: int | None = None
+
+
+_NEXT = (
     update(datasets)
     .where(datasets.c.id == bindparam("dataset"))
     .values(last_version_number=datasets.c.last_version_number + 1)
-    .returning(datasets.c.last_version_number)
+    .returning(datasets.c.last_version_number, utc_now())
 )
+_NEXT_ID = func.nextval(func.pg_get_serial_sequence(dataset_versions.name, "id"))
+_NEXT_ON_SQLITE, _NEXT_ON_POSTGRESQL = Prepared(_NEXT), Prepared(_NEXT.returning(_NEXT_ID))
 
 
-def next_number(tx: Transaction, dataset_id: int) -> int:
+def next_version(tx: Transaction, dataset_id: int) -> NextVersion:
     """Take the next version number. Holds the dataset's row until the end: call it just before the version row.
 
     Raises `NotFound` when the dataset was deleted.
     """
-    row = _NEXT.first(tx, {"dataset": dataset_id})
+    row = (_NEXT_ON_SQLITE if tx.dialect.name == "sqlite" else _NEXT_ON_POSTGRESQL).first(tx, {"dataset": dataset_id})
     if row is None:
         raise _deleted()
-    return int(row[0])
+    return NextVersion(*row)
 
 
-def take_number(tx: Transaction, dataset_id: int, number: int) -> None:
-    """Ensure that this number is not reused. Locks the dataset's row until the end of the transaction."""
+def take_number(tx: Transaction, dataset_id: int, number: int, created_at: datetime | None = None) -> NextVersion:
+    """Ensure that this number is not reused. Its date is now, if none is given. Locks the dataset's row until the end of the
+    transaction."""
     lock(tx, dataset_id)
     statement = update(datasets).where(datasets.c.id == dataset_id, datasets.c.last_version_number < number)
     tx.execute(statement.values(last_version_number=number))
+    return NextVersion(number, created_at or tx.execute(select(utc_now())).scalar_one())
 
 
 _COUNT = Prepared(

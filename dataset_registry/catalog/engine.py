@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cached_property, partial
 from pathlib import Path
 from random import random
@@ -40,8 +40,9 @@ from dataset_registry.catalog.postgresql import (
     json_with_nul,
     json_without_nul,
     read_any_moment,
+    waiting_cursor,
 )
-from dataset_registry.catalog.prepared import error_of
+from dataset_registry.catalog.prepared import error_of, on_driver, pipelined, send_changes
 from dataset_registry.catalog.rows import Transaction
 from dataset_registry.catalog.sqlite import (
     BUSY_SECONDS,
@@ -158,7 +159,7 @@ class Catalog:
         """The driver error as a cause, or None if its text contains a secret that a traceback would show."""
         return error if self.hide(str(error)) == str(error) else None
 
-    @property
+    @cached_property
     def path(self) -> Path:
         """The file of a SQLite catalog."""
         return Path(self.url.database or "").absolute()
@@ -253,22 +254,29 @@ class Catalog:
             if self.is_sqlite or not is_temporary(error):
                 raise
             raise Interrupted(unusable(self, error)) from self.cause(error)
-        with connection, _hasty(connection) if self.is_sqlite and not durable else nullcontext():
+        with connection, self._sending(connection, durable=durable):
             try:
                 connection.begin()
                 if not durable and not self.is_sqlite:
-                    connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+                    on_driver(connection, "SET LOCAL synchronous_commit = off", ())
                 if while_frozen:
                     self._looked_at = 0.0  # what it is about to change
                 else:
                     self._refuse_frozen(connection)
                 result = work(connection)
+                send_changes(connection)
             except exc.DBAPIError as error:
                 if error.connection_invalidated:
                     raise Interrupted(unusable(self, error)) from self.cause(error)
                 raise
             connection.commit()
         return result
+
+    def _sending(self, connection: Connection, *, durable: bool) -> AbstractContextManager[None]:
+        """How a transaction for writing is sent to the database."""
+        if not self.is_sqlite:
+            return pipelined(connection)
+        return nullcontext() if durable else _hasty(connection)
 
     def _sync(self) -> None:
         """Make durable what was committed to SQLite.
@@ -398,6 +406,7 @@ class Catalog:
                         "application_name": "dataset_registry",
                         **self._parameters,
                         "options": options,
+                        "cursor_factory": waiting_cursor(),
                     },
                     json_serializer=json_without_nul,
                     json_deserializer=json_with_nul,
@@ -409,6 +418,7 @@ class Catalog:
             event.listen(engine, "connect", read_any_moment)
             event.listen(engine, "checkin", lambda connection, record: record.info.update(used=monotonic()))
             event.listen(engine, "checkout", check_idle)
+            event.listen(engine, "before_cursor_execute", lambda connection, *_: send_changes(connection))
         elif is_read_only(self.path):
             engine = create_engine(self.url, creator=partial(connect_read_only, self.path), poolclass=QueuePool)
         else:

@@ -23,8 +23,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from dataset_registry.catalog.prepared import Prepared
-from dataset_registry.catalog.rows import Transaction, batches, insert_row, insert_rows
+from dataset_registry.catalog.prepared import Prepared, is_pipelined
+from dataset_registry.catalog.rows import Transaction, batches, insert_row, insert_rows, spare_id
 from dataset_registry.catalog.tables import (
     dataset_version_files,
     file_captures,
@@ -73,6 +73,32 @@ _ENTRIES = Prepared(
     .where(manifest_entries.c.page_id == bindparam("page"))
     .order_by(manifest_entries.c.component_name, manifest_entries.c.component_index)
 )
+_SMALL = 64
+"""Entries up to which a manifest is loaded at once, where each statement would be a round trip."""
+_SMALL_INDEX = (
+    select(version_index_pages.c.index_page_id)
+    .join(manifest_index_pages, manifest_index_pages.c.id == version_index_pages.c.index_page_id)
+    .where(version_index_pages.c.version_id == bindparam("version"), version_index_pages.c.position == 0)
+    .where(manifest_index_pages.c.entry_count <= _SMALL)
+    .scalar_subquery()
+)
+_SMALL_PAGES = Prepared(
+    select(*_columns(manifest_pages))
+    .join(manifest_index_entries, manifest_index_entries.c.page_id == manifest_pages.c.id)
+    .where(manifest_index_entries.c.index_page_id == _SMALL_INDEX)
+    .order_by(manifest_index_entries.c.position)
+)
+_SMALL_ENTRIES = Prepared(
+    select(*_ENTRY_COLUMNS)
+    .join(files, files.c.id == manifest_entries.c.file_id)
+    .where(
+        manifest_entries.c.page_id
+        == select(manifest_index_entries.c.page_id)
+        .where(manifest_index_entries.c.index_page_id == _SMALL_INDEX, manifest_index_entries.c.position == 0)
+        .scalar_subquery()
+    )
+    .order_by(manifest_entries.c.component_name, manifest_entries.c.component_index)
+)
 
 
 class StoredManifest:
@@ -83,16 +109,21 @@ class StoredManifest:
 
     def __init__(self, tx: Transaction, version_id: int) -> None:
         self._tx = tx
-        rows = _INDEX.all(tx, {"version": version_id})
-        self.manifest = Manifest(tuple(IndexPage(_last(row), row[1], row[2], row[0]) for row in rows))
         self._pages: dict[int | None, tuple[Page, ...]] = {}
         self._entries: dict[int | None, tuple[Entry, ...]] = {}
+        wanted = {"version": version_id}
+        queries = (_INDEX, _SMALL_PAGES, _SMALL_ENTRIES) if is_pipelined(tx) else (_INDEX,)
+        asked = [query.ask(tx, wanted) for query in queries]
+        rows, *small = [answer() for answer in asked]
+        self.manifest = Manifest(tuple(IndexPage(_last(row), row[1], row[2], row[0]) for row in rows))
+        if small and small[0]:
+            pages = self._pages[rows[0][0]] = tuple(map(_page, small[0]))
+            self._entries[pages[0].id] = tuple(map(_entry, small[1]))
 
     def pages(self, index: IndexPage) -> tuple[Page, ...]:
         """The pages below an index page."""
         if index.id not in self._pages:
-            rows = _PAGES.all(self._tx, {"page": index.id})
-            self._pages[index.id] = tuple(Page(_last(row), row[1], row[2], row[0]) for row in rows)
+            self._pages[index.id] = tuple(map(_page, _PAGES.all(self._tx, {"page": index.id})))
         return self._pages[index.id]
 
     def entries(self, page: Page) -> tuple[Entry, ...]:
@@ -190,7 +221,7 @@ def _store_page(tx: Transaction, page: Page) -> int:
 
 def _insert_page(tx: Transaction, table: Table, page: Page | IndexPage) -> int:
     row = {"digest": page.digest, "entry_count": page.count, "last_name": page.last[0], "last_index": page.last[1]}
-    return insert_row(tx, table, row)
+    return insert_row(tx, table, row, spare_id(tx, table))
 
 
 def drop(tx: Transaction, version_ids: Sequence[int]) -> None:
@@ -357,6 +388,10 @@ _FEW = 500
 
 def _last(row: Sequence[Any]) -> ComponentKey:
     return (row[3], row[4])
+
+
+def _page(row: Sequence[Any]) -> Page:
+    return Page(_last(row), row[1], row[2], row[0])
 
 
 def _entry(row: Sequence[Any]) -> Entry:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
+from datetime import datetime
 
 from sqlalchemy import bindparam, delete, func, insert, literal, select, update
 
@@ -53,7 +54,7 @@ def lock(tx: Transaction, dataset_id: int, name: str) -> None:
     A separate statement, since only later reads are protected. SQLite has only one writer.
     """
     if tx.dialect.name != "sqlite":
-        _LOCK.all(tx, {"dataset": dataset_id, "name": name})
+        _LOCK.run(tx, {"dataset": dataset_id, "name": name})
 
 
 def all_of(tx: Transaction, dataset_id: int, *, tags: bool | None = None) -> list[PointerRecord]:
@@ -79,15 +80,22 @@ def of_each(tx: Transaction, dataset_ids: Collection[int]) -> dict[int, list[Poi
     return found
 
 
+_RETIRED = Prepared(
+    select(retired_tags.c.pointer_name).where(
+        retired_tags.c.dataset_id == bindparam("dataset"), retired_tags.c.pointer_name == bindparam("name")
+    )
+)
+
+
 def retired(tx: Transaction, dataset_id: int, name: str) -> bool:
     """Whether a tag of this name existed and was deleted."""
-    return tx.execute(select(retired_tags).filter_by(dataset_id=dataset_id, pointer_name=name)).first() is not None
+    return _RETIRED.first(tx, {"dataset": dataset_id, "name": name}) is not None
 
 
 def create(
     tx: Transaction, dataset_id: int, name: str, version_id: int, *, is_tag: bool, base: int | None = None
-) -> None:
-    """Insert a branch or tag at a version that the caller share-locked."""
+) -> datetime:
+    """Insert a branch or tag at a version that the caller share-locked. Returns when."""
     row = {
         "dataset_id": dataset_id,
         "pointer_name": name,
@@ -95,7 +103,8 @@ def create(
         "is_tag": is_tag,
         "base_version_id": base,
     }
-    inserting(_P, tuple(row)).run(tx, row)
+    made_at: datetime = inserting(_P, tuple(row), ("updated_at",)).one(tx, row)[0]
+    return made_at
 
 
 _MOVE = Prepared(

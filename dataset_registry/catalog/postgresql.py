@@ -70,6 +70,31 @@ def read_any_moment(connection: Any, record: object) -> None:
     connection.adapters.register_loader("timestamp", Loader)
 
 
+def waiting_cursor() -> type[Any]:
+    """The cursors of connections that are `pipelined`: SQLAlchemy asks them at once what their answer looks like, so they wait
+    for it."""
+    from psycopg import Cursor
+    from psycopg.pq import PipelineStatus
+
+    class WaitingCursor(Cursor[Any]):
+        @property
+        def description(self) -> Any:
+            self._wait()
+            return super().description
+
+        @property
+        def rowcount(self) -> int:
+            self._wait()
+            return super().rowcount
+
+        def _wait(self) -> None:
+            if self.pgresult is None and self.connection.pgconn.pipeline_status != PipelineStatus.OFF:
+                with self.connection.pipeline():
+                    pass  # the end of an inner one waits for all answers
+
+    return WaitingCursor
+
+
 def check_idle(connection: Any, record: Any, proxy: object) -> None:
     """Check that an idle connection is still open: a restarted server has closed it."""
     if monotonic() - record.info.get("used", monotonic()) > _IDLE:

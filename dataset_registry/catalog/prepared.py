@@ -5,8 +5,10 @@ the same text, and uses the same types; what it leaves out is between the two: l
 and rows with names. Its rows are tuples.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -44,16 +46,26 @@ class Prepared:
         self._statement, self._keys = statement, keys
         self._compiled: dict[str, _Compiled] = {}
 
+    def ask(self, tx: Connection, values: Mapping[str, Any]) -> Callable[[], list[_Row]]:
+        """Run it. Returns what waits for all rows: those of several statements take one round trip (see `pipelined`)."""
+        compiled = self._of(tx)
+        cursor = on_driver(tx, compiled.text, _given(compiled, values), lambda cursor: cursor)
+
+        def rows() -> list[_Row]:
+            with _errors(tx, compiled.text):
+                found: list[_Row] = cursor.fetchall()
+            if not compiled.conversions or not found:
+                return found
+            columns: list[Iterable[Any]] = list(zip(*found, strict=True))
+            for place, convert in compiled.conversions:
+                columns[place] = map(convert, columns[place])
+            return list(zip(*columns, strict=True))
+
+        return rows
+
     def all(self, tx: Connection, values: Mapping[str, Any]) -> list[_Row]:
         """Run it. Returns all rows."""
-        compiled = self._of(tx)
-        rows: list[_Row] = on_driver(tx, compiled.text, _given(compiled, values), lambda cursor: cursor.fetchall())
-        if not compiled.conversions or not rows:
-            return rows
-        columns: list[Iterable[Any]] = list(zip(*rows, strict=True))
-        for place, convert in compiled.conversions:
-            columns[place] = map(convert, columns[place])
-        return list(zip(*columns, strict=True))
+        return self.ask(tx, values)()
 
     def first(self, tx: Connection, values: Mapping[str, Any]) -> _Row | None:
         """Run it. Returns the first row, or None."""
@@ -65,11 +77,14 @@ class Prepared:
         (row,) = self.all(tx, values)
         return row
 
-    def run(self, tx: Connection, values: Mapping[str, Any]) -> int:
-        """Run it. Returns the number of changed rows."""
+    def run(self, tx: Connection, values: Mapping[str, Any]) -> None:
+        """Run it. On PostgreSQL an error may appear with the next rows only, or at the commit (see `pipelined`)."""
         compiled = self._of(tx)
-        count: int = on_driver(tx, compiled.text, _given(compiled, values), lambda cursor: cursor.rowcount)
-        return count
+        given = _given(compiled, values)
+        if isinstance(self._statement, Select):  # for its locks
+            on_driver(tx, compiled.text, given)
+        else:
+            change(tx, str(self._statement.table), compiled.text, given)
 
     def _of(self, tx: Connection) -> _Compiled:
         dialect = tx.dialect
@@ -92,6 +107,72 @@ def _given(compiled: _Compiled, values: Mapping[str, Any]) -> Sequence[Any] | Ma
     )
 
 
+_WAITING = "changes that wait"
+_MOST_WAITING = 32
+
+
+@contextmanager
+def pipelined(tx: Connection) -> Iterator[None]:
+    """Send the statements of a transaction on PostgreSQL in few round trips.
+
+    Statements do not wait for the answer to the one before, until one is asked for its rows (libpq's pipeline mode), and
+    changes without rows wait until then, or until the commit, and become one statement. Errors appear then.
+    """
+    connection: Any = tx.connection.driver_connection
+    info, error = tx.info, tx.dialect.loaded_dbapi.Error
+    info[_WAITING] = []
+    with connection.pipeline() as pipeline:
+        try:
+            yield
+        except BaseException:
+            with suppress(error):  # of the statements after the one that failed
+                pipeline.sync()
+            with suppress(error):  # SQLAlchemy takes a commit that failed for the end of the transaction
+                connection.rollback()
+            raise
+        finally:
+            info.pop(_WAITING, None)
+
+
+def is_pipelined(tx: Connection) -> bool:
+    """Whether this transaction is."""
+    return _WAITING in tx.info
+
+
+def change(tx: Connection, table: str, text: str, given: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Run an insert or an update of a table on the driver, or let it wait for others (see `pipelined`)."""
+    waiting: list[tuple[str, str, Mapping[str, Any]]] | None = tx.info.get(_WAITING)
+    if waiting is None or not isinstance(given, Mapping):
+        on_driver(tx, text, given)
+        return
+    # The parts of one statement do not see each other: an update may need the rows, or change what an insert runs into.
+    if len(waiting) >= _MOST_WAITING or any(
+        other == table and (text.startswith("UPDATE") or before.startswith("UPDATE")) for other, before, _ in waiting
+    ):
+        send_changes(tx)
+    waiting.append((table, text, given))
+
+
+def send_changes(tx: Connection) -> None:
+    """Run the changes that wait, as one statement."""
+    if waiting := tx.info.get(_WAITING):
+        texts = tuple(text for _, text, _ in waiting)
+        given = {f"{name}_{at}": value for at, (_, _, values) in enumerate(waiting) for name, value in values.items()}
+        waiting.clear()
+        on_driver(tx, _together(texts), given)
+
+
+@lru_cache(1024)
+def _together(texts: tuple[str, ...]) -> str:
+    """One statement that makes independent changes; the parameters of the n-th have `_n` behind their names."""
+    renamed = [_PARAMETER.sub(rf"%(\1_{at})s", text) for at, text in enumerate(texts)]
+    parts = ", ".join(f"change_{at} AS ({text})" for at, text in enumerate(renamed[:-1]))
+    return f"WITH {parts} {renamed[-1]}" if parts else renamed[-1]
+
+
+_PARAMETER = re.compile(r"%\((\w+)\)s")
+
+
 def on_driver(
     tx: Connection,
     text: str,
@@ -104,13 +185,28 @@ def on_driver(
     driver's cursor. Raises what SQLAlchemy raises."""
     if not tx.in_transaction():
         tx.begin()
+    send_changes(tx)
     connection: Any = tx.connection.driver_connection
     for note in tx.dispatch.before_cursor_execute:
         note(tx, None, text, given, None, False)
-    try:
+    with _errors(tx, text):
         return result(connection.cursor().executemany(text, given) if many else connection.execute(text, given))
-    except tx.dialect.loaded_dbapi.Error as error:
-        raise error_of(tx, text, error) from error
+
+
+class _errors:  # noqa: N801 - used like a function; a class is twice as fast
+    """Raise what SQLAlchemy raises for the errors of the driver."""
+
+    __slots__ = ("_text", "_tx")
+
+    def __init__(self, tx: Connection, text: str) -> None:
+        self._tx, self._text = tx, text
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None and isinstance(error, self._tx.dialect.loaded_dbapi.Error):
+            raise error_of(self._tx, self._text, error) from error
 
 
 def error_of(tx: Connection, text: str, error: Any) -> exc.DBAPIError:

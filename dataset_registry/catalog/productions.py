@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import Row, Select, bindparam, func, insert, select, update
 
 from dataset_registry.catalog.grants import Readable
+from dataset_registry.catalog.prepared import inserting
 from dataset_registry.catalog.rows import Transaction, batches, insert_row
 from dataset_registry.catalog.tables import (
     dataset_pointers,
@@ -47,8 +48,10 @@ def record(
         "created_by": user_id,
         **({"created_at": created_at} if created_at is not None else {}),
     }
-    production_id = insert_row(tx, productions, row)
-    if provenance.inputs:
+    if not provenance.inputs:
+        inserting(productions, tuple(row)).run(tx, row)
+    else:
+        production_id = insert_row(tx, productions, row)
         tx.execute(
             insert(production_inputs),
             [

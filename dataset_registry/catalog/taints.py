@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, ColumnElement, Table, delete, insert, select, union_all, update
+from sqlalchemy import Column, ColumnElement, Table, bindparam, delete, insert, select, union_all, update
 
 from dataset_registry.catalog.manifests import changed_entries
+from dataset_registry.catalog.prepared import Prepared
 from dataset_registry.catalog.rows import Transaction
 from dataset_registry.catalog.tables import (
     dataset_versions,
@@ -109,26 +110,28 @@ def add(
         tx.execute(update(_T).where(*mine).values(reason=reason, created_at=utc_now(), created_by=user_id, **opened))
 
 
+_OPEN_IN = Prepared(
+    select(
+        _T.c.id,
+        datasets.c.name,
+        _V.c.version_number,
+        _T.c.reason,
+        _T.c.created_at,
+        users.c.username,
+        _T.c.version_id,
+        _T.c.partition_key,
+    )
+    .join(_V, _V.c.id == _T.c.version_id)
+    .join(datasets, datasets.c.id == _T.c.dataset_id)
+    .outerjoin(users, users.c.id == _T.c.created_by)
+    .where(_T.c.dataset_id == bindparam("dataset"), _T.c.absolved_at.is_(None))
+    .order_by(_V.c.version_number, _T.c.id)
+)
+
+
 def open_in(tx: Transaction, dataset_id: int) -> list[OpenTaint]:
     """The taints of a dataset's versions that were not absolved, by version."""
-    query = (
-        select(
-            _T.c.id,
-            datasets.c.name,
-            _V.c.version_number,
-            _T.c.reason,
-            _T.c.created_at,
-            users.c.username,
-            _T.c.version_id,
-            _T.c.partition_key,
-        )
-        .join(_V, _V.c.id == _T.c.version_id)
-        .join(datasets, datasets.c.id == _T.c.dataset_id)
-        .outerjoin(users, users.c.id == _T.c.created_by)
-        .where(_T.c.dataset_id == dataset_id, _T.c.absolved_at.is_(None))
-        .order_by(_V.c.version_number, _T.c.id)
-    )
-    return [OpenTaint(Taint(*row[:6]), row[6], row[7]) for row in tx.execute(query)]
+    return [OpenTaint(Taint(*row[:6]), row[6], row[7]) for row in _OPEN_IN.all(tx, {"dataset": dataset_id})]
 
 
 def datasets_with(tx: Transaction) -> list[int]:

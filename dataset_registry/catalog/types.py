@@ -56,6 +56,19 @@ class Timestamp(TypeDecorator[datetime]):
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         return value.replace(tzinfo=UTC) if value else None
 
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        process = super().result_processor(dialect, coltype)
+        if dialect.name != "sqlite":
+            return process
+
+        def parse(value: Any) -> datetime | None:
+            try:
+                return None if value is None else datetime.fromisoformat(value + "+00:00")  # what this package wrote
+            except (ValueError, TypeError):
+                return process(value)  # type: ignore[misc]  # a decorator always has a processor
+
+        return parse
+
 
 class utc_now(FunctionElement[datetime]):  # noqa: N801 - an SQL function, named like one
     """Now, by the database's clock; `seconds` later when given."""

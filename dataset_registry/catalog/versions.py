@@ -2,15 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import bindparam, delete, exists, insert, or_, select, update
 
 from dataset_registry.catalog import taints
-from dataset_registry.catalog.prepared import Prepared, inserting
-from dataset_registry.catalog.rows import Transaction, batches, id_rows
+from dataset_registry.catalog.datasets import NextVersion
+from dataset_registry.catalog.prepared import Prepared
+from dataset_registry.catalog.rows import Transaction, batches, id_rows, insert_row
 from dataset_registry.catalog.tables import (
     dataset_pointers,
     dataset_versions,
@@ -177,43 +177,43 @@ def insert_version(
     *,
     uuid: UUID | None,
     dataset: DatasetRecord,
-    number: int,
+    place: NextVersion,
     digest: str,
     parents: Sequence[Head],
     message: str | None,
     author: tuple[int | None, str | None],
     component_count: int,
     overlay_file_id: int | None,
-    created_at: datetime | None = None,
     origin: str | None = None,
 ) -> VersionRecord:
-    """Insert a version below its parents, which the caller has locked. Its date is now, unless it is a copy."""
+    """Insert a version below its parents, which the caller has locked."""
     row: dict[str, Any] = {
-        **({"ingestion_timestamp": created_at, "origin": origin} if created_at is not None else {}),
         "uuid": uuid,
         "dataset_id": dataset.id,
-        "version_number": number,
+        "version_number": place.number,
         "depth": max((parent.depth for parent in parents), default=-1) + 1,
         "digest": digest,
         "parent_version_id": parents[0].id if parents else None,
         "message": message,
+        "ingestion_timestamp": place.created_at,
         "uploaded_by": author[0],
         "component_count": component_count,
         "overlay_file_id": overlay_file_id,
+        "origin": origin,
     }
-    version_id, made_at = inserting(_V, tuple(row), ("id", "ingestion_timestamp")).one(tx, row)
+    version_id = insert_row(tx, _V, row, place.id)
     _add_further(tx, version_id, [parent.id for parent in parents])
     return VersionRecord(
         id=version_id,
         uuid=uuid,
         dataset_id=dataset.id,
         dataset=dataset.name,
-        number=number,
+        number=place.number,
         depth=row["depth"],
         digest=digest,
         parents=tuple(parent.number for parent in parents),
         message=message,
-        created_at=made_at,
+        created_at=place.created_at,
         created_by=author[1],
         component_count=component_count,
         overlay_file_id=overlay_file_id,
@@ -301,26 +301,10 @@ def _one(tx: Transaction, query: Prepared, parameters: dict[str, object]) -> Ver
 
 
 def _records(tx: Transaction, rows: Sequence[Sequence[Any]]) -> list[VersionRecord]:
+    """The records of rows of `_SELECT`, whose columns are the fields of a record, but for the parents."""
+    found = [VersionRecord._make([*row[:7], () if row[7] is None else (row[7],), *row[8:14]]) for row in rows]
     more = _further_parents(tx, [row[0] for row in rows if row[14]])
-    return [
-        VersionRecord(
-            id=row[0],
-            uuid=row[1],
-            dataset_id=row[2],
-            dataset=row[3],
-            number=row[4],
-            depth=row[5],
-            digest=row[6],
-            parents=(() if row[7] is None else (row[7],)) + tuple(more.get(row[0], ())),
-            message=row[8],
-            created_at=row[9],
-            created_by=row[10],
-            component_count=row[11],
-            overlay_file_id=row[12],
-            parent_id=row[13],
-        )
-        for row in rows
-    ]
+    return [record._replace(parents=(*record.parents, *more.get(record.id, ()))) for record in found] if more else found
 
 
 def _further_parents(tx: Transaction, ids: Iterable[int]) -> dict[int, list[int]]:

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 class EmbeddedVersion(Version):
     """A version in a catalog."""
 
-    def __init__(self, access: Access, record: VersionRecord) -> None:
-        super().__init__(record, CatalogContents(access))
+    def __init__(self, access: Access, record: VersionRecord, contents: CatalogContents | None = None) -> None:
+        super().__init__(record, contents or CatalogContents(access))
         self.access = access
 
     @property
@@ -86,19 +86,23 @@ class EmbeddedDataset(Dataset):
         return EmbeddedVersion(self.access, history.version(self.access, self.record, ref))
 
     def log(self, ref: str = MAIN, *, limit: int | None = None) -> list[Version]:
-        return [EmbeddedVersion(self.access, record) for record in history.log(self.access, self.record, ref, limit)]
+        return self._versions(history.log(self.access, self.record, ref, limit))
 
     def tree(self) -> list[Version]:
-        return [EmbeddedVersion(self.access, record) for record in history.tree(self.access, self.record)]
+        return self._versions(history.tree(self.access, self.record))
 
     def children(self, ref: str) -> list[Version]:
-        return [EmbeddedVersion(self.access, record) for record in history.children(self.access, self.record, ref)]
+        return self._versions(history.children(self.access, self.record, ref))
 
     def memoized(self, memo_digest: str, *, limit: int = 20) -> list[Production]:
         return history.memoized(self.access, self.record, memo_digest, limit)
 
     def merge_bases(self, left: str, right: str) -> list[Version]:
-        return [EmbeddedVersion(self.access, r) for r in history.merge_bases(self.access, self.record, left, right)]
+        return self._versions(history.merge_bases(self.access, self.record, left, right))
+
+    def _versions(self, records: Sequence[VersionRecord]) -> list[Version]:
+        contents = CatalogContents(self.access)
+        return [EmbeddedVersion(self.access, record, contents) for record in records]
 
     def diff(self, before: str, after: str) -> Diff:
         return diff.diff(self.access, self.record, before, after)

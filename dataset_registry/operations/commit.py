@@ -326,7 +326,7 @@ def _insert(
         tx,
         uuid=uuid,
         dataset=dataset,
-        number=datasets.next_number(tx, dataset.id),
+        place=datasets.next_version(tx, dataset.id),
         digest=after.digest,
         parents=parents,
         message=options.message,

@@ -18,7 +18,7 @@ def create(access: Access, dataset: DatasetRecord, name: str, ref: str, *, is_ta
 
     def work(tx: Transaction) -> PointerRecord:
         authorize_move(access, tx, dataset.id, name)
-        version = resolve.version(tx, dataset, ref)
+        head = resolve.head(tx, dataset, ref)
         if (taken := pointers.find(tx, dataset.id, name)) is not None:
             raise (TagImmutable if taken.is_tag and is_tag else AlreadyExists)(
                 f"{dataset.name} has a {'tag' if taken.is_tag else 'branch'} {name!r} already, at v{taken.version_number}. "
@@ -27,15 +27,13 @@ def create(access: Access, dataset: DatasetRecord, name: str, ref: str, *, is_ta
                 name=name,
             )
         check_new(tx, dataset, name)
-        if not versions.share(tx, [version.id]):
-            raise NotFound(f"v{version.number} of {dataset.name} was deleted in the meantime.", version=version.number)
-        pointers.create(tx, dataset.id, name, version.id, is_tag=is_tag)
+        if not versions.share(tx, [head.id]):
+            raise NotFound(f"v{head.number} of {dataset.name} was deleted in the meantime.", version=head.number)
+        made_at = pointers.create(tx, dataset.id, name, head.id, is_tag=is_tag)
         if not is_tag:
-            gates.guard(tx, dataset, name, version.id, None)
-        made = pointers.find(tx, dataset.id, name)
-        assert made is not None, "inserted in this transaction"
-        audit.note(access, tx, f"{kind}.create", (dataset.id, dataset.name), ref=name, after=f"v{made.version_number}")
-        return made
+            gates.guard(tx, dataset, name, head.id, None)
+        audit.note(access, tx, f"{kind}.create", (dataset.id, dataset.name), ref=name, after=f"v{head.number}")
+        return PointerRecord(name, is_tag, head.id, head.number, head.digest, made_at)
 
     return access.catalog.write(work)
 
@@ -65,7 +63,7 @@ def move(access: Access, dataset: DatasetRecord, name: str, ref: str, *, expect:
         pointer = _get(tx, dataset, name, lock=True)
         if pointer.is_tag:
             raise TagImmutable(f"{name!r} is a tag of {dataset.name}; tags never move. Create another tag.", name=name)
-        if expect is not None and (expected := resolve.version(tx, dataset, expect)).id != pointer.version_id:
+        if expect is not None and (expected := resolve.head(tx, dataset, expect)).id != pointer.version_id:
             raise BranchMoved(
                 f"{dataset.name}@{name} is at v{pointer.version_number}, not at v{expected.number} as expected. Look at "
                 f"what happened with log({name!r}), then try again with expect='v{pointer.version_number}'.",
@@ -74,11 +72,11 @@ def move(access: Access, dataset: DatasetRecord, name: str, ref: str, *, expect:
                 expected=expected.number,
                 found=pointer.version_number,
             )
-        version = resolve.version(tx, dataset, ref)
-        if not versions.share(tx, [version.id]):
-            raise NotFound(f"v{version.number} of {dataset.name} was deleted in the meantime.", version=version.number)
-        pointers.move(tx, dataset.id, name, version.id)
-        gates.guard(tx, dataset, name, version.id, pointer.version_id)
+        head = resolve.head(tx, dataset, ref)
+        if not versions.share(tx, [head.id]):
+            raise NotFound(f"v{head.number} of {dataset.name} was deleted in the meantime.", version=head.number)
+        pointers.move(tx, dataset.id, name, head.id)
+        gates.guard(tx, dataset, name, head.id, pointer.version_id)
         moved = _get(tx, dataset, name)
         audit.note(
             access,

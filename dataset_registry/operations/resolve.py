@@ -10,7 +10,7 @@ from dataset_registry.errors import InvalidRef, NotFound
 from dataset_registry.model import history
 from dataset_registry.model.actors import NOTHING
 from dataset_registry.model.names import Ref, parse_ref
-from dataset_registry.model.records import DatasetRecord, VersionRecord
+from dataset_registry.model.records import DatasetRecord, Head, VersionRecord
 
 _ODD_NUMBER = re.compile(r"v-?[0-9]{1,9}")
 """Version numbers of legacy catalogs: 0 and below. A branch with such a name takes precedence."""
@@ -59,6 +59,17 @@ def version(tx: Transaction, dataset: DatasetRecord, ref: str | Ref) -> VersionR
             )
         found = before
     return found
+
+
+def head(tx: Transaction, dataset: DatasetRecord, ref: str) -> Head:
+    """Of the version that a ref names, what a branch needs: for the name of a branch or tag one look-up. Raises as `version`
+    does."""
+    parsed = parse_ref(ref)
+    if parsed.kind != "number" and not parsed.steps and not parsed.could_be_digest:
+        found = versions.head(tx, dataset.id, parsed.start)
+        if found is not None:
+            return found
+    return version(tx, dataset, parsed).as_head
 
 
 def _start(tx: Transaction, dataset: DatasetRecord, ref: Ref) -> VersionRecord:

@@ -256,13 +256,13 @@ def _unpack(target: Access, dataset: DatasetRecord, shipment: _Shipment, holds: 
     """The transaction that creates the version. Returns 1, or 0 if another process created it in the meantime."""
     version = shipment.version
     authorize(target, tx, "admin", dataset.id)
-    datasets.take_number(tx, dataset.id, version.number)
+    keeps_authors = is_administrator(target, tx)
+    place = datasets.take_number(tx, dataset.id, version.number, version.created_at if keeps_authors else None)
     Upload(holds).release(tx)
     there = versions.by_number(tx, dataset.id, version.number)
     if there is not None:
         refuse_another(dataset, version, there)
         return 0
-    keeps_authors = is_administrator(target, tx)
     among = readable(target, tx)
     author = version.created_by if keeps_authors else target.actor.name
     parents = list(_parents(tx, dataset, version))
@@ -292,15 +292,14 @@ def _unpack(target: Access, dataset: DatasetRecord, shipment: _Shipment, holds: 
         tx,
         uuid=version.uuid,
         dataset=dataset,
-        number=version.number,
+        place=place,
         digest=after.digest,
         parents=parents,
         message=version.message,
         author=(_user(tx, author), author),
         component_count=after.count,
         overlay_file_id=ids[shipment.overlay] if shipment.overlay else None,
-        created_at=version.created_at if keeps_authors else None,
-        origin=shipment.origin,
+        origin=shipment.origin if keeps_authors else None,
     )
     manifests.store(tx, made.id, after)
     for production in shipment.productions:

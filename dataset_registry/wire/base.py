@@ -49,7 +49,7 @@ class Mapped(ResponseModel, Generic[_Value]):
     @classmethod
     def _from_value(cls, data: Any) -> Any:
         """Accept a model value in place of its JSON object."""
-        if isinstance(data, dict) or not is_dataclass(data):
+        if isinstance(data, dict) or not (is_dataclass(data) or hasattr(data, "_fields")):
             return data
         return {name: getattr(data, cls.attributes.get(name, name)) for name in cls.model_fields}
 

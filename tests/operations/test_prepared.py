@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pyarrow as pa
 import pytest
-from sqlalchemy import bindparam, event, exc, insert, select
+from sqlalchemy import bindparam, event, exc, insert, select, update
 
 from dataset_registry import Provenance, Registry
 from dataset_registry.catalog import engine, files, tables, versions
@@ -74,12 +74,37 @@ def test_errors_are_those_of_sqlalchemy(filled: Registry) -> None:
     def insert_twice(tx: Any) -> None:
         with pytest.raises(exc.IntegrityError, match=r"raw/prices|UNIQUE"):
             inserting(tables.datasets, tuple(twice)).run(tx, twice)
+            versions.head(tx, 1, "main")  # on PostgreSQL changes wait until rows are asked for
         raise KeyError
 
     with pytest.raises(KeyError):
         catalog.write(insert_twice)
     with catalog.read() as tx, pytest.raises(exc.DBAPIError):
         on_driver(tx, "SELECT nothing FROM nowhere", ())
+
+
+def test_a_change_that_fails_at_the_commit_is_undone_and_the_connection_used_again(filled: Registry) -> None:
+    twice = {"name": "raw/prices", "created_by": 1}
+    catalog = filled.access.catalog
+    with pytest.raises(RetryLater, match="Conflicts"):
+        catalog.write(lambda tx: inserting(tables.datasets, tuple(twice)).run(tx, twice))
+    assert filled.create_dataset("other").commit({"data": b"1"}).number == 1
+    assert [dataset.name for dataset in filled.datasets()] == ["other", "raw/prices"]
+
+
+def test_changes_see_each_other_in_the_order_in_which_they_were_made(filled: Registry) -> None:
+    catalog = filled.access.catalog
+
+    def work(tx: Any) -> None:
+        for name in ("a", "b"):
+            row = {"name": name, "created_by": 1}
+            inserting(tables.datasets, tuple(row)).run(tx, row)
+            rename = update(tables.datasets).where(tables.datasets.c.name == name).values(name=bindparam("new"))
+            Prepared(rename).run(tx, {"new": f"{name}/1"})
+            Prepared(rename).run(tx, {"new": f"{name}/2"})  # of no row
+
+    catalog.write(work)
+    assert [dataset.name for dataset in filled.datasets()] == ["a/1", "b/1", "raw/prices"]
 
 
 def test_errors_while_rows_are_read_are_those_of_sqlalchemy(embedded: Registry) -> None:

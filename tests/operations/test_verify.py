@@ -298,7 +298,8 @@ def test_a_counter_that_lags_is_set_right(full: Dataset, registry: Registry) -> 
 def test_a_page_that_nothing_names_is_dropped(full: Dataset, registry: Registry) -> None:
     write(registry, "INSERT INTO manifest_pages (digest, entry_count, last_name, last_index) VALUES (:d, 1, 'x', 0)",
           d="0" * 64)  # fmt: skip
-    page, file_id = (ask(registry, f"SELECT max(id) FROM {table}")[0] for table in ("manifest_pages", "files"))
+    page = ask(registry, f"SELECT id FROM manifest_pages WHERE digest = '{'0' * 64}'")[0]
+    file_id = ask(registry, f"SELECT id FROM files WHERE content_hash = '{HASH}'")[0]
     write(registry, "INSERT INTO manifest_entries (page_id, component_name, component_index, component_type, file_id, "
           "format) VALUES (:page, 'x', 0, 'data', :file, 'binary')", page=page, file=file_id)  # fmt: skip
     assert only(registry, "unnamed-page") == f"no version references page {page}"
@@ -311,13 +312,13 @@ def test_an_index_page_that_nothing_names_is_dropped_with_the_pages_that_only_it
     before = [ask(registry, f"SELECT count(*) FROM manifest_{what}")[0] for what in ("index_pages", "pages", "entries")]
     made = full.commit({"b": b"four"})
     full.move_branch("main", "v3")
+    index = ask(registry, f"SELECT index_page_id FROM version_index_pages WHERE version_id = {made.id}")[0]
     for table, column in (
         ("productions", "version_id"),
         ("version_index_pages", "version_id"),
         ("dataset_versions", "id"),
     ):
         write(registry, f"DELETE FROM {table} WHERE {column} = :v", v=made.id)
-    index = ask(registry, "SELECT max(id) FROM manifest_index_pages")[0]
     assert only(registry, "unnamed-index-page") == f"no version references index page {index}"
     repairs(registry, "unnamed-index-page")
     after = [ask(registry, f"SELECT count(*) FROM manifest_{what}")[0] for what in ("index_pages", "pages", "entries")]
