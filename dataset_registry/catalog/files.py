@@ -10,7 +10,7 @@ from sqlalchemy import Row, and_, bindparam, case, delete, exists, func, insert,
 from dataset_registry.catalog import holds, recipes
 from dataset_registry.catalog.grants import Readable
 from dataset_registry.catalog.prepared import Prepared
-from dataset_registry.catalog.rows import Transaction, batches, insert_row, spare_id
+from dataset_registry.catalog.rows import Transaction, batches, insert_row
 from dataset_registry.catalog.tables import (
     dataset_version_files,
     dataset_versions,
@@ -275,7 +275,7 @@ def add(tx: Transaction, new: Sequence[NewFile], damaged: Collection[str] = ()) 
     missing = [_row(file) for file in new if file.content_hash not in found]
     if len(missing) <= _FEW:
         for row in missing:
-            found[str(row["content_hash"])] = insert_row(tx, files, row, spare_id(tx, files))
+            found[str(row["content_hash"])] = insert_row(tx, files, row)
     else:
         found.update({row[0]: row[1] for row in tx.execute(_ADD, missing)})
     for file in new:

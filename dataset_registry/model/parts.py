@@ -25,22 +25,29 @@ class Part:
     rows: int
 
 
+RULE = 2
+"""The newest form of a chunking rule."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChunkingRule:
     """Where the parts of a table end (see `tabular.chunking`): the columns of the row hash, the average number of rows
     (a power of two), and the resulting number of parts. Columns and rows stay the same through the history of a table,
-    so that unchanged rows stay in the same parts."""
+    so that unchanged rows stay in the same parts. So does its form, 1 or 2: which rows end parts, and how values are encoded.
+    """
 
     columns: tuple[str, ...]
     rows: int
     parts: int = 0
+    form: int = RULE
 
     def to_json(self) -> dict[str, Any]:
-        return {"columns": list(self.columns), "rows": self.rows, "parts": self.parts}
+        form = {} if self.form == 1 else {"form": self.form}
+        return {"columns": list(self.columns), "rows": self.rows, "parts": self.parts, **form}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "ChunkingRule":
-        return cls(tuple(value["columns"]), value["rows"], value["parts"])
+        return cls(tuple(value["columns"]), value["rows"], value["parts"], value.get("form", 1))
 
 
 @dataclass(frozen=True, slots=True)

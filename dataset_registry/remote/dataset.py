@@ -18,6 +18,7 @@ from dataset_registry.model.commits import CommitOptions
 from dataset_registry.model.diff import Diff, RowSummary
 from dataset_registry.model.merge_plans import MergeKind, MergeOptions, MergePlan
 from dataset_registry.model.names import MAIN, parse_ref, several
+from dataset_registry.model.parts import ChunkingRule
 from dataset_registry.model.reading import kind_of, options_of
 from dataset_registry.model.records import (
     CommitResult,
@@ -488,7 +489,7 @@ def _staged(key: tuple[str, int], staged: "Staged", places: dict[str, ContentReq
         "user_types": table.user_types if table else None,
         "library": table.library if table else None,
         "key": list(table.key) if table else [],
-        "cut": CutRequest(columns=list(table.cut.columns), rows=table.cut.rows) if table and table.cut else None,
+        "cut": _cut_of(table.cut) if table and table.cut else None,
         "format": None if parts is not None else kind_of(staged.format),
         "read": None if parts is not None else options_of(staged.format).to_json(),
     }
@@ -504,3 +505,7 @@ def _blocks(content: Spooled, start: int) -> Iterator[bytes]:
         stream.seek(start)
         while block := stream.read(_BLOCK):
             yield block
+
+
+def _cut_of(cut: ChunkingRule) -> CutRequest:
+    return CutRequest(columns=list(cut.columns), rows=cut.rows, form=cut.form)

@@ -189,7 +189,8 @@ def _stage(
         )
     if component.parts is not None:
         parts = [_spooled(sources, spool, part, used, known)[0] for part in component.parts]
-        cut = ChunkingRule(tuple(component.cut.columns), component.cut.rows) if component.cut else None
+        sent = component.cut
+        cut = ChunkingRule(tuple(sent.columns), sent.rows, form=sent.form) if sent else None
         staged = stage_parts(
             sources.access, spool, parts, component.user_types, component.key, cut, library=component.library
         )

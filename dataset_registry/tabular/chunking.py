@@ -1,5 +1,5 @@
-"""Content-defined chunking of tables: where a part ends depends only on nearby rows, not on their position in the
-table.
+"""Content-defined chunking of tables: where a part ends depends only on nearby rows, not on their position in the table (see
+`Splitter`).
 
 So an inserted, replaced or removed row changes its own part, and the other parts keep their bytes. The row hash has the
 format `cut/1`, pinned by test vectors (tests/tabular/test_cutting.py). It reads values, not representations, so that a
@@ -12,7 +12,7 @@ It spreads rows evenly and says nothing about equality.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,14 @@ _Hashes = Any  # numpy.ndarray of uint64: the library's own types say less than 
 
 Positions = Any
 """Positions between the rows of a table: an ascending numpy array of int64."""
+
+
+class CutPoints(NamedTuple):
+    """The positions behind the rows of a table that may end a part, ascending, and the hashes of these rows."""
+
+    ends: Positions
+    hashes: _Hashes
+
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
@@ -38,7 +46,7 @@ _FINER = 8
 _FEW = 16
 MANY = 2 * _FEW * _FINER
 """A finer split table with more parts than this is split again at the normal size, once."""
-LEAST_ROWS, _MOST_ROWS = 1 << 10, 1 << 20
+LEAST_ROWS, _MOST_ROWS = 1 << 4, 1 << 20
 _WIDEST = 16 * PART_BYTES
 """Maximum size of a part in memory in bytes, unless a single row is larger."""
 
@@ -56,6 +64,36 @@ def enough(head: pa.Table) -> bool:
     return bool(head.num_rows >= _rows_of(head) * _FEW)
 
 
+_TELLING = 1 << 36
+"""The number of different rows that the cut columns of a table without a key could have, at least."""
+
+
+def telling_columns(head: pa.Table) -> list[str]:
+    """The columns to cut a table by that has no key, in its order: those that tell rows apart best in its first rows, narrow ones
+    first, as few as do it. The fewer there are, the less is hashed, and the fewer changes of values move an end."""
+    sample = head.slice(0, 1 << 13)
+    found: list[tuple[float, int, str, int]] = []
+    for name, column in zip(sample.schema.names, sample.columns, strict=True):
+        different = different_values(column)
+        found.append((-round(different / max(1, len(column)), 1), width(column), name, different))
+    chosen: set[str] = set()
+    combinations = 1
+    for _, _, name, different in sorted(found):
+        if combinations < _TELLING:
+            chosen.add(name)
+            combinations *= max(1, different)
+    return [name for name in sample.schema.names if name in chosen]
+
+
+def different_values(column: pa.ChunkedArray) -> int:
+    """The number of different values of a column, 1 where Arrow does not count them: of nested types, and of nulls alone."""
+    try:
+        found: int = pc.count_distinct(column, "all").as_py()
+    except pa.ArrowNotImplementedError:
+        return 1
+    return found
+
+
 def kept(cut: ChunkingRule, columns: Sequence[str]) -> ChunkingRule | None:
     """The rule of the previous version, restricted to these columns; None if none of its columns is left."""
     there = tuple(name for name in cut.columns if name in columns)
@@ -71,78 +109,111 @@ def _rows_of(head: pa.Table) -> int:
 
 
 def _table_width(table: pa.Table) -> int:
-    return sum(_width(column) for column in table.columns)
+    return sum(width(column) for column in table.columns)
 
 
-def _width(column: pa.ChunkedArray | pa.Array) -> int:
+def width(column: pa.ChunkedArray | pa.Array) -> int:
     """The size of values in memory, computed from their types and lengths, independent of their actual buffers."""
     kind, rows = column.type, len(column)
     if pa.types.is_string(kind) or pa.types.is_binary(kind):
         return rows * 4 + (pc.sum(pc.binary_length(column)).as_py() or 0)
     if pa.types.is_struct(kind):
-        return sum(_width(pc.struct_field(column, i)) for i in range(kind.num_fields))
+        return sum(width(pc.struct_field(column, i)) for i in range(kind.num_fields))
     if pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind):
-        return rows * 4 + _width(pc.list_flatten(column))
+        return rows * 4 + width(pc.list_flatten(column))
     if pa.types.is_map(kind):
         chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
         return rows * 4 + sum(
-            _width(inner) for chunk in chunks for inner in (_slice(chunk, "keys"), _slice(chunk, "items"))
+            width(inner) for chunk in chunks for inner in (_slice(chunk, "keys"), _slice(chunk, "items"))
         )
     return 0 if pa.types.is_null(kind) else rows * max(1, kind.bit_width // 8)
 
 
-def split(tables: Iterable[tuple[pa.Table, Positions]], cut: ChunkingRule) -> Iterator[pa.Table]:
-    """Split a stream (tables, each with its `cut_points`) into the parts to write, each a table of one combined chunk.
-
-    A row whose hash is 0 modulo `cut.rows` ends a part, of between an eighth of that and four times it, or of less where the
-    rows turn out to be wide. (FastCDC's normalised chunking was tried: parts of more equal sizes, and more of them new.)
-    """
+def split(tables: Iterable[tuple[pa.Table, CutPoints]], cut: ChunkingRule) -> Iterator[pa.Table]:
+    """Split a stream (tables, each with its `cut_points`) into the parts to write, each a table of one combined chunk."""
     splitter = Splitter(cut)
-    for table, ends in tables:
-        yield from splitter.push(table, ends)
+    for table, points in tables:
+        yield from splitter.push(table, points)
     yield from splitter.rest()
 
 
 class Splitter:
-    """Splits a stream into parts, table by table; see `split`. `pending` are the rows of the part that has not ended yet."""
+    """Splits a stream into parts, table by table.
+
+    Form 2 of a rule: a part ends behind a row whose hash is less than those of the `rows / 2` rows before it and not greater
+    than those of as many rows after it, all of which are there. So parts have at least `rows / 2` rows and `rows` on average,
+    and where one ends depends on the rows around alone, not on where others end. In form 1 a row ends a part if its hash is 0
+    modulo `rows`, and the part has at least an eighth of that.
+
+    A part also ends at four times `rows`, or before it takes `_WIDEST` bytes. A stream that begins where a part of a longer one
+    begins is split as that one.
+    """
 
     def __init__(self, cut: ChunkingRule) -> None:
-        self._rows = cut.rows
-        self.pending: list[pa.Table] = []
-        self._count = self._size = 0
+        self._cut = cut
+        self._reach = cut.rows // 2 if cut.form > 1 else 0
+        self._pending: list[pa.Table] = []
+        self._ends = np.empty(0, np.int64)  # in rows of the whole stream, as `start` and `_seen`
+        self._hashes = np.empty(0, np.uint64)
+        self._size = 0
+        self.start = 0
+        """The rows of the stream in the parts that have ended."""
+        self._seen = 0
 
-    def push(self, table: pa.Table, ends: Positions) -> Iterator[pa.Table]:
-        """Add the next table, with its `cut_points`. Yields the parts that end in it."""
-        start = 0
-        while start < table.num_rows:
-            rest = table.slice(start)
-            end = _end(ends, start, self._count, self._rows, _rows_that_fit(rest, _WIDEST - self._size))
-            if end > table.num_rows:
-                self.pending.append(rest)
-                self._count, self._size = self._count + rest.num_rows, self._size + _table_width(rest)
-                break
-            part = pa.concat_tables([*self.pending, rest.slice(0, end - start)]).combine_chunks()
-            self.pending, self._count, self._size, start = [], 0, 0, end
-            yield part
+    def push(self, table: pa.Table, points: CutPoints) -> Iterator[pa.Table]:
+        """Add the next table, with its `cut_points`. Yields the parts whose end is known now."""
+        self._pending.append(table)
+        self._ends = np.concatenate([self._ends, points.ends + self._seen])
+        self._hashes = np.concatenate([self._hashes, points.hashes])
+        self._seen += table.num_rows
+        self._size += _table_width(table)
+        while self.start < self._seen and (end := self._end()) is not None:
+            yield self._part(end)
 
     def rest(self) -> Iterator[pa.Table]:
-        """The last part, which ends with the stream; none if the stream ended with a part."""
-        if self.pending:
-            yield pa.concat_tables(self.pending).combine_chunks()
+        """The parts whose end is that of the stream, or known now that it has ended."""
+        while self.start < self._seen:
+            yield self._part(self._end(is_last=True) or self._seen)
 
+    def _part(self, end: int) -> pa.Table:
+        rows = pa.concat_tables(self._pending)
+        part, rest = rows.slice(0, end - self.start).combine_chunks(), rows.slice(end - self.start)
+        self._pending, self._size, self.start = [rest] if rest.num_rows else [], _table_width(rest), end
+        first = int(np.searchsorted(self._ends, end, "right"))
+        self._ends, self._hashes = self._ends[first:], self._hashes[first:]
+        return part
 
-def _end(cut_points: Positions, start: int, count: int, target: int, fitting: int | None) -> int:
-    """The end of the part that has `count` rows before a table and continues at its row `start`; an end after the table
-    means that the part continues.
+    def _end(self, *, is_last: bool = False) -> int | None:
+        """The end of the part that begins at `start`, None where it depends on rows to come."""
+        latest = self.start + self._cut.rows * 4
+        fitting = _rows_that_fit(pa.concat_tables(self._pending), _WIDEST) if self._size >= _WIDEST else None
+        known = self._seen
+        if fitting is not None:
+            known = min(known, self.start + max(fitting, 1))  # of rows that do not fit nothing is asked
+            latest = min(latest, known)
+        found = self._form_2(latest, known) if self._cut.form > 1 else self._form_1(latest, known)
+        if found is not None:
+            return found
+        is_decided = is_last or fitting is not None or known - self._reach >= latest
+        return latest if is_decided and latest <= known else None
 
-    `fitting` is the number of rows from `start` on that fit into the part, None for all.
-    """
-    begin = start - count
-    latest = begin + target * 4
-    if fitting is not None:
-        latest = min(latest, start + max(fitting, 0 if count else 1))
-    at = int(np.searchsorted(cut_points, max(start + 1, begin + target // 8)))
-    return min(int(cut_points[at]), latest) if at < len(cut_points) else latest
+    def _form_1(self, latest: int, known: int) -> int | None:
+        at = int(np.searchsorted(self._ends, self.start + max(1, self._cut.rows // 8)))
+        return int(self._ends[at]) if at < len(self._ends) and self._ends[at] <= min(latest, known) else None
+
+    def _form_2(self, latest: int, known: int) -> int | None:
+        ends, hashes, reach = self._ends, self._hashes, self._reach
+        first = int(np.searchsorted(ends, self.start + reach + 1))
+        last = int(np.searchsorted(ends, min(latest, known - reach), "right"))
+        low, high = (
+            np.searchsorted(ends, ends[first:last] - reach),
+            np.searchsorted(ends, ends[first:last] + reach, "right"),
+        )
+        for at, a, b in zip(range(first, last), low, high, strict=True):
+            own = hashes[at]
+            if (hashes[a:at] > own).all() and (hashes[at + 1 : b] >= own).all():
+                return int(ends[at])
+        return None
 
 
 def _rows_that_fit(table: pa.Table, size: int) -> int | None:
@@ -159,14 +230,21 @@ def _rows_that_fit(table: pa.Table, size: int) -> int | None:
     return low
 
 
-def cut_points(table: pa.Table, cut: ChunkingRule) -> Positions:
-    """The positions behind the rows that may end a part, ascending."""
-    found = []
-    mask = np.uint64(cut.rows - 1)
+_CANDIDATES = 16
+"""Of so many rows among `rows`, those with the smallest hashes, one ends a part in form 2. (Where there is none, once in 10^7
+times, the part goes on.)"""
+
+
+def cut_points(table: pa.Table, cut: ChunkingRule) -> CutPoints:
+    """The rows of a table that may end a part."""
+    ends, kept = [np.empty(0, np.int64)], [np.empty(0, np.uint64)]
+    limit = np.uint64(min(_MASK, (_CANDIDATES << 64) // cut.rows))
     for start in range(0, table.num_rows, _BLOCK):
         hashes = row_hashes(table.slice(start, _BLOCK), cut.columns)
-        found.append(np.flatnonzero(hashes & mask == 0) + (start + 1))
-    return np.concatenate(found) if found else np.empty(0, np.int64)
+        found = np.flatnonzero(hashes <= limit if cut.form > 1 else hashes & np.uint64(cut.rows - 1) == 0)
+        ends.append(found + (start + 1))
+        kept.append(hashes[found])
+    return CutPoints(np.concatenate(ends), np.concatenate(kept))
 
 
 def row_hashes(table: pa.Table, columns: Sequence[str]) -> _Hashes:

@@ -4,7 +4,7 @@ The result has the parts that a table with the same rows has if it is written as
 changed part on, rows are written until a part ends where one ended before.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
@@ -154,30 +154,68 @@ def write_edited(
     """Write the parts of a table that edits change. Returns all of its parts in order: the index of an unchanged one, or
     what `keep` made of a new one, with its facts."""
     touched = set(edits.parts(len(rows.parts))) if edits else set()
-    found: list[int | tuple[_Kept, PartFacts]] = []
-    at, count = 0, len(rows.parts)
-    schema = rows.schema
-    while at < count:
-        if at not in touched:
-            found.append(at)
-            at += 1
-            continue
-        splitter = chunking.Splitter(cut)
-
-        def region(splitter: chunking.Splitter = splitter) -> Iterator[pa.Table]:
-            nonlocal at
-            while at < count:
-                table = edited(rows, edits if at in touched else Edits(), at)
-                at += 1
-                yield from splitter.push(table, chunking.cut_points(table, cut))
-                if not splitter.pending and at not in touched:
-                    return
-            yield from splitter.rest()
-
-        found += parquet.write_each(region(), schema, keep)
+    regions = _regions(rows, edits, cut, touched)
+    found = list(parquet.write_each(regions, rows.schema, keep, cut.form))
     if not found:
-        found += parquet.write_each(iter([schema.empty_table()]), schema, keep)
+        found += parquet.write_each([rows.schema.empty_table()], rows.schema, keep, cut.form)
     return found, replace(cut, parts=len(found))
+
+
+def _regions(rows: Rows, edits: Edits, cut: ChunkingRule, touched: Set[int]) -> Iterator[int | pa.Table]:
+    """The parts of the edited table: the index of an unchanged one, or its rows."""
+    if _moves_no_end(edits, cut):
+        yield from (edited(rows, edits, at) if at in touched else at for at in range(len(rows.parts)))
+        return
+    at = 0
+    for first in sorted(touched):
+        if first < at:
+            continue
+        begin = first
+        before = 0  # where the part before ends depends on the first rows of this one
+        while begin > at and before < cut.rows // 2 and cut.form > 1:
+            begin -= 1
+            before += rows.parts[begin].rows
+        yield from range(at, begin)
+        at = yield from _region(rows, edits, cut, touched, begin, first)
+    yield from range(at, len(rows.parts))
+
+
+def _moves_no_end(edits: Edits, cut: ChunkingRule) -> bool:
+    """Whether no row comes or goes, and none gets another value in a column that says where parts end."""
+    return (
+        not len(edits.removed)
+        and not any(len(insert.after) for insert in edits.inserts)
+        and all(
+            update.cells is not None
+            and not any(update.cells[name].any() for name in update.cells.keys() & {*cut.columns})
+            for update in edits.updates
+        )
+    )
+
+
+def _region(
+    rows: Rows, edits: Edits, cut: ChunkingRule, touched: Set[int], begin: int, first: int
+) -> Generator[int | pa.Table, None, int]:
+    """The parts from `begin` on, until behind the touched part `first` one ends where an untouched one begins. Returns its
+    index."""
+    splitter = chunking.Splitter(cut)
+    begins = {0: begin}  # the part that begins after so many rows of the region
+    last = 0
+    count = 0
+    for at in range(begin, len(rows.parts)):
+        table = edited(rows, edits if at in touched else Edits(), at)
+        count += table.num_rows
+        begins[count] = at + 1
+        for part in splitter.push(table, chunking.cut_points(table, cut)):
+            there = begins.get(last)
+            is_there = there is not None and there not in touched and begins.get(splitter.start) == there + 1
+            yield there if is_there else part
+            last = splitter.start
+            after = begins.get(last)
+            if after is not None and after > first and after not in touched:
+                return after
+    yield from splitter.rest()
+    return len(rows.parts)
 
 
 def stream_edited(rows: Rows, edits: Edits) -> pa.RecordBatchReader:

@@ -5,17 +5,20 @@ with plain types. Every part is a Parquet file that any engine reads. A newer py
 rows: its version stands in each file (`created_by`).
 """
 
+import math
 import os
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from io import IOBase
 from itertools import chain
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.fs
@@ -41,7 +44,13 @@ INT96_UNIT = "us"
 """What timestamps are read as that Spark wrote in its old way: as nanoseconds, the year 9999 is 1816."""
 
 # Measured (docs/performance.md): against snappy a fifth smaller and as fast to write and read.
-_OPTIONS = {"version": "2.6", "compression": "zstd", "compression_level": 1, "dictionary_pagesize_limit": 1 << 17}
+_DICTIONARY_BYTES = 1 << 17
+_OPTIONS = {
+    "version": "2.6",
+    "compression": "zstd",
+    "compression_level": 1,
+    "dictionary_pagesize_limit": _DICTIONARY_BYTES,
+}
 
 
 def write_parts(
@@ -68,7 +77,7 @@ def write_parts(
     categories = writer.Categories(writer_schema)
     tables = _gathered(plain_batches(reader, schema, categories))
     cut, tables = _cut(tables, schema, tuple(key), previous)
-    write = partial(_write_part, schema, keep)
+    write = partial(_write_part, schema, keep, cut.form)
     with ThreadPoolExecutor(_WRITERS, "dataset-registry-parts") as pool:
         hit = _ahead(pool, lambda table: (table, chunking.cut_points(table, cut)), tables)
         written = list(_ahead(pool, write, chunking.split(hit, cut))) or [write(schema.empty_table())]
@@ -80,11 +89,16 @@ def write_parts(
 
 
 def write_each(
-    tables: Iterable[pa.Table], schema: pa.Schema, keep: Callable[[memoryview, PartFacts], _Kept]
-) -> list[tuple[_Kept, PartFacts]]:
-    """Write each table as one part, by several threads: what `keep` made of its bytes, with its facts."""
+    items: Iterable[int | pa.Table], schema: pa.Schema, keep: Callable[[memoryview, PartFacts], _Kept], form: int
+) -> Iterator[int | tuple[_Kept, PartFacts]]:
+    """Write each table as one part, by several threads: what `keep` made of its bytes, with its facts. Numbers stay. `form` is
+    that of the chunking rule."""
+
+    def write(item: int | pa.Table) -> int | tuple[_Kept, PartFacts]:
+        return item if isinstance(item, int) else _write_part(schema, keep, form, item)[:2]
+
     with ThreadPoolExecutor(_WRITERS, "dataset-registry-parts") as pool:
-        return [(kept, part) for kept, part, _ in _ahead(pool, partial(_write_part, schema, keep), tables)]
+        yield from _ahead(pool, write, items)
 
 
 def combined_statistics(columns: Sequence[Column], parts: Sequence[PartFacts]) -> dict[str, ColumnStatistics]:
@@ -115,11 +129,12 @@ def combined_statistics(columns: Sequence[Column], parts: Sequence[PartFacts]) -
 
 
 def _write_part(
-    schema: pa.Schema, keep: Callable[[memoryview, PartFacts], _Kept], table: pa.Table
+    schema: pa.Schema, keep: Callable[[memoryview, PartFacts], _Kept], form: int, table: pa.Table
 ) -> tuple[_Kept, PartFacts, "_Known"]:
     sink = pa.BufferOutputStream()
     try:
-        with pq.ParquetWriter(sink, schema, **_OPTIONS) as writer:
+        repeated = True if form == 1 else repeated_values(table)
+        with pq.ParquetWriter(sink, schema, use_dictionary=repeated, **_OPTIONS) as writer:
             writer.write_table(table, row_group_size=max(1, table.num_rows))
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid, OSError) as error:
         columns = [name for i, name in enumerate(schema.names) if not _is_writable(table.select([i]), schema.field(i))]
@@ -131,6 +146,48 @@ def _write_part(
     footer = pq.read_metadata(pa.BufferReader(data))
     facts, known = _facts(footer, data.size, column_digests.digests_of(table))
     return keep(memoryview(data), facts), facts, known
+
+
+_SAMPLE = 1 << 11
+
+
+def repeated_values(table: pa.Table) -> list[str]:
+    """The columns that a dictionary makes smaller, as the paths of their Parquet columns: those with so few different values that
+    the dictionary fits into its page, judged by a sample of the rows. Of nested columns all.
+
+    A dictionary that does not fit is given up after a good part of the rows: it costs time, and is read slower.
+    """
+    every = max(1, table.num_rows // _SAMPLE)
+    sample = table.take(pa.array(np.arange(0, table.num_rows, every))) if every > 1 else table
+    found = []
+    leaves = iter(_leaves(table.schema))
+    for column in sample.columns:
+        if pa.types.is_nested(column.type):
+            found += [next(leaves) for _ in range(_leaf_count(column.type))]
+            continue
+        path = next(leaves)
+        # As many values as fit into the page, drawn at random, would have this share of different ones.
+        drawn = max(len(column), chunking.width(column)) / _DICTIONARY_BYTES
+        share = -math.expm1(-drawn) / drawn if drawn else 1.0
+        if chunking.different_values(column) <= share * len(column):
+            found.append(path)
+    return found
+
+
+@lru_cache(256)
+def _leaves(schema: pa.Schema) -> tuple[str, ...]:
+    """The paths of a schema's Parquet columns."""
+    sink = pa.BufferOutputStream()
+    pq.ParquetWriter(sink, schema).close()
+    columns = pq.read_metadata(pa.BufferReader(sink.getvalue())).schema
+    return tuple(columns.column(i).path for i in range(len(columns)))
+
+
+def _leaf_count(kind: pa.DataType) -> int:
+    """The number of Parquet columns of a type."""
+    if not pa.types.is_nested(kind):
+        return 1
+    return sum(_leaf_count(kind.field(i).type) for i in range(kind.num_fields))
 
 
 def _is_writable(column: pa.Table, field: pa.Field) -> bool:
@@ -157,8 +214,9 @@ def _cut(
         if chunking.enough(pa.concat_tables(seen)):
             is_whole = False
             break
-    columns = kept.columns if kept else key or schema.names
-    fresh = chunking.rule(pa.concat_tables(seen), is_whole=is_whole, columns=columns)
+    head = pa.concat_tables(seen)
+    columns = kept.columns if kept else key or chunking.telling_columns(head)
+    fresh = chunking.rule(head, is_whole=is_whole, columns=columns)
     return kept if kept and fresh.rows <= 2 * kept.rows else fresh, chain(_drained(seen), tables)
 
 
@@ -248,13 +306,15 @@ def scan(
     places = [source.place for source in sources]
     stored = pa.fs.PyFileSystem(_Stored(places))
     local = pa.fs.LocalFileSystem()
-    format = ds.ParquetFileFormat(read_options=ds.ParquetReadOptions(coerce_int96_timestamp_unit=INT96_UNIT))
 
-    def fragment(index: int, known: ds.Expression | None = None) -> ds.Fragment:
+    def fragment(index: int, columns: Sequence[pa.Field] = ()) -> ds.Fragment:
         place = places[index]
-        if isinstance(place, Path):
-            return format.make_fragment(str(place), local, known)
-        return format.make_fragment(str(index), stored, known)
+        path, files = (str(place), local) if isinstance(place, Path) else (str(index), stored)
+
+        def make() -> ds.Fragment:
+            return _FORMAT.make_fragment(path, files, _known(sources[index], columns))
+
+        return _fragments.of(place, columns, make) if isinstance(place, Path) else make()
 
     is_alike = schema is None
     if schema is None:
@@ -267,8 +327,37 @@ def scan(
             ) from error
     asked = None if filter is None else str(filter)
     wanted = [f for f in schema if asked is None or f.name in asked] if len(sources) > 1 and is_alike else []
-    fragments = [fragment(index, _known(source, wanted)) for index, source in enumerate(sources)]
-    return ds.FileSystemDataset(fragments, schema, format, local)
+    return ds.FileSystemDataset([fragment(index, wanted) for index in range(len(sources))], schema, _FORMAT, local)
+
+
+_FORMAT = ds.ParquetFileFormat(read_options=ds.ParquetReadOptions(coerce_int96_timestamp_unit=INT96_UNIT))
+
+
+class _Fragments:
+    """Files that were read lately, whose footers need not be read again, by path, size and time of change, and by the columns
+    whose statistics they know."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[Any, ...], ds.Fragment] = OrderedDict()
+        self._lock = Lock()
+
+    def of(self, path: Path, columns: Sequence[pa.Field], make: Callable[[], ds.Fragment]) -> ds.Fragment:
+        """The fragment of a file, made now unless the file is the one that was read before."""
+        try:
+            found = path.stat()
+        except OSError:
+            return make()
+        key = (str(path), found.st_size, found.st_mtime_ns, tuple(columns))
+        with self._lock:
+            kept = self._kept[key] = self._kept.pop(key, None) or make()
+            if len(self._kept) > _MOST_FRAGMENTS:
+                self._kept.popitem(last=False)
+        return kept
+
+
+_MOST_FRAGMENTS = 2_000
+"""Some 20 KB each, with the footer of 17 columns."""
+_fragments = _Fragments()
 
 
 def _known(source: Source, fields: Sequence[pa.Field]) -> ds.Expression | None:

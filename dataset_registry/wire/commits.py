@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import Field
 
+from dataset_registry.model.parts import RULE
 from dataset_registry.model.records import CommitResult, InputVersion, Production, Provenance
 from dataset_registry.wire.base import MOST_IDS, Hash, Mapped, Name, RequestModel, ResponseModel, Text, Word
 from dataset_registry.wire.datasets import CapturedResponse, ComponentResponse, DatasetResponse, VersionResponse
@@ -25,10 +26,11 @@ MOST_COMPONENTS = 100_000
 
 
 class CutRequest(RequestModel):
-    """How a table was split into parts: the columns of the row hash, and the average number of rows."""
+    """How a table was split into parts: the columns of the row hash, the average number of rows, and the form of the rule."""
 
     columns: list[Text] = Field(min_length=1, max_length=20_000)
     rows: int = Field(ge=1, le=1 << 20)
+    form: int = Field(default=1, ge=1, le=RULE)
 
 
 class ComponentRequest(RequestModel):

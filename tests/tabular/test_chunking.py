@@ -2,8 +2,9 @@
 
 import datetime as dt
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from decimal import Decimal
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -121,23 +122,57 @@ def parts_of(tables: list[pa.Table], cut: ChunkingRule) -> list[pa.Table]:
     return list(chunking.split(((table, chunking.cut_points(table, cut)) for table in tables), cut))
 
 
+SCHEMA = pa.schema([("id", pa.int64()), ("name", pa.string()), ("price", pa.float64())])
+ROWS = st.lists(st.fixed_dictionaries(COLUMNS), min_size=1, max_size=120)
+
+
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.fixed_dictionaries(COLUMNS), min_size=1, max_size=120), st.lists(st.integers(0, 120), max_size=6))
-def test_rows_are_cut_alike_in_whatever_batches_they_come(rows: list[dict[str, Any]], at: list[int]) -> None:
-    schema = pa.schema([("id", pa.int64()), ("name", pa.string()), ("price", pa.float64())])
-    table = pa.Table.from_pylist(rows, schema)
+@given(ROWS, st.lists(st.integers(0, 120), max_size=6), st.sampled_from([1, 2]))
+def test_rows_are_cut_alike_in_whatever_batches_they_come(rows: list[dict[str, Any]], at: list[int], form: int) -> None:
+    table = pa.Table.from_pylist(rows, SCHEMA)
     edges = sorted({0, *[min(i, len(rows)) for i in at], len(rows)})
     chunks = [table.slice(a, b - a) for a, b in pairwise(edges)]
-    whole = parts_of([table], CUT)
-    assert parts_of(chunks, CUT) == whole
+    cut = replace(CUT, form=form)
+    whole = parts_of([table], cut)
+    assert parts_of(chunks, cut) == whole
     assert pa.concat_tables(whole) == table
-    assert all(1 <= part.num_rows <= 32 for part in whole)
+    assert all((1 if form == 1 else 4) <= part.num_rows <= 32 for part in whole[:-1])
 
 
-def test_wide_rows_make_short_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def ends_of(rows: int, seed: int, cut: ChunkingRule = CUT, *, replaced: slice = slice(0)) -> list[int]:
+    """Where the parts of random rows end, some of which are replaced."""
+    random = np.random.default_rng(seed)
+    ids = random.integers(0, 1 << 62, rows)
+    ids[replaced] = random.integers(0, 1 << 62, len(ids[replaced]))
+    table = pa.table({"id": ids})
+    return list(accumulate(part.num_rows for part in parts_of([table], replace(cut, columns=("id",)))))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_changed_row_moves_ends_around_it_only(seed: int) -> None:
+    before, after = ends_of(5_000, seed), ends_of(5_000, seed, replaced=slice(2_000, 2_007))
+    moved = set(before) ^ set(after)
+    assert all(2_000 - CUT.rows // 2 <= end <= 2_007 + CUT.rows // 2 for end in moved)
+
+
+def test_parts_are_of_like_sizes() -> None:
+    sizes = np.diff([0, *ends_of(100_000, 7)])
+    assert CUT.rows * 0.9 < sizes.mean() < CUT.rows * 1.3
+    assert sizes.std() < 0.5 * sizes.mean()
+
+
+def test_rows_that_are_all_alike_are_cut_by_their_number() -> None:
+    table = pa.table({"id": [1] * 100})
+    for form in (1, 2):
+        sizes = [part.num_rows for part in parts_of([table], ChunkingRule(("id",), 8, form=form))]
+        assert sizes == [32, 32, 32, 4]
+
+
+@pytest.mark.parametrize("form", [1, 2])
+def test_wide_rows_make_short_parts(form: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunking, "_WIDEST", 1000)
     table = pa.table({"id": range(40), "text": ["x" * 300] * 20 + ["y"] * 10 + ["z" * 3000] * 10})
-    cut = ChunkingRule(("id",), 1 << 20)
+    cut = ChunkingRule(("id",), 1 << 20, form=form)
     expected = [part.num_rows for part in parts_of([table], cut)]
     assert expected[:3] == [3, 3, 3]
     assert expected[-3:] == [1, 1, 1]
@@ -149,7 +184,7 @@ def test_small_tables_are_cut_finer_and_large_ones_by_what_their_rows_take() -> 
     assert chunking.rule(narrow.slice(0, 1000), is_whole=True, columns=["x"]).rows == 1 << 17
     assert chunking.rule(narrow, is_whole=False, columns=["x"]).rows == 1 << 20
     wide = pa.table({"x": ["w" * 120_000] * 50})
-    assert chunking.rule(wide, is_whole=True, columns=["x"]).rows == 1 << 10
+    assert chunking.rule(wide, is_whole=True, columns=["x"]).rows == 1 << 4
     assert not chunking.enough(narrow)
 
 
@@ -242,6 +277,91 @@ def test_a_small_table_that_grew_large_is_cut_anew_once(dataset: Dataset, monkey
         rows.append(cut.rows)
     assert rows == [64, 256, 256]
     assert dataset.diff("v3", "v4").parts["data"].shared > 30
+
+
+def test_a_table_without_a_key_is_cut_by_the_columns_that_tell_rows_apart() -> None:
+    random = np.random.default_rng(3)
+    table = pa.table(
+        {
+            "kind": random.choice(["a", "b"], 9_000),
+            "long": [f"{i:0100}" for i in range(9_000)],
+            "id": np.arange(9_000),
+            "at": random.integers(0, 1 << 40, 9_000),
+            "many": [[i] for i in range(9_000)],
+            "nothing": pa.nulls(9_000),
+        }
+    )
+    assert chunking.telling_columns(table) == ["long", "id", "at"]
+    assert chunking.telling_columns(table.drop_columns(["long"])) == ["kind", "id", "at", "many", "nothing"]
+    assert chunking.telling_columns(table.slice(0, 0)) == table.schema.names
+
+
+EDITS: dict[str, Callable[[Dataset, np.random.Generator], object]] = {
+    "append": lambda dataset, random: dataset.append(
+        table_of(40, 5).set_column(0, "id", ids(random, 40, int(random.integers(10**6, 10**12))))
+    ),
+    "upsert": lambda dataset, random: dataset.upsert(table_of(60, 6).set_column(0, "id", ids(random, 60, 0))),
+    "upsert of a few columns": lambda dataset, random: dataset.upsert(
+        pa.table({"id": ids(random, 60, 0), "delay": np.zeros(60)})
+    ),
+    "delete": lambda dataset, random: dataset.delete_rows(pa.table({"id": ids(random, 60, 0)})),
+    "delete of a range": lambda dataset, random: dataset.delete_rows(where="id BETWEEN 1000 AND 1400 OR id = 2000"),
+}
+
+
+def ids(random: np.random.Generator, count: int, start: int) -> pa.Array:
+    """Keys of rows, some of them in one place and others anywhere."""
+    near = start + int(random.integers(0, 5_100)) + np.arange(count // 2)
+    return pa.array(np.unique(np.concatenate([near, start + random.choice(5_000, count, replace=False)]))[:count])
+
+
+@pytest.mark.usefixtures("_fine")
+@pytest.mark.parametrize("form", [1, 2])
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edited_table_has_the_parts_of_the_whole_one(
+    edit: str, form: int, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = chunking.rule
+    monkeypatch.setattr(chunking, "rule", lambda *given, **named: replace(real(*given, **named), form=form))
+    dataset.commit({"data": table_of(5_000)}, key=["id"])
+    for seed in range(6):
+        EDITS[edit](dataset, np.random.default_rng(seed))
+        edited = dataset.version()
+        dataset.create_branch(f"again/{seed}", "v1")
+        whole = dataset.commit({"data": edited.to_arrow()}, branch=f"again/{seed}")
+        assert rows_of(whole) == rows_of(edited)
+        assert whole.digest == edited.digest
+
+
+@pytest.mark.usefixtures("_fine")
+def test_a_table_of_an_older_form_keeps_it(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = chunking.rule
+    with monkeypatch.context() as older:
+        older.setattr(chunking, "rule", lambda *given, **named: replace(real(*given, **named), form=1))
+        first = dataset.commit({"data": table_of(5_000)}, key=["id"])
+    second = dataset.commit({"data": insert(table_of(5_000), 2_000, 5)})
+    assert dataset.diff("v1", "v2").parts["data"].added <= 2
+    forms = [version.schema.tables()["data"].cut.form for version in (first, second)]  # type: ignore[union-attr]
+    assert forms == [1, 1]
+    as_stored = {"columns": ["id"], "rows": 64, "parts": 70}
+    assert ChunkingRule.from_json(as_stored).to_json() == as_stored
+
+
+def test_columns_of_few_values_have_dictionaries_and_others_have_none() -> None:
+    random = np.random.default_rng(5)
+    rows = 60_000
+    table = pa.table(
+        {
+            "few": random.choice(["UA", "B6", "DL"], rows),
+            "some": random.integers(0, 10_000, rows),
+            "many": random.integers(0, 1 << 40, rows),
+            "text": [f"note {i}" for i in random.integers(0, 1 << 40, rows)],
+            "sorted": np.repeat(np.arange(rows // 4), 4),
+            "inner": [{"a.b": i, "c": [i]} for i in range(rows)],
+            "a.b": np.zeros(rows),
+        }
+    )
+    assert parquet.repeated_values(table) == ["few", "some", "inner.a.b", "inner.c.list.element", "a.b"]
 
 
 def test_a_key_that_the_table_does_not_have_is_refused(dataset: Dataset) -> None:
