@@ -89,8 +89,8 @@ class Dataset(ABC):
         the branch creates no new version: the head is returned.
 
         `key` are the columns that identify the rows of a table. A table is split into parts by its key, so that a
-        change of few rows rewrites few parts. Later versions keep the key; without one, all columns of the first
-        version are used.
+        change of few rows rewrites few parts. Later versions keep the key; without one, the columns that tell the rows
+        of the first version apart are used.
 
         `renames` are columns of tables that have another name now, old to new. A merge takes a renamed column for the same one.
         A column at the same place with the same values is taken for a renamed one without it.

@@ -154,12 +154,14 @@ _JOINERS = "\u200c\u200d"
 def _normalised(text: object, what: str, limit: int, *, joiners: bool = False) -> str:
     if not isinstance(text, str) or not text:
         raise InvalidName(f"The name of a {what} must be a text that is not empty, not {text!r}.", name=text)
+    if text.isascii() and text.isprintable() and len(text) <= limit and text[0] != " " != text[-1]:
+        return text
     name = unicodedata.normalize("NFC", text)
     if len(name.encode("utf-8", errors="surrogatepass")) > limit:
         raise InvalidName(
             f"The name of a {what} may have {limit} bytes, {text[:40]!r}… has more. Shorten it.", name=text
         )
-    for position, character in enumerate("" if name.isascii() and name.isprintable() else name):
+    for position, character in enumerate(name):
         if joiners and character in _JOINERS and _joins(name, position):
             continue
         # Cc, Cf (bidi marks, zero-width), Cs, Co, Cn, line and paragraph separators: invisible, or not text at all.
