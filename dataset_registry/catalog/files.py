@@ -1,7 +1,7 @@
 """Rows about stored files: look-ups by content, facts, insertion, and damage."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from sqlalchemy import Row, and_, bindparam, case, delete, exists, func, insert,
 
 from dataset_registry.catalog import holds, recipes
 from dataset_registry.catalog.grants import Readable
-from dataset_registry.catalog.prepared import Prepared
+from dataset_registry.catalog.prepared import Prepared, is_pipelined
 from dataset_registry.catalog.rows import Transaction, batches, insert_row
 from dataset_registry.catalog.tables import (
     dataset_version_files,
@@ -82,21 +82,28 @@ _ONE_KNOWN = Prepared(_KNOWN.where(files.c.content_hash == bindparam("hash")))
 _MANY_KNOWN = _KNOWN.where(OF_HASHES)
 
 
-def look_up(tx: Transaction, hashes: Iterable[str], tables: Collection[str] = ()) -> tuple[dict[str, Known], set[str]]:
-    """The stored contents among these files and `tables`, by hash, and the damaged ones.
+class LookUp:
+    """The look-up of contents, sent before its answer is needed: with other statements it is one round trip to PostgreSQL (see
+    `prepared.pipelined`)."""
 
-    Raises `CorruptionError` if a file has the hash of a table, or a table that of a file (see docs/design/digests.md).
-    """
-    known: dict[str, Known] = {}
-    damaged: set[str] = set()
-    for chunk in batches([*hashes, *tables]):
-        rows: Sequence[Any] = (
-            _ONE_KNOWN.all(tx, {"hash": chunk[0]})
-            if len(chunk) == 1
-            else tx.execute(_MANY_KNOWN, {"hashes": chunk}).all()
-        )
-        for content_hash, is_table, live, file_id, plain in rows:
-            if is_table != (content_hash in tables):
+    def __init__(
+        self, tx: Transaction, hashes: Iterable[str], tables: Collection[str] = (), *, for_new: bool = False
+    ) -> None:
+        """Look up files with these hashes and `tables`. With `for_new` an id is reserved, where that costs nothing."""
+        self._tx, self._hashes, self._tables = tx, [*hashes, *tables], tables
+        is_sent = len(self._hashes) == 1 and is_pipelined(tx)
+        self._answer = _ONE_KNOWN.ask(tx, {"hash": self._hashes[0]}) if is_sent else None
+        self._id = _NEW_ID.ask(tx, {}) if is_sent and for_new else None
+
+    def known(self) -> tuple[dict[str, Known], set[str]]:
+        """The stored contents by hash, and the damaged ones.
+
+        Raises `CorruptionError` if a file has the hash of a table, or a table that of a file (see docs/design/digests.md).
+        """
+        known: dict[str, Known] = {}
+        damaged: set[str] = set()
+        for content_hash, is_table, live, file_id, plain in self._rows():
+            if is_table != (content_hash in self._tables):
                 stored, wanted = ("table", "file") if is_table else ("file", "table")
                 raise CorruptionError(
                     f"Content hash {content_hash[:12]} belongs to a stored {stored}, not to a {wanted}: one of the two was "
@@ -107,7 +114,28 @@ def look_up(tx: Transaction, hashes: Iterable[str], tables: Collection[str] = ()
                 known[content_hash] = Known(file_id, bool(plain))
             else:
                 damaged.add(content_hash)
-    return known, damaged
+        return known, damaged
+
+    def _rows(self) -> Iterator[Any]:
+        if self._answer is not None:
+            yield from self._answer()
+        elif len(self._hashes) == 1:
+            yield from _ONE_KNOWN.all(self._tx, {"hash": self._hashes[0]})
+        else:
+            for chunk in batches(self._hashes):
+                yield from self._tx.execute(_MANY_KNOWN, {"hashes": chunk})
+
+    def new_id(self) -> int | None:
+        """The id for the file, if one was reserved."""
+        return int(self._id()[0][0]) if self._id else None
+
+
+_NEW_ID = Prepared(select(func.nextval(func.pg_get_serial_sequence(files.name, "id"))))
+
+
+def look_up(tx: Transaction, hashes: Iterable[str], tables: Collection[str] = ()) -> tuple[dict[str, Known], set[str]]:
+    """As `LookUp.known`."""
+    return LookUp(tx, hashes, tables).known()
 
 
 def get_many(tx: Transaction, ids: Iterable[int]) -> dict[int, FileRecord]:
@@ -262,9 +290,11 @@ class NewFile:
         return "inline" if self.data is not None else self.form if self.kept is not None else "ranges"
 
 
-def add(tx: Transaction, new: Sequence[NewFile], damaged: Collection[str] = ()) -> dict[str, int]:
+def add(
+    tx: Transaction, new: Sequence[NewFile], damaged: Collection[str] = (), file_id: int | None = None
+) -> dict[str, int]:
     """Insert stored files. Returns their ids by hash. Files with `damaged` contents are repaired: they must have
-    objects, not ranges, because recipes may reference them.
+    objects, not ranges, because recipes may reference them. `file_id` is a reserved id for the only file.
 
     The caller has checked, in this transaction, that no undamaged file has these contents.
     """
@@ -275,7 +305,7 @@ def add(tx: Transaction, new: Sequence[NewFile], damaged: Collection[str] = ()) 
     missing = [_row(file) for file in new if file.content_hash not in found]
     if len(missing) <= _FEW:
         for row in missing:
-            found[str(row["content_hash"])] = insert_row(tx, files, row)
+            found[str(row["content_hash"])] = insert_row(tx, files, row, file_id if len(missing) == 1 else None)
     else:
         found.update({row[0]: row[1] for row in tx.execute(_ADD, missing)})
     for file in new:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from dataset_registry.catalog import Transaction, captures, files, manifests
-from dataset_registry.catalog.files import Known, NewFile
+from dataset_registry.catalog.files import Known, LookUp, NewFile
 from dataset_registry.catalog.recipes import add_ranges
 from dataset_registry.content.change import OVERLAY, Change
 from dataset_registry.content.pack import PackPlan
@@ -26,9 +26,10 @@ def register_files(
     recipes: Sequence[tuple[NewFile, Sequence[Range]]],
     known: Mapping[str, Known],
     damaged: Collection[str],
+    file_id: int | None = None,
 ) -> dict[str, int]:
     """Insert the rows of files with an object or bytes, and of recipes with their ranges. Returns the ids of these and of
-    all `known` files.
+    all `known` files. `file_id` is a reserved id for the only new one.
 
     `known` and `damaged` are the results of this transaction's look-up. Raises `BytesGone` if a recipe would reference
     an object that was deleted or became a recipe itself, or if content was damaged in the meantime that has no new object.
@@ -40,7 +41,7 @@ def register_files(
         raise BytesGone
     if any(file.content_hash in damaged for file in objects if file.kept is None):
         raise BytesGone
-    ids = {content_hash: file.id for content_hash, file in known.items()} | files.add(tx, objects, damaged)
+    ids = {content_hash: file.id for content_hash, file in known.items()} | files.add(tx, objects, damaged, file_id)
     ids |= files.add(tx, [file for file, _ in recipes])
     add_ranges(
         tx,
@@ -66,14 +67,22 @@ class RegisteredFiles:
     new_schemas: dict[int, str]
 
 
-def register_change(tx: Transaction, change: Change, plan: PackPlan, upload: Upload) -> tuple[RegisteredFiles, int]:
+def look_up(tx: Transaction, change: Change, plan: PackPlan) -> LookUp:
+    """The look-up of the contents of a change, to register it."""
+    contents = change.contents()
+    return LookUp(tx, {*contents.files, *plan.objects}, contents.tables, for_new=True)
+
+
+def register_change(
+    tx: Transaction, change: Change, plan: PackPlan, upload: Upload, asked: LookUp
+) -> tuple[RegisteredFiles, int]:
     """Insert the missing rows of files in the order of their hashes, with their captures.
 
     Also counts the new bytes. Unneeded keys are moved to the trash. Raises `BytesGone`.
     """
     contents = change.contents()
     facts = {**contents.facts, **plan.facts}
-    known, damaged = files.look_up(tx, {*contents.files, *plan.objects}, contents.tables)
+    known, damaged = asked.known()
     new = sorted(content_hash for content_hash in contents.files if content_hash not in known)
     recipes = {content_hash: plan.recipes[content_hash] for content_hash in new if content_hash in plan.recipes}
     packs = sorted(plan.packs.keys() & {part.object for ranges in recipes.values() for part in ranges})
@@ -92,7 +101,12 @@ def register_change(tx: Transaction, change: Change, plan: PackPlan, upload: Upl
     wholes = [file(content_hash) for content_hash in objects]
     wholes += [files.NewFile(h, plan.packs[h].size, BINARY, upload.stored[h], form="pack") for h in packs]
     ids = register_files(
-        tx, wholes, [(file(content_hash), ranges) for content_hash, ranges in recipes.items()], known, damaged
+        tx,
+        wholes,
+        [(file(content_hash), ranges) for content_hash, ranges in recipes.items()],
+        known,
+        damaged,
+        asked.new_id(),
     )
     for content_hash in sorted(contents.tables.keys() - known.keys()):
         table = contents.tables[content_hash]

@@ -20,6 +20,7 @@ from dataset_registry.content.pack import PackPlan, plan_packs
 from dataset_registry.content.register import (
     RegisteredFiles,
     is_captured_anew,
+    look_up,
     overlay_of,
     register_change,
     with_files,
@@ -237,7 +238,10 @@ def commit_in(
     if not has_branch:
         refs.check_new(tx, dataset, options.branch)
     parents = commit_base.parents_of(tx, dataset, options, start)
+    asked = look_up(tx, change, plan)
+    before = change
     change, after = _manifest_after(tx, dataset, change, options, start)
+    asked = asked if change is before else look_up(tx, change, plan)
     stored.release(tx)
     if (
         start is not None
@@ -245,9 +249,9 @@ def commit_in(
         and len(parents) < 2
         and not is_captured_anew(tx, change, start.id)
     ):
-        result = _unchanged(tx, change, start, plan, stored)
+        result = _unchanged(tx, change, start, plan, stored, asked)
     else:
-        result = _insert(access, tx, user_id, dataset, change, options, uuid, parents, after, plan, stored)
+        result = _insert(access, tx, user_id, dataset, change, options, uuid, parents, after, plan, stored, asked)
     _set_pointer(tx, dataset, options.branch, start, result.version, has_branch=has_branch)
     if not result.result.unchanged:
         _record_sources(tx, result.version.id, start, options)
@@ -296,10 +300,12 @@ def _manifest_after(
     return change, rewrite(before.manifest, edits, before.pages, before.entries)
 
 
-def _unchanged(tx: Transaction, change: Change, start: Head, plan: PackPlan, stored: Upload) -> _Made:
+def _unchanged(
+    tx: Transaction, change: Change, start: Head, plan: PackPlan, stored: Upload, asked: files.LookUp
+) -> _Made:
     """The existing version with the same contents."""
     if stored.stored:  # another commit stored it since, or the stored file is damaged: that one is repaired
-        register_change(tx, change, plan, stored)
+        register_change(tx, change, plan, stored, asked)
     found = versions.by_id(tx, start.id)
     assert found is not None, "the head is locked"
     written = manifests.components(tx, start.id, sorted(change.names()))
@@ -318,9 +324,10 @@ def _insert(
     after: Manifest,
     plan: PackPlan,
     stored: Upload,
+    asked: files.LookUp,
 ) -> _Made:
     """A new version with its files, schemas and manifest."""
-    registered, stored_bytes = register_change(tx, change, plan, stored)
+    registered, stored_bytes = register_change(tx, change, plan, stored, asked)
     new_bytes = _new_bytes(access, tx, change, registered, stored_bytes)  # before the version makes its files readable
     version = versions.insert_version(
         tx,
