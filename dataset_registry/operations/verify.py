@@ -4,7 +4,7 @@ A live registry is verified without blocking writers: the catalog is read in one
 the catalog is queried about the listed objects, and objects that seem missing are checked again.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -201,22 +201,23 @@ def _capture_again(access: Access, share: tuple[int, int], store: _Store, progre
             return
         for file, known in batch:
             chosen = int((file.content_hash or "0")[:8], 16) % of == number - 1
-            if chosen and file.id not in bad and is_current(known) and not _is_as_captured(access, file, known):
+            if chosen and file.id not in bad and is_current(known) and not _is_as_captured(access, file, known, bad):
                 what = f"{_called(access, file)} has other columns or statistics than its capture"
                 store.findings.append(Finding("capture", what))
         after, done = batch[-1][0].id, done + len(batch)
         progress("capturing again", done, None)
 
 
-def _is_as_captured(access: Access, file: FileRecord, known: ComponentSchema) -> bool:
-    """Whether a file has the columns and statistics that were captured of it, as far as it can be read."""
+def _is_as_captured(access: Access, file: FileRecord, known: ComponentSchema, bad: Set[int]) -> bool:
+    """Whether a file has the columns and statistics that were captured of it, as far as it can be read; a table with a `bad` part
+    is not judged."""
     from dataset_registry.tabular import capture, column_digests, isolated, parquet
 
     try:
         with access.catalog.read() as tx:
             stored = files.objects_of(tx, [file.id]).get(file.id, [])
         paths = [local_file(access, part) for part in stored]
-        if not paths:
+        if not paths or any(part.id in bad for part in stored):
             return True
         if file.form == "parts":
             read_table = isolated.capture_table if access.is_guarded else parquet.capture_table

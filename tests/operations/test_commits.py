@@ -4,7 +4,7 @@ import errno
 import gc
 import io
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -333,17 +333,15 @@ def test_known_content_collected_between_look_and_commit_is_stored_again(
     flights: Dataset, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The collector is simulated: between two looks the file is gone, and comes back under the third."""
-    look = files.look_up
+    look = files.LookUp.known
     answers = iter([True, False])
 
-    def collected(
-        tx: Transaction, hashes: list[str], tables: Collection[str] = ()
-    ) -> tuple[dict[str, files.Known], set[str]]:
-        return look(tx, hashes, tables) if next(answers, True) else ({}, set())
+    def collected(asked: files.LookUp) -> tuple[dict[str, files.Known], set[str]]:
+        return look(asked) if next(answers, True) else ({}, set())
 
     flights.commit({"a": b"content"})
     before = sum(1 for _ in registry.files())
-    monkeypatch.setattr(files, "look_up", collected)
+    monkeypatch.setattr(files.LookUp, "known", collected)
     flights.commit({"b": b"content"})
     assert next(answers, None) is None
     assert content(flights)["b", 0] == b"content"

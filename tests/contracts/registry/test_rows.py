@@ -10,7 +10,7 @@ from dataset_registry import Dataset, Registry
 from dataset_registry.errors import InputError, NotFound
 from tests.contracts.scenarios import error_of, everywhere
 
-MANY = 40_000
+MANY = 120_000
 
 
 def numbered(count: int = MANY) -> pa.Table:
