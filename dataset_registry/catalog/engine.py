@@ -54,9 +54,11 @@ from dataset_registry.catalog.sqlite import (
     sqlite_url,
     sync_log,
 )
+from dataset_registry.catalog.tables import metadata
 from dataset_registry.errors import (
     CatalogOutdated,
     InputError,
+    RegistryError,
     RegistryFrozen,
     RetryLater,
     StorageError,
@@ -315,6 +317,13 @@ class Catalog:
             if not self.give_spare():
                 raise
             return self.write(work)
+
+    def analyze(self) -> None:
+        """Measure the tables after many rows were inserted, so that queries are planned for them. PostgreSQL does so by itself
+        some minutes later, so a failure is left alone; SQLite's plans do not depend on it."""
+        if not self.is_sqlite:
+            with suppress(RegistryError), translated(self), self.reader.connect() as connection:
+                connection.exec_driver_sql(f"ANALYZE {', '.join(metadata.tables)}")
 
     def revision(self) -> str | None:
         """The revision the catalog has, None for a database without one."""

@@ -100,6 +100,8 @@ def adopt(
         return versions
 
     versions = access.catalog.write(finish)
+    if versions:
+        access.catalog.analyze()
     return Adoption(adopted, duplicates, size, versions, failed, differences, lost)
 
 

@@ -52,6 +52,8 @@ from dataset_registry.operations import audit, commit_base, gates, refs, request
 from dataset_registry.operations import datasets as dataset_operations
 from dataset_registry.store import Spool
 
+_MANY = 10_000
+"""Components of a commit after which the database measures its tables."""
 _ATTEMPTS = 8
 """How often rows are edited again if their table changes on the branch in the meantime."""
 
@@ -91,7 +93,10 @@ def _commit(
         try:
             with gc_paused(len(change.put)):
                 plan, stored = upload_contents(access, spool, dataset, change, options, is_careful=attempt > 0)
-                return access.catalog.write(partial(commit_in, access, dataset, change, options, uuid, plan, stored))
+                done = access.catalog.write(partial(commit_in, access, dataset, change, options, uuid, plan, stored))
+            if len(change.put) >= _MANY:
+                access.catalog.analyze()
+            return done
         except BytesGone:
             continue
         except CommitConflict:

@@ -88,6 +88,8 @@ def copy(
         with source.catalog.read() as tx:
             everywhere = pointers.registry_branches_of(tx)
         target.catalog.write(lambda tx: pointers.add_registry_branches(tx, everywhere))
+    if done.versions:
+        target.catalog.analyze()
     return done
 
 

@@ -14,6 +14,7 @@ from dataset_registry import Dataset, Provenance, Registry
 from dataset_registry.errors import AlreadyExists, CorruptionError, InputError, NotFound, StoreMismatch
 from dataset_registry.model.records import InputVersion
 from dataset_registry.model.retention import Policy, Rule
+from dataset_registry.operations import commit as commits
 from dataset_registry.store import MemoryStore
 from tests import fresh
 from tests.operations.support import (
@@ -165,6 +166,24 @@ def test_damaged_bytes_are_not_copied_within_a_bucket(tmp_path: Path, s3_url: st
         with pytest.raises(CorruptionError):
             remote.copy_to(second)
         assert second.dataset("d").tree() == []
+
+
+def test_after_many_rows_postgresql_knows_how_large_its_tables_are(
+    source: Registry, postgresql_catalog: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rows(registry: Registry) -> float:
+        with registry.access.catalog.read() as tx:
+            query = "SELECT reltuples FROM pg_class WHERE oid = 'manifest_entries'::regclass"
+            return float(tx.exec_driver_sql(query).scalar_one())
+
+    with Registry.open(catalog=postgresql_catalog, store=str(tmp_path / "copied")) as target:
+        assert rows(target) <= 0
+        source.copy_to(target)
+        copied = rows(target)
+        assert copied > 0
+        monkeypatch.setattr(commits, "_MANY", 100)
+        target.create_dataset("many").commit({f"c/{i}": b"" for i in range(100)})
+        assert rows(target) == copied + 100
 
 
 def test_the_same_store_is_refused(source: Registry, tmp_path: Path) -> None:
