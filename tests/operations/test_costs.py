@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psycopg
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
@@ -73,6 +74,33 @@ def test_a_small_commit_is_few_statements_however_long_the_history(dataset: Data
     grow(dataset, 200)
     assert len(statements(embedded, commit)) == few
     assert instructions(embedded, commit) <= cost * 1.2
+
+
+def test_a_branch_and_a_tag_are_few_statements(dataset: Dataset, embedded: Registry) -> None:
+    dataset.create_branch("first")
+    whose = 4  # statements ask who alice is, and what she may
+    assert len(statements(embedded, lambda: dataset.create_branch("second"))) <= 6 + whose
+    assert len(statements(embedded, lambda: dataset.create_tag("third"))) <= 5 + whose
+
+
+def test_a_small_commit_to_postgresql_is_few_statements_and_fewer_round_trips(
+    postgresql_catalog: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[str] = []
+    real = psycopg.Connection.wait
+
+    def wait(connection: Any, work: Any, *given: Any, **named: Any) -> Any:
+        waits.append(work.__name__)
+        return real(connection, work, *given, **named)
+
+    with Registry.open(catalog=postgresql_catalog, store=str(tmp_path / "store")) as registry:
+        dataset = registry.create_dataset("raw/flights")
+        grow(dataset, 20)
+        assert len(statements(registry, lambda: grow(dataset, 1))) <= 11
+        monkeypatch.setattr(psycopg.Connection, "wait", wait)
+        dataset.commit({"c3": b"another"})
+    # The head before, then the transaction: base and contents, the number, the commit, the end of the pipeline.
+    assert [waits.count(name) for name in ("_fetch_gen", "_commit_gen", "_exit_gen")] == [3, 1, 1]
 
 
 def test_sqlite_looks_everything_up_by_index(dataset: Dataset, embedded: Registry) -> None:
