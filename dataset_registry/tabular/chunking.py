@@ -231,8 +231,8 @@ def _rows_that_fit(table: pa.Table, size: int) -> int | None:
 
 
 _CANDIDATES = 16
-"""Of so many rows among `rows`, those with the smallest hashes, one ends a part in form 2. (Where there is none, once in 10^7
-times, the part goes on.)"""
+"""In form 2 the rows that may end a part are those with the smallest hashes, on average this number of `rows`. (Where there is
+none, once in 10^7 times, the part goes on.)"""
 
 
 def cut_points(table: pa.Table, cut: ChunkingRule) -> CutPoints:

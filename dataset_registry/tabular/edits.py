@@ -199,7 +199,7 @@ def _region(
     """The parts from `begin` on, until behind the touched part `first` one ends where an untouched one begins. Returns its
     index."""
     splitter = chunking.Splitter(cut)
-    begins = {0: begin}  # the part that begins after so many rows of the region
+    begins = {0: begin}  # the part that begins behind this number of rows of the region
     last = 0
     count = 0
     for at in range(begin, len(rows.parts)):
