@@ -42,12 +42,12 @@ def main(tree: Path = HOME) -> None:
 
 def _counted(tree: Path, database: str, operation: str) -> dict[str, float]:
     """The counts of an operation, each an average of some turns."""
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.counts", "--worker", database, operation]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tree), str(HOME)])}
+    command = [sys.executable, "-W", "ignore", __file__, "--worker", database, operation]
+    environment = os.environ | {"PYTHONPATH": str(tree)}
     counted: dict[str, float] = json.loads(_output([*command, str(TURNS)], environment))
     if which("strace"):
         few, many = (_syncs([*command, str(turns)], environment) for turns in (1, TURNS + 1))
-        counted["syncs"] = (many - few) / TURNS
+        counted["syncs"] = round((many - few) / (2 * TURNS), 1)  # each turn is made twice
     return counted
 
 

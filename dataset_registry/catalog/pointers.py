@@ -1,7 +1,7 @@
 """Rows about branches and tags, and branches over the whole registry."""
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
 from sqlalchemy import bindparam, delete, func, insert, literal, select, update
@@ -92,10 +92,19 @@ def retired(tx: Transaction, dataset_id: int, name: str) -> bool:
     return _RETIRED.first(tx, {"dataset": dataset_id, "name": name}) is not None
 
 
+def ask_for(
+    tx: Transaction, dataset_id: int, name: str
+) -> tuple[Callable[[], PointerRecord | None], Callable[[], bool]]:
+    """Ask what `find` and `retired` say. Returns what waits for the answers."""
+    wanted = {"dataset": dataset_id, "name": name}
+    found, gone = _ONE.ask(tx, wanted), _RETIRED.ask(tx, wanted)
+    return (lambda: PointerRecord(*rows[0]) if (rows := found()) else None), lambda: bool(gone())
+
+
 def create(
     tx: Transaction, dataset_id: int, name: str, version_id: int, *, is_tag: bool, base: int | None = None
-) -> datetime:
-    """Insert a branch or tag at a version that the caller share-locked. Returns when."""
+) -> Callable[[], datetime]:
+    """Insert a branch or tag at a version that the caller share-locked. Returns what waits for its time."""
     row = {
         "dataset_id": dataset_id,
         "pointer_name": name,
@@ -103,8 +112,8 @@ def create(
         "is_tag": is_tag,
         "base_version_id": base,
     }
-    made_at: datetime = inserting(_P, tuple(row), ("updated_at",)).one(tx, row)[0]
-    return made_at
+    made = inserting(_P, tuple(row), ("updated_at",)).ask(tx, row)
+    return lambda: made()[0][0]
 
 
 _MOVE = Prepared(

@@ -1,7 +1,7 @@
 """Branches and tags: of one dataset, and branches over all of them."""
 
 from dataset_registry.access import Access, administer, authorize, authorize_move
-from dataset_registry.catalog import Transaction, datasets, grants, pointers, taints, versions
+from dataset_registry.catalog import Transaction, datasets, grants, pointers, taints
 from dataset_registry.errors import AlreadyExists, BranchMoved, NotFound, TagImmutable
 from dataset_registry.model.names import new_pointer_name, pointer_name, single_line
 from dataset_registry.model.records import DatasetRecord, PointerRecord, RegistryBranch
@@ -18,22 +18,21 @@ def create(access: Access, dataset: DatasetRecord, name: str, ref: str, *, is_ta
 
     def work(tx: Transaction) -> PointerRecord:
         authorize_move(access, tx, dataset.id, name)
-        head = resolve.head(tx, dataset, ref)
-        if (taken := pointers.find(tx, dataset.id, name)) is not None:
+        find, is_retired = pointers.ask_for(tx, dataset.id, name)
+        head = resolve.shared_head(tx, dataset, ref)
+        if (taken := find()) is not None:
             raise (TagImmutable if taken.is_tag and is_tag else AlreadyExists)(
                 f"{dataset.name} has a {'tag' if taken.is_tag else 'branch'} {name!r} already, at v{taken.version_number}. "
                 + ("Tags never move; choose another name." if taken.is_tag else f"Choose another name for the {kind}."),
                 dataset=dataset.name,
                 name=name,
             )
-        check_new(tx, dataset, name)
-        if not versions.share(tx, [head.id]):
-            raise NotFound(f"v{head.number} of {dataset.name} was deleted in the meantime.", version=head.number)
+        _check_new(dataset, name, is_retired=is_retired())
         made_at = pointers.create(tx, dataset.id, name, head.id, is_tag=is_tag)
         if not is_tag:
             gates.guard(tx, dataset, name, head.id, None)
         audit.note(access, tx, f"{kind}.create", (dataset.id, dataset.name), ref=name, after=f"v{head.number}")
-        return PointerRecord(name, is_tag, head.id, head.number, head.digest, made_at)
+        return PointerRecord(name, is_tag, head.id, head.number, head.digest, made_at())
 
     return access.catalog.write(work)
 
@@ -41,8 +40,12 @@ def create(access: Access, dataset: DatasetRecord, name: str, ref: str, *, is_ta
 def check_new(tx: Transaction, dataset: DatasetRecord, name: str) -> None:
     """Check the name of a new branch or tag. Raises `InvalidName` for other forms of refs, `TagImmutable` for the name
     of a deleted tag."""
+    _check_new(dataset, name, is_retired=pointers.retired(tx, dataset.id, name))
+
+
+def _check_new(dataset: DatasetRecord, name: str, *, is_retired: bool) -> None:
     new_pointer_name(name)
-    if pointers.retired(tx, dataset.id, name):
+    if is_retired:
         raise TagImmutable(
             f"{dataset.name} had a tag {name!r} that was deleted. The name of a tag is permanent and cannot be reused, neither "
             "by a tag nor by a branch. Choose another name.",
@@ -63,7 +66,7 @@ def move(access: Access, dataset: DatasetRecord, name: str, ref: str, *, expect:
         pointer = _get(tx, dataset, name, lock=True)
         if pointer.is_tag:
             raise TagImmutable(f"{name!r} is a tag of {dataset.name}; tags never move. Create another tag.", name=name)
-        if expect is not None and (expected := resolve.head(tx, dataset, expect)).id != pointer.version_id:
+        if expect is not None and (expected := resolve.shared_head(tx, dataset, expect)).id != pointer.version_id:
             raise BranchMoved(
                 f"{dataset.name}@{name} is at v{pointer.version_number}, not at v{expected.number} as expected. Look at "
                 f"what happened with log({name!r}), then try again with expect='v{pointer.version_number}'.",
@@ -72,9 +75,7 @@ def move(access: Access, dataset: DatasetRecord, name: str, ref: str, *, expect:
                 expected=expected.number,
                 found=pointer.version_number,
             )
-        head = resolve.head(tx, dataset, ref)
-        if not versions.share(tx, [head.id]):
-            raise NotFound(f"v{head.number} of {dataset.name} was deleted in the meantime.", version=head.number)
+        head = resolve.shared_head(tx, dataset, ref)
         pointers.move(tx, dataset.id, name, head.id)
         gates.guard(tx, dataset, name, head.id, pointer.version_id)
         moved = _get(tx, dataset, name)

@@ -61,15 +61,18 @@ def version(tx: Transaction, dataset: DatasetRecord, ref: str | Ref) -> VersionR
     return found
 
 
-def head(tx: Transaction, dataset: DatasetRecord, ref: str) -> Head:
-    """Of the version that a ref names, what a branch needs: for the name of a branch or tag one look-up. Raises as `version`
+def shared_head(tx: Transaction, dataset: DatasetRecord, ref: str) -> Head:
+    """The version that a ref names, locked against deletion: for the name of a branch or tag one look-up. Raises as `version`
     does."""
     parsed = parse_ref(ref)
     if parsed.kind != "number" and not parsed.steps and not parsed.could_be_digest:
-        found = versions.head(tx, dataset.id, parsed.start)
+        found = versions.head(tx, dataset.id, parsed.start, share=True)
         if found is not None:
             return found
-    return version(tx, dataset, parsed).as_head
+    named = version(tx, dataset, parsed)
+    if not versions.share(tx, [named.id]):
+        raise NotFound(f"v{named.number} of {dataset.name} was deleted in the meantime.", version=named.number)
+    return named.as_head
 
 
 def _start(tx: Transaction, dataset: DatasetRecord, ref: Ref) -> VersionRecord:
