@@ -127,7 +127,7 @@ class LookUp:
 
     def new_id(self) -> int | None:
         """The id for the file, if one was reserved."""
-        return int(self._id()[0][0]) if self._id else None
+        return self._id()[0][0] if self._id else None
 
 
 _NEW_ID = Prepared(select(func.nextval(func.pg_get_serial_sequence(files.name, "id"))))

@@ -107,6 +107,18 @@ def test_changes_see_each_other_in_the_order_in_which_they_were_made(filled: Reg
     assert [dataset.name for dataset in filled.datasets()] == ["a/1", "b/1", "raw/prices"]
 
 
+def test_ids_come_from_the_database_where_a_sequence_is_not_its_columns(
+    postgresql_catalog: str, tmp_path: Path
+) -> None:
+    with Registry.open(catalog=postgresql_catalog, store=str(tmp_path / "store")) as registry:
+        with registry.access.catalog.writer.begin() as connection:  # as in a catalog that was restored by hand
+            for table in ("files", "dataset_versions", "manifest_pages", "manifest_index_pages"):
+                connection.exec_driver_sql(f"ALTER SEQUENCE {table}_id_seq OWNED BY NONE")
+        dataset = registry.create_dataset("raw/prices")
+        assert [dataset.commit({"data": data}).id for data in (b"1", b"2")] == [1, 2]
+        assert registry.verify(deep=True).clean
+
+
 def test_errors_while_rows_are_read_are_those_of_sqlalchemy(embedded: Registry) -> None:
     def malformed(cursor: Any) -> None:
         raise sqlite3.DatabaseError("database disk image is malformed")
