@@ -123,7 +123,7 @@ class LookUp:
             yield from _ONE_KNOWN.all(self._tx, {"hash": self._hashes[0]})
         else:
             for chunk in batches(self._hashes):
-                yield from self._tx.execute(_MANY_KNOWN, {"hashes": chunk})
+                yield from self._tx.execute(_MANY_KNOWN, {"hashes": chunk}).all()
 
     def new_id(self) -> int | None:
         """The id for the file, if one was reserved."""

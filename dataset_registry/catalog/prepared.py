@@ -121,17 +121,23 @@ def pipelined(tx: Connection) -> Iterator[None]:
     connection: Any = tx.connection.driver_connection
     info, error = tx.info, tx.dialect.loaded_dbapi.Error
     info[_WAITING] = []
-    with connection.pipeline() as pipeline:
-        try:
-            yield
-        except BaseException:
-            with suppress(error):  # of the statements after the one that failed
-                pipeline.sync()
-            with suppress(error):  # SQLAlchemy takes a commit that failed for the end of the transaction
-                connection.rollback()
+    is_done = False
+    try:
+        with connection.pipeline() as pipeline:
+            try:
+                yield
+                is_done = True
+            except BaseException:
+                with suppress(error):  # of the statements after the one that failed
+                    pipeline.sync()
+                with suppress(error):  # SQLAlchemy takes a commit that failed for the end of the transaction
+                    connection.rollback()
+                raise
+    except error:
+        if not is_done:  # else the connection broke after the commit was acknowledged
             raise
-        finally:
-            info.pop(_WAITING, None)
+    finally:
+        info.pop(_WAITING, None)
 
 
 def is_pipelined(tx: Connection) -> bool:

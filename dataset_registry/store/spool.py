@@ -107,7 +107,7 @@ class Spool:
 
     def _copy(self, source: BinaryIO | FileIO, name: str, total: int | None) -> Spooled:
         start = source.read(_SMALL + 1) or b""
-        if len(start) <= _SMALL and not (rest := source.read(_SMALL)):
+        if len(start) <= _SMALL and (len(start) == total or not (rest := source.read(_SMALL))):
             return self.hold(start)
 
         def fill(target: BinaryIO) -> None:
