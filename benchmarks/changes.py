@@ -31,7 +31,7 @@ def main(scale: float = 1.0) -> None:
     """Measure, print, and write `benchmarks/results/<date>-changes.json`."""
     rows = [
         {"table": name, **found}
-        for name, table in (("lineitem", data.lineitem(scale)), ("flights", data.flights()))
+        for name, table in (("lineitem", data.lineitem(scale)), ("flights", data.flights()), ("sales", data.sales()))
         for found in _measured(table)
     ]
     _print(rows)
@@ -92,6 +92,9 @@ def _changes(folder: Path, table: data.Table, base: Any, key: list[str]) -> dict
                 "of ours": round(100 * draft.result.new_bytes / whole, 1),
                 "parts touched": f"{parts.added} of {parts.added + parts.shared}",
             }
+        column = table.path("addcol-rows").stat().st_size
+        added = found["addcol"]["of a default file"] / 100 * table.path("addcol").stat().st_size
+        found["addcol"]["over the column alone"] = round(added / column, 3)
     return found
 
 

@@ -1,6 +1,6 @@
 """The data that everybody is measured on: made once, the same every time, kept in `.cache/benchmarks`.
 
-Two tables, each in one default Parquet file, with five changes of 1 % of the rows; and a folder of small files.
+Three tables, each in one default Parquet file, with five changes of 1 % of the rows; and a folder of small files.
 """
 
 import shutil
@@ -77,6 +77,26 @@ def flights() -> Table:
         pq.write_table(pyarrow.csv.read_csv(BytesIO(content), convert_options=options), target)
 
     return _made(table, read)
+
+
+def sales() -> Table:
+    """3 million rows unlike lineitem's: a sorted key with gaps, 80,000 customers, a skewed price, texts that hardly repeat."""
+    table = Table(CACHE / "sales", ("id",), ("price", "quantity"), ("price", 300.0))
+    count = 3_000_000
+
+    def make(target: Path) -> None:
+        random = np.random.default_rng(2026)
+        customers = pa.array([f"customer-{i:05}" for i in range(80_000)])
+        columns = {
+            "id": np.cumsum(random.integers(1, 20, count)),
+            "customer": customers.take(pa.array(random.integers(0, len(customers), count))),
+            "quantity": random.integers(1, 50, count),
+            "price": random.gamma(2.0, 50.0, count).round(2),
+            "note": np.char.add("note ", random.integers(0, 3 * count, count).astype(str)),
+        }
+        pq.write_table(pa.table(columns), target)
+
+    return _made(table, make)
 
 
 def small_files(count: int) -> Path:
