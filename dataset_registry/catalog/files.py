@@ -90,9 +90,9 @@ class LookUp:
         self, tx: Transaction, hashes: Iterable[str], tables: Collection[str] = (), *, for_new: bool = False
     ) -> None:
         """Look up files with these hashes and `tables`. With `for_new` an id is reserved, where that costs nothing."""
-        self._tx, self._hashes, self._tables = tx, [*hashes, *tables], tables
-        is_sent = len(self._hashes) == 1 and is_pipelined(tx)
-        self._answer = _ONE_KNOWN.ask(tx, {"hash": self._hashes[0]}) if is_sent else None
+        self._tx, self.hashes, self._tables = tx, [*hashes, *tables], tables
+        is_sent = len(self.hashes) == 1 and is_pipelined(tx)
+        self._answer = _ONE_KNOWN.ask(tx, {"hash": self.hashes[0]}) if is_sent else None
         self._id = _NEW_ID.ask(tx, {}) if is_sent and for_new else None
 
     def known(self) -> tuple[dict[str, Known], set[str]]:
@@ -119,10 +119,10 @@ class LookUp:
     def _rows(self) -> Iterator[Any]:
         if self._answer is not None:
             yield from self._answer()
-        elif len(self._hashes) == 1:
-            yield from _ONE_KNOWN.all(self._tx, {"hash": self._hashes[0]})
+        elif len(self.hashes) == 1:
+            yield from _ONE_KNOWN.all(self._tx, {"hash": self.hashes[0]})
         else:
-            for chunk in batches(self._hashes):
+            for chunk in batches(self.hashes):
                 yield from self._tx.execute(_MANY_KNOWN, {"hashes": chunk}).all()
 
     def new_id(self) -> int | None:

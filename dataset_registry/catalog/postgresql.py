@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import exc
 
+from dataset_registry.catalog.prepared import pipelines
 from dataset_registry.catalog.types import EARLIEST, LATEST
 
 _IDLE = 3.0
@@ -74,7 +75,6 @@ def waiting_cursor() -> type[Any]:
     """The cursors of connections that are `pipelined`: SQLAlchemy asks them at once what their answer looks like, so they wait
     for it."""
     from psycopg import Cursor
-    from psycopg.pq import PipelineStatus
 
     class WaitingCursor(Cursor[Any]):
         @property
@@ -88,9 +88,8 @@ def waiting_cursor() -> type[Any]:
             return super().rowcount
 
         def _wait(self) -> None:
-            if self.pgresult is None and self.connection.pgconn.pipeline_status != PipelineStatus.OFF:
-                with self.connection.pipeline():
-                    pass  # the end of an inner one waits for all answers
+            if self.pgresult is None and (pipeline := pipelines.get(self.connection)) is not None:
+                pipeline.sync()
 
     return WaitingCursor
 

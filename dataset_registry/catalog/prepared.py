@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import (
     Connection,
@@ -53,6 +54,8 @@ class Prepared:
 
         def rows() -> list[_Row]:
             with _errors(tx, compiled.text):
+                if (pipeline := tx.info.get(_PIPELINE)) is not None and cursor.pgresult is None:
+                    pipeline.sync()
                 found: list[_Row] = cursor.fetchall()
             if not compiled.conversions or not found:
                 return found
@@ -107,8 +110,13 @@ def _given(compiled: _Compiled, values: Mapping[str, Any]) -> Sequence[Any] | Ma
     )
 
 
+_PIPELINE = "pipeline"
 _WAITING = "changes that wait"
 _MOST_WAITING = 32
+
+
+pipelines: "WeakKeyDictionary[Any, Any]" = WeakKeyDictionary()
+"""The pipelines of connections that have one."""
 
 
 @contextmanager
@@ -117,6 +125,9 @@ def pipelined(tx: Connection) -> Iterator[None]:
 
     Statements do not wait for the answer to the one before, until one is asked for its rows (libpq's pipeline mode), and
     changes without rows wait until then, or until the commit, and become one statement. Errors appear then.
+
+    Answers come with a sync: without one the server does not know that the transaction waits for its client, and would not end
+    one that hangs (`postgresql.IDLE_SECONDS`).
     """
     connection: Any = tx.connection.driver_connection
     info, error = tx.info, tx.dialect.loaded_dbapi.Error
@@ -124,6 +135,7 @@ def pipelined(tx: Connection) -> Iterator[None]:
     is_done = False
     try:
         with connection.pipeline() as pipeline:
+            info[_PIPELINE] = pipelines[connection] = pipeline
             try:
                 yield
                 is_done = True
@@ -138,6 +150,8 @@ def pipelined(tx: Connection) -> Iterator[None]:
             raise
     finally:
         info.pop(_WAITING, None)
+        info.pop(_PIPELINE, None)
+        pipelines.pop(connection, None)
 
 
 def is_pipelined(tx: Connection) -> bool:

@@ -76,26 +76,26 @@ def pointers_not_locked(patch: Patch) -> None:
 
 def hits_without_holds(patch: Patch) -> None:
     """Content that is stored already is named as it was found: without a hold before, without a look in the commit."""
-    real_upload, real_look = commit.upload_contents, files.look_up
+    real_upload, real_known = commit.upload_contents, files.LookUp.known
     seen: dict[str, Any] = {}
 
     def careless_upload(access: Any, spool: Any, dataset: Any, change: Any, *how: Any, **options: Any) -> Any:
         seen.clear()
         wanted = change.contents().files
         with access.catalog.read() as tx:
-            seen.update(real_look(tx, list(wanted))[0])
+            seen.update(real_known(files.LookUp(tx, list(wanted)))[0])
         if seen.keys() == wanted.keys():
             return pack.PackPlan(), upload.Upload()
         return real_upload(access, spool, dataset, change, *how, **options)
 
-    def remembered(
-        tx: Transaction, hashes: Sequence[str], tables: Sequence[str] = ()
-    ) -> tuple[dict[str, Any], set[str]]:
-        found, damaged = real_look(tx, hashes, tables)
-        return found | {content_hash: seen[content_hash] for content_hash in hashes if content_hash in seen}, damaged
+    def remembered(asked: files.LookUp) -> tuple[dict[str, Any], set[str]]:
+        found, damaged = real_known(asked)
+        return found | {
+            content_hash: seen[content_hash] for content_hash in asked.hashes if content_hash in seen
+        }, damaged
 
     patch(commit, "upload_contents", careless_upload)
-    patch(files, "look_up", remembered)
+    patch(files.LookUp, "known", remembered)
 
 
 def pages_by_digest(patch: Patch) -> None:

@@ -100,7 +100,7 @@ def test_a_small_commit_to_postgresql_is_few_statements_and_fewer_round_trips(
         monkeypatch.setattr(psycopg.Connection, "wait", wait)
         dataset.commit({"c3": b"another"})
     # The head before, then the transaction: base and contents, the number, the commit, the end of the pipeline.
-    assert [waits.count(name) for name in ("_fetch_gen", "_commit_gen", "_exit_gen")] == [3, 1, 1]
+    assert [waits.count(name) for name in ("_sync_gen", "_commit_gen", "_exit_gen")] == [3, 1, 1]
 
 
 def test_sqlite_looks_everything_up_by_index(dataset: Dataset, embedded: Registry) -> None:

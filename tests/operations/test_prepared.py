@@ -159,6 +159,20 @@ def test_a_connection_that_breaks_is_replaced(postgresql_catalog: str, tmp_path:
     assert len(attempts) == 2
 
 
+def test_the_server_knows_that_a_transaction_waits_for_its_client(postgresql_catalog: str, tmp_path: Path) -> None:
+    ours = "SELECT state FROM pg_stat_activity WHERE pid = %s"
+    with Registry.open(catalog=postgresql_catalog, store=str(tmp_path / "store")) as registry:
+
+        def work(tx: Any) -> None:
+            versions.head(tx, 1, "main")
+            pid = tx.connection.driver_connection.info.backend_pid
+            with registry.access.catalog.read() as watching:
+                state = watching.exec_driver_sql(ours, (pid,)).scalar()
+            assert state == "idle in transaction"  # else it would not end one that hangs
+
+        registry.access.catalog.write(work)
+
+
 def test_listeners_see_every_statement(filled: Registry) -> None:
     catalog, seen = filled.access.catalog, []
     event.listen(catalog.writer, "before_cursor_execute", lambda *given: seen.append(given[2]))

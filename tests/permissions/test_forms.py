@@ -61,7 +61,7 @@ def fill(owner: Registry) -> dict[str, FileRecord]:
     """A file in each form, in `secret/data`."""
     data = owner.create_dataset("secret/data")
     owner.create_dataset("other").commit({"data": b"nothing of theirs"})
-    rows = 100_000
+    rows = 200_000
     random = np.random.default_rng(1)
     table = pa.table(
         {"id": np.arange(rows), "v": random.integers(0, 1 << 50, rows), "w": random.integers(0, 1 << 50, rows)}
@@ -99,7 +99,7 @@ def shelf(request: pytest.FixtureRequest, sqlite_template, tmp_path_factory: pyt
     catalog = folder / "catalog.sqlite"
     catalog.write_bytes(sqlite_template.read_bytes())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunking, "PART_BYTES", 1 << 20)
+        patch.setattr(chunking, "PART_BYTES", 8 << 20)
         with serving.in_thread(catalog=f"sqlite:///{catalog}", store=str(folder / "store"), seal_seconds=0) as served:
             owner = served.owner
             found = Shelf(served, fill(owner))
