@@ -75,15 +75,15 @@ def _changes(found: Found) -> Iterator[str]:
         for row in found["rows"]:
             cells = (f"{row[c]['of a default file']} ({row[c]['parts touched']})" for c in CHANGES)
             key = "declared" if row["key"] else "none"
-            yield [row["table"], key, row["kept as"], f"{row['size']} x", f"{row['write']} x", *cells]
+            yield [row["table"], key, row["stored as"], f"{row['size']} x", f"{row['write']} x", *cells]
         yield ["target", "", "", "≤ 1.05 x", "≤ 1.25 x", *(f"≤ {target:g}" for target in TARGETS.values())]
 
-    return _table(("table", "key", "kept as", "size", "write", *CHANGES), rows())
+    return _table(("table", "key", "stored as", "size", "write", *CHANGES), rows())
 
 
 def _reads(found: Found) -> Iterator[str]:
     rows = ([r["read"], r["kept as"], f"{r['raw s']} s", f"{r['ours s']} s", f"{r['x']} x"] for r in found["reads"])
-    return _table(("read", "kept as", "raw file", "ours", ""), rows)
+    return _table(("read", "stored as", "raw file", "ours", ""), rows)
 
 
 def _engines(found: Found) -> Iterator[str]:
@@ -118,9 +118,20 @@ def _plans(found: Found) -> Iterator[str]:
     return _table(("catalog", "work", "statement", "plan"), rows)
 
 
+def _counts(found: Found) -> Iterator[str]:
+    before = json.loads(sorted(RESULTS.glob("*-counts-before.json"))[-1].read_text())
+    names = list(next(iter(found.values())))
+    rows = (
+        [work, *(f"{before[work].get(name, 0):g} → {counted.get(name, 0):g}" for name in names)]
+        for work, counted in found.items()
+    )
+    return _table(("operation", *names), rows)
+
+
 PARTS: Mapping[str, tuple[str, Callable[[Found], Iterator[str]]]] = {
     "field": ("field", _field),
     "new-bytes": ("field", _new_bytes),
+    "counts": ("counts", _counts),
     "changes": ("changes", _changes),
     "reads": ("engines", _reads),
     "engines": ("engines", _engines),
