@@ -48,23 +48,23 @@ class Prepared:
         self._compiled: dict[str, _Compiled] = {}
 
     def ask(self, tx: Connection, values: Mapping[str, Any]) -> Callable[[], list[_Row]]:
-        """Run it. Returns what waits for all rows: those of several statements take one round trip (see `pipelined`)."""
+        """Run it. Returns what has all rows, or waits for them: those of several statements take one round trip (see
+        `pipelined`)."""
         compiled = self._of(tx)
-        cursor = on_driver(tx, compiled.text, _given(compiled, values), lambda cursor: cursor)
+        given = _given(compiled, values)
+        pipeline = tx.info.get(_PIPELINE)
+        if pipeline is None:
+            rows = on_driver(tx, compiled.text, given, lambda cursor: cursor.fetchall())
+            return lambda: _converted(compiled, rows)
+        cursor = on_driver(tx, compiled.text, given, lambda cursor: cursor)
 
-        def rows() -> list[_Row]:
+        def wait() -> list[_Row]:
             with _errors(tx, compiled.text):
-                if (pipeline := tx.info.get(_PIPELINE)) is not None and cursor.pgresult is None:
+                if cursor.pgresult is None:
                     pipeline.sync()
-                found: list[_Row] = cursor.fetchall()
-            if not compiled.conversions or not found:
-                return found
-            columns: list[Iterable[Any]] = list(zip(*found, strict=True))
-            for place, convert in compiled.conversions:
-                columns[place] = map(convert, columns[place])
-            return list(zip(*columns, strict=True))
+                return _converted(compiled, cursor.fetchall())
 
-        return rows
+        return wait
 
     def all(self, tx: Connection, values: Mapping[str, Any]) -> list[_Row]:
         """Run it. Returns all rows."""
@@ -95,6 +95,16 @@ class Prepared:
         if compiled is None:
             compiled = self._compiled[dialect.name] = _compile(self._statement, self._keys, dialect)
         return compiled
+
+
+def _converted(compiled: _Compiled, rows: list[_Row]) -> list[_Row]:
+    """The rows of the driver, with the values of the statement's types."""
+    if not compiled.conversions or not rows:
+        return rows
+    columns: list[Iterable[Any]] = list(zip(*rows, strict=True))
+    for place, convert in compiled.conversions:
+        columns[place] = map(convert, columns[place])
+    return list(zip(*columns, strict=True))
 
 
 def _given(compiled: _Compiled, values: Mapping[str, Any]) -> Sequence[Any] | Mapping[str, Any]:

@@ -92,6 +92,19 @@ def test_a_change_that_fails_at_the_commit_is_undone_and_the_connection_used_aga
     assert [dataset.name for dataset in filled.datasets()] == ["other", "raw/prices"]
 
 
+def test_a_connection_is_used_again_when_the_rows_of_its_last_question_were_not_taken(filled: Registry) -> None:
+    row = {"name": "other", "created_by": 1}
+
+    def work(tx: Any) -> None:
+        inserting(tables.datasets, tuple(row), ("id",)).ask(tx, row)
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        filled.access.catalog.write(work)
+    assert [dataset.name for dataset in filled.datasets()] == ["raw/prices"]
+    assert filled.dataset("raw/prices").commit({"data": b"2"}).number == 2
+
+
 def test_changes_see_each_other_in_the_order_in_which_they_were_made(filled: Registry) -> None:
     catalog = filled.access.catalog
 
