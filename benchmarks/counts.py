@@ -45,7 +45,7 @@ def _counted(tree: Path, database: str, operation: str) -> dict[str, float]:
     command = [sys.executable, "-W", "ignore", __file__, "--worker", database, operation]
     environment = os.environ | {"PYTHONPATH": str(tree)}
     counted: dict[str, float] = json.loads(_output([*command, str(TURNS)], environment))
-    if which("strace"):
+    if database == "SQLite" and which("strace"):  # PostgreSQL's are its server's
         few, many = (_syncs([*command, str(turns)], environment) for turns in (1, TURNS + 1))
         counted["syncs"] = round((many - few) / (2 * TURNS), 1)  # each turn is made twice
     return counted

@@ -78,7 +78,14 @@ def _changes(found: Found) -> Iterator[str]:
         for row in found["rows"]:
             cells = (f"{row[c]['of a default file']} ({row[c]['parts touched']})" for c in CHANGES)
             key = "declared" if row["key"] else "none"
-            yield [row["table"], key, row["stored as"], f"{row['size']} x", f"{row['write']} x", *cells]
+            yield [
+                row["table"],
+                key,
+                row.get("stored as", row.get("kept as")),
+                f"{row['size']} x",
+                f"{row['write']} x",
+                *cells,
+            ]
         yield ["target", "", "", "≤ 1.05 x", "≤ 1.25 x", *(f"≤ {target:g}" for target in TARGETS.values())]
 
     return _table(("table", "key", "stored as", "size", "write", *CHANGES), rows())
@@ -125,7 +132,7 @@ def _counts(found: Found) -> Iterator[str]:
     before = json.loads(sorted(RESULTS.glob("*-counts-before.json"))[-1].read_text())
     names = list(next(iter(found.values())))
     rows = (
-        [work, *(f"{before[work].get(name, 0):g} → {counted.get(name, 0):g}" for name in names)]
+        [work, *(f"{before[work][name]:g} → {counted[name]:g}" if name in counted else "" for name in names)]
         for work, counted in found.items()
     )
     return _table(("operation", *names), rows)
