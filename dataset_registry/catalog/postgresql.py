@@ -79,15 +79,15 @@ def waiting_cursor() -> type[Any]:
     class WaitingCursor(Cursor[Any]):
         @property
         def description(self) -> Any:
-            self._wait()
+            self.wait()
             return super().description
 
         @property
         def rowcount(self) -> int:
-            self._wait()
+            self.wait()
             return super().rowcount
 
-        def _wait(self) -> None:
+        def wait(self) -> None:
             if self.pgresult is None and (pipeline := pipelines.get(self.connection)) is not None:
                 pipeline.sync()
 

@@ -52,16 +52,14 @@ class Prepared:
         `pipelined`)."""
         compiled = self._of(tx)
         given = _given(compiled, values)
-        pipeline = tx.info.get(_PIPELINE)
-        if pipeline is None:
+        if not is_pipelined(tx):
             rows = on_driver(tx, compiled.text, given, lambda cursor: cursor.fetchall())
             return lambda: _converted(compiled, rows)
         cursor = on_driver(tx, compiled.text, given, lambda cursor: cursor)
 
         def wait() -> list[_Row]:
             with _errors(tx, compiled.text):
-                if cursor.pgresult is None:
-                    pipeline.sync()
+                cursor.wait()
                 return _converted(compiled, cursor.fetchall())
 
         return wait
@@ -120,13 +118,11 @@ def _given(compiled: _Compiled, values: Mapping[str, Any]) -> Sequence[Any] | Ma
     )
 
 
-_PIPELINE = "pipeline"
 _WAITING = "changes that wait"
 _MOST_WAITING = 32
 
-
 pipelines: "WeakKeyDictionary[Any, Any]" = WeakKeyDictionary()
-"""The pipelines of connections that have one."""
+"""The pipelines of connections that have one, for their cursors."""
 
 
 @contextmanager
@@ -145,7 +141,7 @@ def pipelined(tx: Connection) -> Iterator[None]:
     is_done = False
     try:
         with connection.pipeline() as pipeline:
-            info[_PIPELINE] = pipelines[connection] = pipeline
+            pipelines[connection] = pipeline
             try:
                 yield
                 is_done = True
@@ -160,7 +156,6 @@ def pipelined(tx: Connection) -> Iterator[None]:
             raise
     finally:
         info.pop(_WAITING, None)
-        info.pop(_PIPELINE, None)
         pipelines.pop(connection, None)
 
 
