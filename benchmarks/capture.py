@@ -89,6 +89,6 @@ if __name__ == "__main__":
         {"scan": scan, "capture": capture}[sys.argv[2]](Path(sys.argv[3]), sys.argv[4])
         took = time.perf_counter() - started
         status = Path("/proc/self/status").read_text()  # getrusage would tell the parent's, from before the exec
-        print(json.dumps([took, int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])]))  # type: ignore[index]
+        print(json.dumps([took, int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])]))  # type: ignore[index]  # Linux has it
     else:
         main()

@@ -66,7 +66,7 @@ def audit(folder: Path) -> list[dict[str, Any]]:
             ("SQLite", {"folder": str(folder / "sqlite")}),
             ("PostgreSQL", {"catalog": postgresql, "store": str(folder / "postgresql")}),
         ):
-            with Registry.open(**place) as registry:  # type: ignore[arg-type]
+            with Registry.open(**place) as registry:  # type: ignore[arg-type]  # all are texts
                 _commits(registry, 2)
                 rates: dict[str, list[float]] = {"without": [], "with": [], "sealed every second": []}
                 for _ in range(3):
@@ -113,7 +113,7 @@ def _commits(registry: Registry, seconds: float) -> float:
 @contextmanager
 def _without() -> Iterator[None]:
     append = auditing.audit.append
-    auditing.audit.append = lambda *arguments: None  # type: ignore[assignment]
+    auditing.audit.append = lambda *arguments: None  # type: ignore[assignment]  # nothing is logged
     try:
         yield
     finally:

@@ -178,4 +178,4 @@ def stop(running: Running) -> None:
     running.process.wait(30)
     for stream in (running.process.stdin, running.process.stdout):
         with suppress(BrokenPipeError):
-            stream.close()  # type: ignore[union-attr]
+            stream.close()  # type: ignore[union-attr]  # both are pipes

@@ -78,7 +78,7 @@ def main() -> None:
                 started = time.perf_counter()
                 rows, total = read(files, asked["column"])
                 answer[what] = {"rows": rows, "sum": float(total), "seconds": time.perf_counter() - started}
-        except Exception as error:
+        except Exception as error:  # of whatever engine: it is the answer
             answer["error"] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
         print(json.dumps(answer), flush=True)
     assert "dataset_registry" not in sys.modules

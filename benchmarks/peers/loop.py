@@ -90,7 +90,7 @@ def _grow(works: dict[str, Any], folder: str, count: int, within: float) -> dict
         try:
             for _ in works["commit"](folder=folder):
                 pass
-        except Exception as error:
+        except Exception as error:  # of whatever peer: it is the answer
             traceback.print_exc()
             return {"failed": _reason(error)}
         if not done:

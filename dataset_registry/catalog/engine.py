@@ -69,7 +69,7 @@ from dataset_registry.model.extras import missing, require
 try:
     import fcntl
 except ImportError:  # Windows: writers wait in SQLite's own busy handler
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # where there is no such module
 
 
 HEAD = "0020"

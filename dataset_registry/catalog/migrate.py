@@ -259,7 +259,7 @@ def _transaction(catalog: Catalog, connection: Connection) -> Iterator[None]:
     if catalog.is_sqlite:
         # Tables are rebuilt under migration; references are checked once, at the end. Only outside a transaction does the
         # setting take effect.
-        raw.execute("PRAGMA foreign_keys=OFF")  # type: ignore[union-attr]
+        raw.execute("PRAGMA foreign_keys=OFF")  # type: ignore[union-attr]  # it is open
     try:
         connection.begin()  # before Alembic looks: it commits every step of its own where it finds no transaction
         if catalog.is_sqlite:
@@ -276,7 +276,7 @@ def _transaction(catalog: Catalog, connection: Connection) -> Iterator[None]:
     finally:
         connection.rollback()
         if catalog.is_sqlite:
-            raw.execute("PRAGMA foreign_keys=ON")  # type: ignore[union-attr]
+            raw.execute("PRAGMA foreign_keys=ON")  # type: ignore[union-attr]  # it is open
 
 
 def _restore_last_ids(connection: Connection, given: dict[str, int]) -> None:

@@ -2,7 +2,7 @@
 `Splitter`).
 
 So an inserted, replaced or removed row changes its own part, and the other parts keep their bytes. The row hash has the
-format `cut/1`, pinned by test vectors (tests/tabular/test_cutting.py). It reads values, not representations, so that a
+format `cut/1`, pinned by test vectors (tests/tabular/test_chunking.py). It reads values, not representations, so that a
 wider type of the same numbers, or the text type of another library, moves no border.
 
 The hash of a row is a sum over its columns, each mixed with splitmix64's finalizer (Steele, Lea and Flood 2014) and odd
