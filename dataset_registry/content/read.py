@@ -232,7 +232,7 @@ def _source(
     """Components as one table to be read."""
     whole = _whole(contents, version, found, sheet)
     if all(c.format == "parquet" for c in found):
-        return _scan(contents, version, found, whole, filter, prune=filter is not None), whole
+        return _scan(contents, version, found, whole, filter, is_read_whole=True), whole
     return whole.gathered(paths(contents, version, [c])[0] for c in found), whole
 
 
@@ -243,17 +243,18 @@ def _scan(
     whole: "WholeTable",
     filter: "ds.Expression | None" = None,
     *,
-    prune: bool = True,
+    is_read_whole: bool = False,
 ) -> "ds.Dataset":
     from dataset_registry.tabular import parquet
 
     stored = [file for objects in contents.data_files(version, found) for file in objects]
-    facts = contents.facts(version, stored) if prune and len(stored) > 1 else {}
+    is_pruned = len(stored) > 1 and (filter is not None or not is_read_whole)
+    facts = contents.facts(version, stored) if is_pruned else {}
     sources = [
         parquet.Source(contents.source(version, file), statistics=facts[file.id].statistics if file.id in facts else {})
         for file in stored
     ]
-    return parquet.scan(sources, schema=whole.plain, filter=filter)
+    return parquet.scan(sources, schema=whole.plain, filter=filter, is_read_whole=is_read_whole)
 
 
 def _whole(

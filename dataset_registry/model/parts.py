@@ -25,7 +25,7 @@ class Part:
     rows: int
 
 
-RULE = 2
+RULE = 3
 """The newest form of a chunking rule."""
 
 
@@ -33,7 +33,7 @@ RULE = 2
 class ChunkingRule:
     """Where the parts of a table end (see `tabular.chunking`): the columns of the row hash, the average number of rows
     (a power of two), and the resulting number of parts. Columns and rows stay the same through the history of a table,
-    so that unchanged rows stay in the same parts. So does its form, 1 or 2: which rows end parts, and how values are encoded.
+    so that unchanged rows stay in the same parts. So does its form, 1 to 3: which rows end parts, and how values are encoded.
     """
 
     columns: tuple[str, ...]

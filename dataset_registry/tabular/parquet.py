@@ -5,10 +5,9 @@ with plain types. Every part is a Parquet file that any engine reads. A newer py
 rows: its version stands in each file (`created_by`).
 """
 
-import math
 import os
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -18,7 +17,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.fs
@@ -28,7 +26,7 @@ from dataset_registry.errors import CorruptionError, InputError, UnreadableFile,
 from dataset_registry.model.chunks import PartFacts
 from dataset_registry.model.parts import ChunkingRule
 from dataset_registry.model.schema import Column, ColumnStatistics, ComponentSchema, TableSchema
-from dataset_registry.tabular import chunking, column_digests, writer
+from dataset_registry.tabular import chunking, column_digests, encodings, writer
 from dataset_registry.tabular.arrow import columns_of, counted, plain_batches, plain_schema, scalar
 
 _In = TypeVar("_In")
@@ -42,15 +40,6 @@ _WRITERS = min(4, os.cpu_count() or 1)
 
 INT96_UNIT = "us"
 """What timestamps are read as that Spark wrote in its old way: as nanoseconds, the year 9999 is 1816."""
-
-# Measured (docs/performance.md): against snappy a fifth smaller and as fast to write and read.
-_DICTIONARY_BYTES = 1 << 17
-_OPTIONS = {
-    "version": "2.6",
-    "compression": "zstd",
-    "compression_level": 1,
-    "dictionary_pagesize_limit": _DICTIONARY_BYTES,
-}
 
 
 def write_parts(
@@ -133,8 +122,7 @@ def _write_part(
 ) -> tuple[_Kept, PartFacts, "_Known"]:
     sink = pa.BufferOutputStream()
     try:
-        repeated = True if form == 1 else repeated_values(table)
-        with pq.ParquetWriter(sink, schema, use_dictionary=repeated, **_OPTIONS) as writer:
+        with pq.ParquetWriter(sink, schema, **encodings.options(table, form)) as writer:
             writer.write_table(table, row_group_size=max(1, table.num_rows))
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid, OSError) as error:
         columns = [name for i, name in enumerate(schema.names) if not _is_writable(table.select([i]), schema.field(i))]
@@ -148,52 +136,10 @@ def _write_part(
     return keep(memoryview(data), facts), facts, known
 
 
-_SAMPLE = 1 << 11
-
-
-def repeated_values(table: pa.Table) -> list[str]:
-    """The columns that a dictionary makes smaller, as the paths of their Parquet columns: those with so few different values that
-    the dictionary fits into its page, judged by a sample of the rows. Of nested columns all.
-
-    A dictionary that does not fit is given up after a good part of the rows: it costs time, and is read slower.
-    """
-    every = max(1, table.num_rows // _SAMPLE)
-    sample = table.take(pa.array(np.arange(0, table.num_rows, every))) if every > 1 else table
-    found = []
-    leaves = iter(_leaves(table.schema))
-    for column in sample.columns:
-        if pa.types.is_nested(column.type):
-            found += [next(leaves) for _ in range(_leaf_count(column.type))]
-            continue
-        path = next(leaves)
-        # As many values as fit into the page, drawn at random, would have this share of different ones.
-        drawn = max(len(column), chunking.width(column)) / _DICTIONARY_BYTES
-        share = -math.expm1(-drawn) / drawn if drawn else 1.0
-        if chunking.different_values(column) <= share * len(column):
-            found.append(path)
-    return found
-
-
-@lru_cache(256)
-def _leaves(schema: pa.Schema) -> tuple[str, ...]:
-    """The paths of a schema's Parquet columns."""
-    sink = pa.BufferOutputStream()
-    pq.ParquetWriter(sink, schema).close()
-    columns = pq.read_metadata(pa.BufferReader(sink.getvalue())).schema
-    return tuple(columns.column(i).path for i in range(len(columns)))
-
-
-def _leaf_count(kind: pa.DataType) -> int:
-    """The number of Parquet columns of a type."""
-    if not pa.types.is_nested(kind):
-        return 1
-    return sum(_leaf_count(kind.field(i).type) for i in range(kind.num_fields))
-
-
 def _is_writable(column: pa.Table, field: pa.Field) -> bool:
     """Whether Parquet can hold a table of this column."""
     try:
-        with pq.ParquetWriter(pa.BufferOutputStream(), pa.schema([field]), **_OPTIONS) as writer:
+        with pq.ParquetWriter(pa.BufferOutputStream(), pa.schema([field])) as writer:
             writer.write_table(column)
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid, OSError):
         return False
@@ -295,64 +241,102 @@ class Source:
 
 
 def scan(
-    sources: Sequence[Source], *, schema: pa.Schema | None = None, filter: ds.Expression | None = None
+    sources: Sequence[Source],
+    *,
+    schema: pa.Schema | None = None,
+    filter: ds.Expression | None = None,
+    is_read_whole: bool = False,
 ) -> ds.Dataset:
-    """A lazy Arrow dataset over Parquet files, in order; nothing is copied or read yet but the schema of the first.
+    """A lazy Arrow dataset over Parquet files, in order; nothing is copied or read yet but the footer of the first.
 
     Files whose statistics contradict a filter are never opened; with a `filter` only its columns are looked at for that.
     With a `schema` files are brought to its columns: a missing one is null, a narrower type is widened. Else all have those
-    of the first.
+    of the first. `is_read_whole` is for a dataset of which no more is asked than its rows with this `filter`: its texts are
+    read as dictionaries and cast batch by batch, which is faster than what Arrow does for texts, but prunes nothing by them.
     """
     places = [source.place for source in sources]
     stored = pa.fs.PyFileSystem(_Stored(places))
     local = pa.fs.LocalFileSystem()
 
-    def fragment(index: int, columns: Sequence[pa.Field] = ()) -> ds.Fragment:
+    def fragment(index: int, columns: Sequence[pa.Field] = (), texts: tuple[str, ...] = ()) -> ds.Fragment:
         place = places[index]
         path, files = (str(place), local) if isinstance(place, Path) else (str(index), stored)
 
         def make() -> ds.Fragment:
-            return _FORMAT.make_fragment(path, files, _known(sources[index], columns))
+            return _format(texts).make_fragment(path, files, _known(sources[index], columns))
 
-        return _fragments.of(place, columns, make) if isinstance(place, Path) else make()
+        return _fragments.of(place, {f.name for f in columns}, texts, make) if isinstance(place, Path) else make()
 
     is_alike = schema is None
-    if schema is None:
-        try:
-            schema = fragment(0).physical_schema
-        except pa.ArrowInvalid as error:
-            raise CorruptionError(
-                f"A stored file that is part of a table cannot be read as Parquet: {_first_line(error)}. Run: dataset-registry "
-                "verify --deep"
-            ) from error
-    asked = None if filter is None else str(filter)
-    wanted = [f for f in schema if asked is None or f.name in asked] if len(sources) > 1 and is_alike else []
-    return ds.FileSystemDataset([fragment(index, wanted) for index in range(len(sources))], schema, _FORMAT, local)
+    first = fragment(0)
+    try:
+        if schema is None:
+            schema = first.physical_schema
+        texts = _repeated_texts(first) if is_read_whole else ()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise CorruptionError(
+            f"A stored file that is part of a table cannot be read as Parquet: {_first_line(error)}. Run: dataset-registry "
+            "verify --deep"
+        ) from error
+    asked = "" if filter is None else str(filter)
+    texts = tuple(name for name in texts if name not in asked and schema.field(name).type == pa.string())
+    wanted = [f for f in schema if filter is None or f.name in asked] if len(sources) > 1 and is_alike else []
+    fragments = [fragment(index, wanted, texts) for index in range(len(sources))]
+    return ds.FileSystemDataset(fragments, schema, _format(()), local)
 
 
-_FORMAT = ds.ParquetFileFormat(read_options=ds.ParquetReadOptions(coerce_int96_timestamp_unit=INT96_UNIT))
+_LEAST_TEXTS = 1 << 12
+
+
+def _repeated_texts(fragment: ds.Fragment) -> tuple[str, ...]:
+    """The text columns of a file, unless it is small, of which all values are in a dictionary."""
+    footer = fragment.metadata
+    if not footer.num_row_groups or footer.row_group(0).num_rows < _LEAST_TEXTS:
+        return ()
+    group = footer.row_group(0)
+    names = {f.name for f in fragment.physical_schema if f.type == pa.string()}
+    columns = [group.column(index) for index in range(group.num_columns)]
+    # A plain text has its length in four bytes, a place in a dictionary has at most 17 bits.
+    return tuple(
+        column.path_in_schema
+        for column in columns
+        if column.path_in_schema in names
+        and column.has_dictionary_page
+        and column.total_uncompressed_size < 3 * column.num_values
+    )
+
+
+@lru_cache(64)
+def _format(texts: tuple[str, ...]) -> ds.ParquetFileFormat:
+    """How files are read, these columns as dictionaries."""
+    options = ds.ParquetReadOptions(dictionary_columns=texts, coerce_int96_timestamp_unit=INT96_UNIT)
+    return ds.ParquetFileFormat(read_options=options)
 
 
 class _Fragments:
     """Files that were read lately, whose footers need not be read again, by path, size and time of change, and by the columns
-    whose statistics they know."""
+    that are read as dictionaries; each with the columns whose statistics it knows."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[Any, ...], ds.Fragment] = OrderedDict()
+        self._kept: OrderedDict[tuple[Any, ...], tuple[Set[str], ds.Fragment]] = OrderedDict()
         self._lock = Lock()
 
-    def of(self, path: Path, columns: Sequence[pa.Field], make: Callable[[], ds.Fragment]) -> ds.Fragment:
-        """The fragment of a file, made now unless the file is the one that was read before."""
+    def of(self, path: Path, columns: Set[str], texts: tuple[str, ...], make: Callable[[], ds.Fragment]) -> ds.Fragment:
+        """The fragment of a file that was made before, if it was read whole or knows the statistics of these columns; else one
+        made now."""
         try:
             found = path.stat()
         except OSError:
             return make()
-        key = (str(path), found.st_size, found.st_mtime_ns, tuple(columns))
+        key = (str(path), found.st_size, found.st_mtime_ns, texts)
         with self._lock:
-            kept = self._kept[key] = self._kept.pop(key, None) or make()
+            known, fragment = self._kept.pop(key, (None, None))
+            if known is None or (known and not known >= columns):
+                known, fragment = columns, make()
+            self._kept[key] = known, fragment
             if len(self._kept) > _MOST_FRAGMENTS:
                 self._kept.popitem(last=False)
-        return kept
+        return fragment
 
 
 _MOST_FRAGMENTS = 2_000

@@ -163,12 +163,12 @@ def test_parts_are_of_like_sizes() -> None:
 
 def test_rows_that_are_all_alike_are_cut_by_their_number() -> None:
     table = pa.table({"id": [1] * 100})
-    for form in (1, 2):
+    for form in (1, 2, 3):
         sizes = [part.num_rows for part in parts_of([table], ChunkingRule(("id",), 8, form=form))]
         assert sizes == [32, 32, 32, 4]
 
 
-@pytest.mark.parametrize("form", [1, 2])
+@pytest.mark.parametrize("form", [1, 2, 3])
 def test_wide_rows_make_short_parts(form: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunking, "_WIDEST", 1000)
     table = pa.table({"id": range(40), "text": ["x" * 300] * 20 + ["y"] * 10 + ["z" * 3000] * 10})
@@ -316,7 +316,7 @@ def ids(random: np.random.Generator, count: int, start: int) -> pa.Array:
 
 
 @pytest.mark.usefixtures("_fine")
-@pytest.mark.parametrize("form", [1, 2])
+@pytest.mark.parametrize("form", [1, 2, 3])
 @pytest.mark.parametrize("edit", EDITS)
 def test_an_edited_table_has_the_parts_of_the_whole_one(
     edit: str, form: int, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
@@ -345,23 +345,6 @@ def test_a_table_of_an_older_form_keeps_it(dataset: Dataset, monkeypatch: pytest
     assert forms == [1, 1]
     as_stored = {"columns": ["id"], "rows": 64, "parts": 70}
     assert ChunkingRule.from_json(as_stored).to_json() == as_stored
-
-
-def test_columns_of_few_values_have_dictionaries_and_others_have_none() -> None:
-    random = np.random.default_rng(5)
-    rows = 60_000
-    table = pa.table(
-        {
-            "few": random.choice(["UA", "B6", "DL"], rows),
-            "some": random.integers(0, 10_000, rows),
-            "many": random.integers(0, 1 << 40, rows),
-            "text": [f"note {i}" for i in random.integers(0, 1 << 40, rows)],
-            "sorted": np.repeat(np.arange(rows // 4), 4),
-            "inner": [{"a.b": i, "c": [i]} for i in range(rows)],
-            "a.b": np.zeros(rows),
-        }
-    )
-    assert parquet.repeated_values(table) == ["few", "some", "inner.a.b", "inner.c.list.element", "a.b"]
 
 
 def test_a_key_that_the_table_does_not_have_is_refused(dataset: Dataset) -> None:
