@@ -4,9 +4,9 @@ import hashlib
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO
@@ -18,8 +18,8 @@ from dataset_registry.model.manifest import component_label
 from dataset_registry.model.names import component_name, suggestion
 from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.reading import kind_of
-from dataset_registry.model.records import ComponentRecord, VersionRecord
-from dataset_registry.model.schema import Schema
+from dataset_registry.model.records import ComponentRecord, FileRecord, VersionRecord
+from dataset_registry.model.schema import ColumnStatistics, Schema
 from dataset_registry.tabular import formats
 
 if TYPE_CHECKING:
@@ -249,11 +249,12 @@ def _scan(
 
     stored = [file for objects in contents.data_files(version, found) for file in objects]
     is_pruned = len(stored) > 1 and (filter is not None or not is_read_whole)
-    facts = contents.facts(version, stored) if is_pruned else {}
-    sources = [
-        parquet.Source(contents.source(version, file), statistics=facts[file.id].statistics if file.id in facts else {})
-        for file in stored
-    ]
+    facts = cache(partial(contents.facts, version, stored))
+
+    def statistics(file: FileRecord) -> Mapping[str, ColumnStatistics]:
+        return facts()[file.id].statistics if is_pruned and file.id in facts() else {}
+
+    sources = [parquet.Source(contents.source(version, file), partial(statistics, file)) for file in stored]
     return parquet.scan(sources, schema=whole.plain, filter=filter, is_read_whole=is_read_whole)
 
 

@@ -9,7 +9,7 @@ import os
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from io import IOBase
 from itertools import chain
@@ -234,10 +234,10 @@ Opener = Callable[[], Path | IOBase]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A stored Parquet file to scan: its location and its known column statistics."""
+    """A stored Parquet file to scan: its location, and a function that looks up what is known of its columns."""
 
     place: Path | Opener
-    statistics: Mapping[str, ColumnStatistics] = field(default_factory=dict)
+    statistics: Callable[[], Mapping[str, ColumnStatistics]] = dict
 
 
 def scan(
@@ -347,8 +347,9 @@ _fragments = _Fragments()
 def _known(source: Source, fields: Sequence[pa.Field]) -> ds.Expression | None:
     """What the statistics of a file say of all its rows. Of floating-point numbers nothing: no bounds hold for NaN."""
     found: ds.Expression | None = None
+    statistics = source.statistics() if fields else {}
     for column in fields:
-        known = source.statistics.get(column.name)
+        known = statistics.get(column.name)
         bounds = typed_bounds(known, column.type) if known is not None and known.null_count is not None else None
         if known is None or bounds is None:
             continue
