@@ -12,7 +12,7 @@ from dataset_registry.model.checks import CheckResult, NewCheck, Severity, Taint
 from dataset_registry.model.column_lineage import LINEAGE_FACT, ColumnLineage, lineage_from_json
 from dataset_registry.model.extras import require
 from dataset_registry.model.progress import Progress, silent
-from dataset_registry.model.records import ComponentRecord, Production, Provenance, VersionRecord
+from dataset_registry.model.records import ComponentRecord, PartRecord, Production, Provenance, VersionRecord
 from dataset_registry.model.schema import ComponentSchema, Schema
 
 if TYPE_CHECKING:
@@ -193,14 +193,26 @@ class Version(ABC):
         columns: Sequence[str] | None = None,
         filter: "pyarrow.dataset.Expression | None" = None,
         sheet: str | None = None,
+        parts: Sequence[int] | None = None,
     ) -> "pyarrow.Table":
         """Read the version as one Arrow table: all its tables if their columns have the same names, or the named
         components in the given order.
 
         `columns` and `filter` (an expression of `pyarrow.dataset.field`) are pushed down into Parquet; `sheet` selects
-        the sheet of a spreadsheet. Raises `InputError` if the tables cannot be read as one, `NotFound`.
+        the sheet of a spreadsheet; `parts` are the numbers of those to read (see `table_parts`). Raises `InputError` if the
+        tables cannot be read as one, `NotFound`.
         """
-        return read.table(self._contents, self.record, _names(component), columns=columns, filter=filter, sheet=sheet)
+        names = _names(component)
+        return read.table(self._contents, self.record, names, columns=columns, filter=filter, sheet=sheet, parts=parts)
+
+    def table_parts(
+        self, component: Components = None, *, filter: "pyarrow.dataset.Expression | None" = None
+    ) -> list[PartRecord]:
+        """The stored files that `to_arrow` reads, in the order of their rows, so that several processes read a table together.
+
+        With a `filter` without the files that have no such rows, as far as statistics tell. Raises as `to_arrow`.
+        """
+        return read.table_parts(self._contents, self.record, _names(component), filter)
 
     def to_pandas(self, component: Components = None, **options: Any) -> "pandas.DataFrame":
         """Like `to_arrow`, as a pandas frame, with the categories and the index of the committed frame."""

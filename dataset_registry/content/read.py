@@ -4,7 +4,7 @@ import hashlib
 import os
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from itertools import chain
@@ -18,7 +18,7 @@ from dataset_registry.model.manifest import component_label
 from dataset_registry.model.names import component_name, suggestion
 from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.reading import kind_of
-from dataset_registry.model.records import ComponentRecord, FileRecord, VersionRecord
+from dataset_registry.model.records import ComponentRecord, FileRecord, PartRecord, VersionRecord
 from dataset_registry.model.schema import ColumnStatistics, Schema
 from dataset_registry.tabular import formats
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.dataset as ds
 
+    from dataset_registry.tabular import parquet
     from dataset_registry.tabular.whole import LazyTable, WholeTable
 
 
@@ -106,20 +107,41 @@ def table(
     columns: Sequence[str] | None = None,
     filter: "ds.Expression | None" = None,
     sheet: str | None = None,
+    parts: Sequence[int] | None = None,
     with_labels: bool = False,
 ) -> "pa.Table":
     """Components as one Arrow table, in the order of `names` and of their indexes, with the types their writer had.
 
-    `names` None means the whole version when all its tables can be one. `with_labels` adds to `columns` those that are the
-    row labels of a pandas frame. Raises `InputError`.
+    `names` None means the whole version when all its tables can be one. `parts` are the numbers of those to read (see
+    `table_parts`). `with_labels` adds to `columns` those that are the row labels of a pandas frame. Raises `InputError`.
     """
     from dataset_registry.tabular import pandas_frames, writer
 
-    source, whole = _source(contents, version, _tables(contents, version, names), sheet, filter)
+    if parts is not None and not parts:
+        one = table(contents, version, names, columns=columns, sheet=sheet, parts=[0], with_labels=with_labels)
+        return one.slice(0, 0)
+    source, whole = _source(contents, version, _tables(contents, version, names), sheet, filter, parts)
     wanted = _wanted(columns, source.schema.names) if columns is not None else None
     if wanted is not None and with_labels:
         wanted = pandas_frames.with_labels(wanted, whole.writer)
     return writer.restored(source.to_table(columns=wanted, filter=filter), whole.writer)
+
+
+def table_parts(
+    contents: Contents, version: VersionRecord, names: Sequence[str] | None, filter: "ds.Expression | None" = None
+) -> list[PartRecord]:
+    """The files that `table` reads, in the order of their rows, without those whose statistics contradict a filter."""
+    from dataset_registry.tabular import parquet
+
+    found = _tables(contents, version, names)
+    listed = list(_parts(contents, version, found))
+    records = [PartRecord(n, component.name, component.index, file.size) for n, (component, file) in enumerate(listed)]
+    if filter is None or any(component.format != "parquet" for component in found) or len(listed) < 2:
+        return records
+    whole = _whole(contents, version, found)
+    files = [file for _, file in listed]
+    asked = parquet.possible(_sources(contents, version, files), whole.plain, filter)
+    return [record for record, is_possible in zip(records, asked, strict=True) if is_possible]
 
 
 def column_digests(contents: Contents, version: VersionRecord, names: Sequence[str] | None) -> dict[str, str]:
@@ -162,9 +184,12 @@ def _wanted(columns: Sequence[str], there: Sequence[str]) -> list[str]:
 
 def scan(contents: Contents, version: VersionRecord, names: Sequence[str] | None) -> "ds.Dataset":
     """A lazy Arrow dataset over the stored Parquet files; nothing is copied. Raises `InputError` for other formats."""
+    from dataset_registry.tabular import parquet
+
     found = _tables(contents, version, names)
     _refuse_other_formats(version, found)
-    return _scan(contents, version, found, _whole(contents, version, found))
+    files = [file for _, file in _parts(contents, version, found)]
+    return parquet.scan(_sources(contents, version, files), schema=_whole(contents, version, found).plain)
 
 
 def lazily(contents: Contents, version: VersionRecord, names: Sequence[str] | None) -> "LazyTable":
@@ -228,34 +253,57 @@ def _source(
     found: Sequence[ComponentRecord],
     sheet: str | None = None,
     filter: "ds.Expression | None" = None,
+    parts: Sequence[int] | None = None,
 ) -> "tuple[ds.Dataset, WholeTable]":
-    """Components as one table to be read."""
-    whole = _whole(contents, version, found, sheet)
-    if all(c.format == "parquet" for c in found):
-        return _scan(contents, version, found, whole, filter, is_read_whole=True), whole
-    return whole.gathered(paths(contents, version, [c])[0] for c in found), whole
-
-
-def _scan(
-    contents: Contents,
-    version: VersionRecord,
-    found: Sequence[ComponentRecord],
-    whole: "WholeTable",
-    filter: "ds.Expression | None" = None,
-    *,
-    is_read_whole: bool = False,
-) -> "ds.Dataset":
+    """Components as one table to be read, or some of its parts."""
     from dataset_registry.tabular import parquet
 
-    stored = [file for objects in contents.data_files(version, found) for file in objects]
-    is_pruned = len(stored) > 1 and (filter is not None or not is_read_whole)
+    whole = _whole(contents, version, found, sheet)
+    listed = list(_parts(contents, version, found))
+    if parts is not None:
+        listed = [listed[number] for number in _numbers(parts, len(listed), version)]
+    if all(component.format == "parquet" for component in found):
+        files = [file for _, file in listed]
+        sources = _sources(contents, version, files, is_pruned=filter is not None)
+        return parquet.scan(sources, schema=whole.plain, filter=filter, is_read_whole=True), whole
+    members = [(component.name, component.index) for component in found]
+    fetched = [(members.index((c.name, c.index)), contents.fetch(version, file)) for c, file in listed]
+    return whole.gathered(fetched), whole
+
+
+def _parts(
+    contents: Contents, version: VersionRecord, found: Sequence[ComponentRecord]
+) -> Iterator[tuple[ComponentRecord, FileRecord]]:
+    """The stored files of components, in order, each with its component."""
+    for component, files in zip(found, contents.data_files(version, found), strict=True):
+        yield from ((component, file) for file in files)
+
+
+def _numbers(parts: Sequence[int], count: int, version: VersionRecord) -> list[int]:
+    """The numbers of parts to read. Raises `InputError` for one that is not there."""
+    for number in parts:
+        if not 0 <= number < count:
+            raise InputError(
+                f"{_address(version)} has no part {number}: its table has {count}, from 0 to {count - 1}. List them with "
+                "table_parts().",
+                part=number,
+            )
+    return list(parts)
+
+
+def _sources(
+    contents: Contents, version: VersionRecord, stored: Sequence[FileRecord], *, is_pruned: bool = True
+) -> "list[parquet.Source]":
+    """The stored Parquet files to scan, with their statistics where these can rule some of them out."""
+    from dataset_registry.tabular import parquet
+
+    is_pruned = is_pruned and len(stored) > 1
     facts = cache(partial(contents.facts, version, stored))
 
     def statistics(file: FileRecord) -> Mapping[str, ColumnStatistics]:
         return facts()[file.id].statistics if is_pruned and file.id in facts() else {}
 
-    sources = [parquet.Source(contents.source(version, file), partial(statistics, file)) for file in stored]
-    return parquet.scan(sources, schema=whole.plain, filter=filter, is_read_whole=is_read_whole)
+    return [parquet.Source(contents.source(version, file), partial(statistics, file)) for file in stored]
 
 
 def _whole(

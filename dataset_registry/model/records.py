@@ -107,6 +107,17 @@ class FileRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class PartRecord:
+    """A stored file of which a table consists, to be read by itself: its number in the order of the table's rows, from 0, the
+    component it belongs to, and the size of its content in bytes."""
+
+    number: int
+    component: str
+    index: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class StoredBytes:
     """A stored object: its key, its size in bytes, and its compression."""
 

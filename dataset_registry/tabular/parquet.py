@@ -285,6 +285,21 @@ def scan(
     return ds.FileSystemDataset(fragments, schema, _format(()), local)
 
 
+def possible(sources: Sequence[Source], schema: pa.Schema | None, filter: ds.Expression) -> list[bool]:
+    """For each file whether it may have rows for a filter, by its statistics. With a `schema`, files are not judged."""
+    if schema is not None:
+        return [True] * len(sources)
+    columns = scan(sources[:1]).schema
+    wanted = [column for column in columns if column.name in str(filter)]
+    local = pa.fs.LocalFileSystem()
+
+    def is_possible(source: Source) -> bool:
+        judged = _format(()).make_fragment("", local, _known(source, wanted))
+        return any(True for _ in ds.FileSystemDataset([judged], columns, _format(()), local).get_fragments(filter))
+
+    return [is_possible(source) for source in sources]
+
+
 _LEAST_TEXTS = 1 << 12
 
 

@@ -43,11 +43,12 @@ class WholeTable:
         found = combine.combine([(label, _table(label, schema, sheet)) for label, schema in members])
         return cls(found.plain, found.writer, [schema for _, schema in members], sheet)
 
-    def gathered(self, files: Iterable[Path]) -> ds.Dataset:
-        """The files of the components, one each, as one table in memory. Raises `UnreadableFile`."""
+    def gathered(self, files: Iterable[tuple[int, Path]]) -> ds.Dataset:
+        """Files, each with the number of its component, as one table in memory. Raises `UnreadableFile`."""
         assert self.plain is not None, "only components that are all Parquet are read as they are"
-        tables = []
-        for path, schema in zip(files, self.members, strict=True):
+        tables = [pa.schema([pa.field(f.name, f.type) for f in self.plain]).empty_table()]
+        for member, path in files:
+            schema = self.members[member]
             if schema.format == "parquet":
                 table = pq.read_table(path, coerce_int96_timestamp_unit=INT96_UNIT)
             else:

@@ -154,3 +154,11 @@ def test_a_filtered_read_after_a_whole_one_prunes_as_before(dataset: Dataset) ->
     for above in (ROWS - 5, ROWS // 2, 5):
         assert version.to_arrow(columns=["id"], filter=ds.field("id") >= above).num_rows == ROWS - above
     assert version.to_arrow(columns=["id"], filter=ds.field("when").is_null()).num_rows == 0
+
+
+def test_parts_whose_statistics_contradict_a_filter_are_not_listed(dataset: Dataset) -> None:
+    version = dataset.commit({"a": pa.table({"id": range(60_000), "text": [f"{i:0200}" for i in range(60_000)]})})
+    everything = version.table_parts()
+    assert len(version.table_parts(filter=ds.field("id") >= 59_999)) == 1 < len(everything)
+    assert len(version.table_parts(filter=ds.field("text") == "0" * 200)) == 1
+    assert version.table_parts(filter=ds.field("id") < 0) == []

@@ -96,3 +96,40 @@ def test_a_checkout_never_overwrites(flights: Dataset, tmp_path: Path) -> None:
     (tmp_path / "b").unlink()
     assert type(error_of(lambda: version.checkout(tmp_path))) is InputError
     assert not (tmp_path / "b").exists()
+
+
+@everywhere
+def test_a_large_table_and_a_delivered_file_are_read_as_one(flights: Dataset, tmp_path: Path) -> None:
+    table = pa.table({"id": range(60_000), "name": [f"{i % 977:0200}" for i in range(60_000)]})
+    delivered = tmp_path / "more.csv"
+    delivered.write_text("id,name\n-1,late\n")
+    version = flights.commit({"a": table, "b": delivered})
+    assert len(version.paths("a")) > 1
+    assert version.to_arrow().num_rows == 60_001
+    assert version.to_arrow().slice(0, 60_000).equals(table)
+    assert version.to_arrow(["b", "a"])["id"].to_pylist()[:3] == [-1, 0, 1]
+
+
+@everywhere
+def test_a_table_is_read_part_by_part(flights: Dataset, tmp_path: Path) -> None:
+    table = pa.table({"id": range(60_000), "name": [f"{i % 977:0200}" for i in range(60_000)]})
+    version = flights.commit({"a": table})
+    parts = version.table_parts()
+    assert len(parts) == len(version.paths("a"))
+    assert [(part.number, part.component, part.index) for part in parts] == [(i, "a", 0) for i in range(len(parts))]
+    assert sum(part.size for part in parts) == sum(path.stat().st_size for path in version.paths("a"))
+    assert pa.concat_tables(version.to_arrow(parts=[part.number]) for part in parts).equals(table)
+    assert version.to_arrow(parts=[1, 0], columns=["id"])["id"][0].as_py() > 0
+    assert version.to_arrow(parts=[]).num_rows == 0
+    assert version.to_arrow(parts=[]).schema.equals(table.schema)
+    wanted = ds.field("id") >= 59_999
+    assert version.to_arrow(parts=[len(parts) - 1], filter=wanted).num_rows == 1
+    assert version.table_parts(filter=wanted)[-1] == parts[-1]
+    error = error_of(lambda: version.to_arrow(parts=[len(parts)]))
+    assert f"has no part {len(parts)}: its table has {len(parts)}, from 0 to {len(parts) - 1}" in str(error)
+    delivered = tmp_path / "more.csv"
+    delivered.write_text("id,name\n-1,late\n")
+    both = flights.commit({"a": table, "b": delivered})
+    numbers = [part.number for part in both.table_parts()]
+    assert len(numbers) == len(parts) + 1
+    assert pa.concat_tables(both.to_arrow(parts=[number]) for number in numbers).equals(both.to_arrow())
