@@ -12,7 +12,14 @@ from dataset_registry.model.checks import CheckResult, NewCheck, Severity, Taint
 from dataset_registry.model.column_lineage import LINEAGE_FACT, ColumnLineage, lineage_from_json
 from dataset_registry.model.extras import require
 from dataset_registry.model.progress import Progress, silent
-from dataset_registry.model.records import ComponentRecord, PartRecord, Production, Provenance, VersionRecord
+from dataset_registry.model.records import (
+    ComponentRecord,
+    PartRecord,
+    Production,
+    Provenance,
+    VersionFile,
+    VersionRecord,
+)
 from dataset_registry.model.schema import ComponentSchema, Schema
 
 if TYPE_CHECKING:
@@ -253,6 +260,14 @@ class Version(ABC):
     def paths(self, component: str | None = None) -> list[Path]:
         """Local, read-only files with the content of its components; in a folder store, the stored files themselves."""
         return read.paths(self._contents, self.record, read.components(self._contents, self.record, _names(component)))
+
+    def files(self) -> list[VersionFile]:
+        """Its stored files under the paths that `checkout` gives them; a table in several parts is a folder of these."""
+        return read.files(self._contents, self.record)
+
+    def open_file(self, file: VersionFile) -> BinaryIO:
+        """Open one of `files` as a stream with random access."""
+        return read.open_file(self._contents, self.record, file.file)
 
     def uris(self, component: str | None = None) -> list[str]:
         """The URIs of its stored files, for other engines; those of a table are Parquet files."""

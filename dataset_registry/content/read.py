@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from itertools import chain
 from pathlib import Path, PurePath, PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 from uuid import uuid4
 
 from dataset_registry.content.contents import Contents
@@ -18,7 +18,7 @@ from dataset_registry.model.manifest import component_label
 from dataset_registry.model.names import component_name, suggestion
 from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.reading import kind_of
-from dataset_registry.model.records import ComponentRecord, FileRecord, PartRecord, VersionRecord
+from dataset_registry.model.records import ComponentRecord, FileRecord, PartRecord, VersionFile, VersionRecord
 from dataset_registry.model.schema import ColumnStatistics, Schema
 from dataset_registry.tabular import formats
 
@@ -242,6 +242,26 @@ def checkout(
     except OSError as error:
         raise StorageError(f"{folder} cannot be written: {error.strerror or error}.") from error
     return targets
+
+
+def files(contents: Contents, version: VersionRecord) -> list[VersionFile]:
+    """The stored files of a version, in order, under their paths."""
+    found = components(contents, version)
+    names = _file_names([(component, 0) for component in found])
+    listed: list[VersionFile] = []
+    for component, name, stored in zip(found, names, contents.data_files(version, found), strict=True):
+        paths = [name]
+        if len(stored) > 1:
+            paths = [f"{name}/{i:05}-{str(file.content_hash)[:12]}.parquet" for i, file in enumerate(stored)]
+        listed += (VersionFile(p, component.name, component.index, f) for p, f in zip(paths, stored, strict=True))
+    return listed
+
+
+def open_file(contents: Contents, version: VersionRecord, file: FileRecord) -> BinaryIO:
+    """A stream over the content of a stored file, with random access."""
+    source = contents.source(version, file)
+    found = source if isinstance(source, Path) else source()
+    return found.open("rb") if isinstance(found, Path) else cast(BinaryIO, found)
 
 
 # --- from components to files --------------------------------------------------------------------------------------

@@ -118,6 +118,27 @@ class PartRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class VersionFile:
+    """A stored file of a version under its path, which is the path that `checkout` gives it; but a table in several parts is a
+    folder of them, each named by its number and its hash."""
+
+    path: str
+    component: str
+    index: int
+    file: FileRecord
+
+    @property
+    def size(self) -> int:
+        """The size of its content in bytes."""
+        return self.file.size
+
+    @property
+    def content_hash(self) -> str | None:
+        """The SHA-256 of its content; None for a legacy file that was not adopted yet."""
+        return self.file.content_hash
+
+
+@dataclass(frozen=True, slots=True)
 class StoredBytes:
     """A stored object: its key, its size in bytes, and its compression."""
 

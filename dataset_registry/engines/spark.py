@@ -1,0 +1,165 @@
+"""Tables of versions in Spark 4, and in engines that speak its protocol (Sail).
+
+```python
+from dataset_registry.engines.spark import RegistryDataSource
+
+spark.dataSource.register(RegistryDataSource)
+flights = spark.read.format("dataset_registry").option("ref", "raw/flights@main").load()
+```
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from pyspark.sql import datasource
+from pyspark.sql.pandas.types import from_arrow_schema
+from pyspark.sql.types import StructType
+
+from dataset_registry.engines.scans import TableScan
+from dataset_registry.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+FORMAT = "dataset_registry"
+_CONNECTION = ("location", "catalog", "store", "actor", "token")
+
+
+class RegistryDataSource(datasource.DataSource):  # type: ignore[misc]  # pyspark's types are partial
+    """A table of a version as a Spark frame; a partition is a stored part.
+
+    Options: `ref`, an address such as `raw/flights@main`, resolved once by the driver; `component`; `columns`, separated by
+    commas; `run_id`, the run that is recorded as reading the version; and where the registry is: `location`, or `catalog` and
+    `store`, `actor`, `token`. What is not given of the latter comes from the environment of the driver and of each executor.
+    """
+
+    @classmethod
+    def name(cls) -> str:
+        return FORMAT
+
+    def schema(self) -> StructType:
+        return from_arrow_schema(_widened(self._scan().schema), prefer_timestamp_ntz=True)
+
+    def reader(self, schema: StructType) -> "RegistryReader":
+        return RegistryReader(self._scan())
+
+    def _scan(self) -> TableScan:
+        given = {name.lower(): value for name, value in self.options.items()}
+        address = given.get("ref") or given.get("path")
+        if not address:
+            raise InputError('Nothing says what to read. Add .option("ref", "raw/flights@main").')
+        columns = [name.strip() for name in given["columns"].split(",")] if given.get("columns") else None
+        return TableScan.of(
+            address,
+            given.get("component"),
+            columns=columns,
+            run_id=given.get("run_id"),
+            options={name: given[name] for name in _CONNECTION if name in given},
+        )
+
+
+class _Part(datasource.InputPartition):  # type: ignore[misc]
+    """The number of a part."""
+
+
+class RegistryReader(datasource.DataSourceReader):  # type: ignore[misc]
+    """Reads parts in the executors."""
+
+    def __init__(self, scan: TableScan) -> None:
+        self._scan = scan
+        self._schema = _widened(scan.schema)
+
+    def pushFilters(self, filters: list[Any]) -> Iterable[Any]:  # noqa: N802 - the name that Spark calls
+        """Prune parts by what their statistics know. Spark evaluates every filter again, by its own rules of comparison."""
+        for found in filters:
+            expression = _expression(found, self._scan.schema)
+            if expression is not None:
+                self._scan = self._scan.with_filter(expression)
+            yield found
+
+    def partitions(self) -> list[datasource.InputPartition]:
+        return [_Part(part.number) for part in self._scan.parts()]
+
+    def read(self, partition: datasource.InputPartition) -> "Iterator[pa.RecordBatch]":
+        table = self._scan.read([partition.value], is_filtered=False)
+        yield from table.cast(self._schema).to_batches()
+
+
+def _expression(found: Any, schema: "pa.Schema") -> "ds.Expression | None":
+    """A filter of Spark as one of Arrow, None where they may differ: NaN is the largest number in Spark, for example."""
+    import pyarrow.dataset as ds
+
+    path: tuple[str, ...] = getattr(found, "attribute", ())
+    value: Any = getattr(found, "value", None)
+    values = value if isinstance(value, tuple | list) else [value]
+    if len(path) != 1 or path[0] not in schema.names or not _compare_alike(schema.field(path[0]).type, values):
+        return None
+    column = ds.field(path[0])
+    match type(found).__name__:
+        case "EqualTo":
+            return column == value
+        case "GreaterThan":
+            return column > value
+        case "GreaterThanOrEqual":
+            return column >= value
+        case "LessThan":
+            return column < value
+        case "LessThanOrEqual":
+            return column <= value
+        case "In":
+            return column.isin(values)
+    return None
+
+
+def _compare_alike(kind: "pa.DataType", values: Sequence[Any]) -> bool:
+    """Whether Spark and Arrow compare a column of this type with such values in the same way."""
+    import pyarrow as pa
+
+    wanted: type | None = None
+    if pa.types.is_integer(kind):
+        wanted = int
+    elif pa.types.is_string(kind):
+        wanted = str
+    elif pa.types.is_date(kind):
+        wanted = date
+    return wanted is not None and bool(values) and all(type(value) is wanted for value in values)
+
+
+def _widened(schema: "pa.Schema") -> "pa.Schema":
+    """The schema with the types that Spark has: unsigned numbers as wider ones, moments in microseconds, in UTC if they have a
+    zone, no dictionaries. A value that such a type does not have is an error when it is read."""
+    import pyarrow as pa
+
+    return pa.schema([pa.field(field.name, _widened_type(field.type), field.nullable) for field in schema])
+
+
+def _widened_type(kind: "pa.DataType") -> "pa.DataType":
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        return _widened_type(kind.value_type)
+    unsigned = {
+        pa.uint8(): pa.int16(),
+        pa.uint16(): pa.int32(),
+        pa.uint32(): pa.int64(),
+        pa.uint64(): pa.decimal128(20),
+    }
+    if kind in unsigned:
+        return unsigned[kind]
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us", "UTC" if kind.tz else None)
+    if pa.types.is_duration(kind):
+        return pa.duration("us")
+    if pa.types.is_float16(kind):
+        return pa.float32()
+    if pa.types.is_date64(kind):
+        return pa.date32()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return pa.list_(pa.field("element", _widened_type(kind.value_type)))
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(f.name, _widened_type(f.type), f.nullable) for f in kind])
+    if pa.types.is_map(kind):
+        return pa.map_(_widened_type(kind.key_type), _widened_type(kind.item_type))
+    return kind
