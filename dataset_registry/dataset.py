@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataset_registry.content.change import Change, RowAction, RowEdit, staged_component
 from dataset_registry.content.gc_pause import gc_paused
-from dataset_registry.content.stage import Staged, stage
+from dataset_registry.content.stage import Staged, stage, with_ids, with_key
 from dataset_registry.errors import InputError, NotFound
 from dataset_registry.model.checks import Taint
 from dataset_registry.model.commits import CommitOptions
@@ -596,6 +596,47 @@ class Draft(ABC):
             raise NotFound(f"{version} has no component {component_label(name, index)!r}.", component=name)
         self._change.add(name, index, staged_component(self._stored(version, found), found.type, found.metadata))
         self._sources.append(version.id)
+
+    def concatenate(
+        self,
+        name: str,
+        tables: Sequence[tuple[Version, str]],
+        *,
+        index: int = 0,
+        key: str | Sequence[str] = (),
+        replace: bool = False,
+    ) -> None:
+        """Set a component to the rows of tables, one behind the other: of components of versions, in the registry of the draft.
+
+        Their parts are shared; only rows around the ends of the tables are read and written again, so that the table has the
+        parts that it would have if it were written at once. Raises `InputError` for tables whose columns or types differ,
+        `NotFound`.
+        """
+        from dataset_registry.content.joined import stage_joined
+
+        if not tables:
+            raise InputError(f"No tables given for {name!r}. Remove it with draft.remove({name!r}).", component=name)
+        name = self._free(name, index, replace=replace)
+        pieces: list[tuple[str, Staged]] = []
+        for version, component in tables:
+            found = version.components_named([component])
+            if not found:
+                raise NotFound(f"{version} has no component {component!r}.", component=component)
+            pieces += ((f"{version}:{component}", self._stored(version, piece)) for piece in found)
+            if isinstance(self._dataset, DatasetRecord) and version.record.dataset_id == self._dataset.id:
+                self._sources.append(version.id)
+        staged = stage_joined(self._entered, pieces)
+        before = self._previous(name, index)
+        previous = before.tables[0] if before and before.tables else None
+        staged = with_key(with_ids(staged, previous, {}), several(key) or (previous.key if previous else ()))
+        self._change.add(name, index, staged_component(staged, "data", {}))
+
+    def _add_piece(self, name: str, rows: Any, *, key: Sequence[str], previous: ComponentSchema | None) -> None:
+        """Add a table that becomes a part of a larger one, split as that one, of which `previous` is the version before."""
+        staged = stage(
+            self._captured, self._entered, rows, name=name, key=key, previous=lambda: previous, is_piece=True
+        )
+        self._change.add(self._free(name, 0), 0, staged_component(staged, "data", {}))
 
     def clear(self) -> None:
         """Remove all components, except those that this draft adds."""

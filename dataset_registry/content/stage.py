@@ -51,13 +51,14 @@ def stage(
     renames: Mapping[str, str] | None = None,
     previous: Callable[[], ComponentSchema | None] = lambda: None,
     known: Callable[[Path], Spooled | None] | None = None,
+    is_piece: bool = False,
 ) -> Staged:
     """Spool a path, bytes, a stream or a table. `name` is used in errors; `look` captures the schema of a file.
 
     `read` are read options (see `model.reading`), None for those of the previous version. `key` are the columns that
     identify the rows of a table, and `renames` its renamed columns, old to new. `previous` is the captured schema in the
     previous version, from which the key, the read options, the chunking rule and the ids of columns are kept. `known` returns
-    the content of a path that need not be read.
+    the content of a path that need not be read. `is_piece` is for a table that becomes a part of a larger one.
 
     Raises `UnsupportedType`, `UnreadableFile`, `InputError` (a path that is not there), `StorageError`.
     """
@@ -75,7 +76,7 @@ def stage(
             raise InputError(f"{name!r} is a table, but read options are for files. Remove read={dict(read)!r}.")
         before = previous()
         table = before.tables[0] if before and before.tables else None
-        return with_ids(_stage_table(spool, value, tuple(key), table), table, renames or {})
+        return with_ids(_stage_table(spool, value, tuple(key), table, is_piece=is_piece), table, renames or {})
     if renames:
         raise InputError(f"{name!r} is a file, but renames are for tables. Read it into a table first.")
     if key:
@@ -161,7 +162,9 @@ def _widths(schema: ComponentSchema) -> list[int]:
     return [len(table.columns) for table in schema.tables]
 
 
-def _stage_table(spool: Spool, value: Any, key: Sequence[str], previous: TableSchema | None) -> Staged:
+def _stage_table(
+    spool: Spool, value: Any, key: Sequence[str], previous: TableSchema | None, *, is_piece: bool
+) -> Staged:
     from dataset_registry.tabular import arrow, parquet
 
     def keep(data: memoryview, facts: PartFacts) -> tuple[Spooled, tuple[Chunk, ...]]:
@@ -176,6 +179,7 @@ def _stage_table(spool: Spool, value: Any, key: Sequence[str], previous: TableSc
         keep,
         key=key,
         previous=previous.cut if previous else None,
+        is_piece=is_piece,
     )
     table = replace(table, library=formats.library_of(value))
     return staged_table(ComponentSchema("parquet", (table,)), [(spooled, facts, p) for (spooled, p), facts in written])
@@ -193,6 +197,18 @@ def with_ids(staged: Staged, previous: TableSchema | None, renames: Mapping[str,
     columns, likely = carried_ids(table.columns, previous, renames)
     schema = replace(staged.schema, tables=(replace(table, columns=columns),))
     return replace(staged, schema=schema, likely=likely if table.rows == previous.rows else ())
+
+
+def with_key(staged: Staged, key: Sequence[str]) -> Staged:
+    """A table with these columns as its key. Raises `InputError` for one that it does not have."""
+    if staged.schema is None:
+        return staged
+    (table,) = staged.schema.tables
+    if missing := sorted(set(key) - {column.name for column in table.columns}):
+        raise InputError(
+            f"The key names {', '.join(map(repr, missing))}, which is not a column of the table.", key=list(key)
+        )
+    return replace(staged, schema=replace(staged.schema, tables=(replace(table, key=tuple(key)),)))
 
 
 def staged_table(schema: ComponentSchema, written: Sequence[tuple[Spooled, PartFacts, tuple[Chunk, ...]]]) -> Staged:

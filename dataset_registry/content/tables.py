@@ -110,7 +110,7 @@ def stage_edited(
     cut, rows = table.schema.cut, table.own_rows()
     if cut is None:
         return stage_rewritten(spool, rows, edits, table.schema)
-    found, cut = write_edited(rows, edits, cut, partial(_keep, spool))
+    found, cut = write_edited(rows, edits, cut, partial(keep_part, spool))
     spooled: list[Spooled] = []
     parts: list[Part] = []
     known: list[PartFacts] = []
@@ -143,7 +143,7 @@ def stage_edited(
 def stage_rewritten(spool: Spool, rows: Rows, edits: Edits, schema: TableSchema) -> Staged:
     """A table after edits, written as a whole; `schema` has its columns, key, chunking rule and writer's types."""
     written, table = write_parts(
-        stream_edited(rows, edits), rows.schema, partial(_keep, spool), key=schema.key, previous=schema.cut
+        stream_edited(rows, edits), rows.schema, partial(keep_part, spool), key=schema.key, previous=schema.cut
     )
     origins = {column.name: column.origin for column in schema.columns}
     columns = tuple(replace(column, origin=origins.get(column.name)) for column in table.columns)
@@ -151,7 +151,8 @@ def stage_rewritten(spool: Spool, rows: Rows, edits: Edits, schema: TableSchema)
     return staged_table(ComponentSchema(TABLE, (table,)), [(made, facts, chunks) for (made, chunks), facts in written])
 
 
-def _keep(spool: Spool, data: memoryview, facts: PartFacts) -> tuple[Spooled, tuple[Chunk, ...]]:
+def keep_part(spool: Spool, data: memoryview, facts: PartFacts) -> tuple[Spooled, tuple[Chunk, ...]]:
+    """Spool a part that was written, with its chunks."""
     return spool.keep(data), chunks_of(data, facts.chunks)
 
 

@@ -205,8 +205,7 @@ class EmbeddedDraft(Draft):
         return found.get((name, index))
 
     def _stored(self, version: Version, component: ComponentRecord) -> Staged:
-        assert isinstance(self._dataset, DatasetRecord), "checked"
-        return commit_base.stored_content(self.access, self._dataset, version.record, component)
+        return commit_base.stored_content(self.access, version.record, component)
 
     def _known(self, path: Path) -> Spooled | None:
         assert self._spool is not None, "entered"

@@ -1,14 +1,18 @@
-"""Tables of versions as Dask frames: a partition is a stored part, read by the worker that has it."""
+"""Tables of versions as Dask frames: a partition is a stored part, read by the worker that has it; and frames as versions."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dataset_registry.engines.scans import TableScan
+from dataset_registry.engines.writes import Mode, Piece, TableWrite
 from dataset_registry.model.extras import require
+from dataset_registry.version import Version
 
 if TYPE_CHECKING:
     import dask.dataframe
     import pandas
+    import pyarrow as pa
     import pyarrow.dataset as ds
 
 
@@ -39,6 +43,39 @@ def read_table(
         if not numbers:
             return dd.from_pandas(read(None), npartitions=1)
         return dd.from_map(read, numbers, meta=read(None), label="dataset-registry", enforce_metadata=False)
+
+
+def write_table(
+    frame: "dask.dataframe.DataFrame",
+    address: str,
+    component: str = "data",
+    *,
+    mode: Mode = "overwrite",
+    key: str | Sequence[str] = (),
+    message: str | None = None,
+    schema: "pa.Schema | None" = None,
+    **options: Any,
+) -> Version:
+    """Commit a Dask frame as one version of a table at an address such as `raw/flights@main`; each partition is written by the
+    worker that has it.
+
+    `mode` is `overwrite` or `append`; `key` and `message` as for `Dataset.commit`; `options` as for `read_table`. `schema` has
+    the types of columns of Python objects, such as decimals, which otherwise are those of the values of each partition. If a
+    partition fails, nothing is committed. Raises as `TableWrite.begin` and `TableWrite.commit`.
+    """
+    require("dask", "dask", "write_table()")
+    import dask
+
+    write = TableWrite.begin(address, component, mode=mode, key=key, message=message, options=options)
+    with write.aborted_on_error():
+        task = partial(_write, write, schema)
+        return write.commit(dask.compute(*(dask.delayed(task)(part) for part in frame.to_delayed())))
+
+
+def _write(write: TableWrite, schema: "pa.Schema | None", part: "pandas.DataFrame") -> Piece:
+    import pyarrow as pa
+
+    return write.write(part if schema is None else pa.Table.from_pandas(part, schema=schema))
 
 
 class _Read:

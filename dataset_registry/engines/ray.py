@@ -1,17 +1,19 @@
-"""Tables of versions as Ray datasets: read tasks read some of the stored parts each."""
+"""Tables of versions as Ray datasets: read tasks read some of the stored parts each; and datasets of Ray as versions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 from ray.data import read_datasource
-from ray.data.block import BlockMetadata
-from ray.data.datasource import Datasource, ReadTask
+from ray.data.block import BlockAccessor, BlockMetadata
+from ray.data.datasource import Datasink, Datasource, ReadTask
 
 from dataset_registry.engines.scans import TableScan, in_groups
+from dataset_registry.engines.writes import Mode, Piece, TableWrite
+from dataset_registry.version import Version
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     import pyarrow.dataset as ds
     from ray.data import Dataset as RayDataset
 
@@ -33,6 +35,52 @@ def read_table(
     """
     scan = TableScan.of(address, component, columns=columns, filter=filter, run_id=run_id, options=options)
     return read_datasource(RegistryDatasource(scan), override_num_blocks=override_num_blocks)
+
+
+def write_table(
+    dataset: "RayDataset",
+    address: str,
+    component: str = "data",
+    *,
+    mode: Mode = "overwrite",
+    key: str | Sequence[str] = (),
+    message: str | None = None,
+    **options: Any,
+) -> Version:
+    """Commit a Ray dataset as one version of a table at an address such as `raw/flights@main`, written by Ray's tasks.
+
+    `mode` is `overwrite` or `append`; `key` and `message` as for `Dataset.commit`; `options` as for `read_table`. The rows are in
+    the order of the tasks, which is that of the dataset with `execution_options.preserve_order`. If a task fails for good,
+    nothing is committed. Raises as `TableWrite.begin` and `TableWrite.commit`.
+    """
+    write = TableWrite.begin(address, component, mode=mode, key=key, message=message, options=options)
+    sink = RegistryDatasink(write)
+    with write.aborted_on_error():
+        dataset.write_datasink(sink)
+    assert sink.version is not None, "Ray calls on_write_complete before it returns"
+    return sink.version
+
+
+class RegistryDatasink(Datasink[tuple[int, Piece]]):  # type: ignore[misc]  # ray's types are partial
+    """A table that is written by tasks. `version` is what was committed."""
+
+    def __init__(self, write: TableWrite) -> None:
+        self._write = write
+        self.version: Version | None = None
+
+    @property
+    def min_bytes_per_write(self) -> int:
+        """A task writes some parts, so that few rows are written again where pieces meet."""
+        return 128 << 20
+
+    def write(self, blocks: "Iterable[Any]", ctx: Any) -> tuple[int, Piece] | None:
+        tables = [BlockAccessor.for_block(block).to_arrow() for block in blocks]
+        tables = [table for table in tables if table.num_columns]
+        return (ctx.task_idx, self._write.write(pa.concat_tables(tables))) if tables else None
+
+    def on_write_complete(self, write_result: Any) -> None:
+        written = sorted(found for found in write_result.write_returns if found is not None)
+        self.version = self._write.commit([piece for _, piece in written])
 
 
 class RegistryDatasource(Datasource):  # type: ignore[misc]  # ray's types are partial
@@ -63,6 +111,6 @@ class RegistryDatasource(Datasource):  # type: ignore[misc]  # ray's types are p
         return tasks
 
 
-def _read(scan: TableScan, numbers: Sequence[int]) -> "Iterator[pa.Table]":
+def _read(scan: TableScan, numbers: Sequence[int]) -> Iterator[pa.Table]:
     for number in numbers:
         yield scan.read([number])

@@ -5,11 +5,14 @@ from dataset_registry.engines.spark import RegistryDataSource
 
 spark.dataSource.register(RegistryDataSource)
 flights = spark.read.format("dataset_registry").option("ref", "raw/flights@main").load()
+flights.write.format("dataset_registry").mode("overwrite").option("ref", "raw/copy@main").save()
 ```
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import datasource
@@ -17,6 +20,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import StructType
 
 from dataset_registry.engines.scans import TableScan
+from dataset_registry.engines.writes import Piece, TableWrite
 from dataset_registry.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,11 +32,14 @@ _CONNECTION = ("location", "catalog", "store", "actor", "token")
 
 
 class RegistryDataSource(datasource.DataSource):  # type: ignore[misc]  # pyspark's types are partial
-    """A table of a version as a Spark frame; a partition is a stored part.
+    """A table of a version as a Spark frame; a partition is a stored part. And a frame as one version of a table, written by the
+    executors: mode `overwrite` or `append`.
 
-    Options: `ref`, an address such as `raw/flights@main`, resolved once by the driver; `component`; `columns`, separated by
-    commas; `run_id`, the run that is recorded as reading the version; and where the registry is: `location`, or `catalog` and
-    `store`, `actor`, `token`. What is not given of the latter comes from the environment of the driver and of each executor.
+    Options: `ref`, an address such as `raw/flights@main`, resolved once by the driver; `component`; to read `columns`, separated
+    by commas, `run_id`, the run that is recorded as reading the version, and `prune`, which is `true` for a session that has
+    `spark.sql.python.filterPushdown.enabled` (without it, Spark refuses such a reader); to write `key`, separated by commas, and
+    `message`; and where the registry is: `location`, or `catalog` and `store`, `actor`, `token`. What is not given of the latter
+    comes from the environment of the driver and of each executor.
     """
 
     @classmethod
@@ -43,21 +50,36 @@ class RegistryDataSource(datasource.DataSource):  # type: ignore[misc]  # pyspar
         return from_arrow_schema(_widened(self._scan().schema), prefer_timestamp_ntz=True)
 
     def reader(self, schema: StructType) -> "RegistryReader":
-        return RegistryReader(self._scan())
+        given, _, _ = self._given()
+        is_pruned = given.get("prune", "").lower() == "true"
+        return PruningReader(self._scan()) if is_pruned else RegistryReader(self._scan())
+
+    def writer(self, schema: StructType, overwrite: bool) -> "RegistryWriter":
+        given, address, options = self._given()
+        write = TableWrite.begin(
+            address,
+            given.get("component", "data"),
+            mode="overwrite" if overwrite else "append",
+            key=_names(given.get("key")) or (),
+            message=given.get("message"),
+            options=options,
+        )
+        return RegistryWriter(write)
 
     def _scan(self) -> TableScan:
+        given, address, options = self._given()
+        columns = _names(given.get("columns"))
+        return TableScan.of(
+            address, given.get("component"), columns=columns, run_id=given.get("run_id"), options=options
+        )
+
+    def _given(self) -> tuple[dict[str, str], str, dict[str, str]]:
+        """The options, the address in them, and those that say where the registry is."""
         given = {name.lower(): value for name, value in self.options.items()}
         address = given.get("ref") or given.get("path")
         if not address:
-            raise InputError('Nothing says what to read. Add .option("ref", "raw/flights@main").')
-        columns = [name.strip() for name in given["columns"].split(",")] if given.get("columns") else None
-        return TableScan.of(
-            address,
-            given.get("component"),
-            columns=columns,
-            run_id=given.get("run_id"),
-            options={name: given[name] for name in _CONNECTION if name in given},
-        )
+            raise InputError('Nothing says which table. Add .option("ref", "raw/flights@main").')
+        return given, address, {name: given[name] for name in _CONNECTION if name in given}
 
 
 class _Part(datasource.InputPartition):  # type: ignore[misc]
@@ -71,6 +93,17 @@ class RegistryReader(datasource.DataSourceReader):  # type: ignore[misc]
         self._scan = scan
         self._schema = _widened(scan.schema)
 
+    def partitions(self) -> list[datasource.InputPartition]:
+        return [_Part(part.number) for part in self._scan.parts()]
+
+    def read(self, partition: datasource.InputPartition) -> "Iterator[pa.RecordBatch]":
+        table = self._scan.read([partition.value], is_filtered=False)
+        yield from table.cast(self._schema).to_batches()
+
+
+class PruningReader(RegistryReader):
+    """Reads those parts in which there may be rows for the filters of a query."""
+
     def pushFilters(self, filters: list[Any]) -> Iterable[Any]:  # noqa: N802 - the name that Spark calls
         """Prune parts by what their statistics know. Spark evaluates every filter again, by its own rules of comparison."""
         for found in filters:
@@ -79,12 +112,34 @@ class RegistryReader(datasource.DataSourceReader):  # type: ignore[misc]
                 self._scan = self._scan.with_filter(expression)
             yield found
 
-    def partitions(self) -> list[datasource.InputPartition]:
-        return [_Part(part.number) for part in self._scan.parts()]
 
-    def read(self, partition: datasource.InputPartition) -> "Iterator[pa.RecordBatch]":
-        table = self._scan.read([partition.value], is_filtered=False)
-        yield from table.cast(self._schema).to_batches()
+@dataclass
+class _Written(datasource.WriterCommitMessage):  # type: ignore[misc]
+    """What a task wrote; None if it had no rows."""
+
+    piece: Piece | None
+
+
+class RegistryWriter(datasource.DataSourceArrowWriter):  # type: ignore[misc]
+    """Writes a piece in each task; the driver commits them."""
+
+    def __init__(self, write: TableWrite) -> None:
+        self._write = write
+
+    def write(self, iterator: "Iterator[pa.RecordBatch]") -> _Written:
+        first = next(iterator, None)
+        return _Written(None if first is None else self._write.write(chain([first], iterator)))
+
+    def commit(self, messages: list[Any]) -> None:
+        self._write.commit([message.piece for message in messages if message is not None and message.piece is not None])
+
+    def abort(self, messages: list[Any]) -> None:
+        self._write.abort()
+
+
+def _names(text: str | None) -> list[str] | None:
+    """Names that are separated by commas."""
+    return [name.strip() for name in text.split(",")] if text else None
 
 
 def _expression(found: Any, schema: "pa.Schema") -> "ds.Expression | None":

@@ -171,17 +171,15 @@ def restored(access: Access, dataset: DatasetRecord | NewDataset, version_ids: S
     return tuple(version_ids)
 
 
-def stored_content(
-    access: Access, dataset: DatasetRecord, version: VersionRecord, component: ComponentRecord
-) -> "Staged":
+def stored_content(access: Access, version: VersionRecord, component: ComponentRecord) -> "Staged":
     """The content of a component of a version, to be committed again without its bytes. Raises `NotFound`."""
     from dataset_registry.content.tables import staged_as_stored
 
     with access.catalog.snapshot() as tx:
-        authorize(access, tx, "read", dataset.id)
+        authorize(access, tx, "read", version.dataset_id)
         found = versions.by_id(tx, version.id)
-        if found is None or (found.dataset_id, found.uuid) != (dataset.id, version.uuid):
-            raise NotFound(f"{dataset.name} has no such version as v{version.number} of {version.dataset}.")
+        if found is None or (found.dataset_id, found.uuid) != (version.dataset_id, version.uuid):
+            raise NotFound(f"{version.dataset} has no v{version.number} any more, or it is one of another registry.")
         if component.content_hash is None:
             raise InputError(f"v{version.number} of {version.dataset} is not adopted yet. Run: dataset-registry adopt")
         return staged_as_stored(access, tx, version.id, component)

@@ -4,7 +4,7 @@ The result has the parts that a table with the same rows has if it is written as
 changed part on, rows are written until a part ends where one ended before.
 """
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
@@ -154,7 +154,21 @@ def write_edited(
     """Write the parts of a table that edits change. Returns all of its parts in order: the index of an unchanged one, or
     what `keep` made of a new one, with its facts."""
     touched = set(edits.parts(len(rows.parts))) if edits else set()
-    regions = _regions(rows, edits, cut, touched)
+    return _written(rows, _regions(rows, edits, cut, touched), cut, keep)
+
+
+def write_joined(
+    rows: Rows, seams: Set[int], cut: ChunkingRule, keep: Callable[[memoryview, PartFacts], _Kept]
+) -> tuple[list[int | tuple[_Kept, PartFacts]], ChunkingRule]:
+    """As `write_edited`, of tables one behind the other, each split by this rule: the parts around `seams`, the indexes of those
+    that begin a table, are written again where the whole table has others."""
+    touched = {at for seam in seams for at in (seam - 1, seam)}
+    return _written(rows, _moved(rows, Edits(), cut, touched), cut, keep)
+
+
+def _written(
+    rows: Rows, regions: Iterable[int | pa.Table], cut: ChunkingRule, keep: Callable[[memoryview, PartFacts], _Kept]
+) -> tuple[list[int | tuple[_Kept, PartFacts]], ChunkingRule]:
     found = list(parquet.write_each(regions, rows.schema, keep, cut.form))
     if not found:
         found += parquet.write_each([rows.schema.empty_table()], rows.schema, keep, cut.form)
@@ -165,7 +179,12 @@ def _regions(rows: Rows, edits: Edits, cut: ChunkingRule, touched: Set[int]) -> 
     """The parts of the edited table: the index of an unchanged one, or its rows."""
     if _moves_no_end(edits, cut):
         yield from (edited(rows, edits, at) if at in touched else at for at in range(len(rows.parts)))
-        return
+    else:
+        yield from _moved(rows, edits, cut, touched)
+
+
+def _moved(rows: Rows, edits: Edits, cut: ChunkingRule, touched: Set[int]) -> Iterator[int | pa.Table]:
+    """The parts of the edited table, whose ends may be others around touched parts."""
     at = 0
     for first in sorted(touched):
         if first < at:

@@ -49,12 +49,13 @@ def write_parts(
     *,
     key: Sequence[str] = (),
     previous: ChunkingRule | None = None,
+    is_piece: bool = False,
 ) -> tuple[list[tuple[_Kept, PartFacts]], TableSchema]:
     """Write a stream as parts cut by content: what `keep` made of the bytes of each, in order, and the table's schema.
 
     `writer_schema` is what the stream's writer had (see `writer`). Parts are written by several threads, which call `keep`. Holds
-    a few parts in memory. The rows are cut as the version before was (`previous`), else by `key`, else by all columns. Raises
-    `UnsupportedType`, `InputError` (no such key).
+    a few parts in memory. The rows are cut as the version before was (`previous`), else by `key`, else by all columns; a piece of
+    a larger table as that one. Raises `UnsupportedType`, `InputError` (no such key).
     """
     schema = plain_schema(reader.schema)
     if missing := [name for name in key if name not in schema.names]:
@@ -65,7 +66,7 @@ def write_parts(
         )
     categories = writer.Categories(writer_schema)
     tables = _gathered(plain_batches(reader, schema, categories))
-    cut, tables = _cut(tables, schema, tuple(key), previous)
+    cut, tables = _cut(tables, schema, tuple(key), previous, is_piece=is_piece)
     write = partial(_write_part, schema, keep, cut.form)
     with ThreadPoolExecutor(_WRITERS, "dataset-registry-parts") as pool:
         hit = _ahead(pool, lambda table: (table, chunking.cut_points(table, cut)), tables)
@@ -147,11 +148,16 @@ def _is_writable(column: pa.Table, field: pa.Field) -> bool:
 
 
 def _cut(
-    tables: Iterator[pa.Table], schema: pa.Schema, key: Sequence[str], previous: ChunkingRule | None
+    tables: Iterator[pa.Table],
+    schema: pa.Schema,
+    key: Sequence[str],
+    previous: ChunkingRule | None,
+    *,
+    is_piece: bool,
 ) -> tuple[ChunkingRule, Iterator[pa.Table]]:
     """The chunking rule of a table, and all of its rows: those read to determine it, then the others."""
     kept = chunking.kept(previous, schema.names) if previous else None
-    if kept is not None and kept.parts <= chunking.MANY:
+    if kept is not None and (kept.parts <= chunking.MANY or is_piece):
         return kept, tables
     seen = [schema.empty_table()]
     is_whole = True
@@ -162,8 +168,16 @@ def _cut(
             break
     head = pa.concat_tables(seen)
     columns = kept.columns if kept else key or chunking.telling_columns(head)
-    fresh = chunking.rule(head, is_whole=is_whole, columns=columns)
+    fresh = chunking.rule(head, is_whole=is_whole and not is_piece, columns=columns)
     return kept if kept and fresh.rows <= 2 * kept.rows else fresh, chain(_drained(seen), tables)
+
+
+def rule_of_pieces(head: pa.Table, key: Sequence[str]) -> ChunkingRule:
+    """The chunking rule of a large table that begins with these rows, for its pieces: 65,536 rows say enough."""
+    schema = plain_schema(head.schema)
+    categories = writer.Categories(head.schema)
+    plain = pa.concat_tables([schema.empty_table(), *plain_batches(head.to_reader(), schema, categories)])
+    return chunking.rule(plain, is_whole=False, columns=key or chunking.telling_columns(plain))
 
 
 def _drained(tables: list[pa.Table]) -> Iterator[pa.Table]:
@@ -420,6 +434,11 @@ class _Stored(pa.fs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has no 
 
     get_file_info_selector = create_dir = delete_dir = delete_dir_contents = delete_root_dir_contents = _refuse
     delete_file = move = copy_file = open_output_stream = open_append_stream = _refuse
+
+
+def row_count(path: Path) -> int:
+    """The rows of a Parquet file, from its footer."""
+    return int(pq.read_metadata(path).num_rows)
 
 
 def capture(path: Path) -> TableSchema:

@@ -144,6 +144,49 @@ def test_runs_of_parts_are_of_about_the_same_size(count: int) -> None:
     assert in_groups([], count) == []
 
 
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """A registry to write to."""
+    Registry.open(tmp_path / "target").close()
+    return tmp_path / "target"
+
+
+def written(target: Path, name: str = "raw/copy") -> Version:
+    """The version that was written, when nothing else is left."""
+    with Registry.open(target) as registry:
+        assert [dataset.name for dataset in registry.datasets()] == [name]
+        return registry.version(name)
+
+
+def test_dask_writes_one_version(folder: Path, target: Path, version: Version) -> None:
+    frame = dask_engine.read_table("raw/flights@1.0", **options(folder))
+    with pytest.raises(InputError, match=r"their columns differ .*decimal128\(4, 2\)"):
+        dask_engine.write_table(frame, "raw/copy", **options(target))
+    schema = version.to_arrow(parts=[]).schema
+    made = dask_engine.write_table(
+        frame, "raw/copy@main", key="id", message="by Dask", schema=schema, **options(target)
+    )
+    assert (made.number, made.message) == (1, "by Dask")
+    found = written(target)
+    assert found.to_arrow().drop_columns("share").equals(version.to_arrow().drop_columns("share"))
+    assert found.to_arrow()["share"].to_pandas().equals(version.to_arrow()["share"].to_pandas())
+    dask_engine.write_table(frame[["id"]].partitions[:1], "raw/more", mode="append", **options(target))
+    with Registry.open(target) as registry:
+        rows = registry.version("raw/more").to_arrow()
+    dask_engine.write_table(frame[["id"]].partitions[:1], "raw/more", mode="append", **options(target))
+    with Registry.open(target) as registry:
+        assert registry.version("raw/more").to_arrow().equals(pa.concat_tables([rows, rows]))
+    with pytest.raises(ZeroDivisionError):
+        dask_engine.write_table(
+            frame.map_partitions(lambda part: part if len(part) < 0 else 1 / 0, meta=frame),
+            "raw/copy",
+            **options(target),
+        )
+    with Registry.open(target) as registry:
+        assert [dataset.name for dataset in registry.datasets()] == ["raw/copy", "raw/more"]
+        assert registry.version("raw/copy").number == 1
+
+
 # --- Ray ---------------------------------------------------------------------------------------------------------------
 
 
@@ -166,6 +209,24 @@ def test_ray_reads_a_table_in_tasks(ray: Any, folder: Path, version: Version) ->
     pd.testing.assert_frame_equal(rows.sort_by("id").to_pandas(), version.to_arrow().to_pandas())
     last = read_table("raw/flights@1.0", filter=ds.field("id") >= ROWS - 5, columns=["id"], **options(folder))
     assert [row["id"] for row in last.take_all()] == list(range(ROWS - 5, ROWS))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray by itself
+def test_ray_writes_one_version(ray: Any, folder: Path, target: Path, version: Version) -> None:
+    from dataset_registry.engines.ray import read_table, write_table
+
+    ray.data.DataContext.get_current().execution_options.preserve_order = True
+    found = read_table("raw/flights@1.0", override_num_blocks=4, **options(folder))
+    made = write_table(found, "raw/copy", key="id", **options(target))
+    assert made.number == 1
+    pd.testing.assert_frame_equal(written(target).to_arrow().to_pandas(), version.to_arrow().to_pandas())
+
+    def failing(table: pa.Table) -> pa.Table:
+        raise ZeroDivisionError
+
+    with pytest.raises(ray.exceptions.RayTaskError, match="ZeroDivisionError"):
+        write_table(found.map_batches(failing, batch_format="pyarrow"), "raw/copy", **options(target))
+    assert written(target).number == 1
 
 
 # --- Spark -------------------------------------------------------------------------------------------------------------
@@ -200,6 +261,10 @@ def test_spark_reads_a_table(spark: Any, folder: Path, version: Version) -> None
     assert found["there"].cast(pa.int64()).equals(whole["there"].cast(pa.int64()))
     assert found["share"].fill_null(-1).to_pandas().equals(whole["share"].to_pandas())
     assert frame.filter(f"id >= {ROWS - 5}").count() == 5
+    pruned = (
+        spark.read.format("dataset_registry").option("prune", "true").options(**options(folder)).load("raw/flights@1.0")
+    )
+    assert pruned.filter(f"id >= {ROWS - 5}").count() == 5
     assert frame.filter("there > '2026-01-01'").count() == frame.filter("utc > '2026-01-01'").count()
 
 
@@ -212,11 +277,27 @@ def test_spark_reads_some_columns_of_a_component(spark: Any, folder: Path) -> No
         spark.read.format("dataset_registry").options(**options(folder)).load().collect()
 
 
+def test_spark_writes_one_version(spark: Any, folder: Path, target: Path, version: Version) -> None:
+    frame = spark.read.format("dataset_registry").option("ref", "raw/flights@1.0").options(**options(folder)).load()
+    frame = frame.coalesce(1)  # Sail refuses what several tasks wrote
+    write = frame.write.format("dataset_registry").option("key", "id").option("message", "by Spark")
+    write.mode("overwrite").options(**options(target)).save("raw/copy@main")
+    found = written(target)
+    assert (found.number, found.message, found.schema.tables()["data"].key) == (1, "by Spark", ("id",))
+    rows = found.to_arrow().sort_by("id")  # Sail puts partitions together as they come
+    assert rows["id"].to_pylist() == list(range(ROWS))
+    assert rows["list"].to_pylist() == version.to_arrow()["list"].to_pylist()
+    frame.filter("id < 3").coalesce(1).write.format("dataset_registry").mode("append").options(**options(target)).save(
+        "raw/copy@main"
+    )
+    assert sorted(written(target).to_arrow()["id"].to_pylist()[-3:]) == [0, 1, 2]
+
+
 def test_filters_of_spark_prune_parts_where_both_compare_alike(folder: Path) -> None:
     pytest.importorskip("pyspark")
     from pyspark.sql import datasource
 
-    from dataset_registry.engines.spark import RegistryReader
+    from dataset_registry.engines.spark import PruningReader
 
     everything = TableScan.of("raw/flights@1.0", options=options(folder))
     last = datasource.GreaterThanOrEqual(("id",), ROWS - 5)
@@ -230,6 +311,6 @@ def test_filters_of_spark_prune_parts_where_both_compare_alike(folder: Path) -> 
         ([datasource.EqualTo(("struct", "a"), 3)], len(everything.parts())),
         ([last, datasource.LessThanOrEqual(("id",), 3)], 0),
     ]:
-        reader = RegistryReader(everything)
+        reader = PruningReader(everything)
         assert list(reader.pushFilters(filters)) == filters
         assert len(reader.partitions()) == count, filters

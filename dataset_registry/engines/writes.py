@@ -1,0 +1,154 @@
+"""One version of a table, written by several processes: each writes a piece of the rows, one commits all of them.
+
+Pieces are components of a dataset of their own, `<dataset>.writing-<id>`, which is deleted with the commit. A task that fails, or
+is repeated, leaves a piece that no one commits. If the process that commits dies, the dataset stays, and says what it is for;
+delete it. The table of the version consists of the parts that the tasks wrote: rows are written again only where pieces meet.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import uuid4
+
+from dataset_registry.connection import Connection
+from dataset_registry.dataset import Dataset
+from dataset_registry.errors import InputError, NotFound
+from dataset_registry.model.names import MAIN, several, split_address
+from dataset_registry.model.parts import TABLE
+from dataset_registry.model.records import Provenance
+from dataset_registry.model.schema import ComponentSchema, TableSchema
+from dataset_registry.tabular.parquet import rule_of_pieces
+from dataset_registry.version import Version
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Mode = Literal["overwrite", "append"]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What a task wrote: the component that has it, and its rows."""
+
+    component: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class TableWrite:
+    """A table to be written, as a value that goes to the tasks."""
+
+    connection: Connection
+    dataset: str
+    branch: str
+    component: str
+    staging: str
+    mode: Mode = "overwrite"
+    key: tuple[str, ...] = ()
+    message: str | None = None
+    previous: ComponentSchema | None = None
+
+    @classmethod
+    def begin(
+        cls,
+        address: str,
+        component: str = "data",
+        *,
+        mode: Mode = "overwrite",
+        key: str | Sequence[str] = (),
+        message: str | None = None,
+        head: "pa.Table | None" = None,
+        options: Mapping[str, object] | None = None,
+    ) -> "TableWrite":
+        """Begin to write the table at an address such as `raw/flights@main`; without `@`, to the branch `main`.
+
+        `mode` is `overwrite` or `append`; `key` and `message` are those of `Dataset.commit`; `options` those of `Connection`. A
+        table that is new and has no key is split by the columns that tell its rows apart: `head`, its first rows (65,536 are
+        enough), says which; without it each task judges its own rows, and later versions may share fewer parts. A dataset
+        that does not exist is created by the commit. Raises `InputError`, `PermissionDenied`.
+        """
+        if mode not in ("overwrite", "append"):
+            raise InputError(f"{mode!r} is no mode of writing. Use overwrite or append.", mode=mode)
+        connection = Connection.of(options or {})
+        registry = connection.open()
+        name, branch = split_address(address)
+        previous = None
+        with suppress(NotFound):
+            before = registry.dataset(name).version(branch or MAIN)
+            previous = next((schema for _, _, schema in before.captured([component])), None)
+        if (previous is None or previous.tables[0].cut is None) and head is not None:
+            cut = rule_of_pieces(head, several(key))
+            previous = ComponentSchema(TABLE, (TableSchema(None, (), 0, {}, None, several(key), cut),))
+        staging = f"{name}.writing-{uuid4().hex[:8]}"
+        registry.create_dataset(staging, description=f"Pieces of a write to {address} that is not finished.")
+        return cls(connection, name, branch or MAIN, component, staging, mode, several(key), message, previous)
+
+    def write(self, rows: "pa.Table | Iterable[pa.RecordBatch]", schema: "pa.Schema | None" = None) -> Piece:
+        """Write a piece, in a task; `schema` is that of batches. Raises as `Draft.add`."""
+        component = uuid4().hex
+        with self._staging().draft() as draft:
+            draft._add_piece(component, _counted(rows, schema), key=self.key, previous=self.previous)
+        return Piece(component, draft.version.captured([component])[0][2].tables[0].rows or 0)
+
+    def commit(self, pieces: Sequence[Piece], *, provenance: Provenance | None = None) -> Version:
+        """Commit the pieces as one version, in this order; pieces without rows only if there is no other.
+
+        Raises as `Draft.concatenate` and a commit. Until then nothing of the dataset has changed.
+        """
+        full = [piece for piece in pieces if piece.rows] or list(pieces[:1])
+        if not full:
+            raise InputError("No task wrote a piece. Write one without rows to commit an empty table.")
+        staged = self._staging().version()
+        tables = [(staged, piece.component) for piece in full]
+        registry = self.connection.open()
+        with registry.draft(self.dataset, self.branch, message=self.message, provenance=provenance) as draft:
+            if self.mode == "append" and (before := self._before()) is not None:
+                tables.insert(0, (before, self.component))
+            draft.concatenate(self.component, tables, key=self.key)
+        self.abort()
+        return draft.version
+
+    @contextmanager
+    def aborted_on_error(self) -> Iterator[None]:
+        """Delete the pieces if this block raises."""
+        try:
+            yield
+        except BaseException:
+            self.abort()
+            raise
+
+    def abort(self) -> None:
+        """Delete the pieces."""
+        with suppress(NotFound):
+            self._staging().delete()
+
+    def _before(self) -> Version | None:
+        """The version that rows are appended to, None if it has no such table."""
+        with suppress(NotFound):
+            found = self.connection.open().dataset(self.dataset).version(self.branch)
+            return found if found.components_named([self.component]) else None
+        return None
+
+    def _staging(self) -> Dataset:
+        return self.connection.open().dataset(self.staging)
+
+
+def _counted(rows: Any, schema: "pa.Schema | None") -> "pa.Table | pa.RecordBatchReader":
+    """Rows as something that the registry takes for a table."""
+    import pyarrow as pa
+
+    if hasattr(rows, "__arrow_c_stream__"):
+        return rows
+    batches: Iterator[pa.RecordBatch] = iter(rows)
+    if schema is None:
+        first = next(batches, None)
+        if first is None:
+            raise InputError("A piece without batches needs a schema.")
+        return pa.RecordBatchReader.from_batches(first.schema, _chained(first, batches))
+    return pa.RecordBatchReader.from_batches(schema, batches)
+
+
+def _chained(first: "pa.RecordBatch", others: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
+    yield first
+    yield from others
