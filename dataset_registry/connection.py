@@ -37,12 +37,12 @@ class Connection:
         names = [field.name for field in fields(cls)]
         if unknown := [name for name in options if name not in names]:
             raise InputError(
-                f"{unknown[0]!r} is no option of the registry. Use: {', '.join(names)}.", option=unknown[0]
+                f"Unknown option {unknown[0]!r} of the registry. Use: {', '.join(names)}.", option=unknown[0]
             )
         return cls(**{name: None if value is None else str(value) for name, value in options.items()})
 
     def open(self, interface: str = "python") -> Registry:
-        """The registry, opened once in a process. Raises `InputError` if nothing says where it is."""
+        """The registry, opened once in a process. Raises `InputError` if no registry is given."""
         found = self._with_environment()
         key = (os.getpid(), interface, *astuple(found))
         with _lock:
@@ -66,8 +66,8 @@ class Connection:
             given[name] = given[name] or os.environ.get(VARIABLES[name]) or None
         if given["location"] is None and (given["catalog"] is None or given["store"] is None):
             raise InputError(
-                "Nothing says where the registry is. Set DATASET_REGISTRY to its folder or to the https:// address of a server "
-                "(with DATASET_REGISTRY_TOKEN), or pass the option location, or catalog and store."
+                "No registry given. Set DATASET_REGISTRY to its folder or to the https:// address of a server (with "
+                "DATASET_REGISTRY_TOKEN), or pass the option location, or catalog and store."
             )
         if given["location"] is not None and given["location"].lower().startswith(("https://", "http://")):
             given["actor"] = None  # the token says who it is

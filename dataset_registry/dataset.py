@@ -603,6 +603,7 @@ class Draft(ABC):
         tables: Sequence[tuple[Version, str]],
         *,
         index: int = 0,
+        metadata: Mapping[str, object] | None = None,
         key: str | Sequence[str] = (),
         replace: bool = False,
     ) -> None:
@@ -629,7 +630,7 @@ class Draft(ABC):
         before = self._previous(name, index)
         previous = before.tables[0] if before and before.tables else None
         staged = with_key(with_ids(staged, previous, {}), several(key) or (previous.key if previous else ()))
-        self._change.add(name, index, staged_component(staged, "data", {}))
+        self._change.add(name, index, staged_component(staged, "data", metadata or {}))
 
     def _add_piece(self, name: str, rows: Any, *, key: Sequence[str], previous: ComponentSchema | None) -> None:
         """Add a table that becomes a part of a larger one, split as that one, of which `previous` is the version before."""

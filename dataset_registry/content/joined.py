@@ -63,7 +63,7 @@ def stage_joined(spool: Spool, pieces: Sequence[tuple[str, Staged]]) -> Staged:
 def _table(label: str, staged: Staged) -> TableSchema:
     if staged.format != TABLE or staged.schema is None or len(staged.schema.tables) != 1:
         raise InputError(
-            f"{label} is no table of the registry but {staged.format}. Read it, and commit it as a table first."
+            f"{label} is not stored as a table: its format is {staged.format}. Read it, and commit it as a table first."
         )
     return staged.schema.tables[0]
 

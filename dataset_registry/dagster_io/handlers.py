@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dataset_registry.connection import Connection
+from dataset_registry.dagster_io import engine_tables
 from dataset_registry.errors import InputError, UnsupportedType
 from dataset_registry.tabular.formats import is_table, library_of
 from dataset_registry.version import Version
@@ -65,15 +67,19 @@ class Loader:
     `default` is the library for inputs without an annotation, or `as stored`; `columns` limits the columns to load.
     """
 
-    def __init__(self, wanted: Wanted, default: str, columns: Sequence[str] | None) -> None:
+    def __init__(self, wanted: Wanted, default: str, columns: Sequence[str] | None, connection: Connection) -> None:
         self.wanted = wanted
+        self._connection = connection
         self._default = default
         self._columns = list(columns) if columns is not None else None
 
     def load(self, version: Version, names: Sequence[str]) -> Any:
         """Components of these names, in their order, as one value."""
         kind = self._kind(version, names)
-        value = _LOADERS[_known(kind)](version, names, self._columns)
+        known = _known(kind)
+        if known in engine_tables.ENGINES:
+            return engine_tables.loader(known)(version, names, self._columns, self._connection)
+        value = _LOADERS[known](version, names, self._columns)
         is_subclass = isinstance(kind, type) and not isinstance(value, kind) and issubclass(kind, type(value))
         return kind(value) if is_subclass else value
 
@@ -187,7 +193,7 @@ def _known(kind: Any) -> str:
     bases = origin.__mro__ if isinstance(origin, type) else (origin,)
     for base in bases:
         name = f"{getattr(base, '__module__', '')}.{getattr(base, '__qualname__', base)}"
-        for known in _LOADERS:
+        for known in (*_LOADERS, *engine_tables.ENGINES):
             if name == known or _is(base, known):
                 return known
     name = f"{getattr(kind, '__module__', '')}.{getattr(kind, '__qualname__', kind)}"
@@ -223,6 +229,8 @@ def checked_output(value: Any, name: str) -> Any:
         )
     kind, library = type(value).__name__, library_of(value)
     is_series = kind == "Series" and library in ("pandas", "polars")
+    if engine_tables.engine_of(value) is not None:
+        return value
     if is_table(value) and not is_series:
         return value
     if is_series or isinstance(value, bool | int | float | complex) or library in ("numpy", "datetime", "decimal"):

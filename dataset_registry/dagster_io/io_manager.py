@@ -1,6 +1,7 @@
 """The IO manager: every output becomes a version on the run's branch, every input is read from an exact version."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from weakref import WeakSet
 import dagster as dg
 from pydantic import Field, field_validator, model_validator
 
-from dataset_registry.dagster_io import branches, handlers, memoization, metadata, partitions
+from dataset_registry.dagster_io import branches, engine_tables, handlers, memoization, metadata, partitions
 from dataset_registry.dagster_io.column_lineage import OutputLineage
 from dataset_registry.dagster_io.resource import DatasetRegistryResource, known_settings
 from dataset_registry.dagster_io.steps import note_loaded, note_read, provenance_of, step_of
@@ -19,7 +20,7 @@ from dataset_registry.model.names import RUNS
 from dataset_registry.model.partitions import METADATA_KEY, component_of, local_name, partition_key
 from dataset_registry.model.records import CommitResult, ComponentRecord, InputVersion
 from dataset_registry.model.texts import shown
-from dataset_registry.tabular.formats import is_table
+from dataset_registry.tabular.formats import is_table, library_of
 from dataset_registry.version import Version
 
 PARTITION_EXPRESSION = "partition_expr"
@@ -106,10 +107,12 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
             fallback=self.registry.fallback_of(name, branch),
             provenance=lineage.recorded(provenance),
         )
-        with draft:
-            if becomes_partitioned:
-                draft.clear()
-            self._fill(draft, context, keys, obj)
+        with ExitStack() as until:
+            fill = partial(self._fill, context=context, keys=keys, obj=obj, address=f"{name}@{branch}", until=until)
+            with draft:
+                if becomes_partitioned:
+                    draft.clear()
+                fill(draft)
         result = draft.result
         context.add_output_metadata(lineage.shown())
         if isinstance(obj, memoization.Reused):
@@ -139,7 +142,15 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
         made = version.productions
         return bool(made and made[-1].provenance.run_id) and made[-1].provenance.partition is None
 
-    def _fill(self, draft: Draft, context: dg.OutputContext, keys: Sequence[str], obj: Any) -> None:
+    def _fill(
+        self,
+        draft: Draft,
+        context: dg.OutputContext,
+        keys: Sequence[str],
+        obj: Any,
+        address: str,
+        until: ExitStack,
+    ) -> None:
         columns, read = _row_key(context), metadata.value(context.definition_metadata, metadata.READ_KEY)
         what = _output_name(context)
         mode = metadata.write_mode(context.definition_metadata, what)
@@ -157,7 +168,23 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
                     f"{what} returned several components for a partition, which the write mode {mode!r} does not support. "
                     "Return one table for each partition."
                 )
-            if mode == "append":
+            if engine_tables.engine_of(value) is not None:
+                if mode != "overwrite":
+                    raise InputError(
+                        f"{what} returned a {type(value).__name__} of {library_of(value)}, which the write mode {mode!r} does "
+                        "not support. Return the new rows as an Arrow, pandas or polars table."
+                    )
+                engine_tables.add(
+                    draft,
+                    component,
+                    value,
+                    address=address,
+                    key=columns,
+                    facts=facts,
+                    connection=self.registry.connection,
+                    until=until,
+                )
+            elif mode == "append":
                 draft.append(component, value, key=columns)
             elif mode == "upsert":
                 draft.upsert(component, value, key=columns)
@@ -238,7 +265,7 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
         definition = context.definition_metadata or {}
         metadata.check_keys(definition, f"The input {context.name!r}" if context.has_input_name else "The input")
         wanted = handlers.understood(_annotated(context))
-        loader = handlers.Loader(wanted, self.default_load_type, _columns(definition))
+        loader = handlers.Loader(wanted, self.default_load_type, _columns(definition), self.registry.connection)
         keys = _keys(context)
         asked = metadata.value(definition, metadata.REF_KEY)
         ref = branch if asked is None else str(asked)

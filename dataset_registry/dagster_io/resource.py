@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 from pydantic import BaseModel, Field, field_validator, model_validator
 
+from dataset_registry.connection import Connection
 from dataset_registry.dagster_io import branches
 from dataset_registry.dagster_io.handlers import Loader, understood
 from dataset_registry.dagster_io.steps import (
@@ -171,7 +172,7 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
         )
         note_read(step, context.log, version, read)
         context.log.info(f"Loading {version}")
-        value = Loader(understood(kind), "pyarrow", columns).load(version, names)
+        value = Loader(understood(kind), "pyarrow", columns, self.connection).load(version, names)
         note_loaded(step, ".".join(found.name.split("/")[-2:]), value)
         return value
 
@@ -217,6 +218,12 @@ class DatasetRegistryResource(dg.ConfigurableResource):  # type: ignore[type-arg
         from dataset_registry.dagster_io.pipes import arguments
 
         return arguments(context, self, prefix)
+
+    @property
+    def connection(self) -> Connection:
+        """What other processes open the registry with."""
+        found = self.places()
+        return Connection(found.pop("path", None), **found)
 
     def places(self) -> dict[str, str]:
         """Where the registry is, who acts, and the token: the settings of `Registry.open` that are set."""

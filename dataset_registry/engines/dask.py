@@ -33,10 +33,14 @@ def read_table(
     `catalog` and `store`, `actor`, `token`; what is not given comes from the environment of each. Raises as `Version.to_arrow`.
     """
     require("dask", "dask", "read_table()")
+    return frame_of(TableScan.of(address, component, columns=columns, filter=filter, run_id=run_id, options=options))
+
+
+def frame_of(scan: TableScan) -> "dask.dataframe.DataFrame":
+    """A table as a Dask frame."""
     import dask
     import dask.dataframe as dd
 
-    scan = TableScan.of(address, component, columns=columns, filter=filter, run_id=run_id, options=options)
     read = _Read(scan)
     numbers = [part.number for part in scan.parts()]
     with dask.config.set({"dataframe.convert-string": False}):  # which makes texts of lists, dates and decimals
@@ -64,18 +68,29 @@ def write_table(
     partition fails, nothing is committed. Raises as `TableWrite.begin` and `TableWrite.commit`.
     """
     require("dask", "dask", "write_table()")
-    import dask
-
     write = TableWrite.begin(address, component, mode=mode, key=key, message=message, options=options)
     with write.aborted_on_error():
-        task = partial(_write, write, schema)
-        return write.commit(dask.compute(*(dask.delayed(task)(part) for part in frame.to_delayed())))
+        return write.commit(pieces_of(frame, write, schema))
+
+
+def pieces_of(
+    frame: "dask.dataframe.DataFrame", write: TableWrite, schema: "pa.Schema | None" = None
+) -> Sequence[Piece]:
+    """Write the partitions of a Dask frame, in its workers."""
+    import dask
+
+    task = partial(_write, write, schema)
+    pieces: Sequence[Piece] = dask.compute(*(dask.delayed(task)(part) for part in frame.to_delayed()))
+    return pieces
 
 
 def _write(write: TableWrite, schema: "pa.Schema | None", part: "pandas.DataFrame") -> Piece:
+    import pandas as pd
     import pyarrow as pa
 
-    return write.write(part if schema is None else pa.Table.from_pandas(part, schema=schema))
+    # An unnamed integer index is not data; as a range it would differ in each partition.
+    has_labels = part.index.name is not None or not pd.api.types.is_integer_dtype(part.index.dtype)
+    return write.write(pa.Table.from_pandas(part, schema=schema, preserve_index=has_labels if schema is None else None))
 
 
 class _Read:

@@ -37,6 +37,11 @@ def read_table(
     return read_datasource(RegistryDatasource(scan), override_num_blocks=override_num_blocks)
 
 
+def dataset_of(scan: TableScan) -> "RayDataset":
+    """A table as a Ray dataset."""
+    return read_datasource(RegistryDatasource(scan))
+
+
 def write_table(
     dataset: "RayDataset",
     address: str,
@@ -54,19 +59,23 @@ def write_table(
     nothing is committed. Raises as `TableWrite.begin` and `TableWrite.commit`.
     """
     write = TableWrite.begin(address, component, mode=mode, key=key, message=message, options=options)
-    sink = RegistryDatasink(write)
     with write.aborted_on_error():
-        dataset.write_datasink(sink)
-    assert sink.version is not None, "Ray calls on_write_complete before it returns"
-    return sink.version
+        return write.commit(pieces_of(dataset, write))
+
+
+def pieces_of(dataset: "RayDataset", write: TableWrite) -> list[Piece]:
+    """Write the rows of a Ray dataset, in its tasks."""
+    sink = RegistryDatasink(write)
+    dataset.write_datasink(sink)
+    return sink.pieces
 
 
 class RegistryDatasink(Datasink[tuple[int, Piece]]):  # type: ignore[misc]  # ray's types are partial
-    """A table that is written by tasks. `version` is what was committed."""
+    """Writes pieces of a table in tasks. `pieces` are those of the tasks that succeeded, in their order."""
 
     def __init__(self, write: TableWrite) -> None:
         self._write = write
-        self.version: Version | None = None
+        self.pieces: list[Piece] = []
 
     @property
     def min_bytes_per_write(self) -> int:
@@ -79,8 +88,8 @@ class RegistryDatasink(Datasink[tuple[int, Piece]]):  # type: ignore[misc]  # ra
         return (ctx.task_idx, self._write.write(pa.concat_tables(tables))) if tables else None
 
     def on_write_complete(self, write_result: Any) -> None:
-        written = sorted(found for found in write_result.write_returns if found is not None)
-        self.version = self._write.commit([piece for _, piece in written])
+        written: dict[int, Piece] = dict(filter(None, write_result.write_returns))
+        self.pieces = [written[place] for place in sorted(written)]
 
 
 class RegistryDatasource(Datasource):  # type: ignore[misc]  # ray's types are partial

@@ -9,13 +9,16 @@ flights.write.format("dataset_registry").mode("overwrite").option("ref", "raw/co
 ```
 """
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from pyspark.sql import datasource
+from pyspark import TaskContext
+from pyspark.sql import SparkSession, datasource
 from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import StructType
 
@@ -26,6 +29,7 @@ from dataset_registry.errors import InputError
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.dataset as ds
+    from pyspark.sql import DataFrame
 
 FORMAT = "dataset_registry"
 _CONNECTION = ("location", "catalog", "store", "actor", "token")
@@ -68,17 +72,16 @@ class RegistryDataSource(datasource.DataSource):  # type: ignore[misc]  # pyspar
 
     def _scan(self) -> TableScan:
         given, address, options = self._given()
+        components = json.loads(given["components"]) if "components" in given else given.get("component")
         columns = _names(given.get("columns"))
-        return TableScan.of(
-            address, given.get("component"), columns=columns, run_id=given.get("run_id"), options=options
-        )
+        return TableScan.of(address, components, columns=columns, run_id=given.get("run_id"), options=options)
 
     def _given(self) -> tuple[dict[str, str], str, dict[str, str]]:
         """The options, the address in them, and those that say where the registry is."""
         given = {name.lower(): value for name, value in self.options.items()}
         address = given.get("ref") or given.get("path")
         if not address:
-            raise InputError('Nothing says which table. Add .option("ref", "raw/flights@main").')
+            raise InputError('No table given. Add .option("ref", "raw/flights@main").')
         return given, address, {name: given[name] for name in _CONNECTION if name in given}
 
 
@@ -113,6 +116,42 @@ class PruningReader(RegistryReader):
             yield found
 
 
+def frame_of(scan: TableScan) -> "DataFrame":
+    """A table as a frame of the active Spark session. Raises `InputError` if there is none."""
+    session = SparkSession.getActiveSession()
+    if session is None:
+        raise InputError(
+            "No active Spark session. Create one with SparkSession.builder.getOrCreate() before the input is loaded."
+        )
+    session.dataSource.register(RegistryDataSource)
+    given = {name: value for name, value in asdict(scan.connection).items() if value is not None}
+    given["ref"] = f"{scan.version.dataset}@v{scan.number}"
+    given |= {
+        name: json.dumps(getattr(scan, name)) for name in ("components", "columns") if getattr(scan, name) is not None
+    }
+    return session.read.format(FORMAT).options(**given).load()
+
+
+def pieces_of(frame: "DataFrame", write: TableWrite) -> list[Piece]:
+    """Write the partitions of a Spark frame, in its tasks."""
+    task = partial(_write_partition, write)
+    rows = frame.mapInArrow(task, "place int, component string, rows long").collect()
+    return [Piece(row.component, row.rows) for row in sorted(rows, key=lambda row: row.place)]
+
+
+def _write_partition(write: TableWrite, batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
+    import pyarrow as pa
+
+    first = next(batches, None)
+    if first is None:
+        return
+    piece = write.write(chain([first], batches))
+    context = TaskContext.get()
+    place = 0 if context is None else context.partitionId()
+    schema = pa.schema([("place", pa.int32()), ("component", pa.string()), ("rows", pa.int64())])
+    yield pa.RecordBatch.from_pylist([{"place": place, "component": piece.component, "rows": piece.rows}], schema)
+
+
 @dataclass
 class _Written(datasource.WriterCommitMessage):  # type: ignore[misc]
     """What a task wrote; None if it had no rows."""
@@ -138,7 +177,9 @@ class RegistryWriter(datasource.DataSourceArrowWriter):  # type: ignore[misc]
 
 
 def _names(text: str | None) -> list[str] | None:
-    """Names that are separated by commas."""
+    """Names that are separated by commas, or a list of them in JSON."""
+    if text and text.startswith("["):
+        return [str(name) for name in json.loads(text)]
     return [name.strip() for name in text.split(",")] if text else None
 
 

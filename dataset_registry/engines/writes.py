@@ -59,18 +59,20 @@ class TableWrite:
         key: str | Sequence[str] = (),
         message: str | None = None,
         head: "pa.Table | None" = None,
+        connection: Connection | None = None,
         options: Mapping[str, object] | None = None,
     ) -> "TableWrite":
         """Begin to write the table at an address such as `raw/flights@main`; without `@`, to the branch `main`.
 
-        `mode` is `overwrite` or `append`; `key` and `message` are those of `Dataset.commit`; `options` those of `Connection`. A
+        `mode` is `overwrite` or `append`; `key` and `message` are those of `Dataset.commit`; `options` those of `Connection`, or
+        there is a `connection`. A
         table that is new and has no key is split by the columns that tell its rows apart: `head`, its first rows (65,536 are
         enough), says which; without it each task judges its own rows, and later versions may share fewer parts. A dataset
         that does not exist is created by the commit. Raises `InputError`, `PermissionDenied`.
         """
         if mode not in ("overwrite", "append"):
-            raise InputError(f"{mode!r} is no mode of writing. Use overwrite or append.", mode=mode)
-        connection = Connection.of(options or {})
+            raise InputError(f"Invalid mode {mode!r}. Use overwrite or append.", mode=mode)
+        connection = connection or Connection.of(options or {})
         registry = connection.open()
         name, branch = split_address(address)
         previous = None
@@ -96,11 +98,7 @@ class TableWrite:
 
         Raises as `Draft.concatenate` and a commit. Until then nothing of the dataset has changed.
         """
-        full = [piece for piece in pieces if piece.rows] or list(pieces[:1])
-        if not full:
-            raise InputError("No task wrote a piece. Write one without rows to commit an empty table.")
-        staged = self._staging().version()
-        tables = [(staged, piece.component) for piece in full]
+        tables = self.tables(pieces)
         registry = self.connection.open()
         with registry.draft(self.dataset, self.branch, message=self.message, provenance=provenance) as draft:
             if self.mode == "append" and (before := self._before()) is not None:
@@ -108,6 +106,14 @@ class TableWrite:
             draft.concatenate(self.component, tables, key=self.key)
         self.abort()
         return draft.version
+
+    def tables(self, pieces: Sequence[Piece]) -> list[tuple[Version, str]]:
+        """The tables to concatenate, in order; those without rows only if there is no other. Raises `InputError` for none."""
+        full = [piece for piece in pieces if piece.rows] or list(pieces[:1])
+        if not full:
+            raise InputError("No task wrote a piece. Write one without rows to commit an empty table.")
+        staged = self._staging().version()
+        return [(staged, piece.component) for piece in full]
 
     @contextmanager
     def aborted_on_error(self) -> Iterator[None]:

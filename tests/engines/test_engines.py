@@ -121,7 +121,7 @@ def test_a_scan_stays_with_its_version_and_is_a_small_value(folder: Path) -> Non
     assert copied.read([0]).equals(scan.read([0]))
     with pytest.raises(NotFound, match="no branch"):
         TableScan.of("raw/flights@nowhere", options=options(folder))
-    with pytest.raises(InputError, match=r"'folder' is no option of the registry\. Use: location, catalog"):
+    with pytest.raises(InputError, match=r"Unknown option 'folder' of the registry\. Use: location, catalog"):
         TableScan.of("raw/flights", options={"folder": str(folder)})
 
 
@@ -193,6 +193,8 @@ def test_dask_writes_one_version(folder: Path, target: Path, version: Version) -
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Any]:
     ray = pytest.importorskip("ray")
+    if ray.is_initialized():
+        ray.shutdown()
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     yield ray
     ray.shutdown()

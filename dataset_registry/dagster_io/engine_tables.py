@@ -1,0 +1,64 @@
+"""Frames of Dask, Ray and Spark as outputs and inputs: their tasks write and read the parts of tables."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from importlib import import_module
+from typing import Any
+
+from dataset_registry.connection import Connection
+from dataset_registry.dataset import Draft
+from dataset_registry.engines.scans import TableScan
+from dataset_registry.engines.writes import TableWrite
+from dataset_registry.version import Version
+
+ENGINES: Mapping[str, tuple[str, str]] = {
+    "dask.dataframe.DataFrame": ("dask", "frame_of"),
+    "ray.data.Dataset": ("ray", "dataset_of"),
+    "pyspark.sql.DataFrame": ("spark", "frame_of"),
+}
+"""The module of `dataset_registry.engines` for each type, and its function that reads a table as this type."""
+
+
+def engine_of(value: object) -> str | None:
+    """The module of the engine that a value is a frame of, None for all other values."""
+    for kind in type(value).__mro__:
+        root, name = kind.__module__.partition(".")[0], kind.__name__
+        for public, (engine, _) in ENGINES.items():
+            if (root, name) == (public.partition(".")[0], public.rpartition(".")[2]):
+                return engine
+    return None
+
+
+def loader(public_name: str) -> Callable[[Version, Sequence[str], list[str] | None, Connection], Any]:
+    """The function that loads components as a frame of an engine."""
+    engine, function = ENGINES[public_name]
+
+    def load(version: Version, names: Sequence[str], columns: list[str] | None, connection: Connection) -> Any:
+        chosen = None if columns is None else tuple(columns)
+        scan = TableScan(connection, version.record.dataset_id, version.number, tuple(names), chosen)
+        return getattr(_module(engine), function)(scan)
+
+    return load
+
+
+def add(
+    draft: Draft,
+    component: str,
+    frame: Any,
+    *,
+    address: str,
+    key: Sequence[str],
+    facts: Mapping[str, object],
+    connection: Connection,
+    until: ExitStack,
+) -> None:
+    """Write a frame by the tasks of its engine and set a component to it. What they wrote beside it is deleted at the end of
+    `until`."""
+    write = TableWrite.begin(address, component, key=key, connection=connection)
+    until.callback(write.abort)
+    pieces = _module(str(engine_of(frame))).pieces_of(frame, write)
+    draft.concatenate(component, write.tables(pieces), key=key, metadata=facts)
+
+
+def _module(engine: str) -> Any:
+    return import_module(f"dataset_registry.engines.{engine}")
