@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
 from functools import partial
-from io import RawIOBase
+from io import BufferedReader, RawIOBase
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, NamedTuple
 from urllib.parse import quote, unquote
@@ -160,6 +160,13 @@ class _Writing(RawIOBase):
     def change(self) -> _Change:
         """The change that this file is."""
         return self._change
+
+
+class _Reading(BufferedReader):
+    """A file that is read. Readers of file systems, Arrow's among them, do not always close it."""
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class RegistryTransaction(Transaction):  # type: ignore[misc]  # fsspec has no types
@@ -346,7 +353,8 @@ class RegistryFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ha
                 raise IsADirectoryError(
                     errno.EISDIR, "It is a folder: a table in several parts, or a path of files", path
                 )
-            return tree.version.open_file(tree.files[inner])
+            found = tree.version.open_file(tree.files[inner])
+            return _Reading(found.detach()) if isinstance(found, BufferedReader) else found
 
     def created(self, path: str) -> datetime:
         """When the version of a file was committed."""

@@ -106,8 +106,6 @@ def test_parts_that_have_no_such_rows_are_no_partitions(folder: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The inplace keyword")  # of Dask with pandas 3.1
-@pytest.mark.filterwarnings("ignore:unclosed file")  # Arrow leaves files of fsspec open
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_dask_reads_through_the_file_system_too(folder: Path, version: Version) -> None:
     frame = dd.read_parquet("registry://raw/flights@1.0/data.parquet", columns=["id"], storage_options=options(folder))
     assert frame["id"].sum().compute() == sum(range(ROWS))

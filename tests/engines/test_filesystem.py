@@ -29,6 +29,7 @@ from dataset_registry import Dataset, Registry
 from dataset_registry.embedded.dataset import EmbeddedDataset
 from dataset_registry.engines.filesystem import RegistryFileSystem
 from dataset_registry.errors import InputError, UnreadableFile
+from tests.serving import Served
 
 
 @pytest.fixture
@@ -230,6 +231,28 @@ def test_a_tag_is_looked_up_once_and_a_branch_whenever_it_is_opened(
             assert fs.cat_file(f"raw/flights@{ref}/notes/read me.txt") == b"hello"
     assert (asked.count("1.0"), asked.count("v1")) == (1, 1)
     assert asked.count("main") >= 3
+
+
+def test_a_server_is_read_and_written_as_a_folder_is(served: Served, folder: Path) -> None:
+    served.owner.create_user("alice", role="administrator")
+    given = {"location": served.url, "token": served.token("alice")}
+    fs = fsspec.filesystem("registry", skip_instance_cache=True, **given)
+    with fs.transaction:
+        fs.pipe_file("raw/flights@main/a/b.txt", b"hello")
+        pd.DataFrame({"id": range(5)}).to_parquet("registry://raw/flights@main/data.parquet", storage_options=given)
+    with fs.transaction:
+        fs.pipe_file("raw/flights@main/c.txt", b"c")
+        fs.mv("raw/flights@main/a/b.txt", "raw/flights@main/d.txt")
+    assert sorted(fs.find("raw/flights@main")) == [
+        f"raw/flights@main/{name}" for name in ("c.txt", "d.txt", "data.parquet")
+    ]
+    assert fs.cat_file("raw/flights@main/d.txt", start=1, end=3) == b"el"
+    assert pd.read_parquet("registry://raw/flights@v2/data.parquet", storage_options=given)["id"].to_list() == list(
+        range(5)
+    )
+    assert served.owner.dataset("raw/flights").version().number == 3
+    with pytest.raises(PermissionError):
+        fsspec.filesystem("registry", skip_instance_cache=True, **{**given, "token": "wrong"}).ls("")
 
 
 def test_branches_with_slashes_are_found(fs: RegistryFileSystem, flights: Dataset) -> None:

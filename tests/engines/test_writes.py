@@ -10,9 +10,13 @@ import pyarrow as pa
 import pytest
 
 from dataset_registry import Dataset, Registry
+from dataset_registry.engines.scans import TableScan
 from dataset_registry.engines.writes import Piece, TableWrite
 from dataset_registry.errors import InputError, NotFound
 from dataset_registry.tabular import chunking
+from tests.conftest import _catalog
+from tests.contracts.scenarios import s3_store
+from tests.serving import Served
 from tests.tabular.test_chunking import table_of
 
 
@@ -64,6 +68,41 @@ def test_pieces_are_one_version_with_the_parts_of_the_whole_table(
     )
     assert [d.name for d in registry.datasets()] == ["raw/flights", "raw/whole"]
     assert registry.verify().findings == ()
+
+
+def test_pieces_are_one_version_over_rest(served: Served) -> None:
+    served.owner.create_user("alice", role="administrator")
+    options = {"location": served.url, "token": served.token("alice")}
+    table = table_of(5_000)
+    write = TableWrite.begin("raw/flights", key="id", options=options)
+    pieces = [pickle.loads(pickle.dumps(write)).write(piece) for piece in split(table, [1_000, 1_010, 3_000])]
+    version = write.commit(pieces)
+    assert version.to_arrow().equals(table)
+    whole = served.owner.create_dataset("raw/whole").commit({"data": table}, key="id")
+    found = served.owner.dataset("raw/flights").version()
+    assert found.digest == whole.digest
+    ours, theirs = (v.schema.tables()["data"] for v in (found, whole))
+    assert (ours.rows, ours.cut, ours.key) == (theirs.rows, theirs.cut, theirs.key)
+    more = TableWrite.begin("raw/flights", mode="append", options=options)
+    more.commit([more.write(table_of(100, seed=3))])
+    assert served.owner.dataset("raw/flights").version().to_arrow().num_rows == 5_100
+    assert [d.name for d in served.owner.datasets()] == ["raw/flights", "raw/whole"]
+    assert served.owner.verify().findings == ()
+
+
+def test_pieces_are_one_version_on_postgresql_and_s3(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    catalog = _catalog(request, "postgresql", tmp_path)
+    store = s3_store(request.getfixturevalue("s3_server"), tmp_path)
+    table = table_of(5_000)
+    write = TableWrite.begin("raw/flights", key="id", options={"catalog": catalog, "store": store})
+    pieces = [write.write(piece) for piece in split(table, [1_000, 1_010, 3_000])]
+    version = write.commit(pieces)
+    assert version.to_arrow().equals(table)
+    with Registry.open(catalog=catalog, store=store) as registry:
+        assert registry.create_dataset("raw/whole").commit({"data": table}, key="id").digest == version.digest
+        assert [d.name for d in registry.datasets()] == ["raw/flights", "raw/whole"]
+        scan = TableScan.of("raw/flights", options={"catalog": catalog, "store": store})
+        assert pa.concat_tables(scan.read([part.number]) for part in scan.parts()).equals(table)
 
 
 def test_a_second_write_shares_the_parts_of_the_first(dataset: Dataset, tmp_path: Path) -> None:
