@@ -253,7 +253,10 @@ def files(contents: Contents, version: VersionRecord) -> list[VersionFile]:
         paths = [name]
         if len(stored) > 1:
             paths = [f"{name}/{i:05}-{str(file.content_hash)[:12]}.parquet" for i, file in enumerate(stored)]
-        listed += (VersionFile(p, component.name, component.index, f) for p, f in zip(paths, stored, strict=True))
+        is_part = len(stored) > 1
+        listed += (
+            VersionFile(p, component.name, component.index, f, is_part) for p, f in zip(paths, stored, strict=True)
+        )
     return listed
 
 

@@ -57,7 +57,7 @@ def add(
     write = TableWrite.begin(address, component, key=key, connection=connection)
     until.callback(write.abort)
     pieces = _module(str(engine_of(frame))).pieces_of(frame, write)
-    draft.concatenate(component, write.tables(pieces), key=key, metadata=facts)
+    write.add_to(draft, pieces, facts)
 
 
 def _module(engine: str) -> Any:

@@ -6,11 +6,14 @@ a tag may be written `%2F`. What is written to a branch is committed when its fi
 """
 
 import errno
+import logging
 import os
+import re
+import sys
 import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from datetime import datetime
 from functools import partial
 from io import BufferedReader, RawIOBase
@@ -40,6 +43,7 @@ from dataset_registry.registry import Registry
 from dataset_registry.tabular.formats import format_of
 from dataset_registry.version import Version
 
+_log = logging.getLogger(__name__)
 PROTOCOL = "registry"
 _MOST_TREES = 64
 """Versions whose files are remembered."""
@@ -110,7 +114,8 @@ class _Change:
 class _Writing(RawIOBase):
     """A file that is being written, in the temporary folder; it is committed when it is closed, unless a transaction does so.
 
-    Leaving its `with` block with an error drops it.
+    It is dropped instead if it is closed by an exception that was raised after it was opened (in its own `with` block, or in that
+    of a wrapper or a writer of another library), or if it is never closed.
     """
 
     def __init__(self, fs: "RegistryFileSystem", path: str, *, autocommit: bool) -> None:
@@ -118,6 +123,7 @@ class _Writing(RawIOBase):
         self._file = os.fdopen(handle, "wb")
         self._change = _Change(fs, path, Path(name))
         self._autocommit = autocommit
+        self._handled = sys.exc_info()[1]
 
     def writable(self) -> bool:
         return True
@@ -137,24 +143,30 @@ class _Writing(RawIOBase):
             return
         super().close()
         self._file.close()
-        if self._autocommit:
-            self._autocommit = False
+        raised = sys.exc_info()[1]
+        if raised is not None and raised is not self._handled:
+            _log.warning("%s was not written: %r was raised before it was closed", self._change.path, raised)
+            self.discard()
+        elif self._autocommit:
             self.commit()
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if kind is not None:
-            self._autocommit = False
-            self.close()
+    def __del__(self) -> None:
+        if not self.closed:
+            _log.warning("%s was not written: it was never closed", self._change.path)
+            super().close()
+            self._file.close()
             self.discard()
-        self.close()
 
     def commit(self) -> None:
         """Commit what was written, alone."""
         self._change.commit()
 
     def discard(self) -> None:
-        """Drop what was written."""
+        """Drop what was written; a transaction goes on without it."""
         self._change.discard()
+        transaction = self._change.fs._transaction
+        if transaction is not None and self in transaction.files:
+            transaction.files.remove(self)
 
     @property
     def change(self) -> _Change:
@@ -174,12 +186,15 @@ class RegistryTransaction(Transaction):  # type: ignore[misc]  # fsspec has no t
 
     def complete(self, commit: bool = True) -> None:
         """Commit all changes, or drop them."""
-        fs = self.fs
-        changes = [getattr(file, "change", file) for file in self.files]
+        fs, files = self.fs, list(self.files)
+        changes = [getattr(file, "change", file) for file in files]
         self.files.clear()
         fs._intrans = False
         fs._transaction = None
         try:
+            if commit and (open_ones := [file for file in files if isinstance(file, _Writing) and not file.closed]):
+                path = open_ones[0].change.path
+                raise InputError(f"{path} is still open. Close it before the transaction ends. Nothing was committed.")
             if commit:
                 fs.commit(changes)
         finally:
@@ -228,7 +243,7 @@ class RegistryFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ha
 
     def _place(self, path: str) -> _Place:
         name, at, rest = self._strip_protocol(path).partition("@")
-        return _Place(name.strip("/"), rest.strip("/") if at else None)
+        return _Place(name.strip("/"), re.sub("/+", "/", rest).strip("/") if at else None)
 
     def _split(self, dataset: Dataset, rest: str) -> tuple[str, str]:
         """The ref that `rest` begins with, and the path behind it. A branch or tag with slashes may be written with them."""
@@ -281,7 +296,7 @@ class RegistryFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ha
             # A part of a table that was listed before the branch moved: its name has its hash.
             for key in self._seen.get((dataset.id, ref), ()):
                 before = self._trees.get(key)
-                if before is not None and inner in before.files and _is_part(inner):
+                if before is not None and inner in before.files and before.files[inner].is_part:
                     return before, inner
             raise FileNotFoundError(errno.ENOENT, f"{tree.version} has no {inner!r}", path)
         return tree, inner
@@ -385,39 +400,49 @@ class RegistryFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ha
         return place.dataset, branch, inner
 
     def commit(self, changes: Sequence[_Change]) -> None:
-        """Commit changes: one version for each branch. A later change of a path replaces an earlier one."""
+        """Commit changes: one version for each branch, one after the other. A later change of a path replaces an earlier one.
+
+        All contents are read before the first commit.
+        """
         by_branch: dict[tuple[str, str], dict[str, _Change]] = {}
         try:
             for change in changes:
                 with _os_errors(change.path):
                     dataset, branch, inner = self._target(change.path)
                 by_branch.setdefault((dataset, branch), {})[inner] = change
-            for (dataset, branch), by_path in by_branch.items():
-                with _os_errors(f"{dataset}@{_quoted(branch)}"):
-                    self._commit(dataset, branch, by_path)
+            with ExitStack() as drafts:
+                for (dataset, branch), by_path in by_branch.items():
+                    drafts.enter_context(_os_errors(f"{dataset}@{_quoted(branch)}"))
+                    self._fill(drafts, dataset, branch, by_path)
         finally:
             for change in changes:
                 change.discard()
 
-    def _commit(self, dataset: str, branch: str, by_path: Mapping[str, _Change]) -> None:
+    def _fill(self, drafts: ExitStack, dataset: str, branch: str, by_path: Mapping[str, _Change]) -> None:
+        """Begin a draft with the changes of a branch, which is committed at the end of `drafts`."""
         known: Mapping[str, VersionFile] = {}
-        folders: dict[str, VersionFile] = {}
         with suppress(NotFound):
             known = self._tree(self._registry.dataset(dataset), branch).files
+        tables: dict[str, list[str]] = {}
         for path, file in known.items():
-            if _is_part(path):  # a table in parts is replaced and removed as one
-                folders[path.rpartition("/")[0]] = file
-        with self._registry.draft(dataset, branch, message=self._message) as draft:
-            removed = set()
-            for path, change in by_path.items():
-                there = known.get(path) or folders.get(path)
-                if change.content is not None:
-                    name, index = (there.component, there.index) if there else (path, 0)
-                    format = format_of(None, path, b"")
-                    draft.add(name, change.content, index=index, format=format, replace=True)
-                elif there is not None and (there.component, there.index) not in removed:
-                    removed.add((there.component, there.index))
-                    draft.remove(there.component, index=there.index)
+            if file.is_part:
+                tables.setdefault(path.rpartition("/")[0], []).append(path)
+        draft = drafts.enter_context(self._registry.draft(dataset, branch, message=self._message))
+        removed = {path for path, change in by_path.items() if change.content is None}
+        for path, change in by_path.items():
+            folder = path.rpartition("/")[0]
+            if folder in tables and (change.content is not None or not removed.issuperset(tables[folder])):
+                raise InputError(
+                    f"{dataset}@{_quoted(branch)}/{path} is in the folder of a table in {len(tables[folder])} parts, which is "
+                    f"written and removed as a whole. Write the table to {folder}, or remove that folder.",
+                    path=path,
+                )
+            there = known.get(tables[path][0] if path in tables else path)
+            if change.content is not None:
+                name, index = (there.component, there.index) if there else (path, 0)
+                draft.add(name, change.content, index=index, format=format_of(None, path, b""), replace=True)
+            elif there is not None and (folder not in tables or path == tables[folder][0]):
+                draft.remove(there.component, index=there.index)
 
     @contextmanager
     def _as_one(self) -> Iterator[None]:
@@ -427,6 +452,9 @@ class RegistryFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ha
 
     def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
         """Remove files, in one version."""
+        if isinstance(path, str) and not recursive and self.isfile(path):  # its name may look like a pattern
+            self._rm(path)
+            return
         with self._as_one():
             for found in self.expand_path(path, recursive=recursive, maxdepth=maxdepth):
                 if self.isfile(found):
@@ -446,9 +474,17 @@ class RegistryFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ha
         self._rm(path)
 
     def cp_file(self, path1: str, path2: str, **options: Any) -> None:
-        """Copy one file. Its content is not stored again."""
+        """Copy one file. Its content is not stored again. Raises `InputError` for one of several parts of a table."""
         if self.isdir(path1):
             return
+        with _os_errors(path1):
+            tree, inner = self._found(path1)
+        if inner in tree.files and tree.files[inner].is_part:
+            raise InputError(
+                f"{path1} is one of several parts of a table, which is copied as a whole: with dataset.draft() as draft: "
+                f"draft.concatenate(…, [(version, {tree.files[inner].component!r})]).",
+                path=path1,
+            )
         with self.open(path1, "rb") as source, self.open(path2, "wb") as target:
             for block in iter(partial(source.read, 1 << 20), b""):
                 target.write(block)
@@ -460,11 +496,19 @@ class RegistryFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ha
 
     def mv(self, path1: Any, path2: Any, recursive: bool = False, maxdepth: int | None = None, **options: Any) -> None:
         """Move files, in one version."""
-        if path1 == path2:
+        if isinstance(path1, str) and isinstance(path2, str) and self._is_same(path1, path2):
             return
         with self._as_one():
             super().copy(path1, path2, recursive=recursive, maxdepth=maxdepth, on_error="raise")
             self.rm(path1, recursive=recursive)
+
+    def _is_same(self, path1: str, path2: str) -> bool:
+        """Whether two paths are written to the same place, however they are spelled."""
+        if self._strip_protocol(path1) == self._strip_protocol(path2):
+            return True
+        with suppress(InputError):
+            return self._target(path1) == self._target(path2)
+        return False
 
     def put(self, *arguments: Any, **options: Any) -> None:
         """Write local files, in one version."""
@@ -501,12 +545,6 @@ class RegistryFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ha
 def _is_number(ref: str) -> bool:
     parsed = parse_ref(ref)
     return parsed.kind == "number" and not parsed.steps
-
-
-def _is_part(path: str) -> bool:
-    """Whether a path may be that of a part of a table, whose name has a number and a hash."""
-    number, _, rest = path.rpartition("/")[2].partition("-")
-    return number.isdigit() and len(number) >= 5 and rest.endswith(".parquet") and len(rest) == 12 + len(".parquet")
 
 
 def _quoted(ref: str) -> str:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
 from dataset_registry.connection import Connection
-from dataset_registry.dataset import Dataset
-from dataset_registry.errors import InputError, NotFound
+from dataset_registry.dataset import Dataset, Draft
+from dataset_registry.errors import ConflictError, InputError, NotFound, RetryLater
 from dataset_registry.model.names import MAIN, several, split_address
 from dataset_registry.model.parts import TABLE
 from dataset_registry.model.records import Provenance
 from dataset_registry.model.schema import ComponentSchema, TableSchema
+from dataset_registry.tabular.chunking import is_split_finer
 from dataset_registry.tabular.parquet import rule_of_pieces
 from dataset_registry.version import Version
 
@@ -75,6 +76,7 @@ class TableWrite:
         connection = connection or Connection.of(options or {})
         registry = connection.open()
         name, branch = split_address(address)
+        registry.draft(name, branch or MAIN)  # raises for a branch that cannot be written to
         previous = None
         with suppress(NotFound):
             before = registry.dataset(name).version(branch or MAIN)
@@ -96,24 +98,49 @@ class TableWrite:
     def commit(self, pieces: Sequence[Piece], *, provenance: Provenance | None = None) -> Version:
         """Commit the pieces as one version, in this order; pieces without rows only if there is no other.
 
-        Raises as `Draft.concatenate` and a commit. Until then nothing of the dataset has changed.
+        Raises as `Draft.concatenate` and a commit. Until then nothing of the dataset has changed. After a `ConflictError` or
+        `RetryLater` it can be tried again; after other errors the pieces are deleted.
         """
-        tables = self.tables(pieces)
         registry = self.connection.open()
-        with registry.draft(self.dataset, self.branch, message=self.message, provenance=provenance) as draft:
-            if self.mode == "append" and (before := self._before()) is not None:
-                tables.insert(0, (before, self.component))
-            draft.concatenate(self.component, tables, key=self.key)
+        try:
+            with registry.draft(self.dataset, self.branch, message=self.message, provenance=provenance) as draft:
+                self.add_to(draft, pieces)
+        except (ConflictError, RetryLater):
+            raise
+        except BaseException:
+            self.abort()
+            raise
         self.abort()
         return draft.version
 
-    def tables(self, pieces: Sequence[Piece]) -> list[tuple[Version, str]]:
-        """The tables to concatenate, in order; those without rows only if there is no other. Raises `InputError` for none."""
+    def add_to(self, draft: Draft, pieces: Sequence[Piece], metadata: Mapping[str, object] | None = None) -> None:
+        """Set the component of a draft to the pieces. Raises as `Draft.concatenate`."""
         full = [piece for piece in pieces if piece.rows] or list(pieces[:1])
         if not full:
             raise InputError("No task wrote a piece. Write one without rows to commit an empty table.")
         staged = self._staging().version()
-        return [(staged, piece.component) for piece in full]
+        tables = [(staged, piece.component) for piece in full]
+        if self.mode == "append" and (before := self._before()) is not None:
+            tables.insert(0, (before, self.component))
+        elif self._is_new and self._is_small(staged, full):
+            names = [piece.component for piece in full]
+            draft.add(self.component, staged.to_arrow(names), key=self.key, metadata=metadata)
+            return
+        draft.concatenate(self.component, tables, key=self.key, metadata=metadata)
+
+    @property
+    def _is_new(self) -> bool:
+        """Whether no version before has a rule of how the table is split."""
+        return self.previous is None or not self.previous.tables[0].columns
+
+    def _is_small(self, staged: Version, pieces: Sequence[Piece]) -> bool:
+        """Whether a table of these rows is split finer than its pieces, which were written as those of a large one."""
+        captured = staged.captured([piece.component for piece in pieces])
+        tables = [table for _, _, schema in captured for table in schema.tables]
+        if any(table.columns != tables[0].columns or table.user_types != tables[0].user_types for table in tables):
+            return False  # concatenating them says what differs
+        cut = tables[0].cut
+        return cut is not None and is_split_finer(sum(piece.rows for piece in pieces), cut)
 
     @contextmanager
     def aborted_on_error(self) -> Iterator[None]:

@@ -126,6 +126,8 @@ class VersionFile:
     component: str
     index: int
     file: FileRecord
+    is_part: bool = False
+    """Whether it is one of several parts of a table, in the folder of that table."""
 
     @property
     def size(self) -> int:

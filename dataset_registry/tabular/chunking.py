@@ -64,6 +64,11 @@ def enough(head: pa.Table) -> bool:
     return bool(head.num_rows >= _rows_of(head) * _FEW)
 
 
+def is_split_finer(rows: int, cut: ChunkingRule) -> bool:
+    """Whether a new table of so many rows would be split finer than by this rule of a large one."""
+    return rows < cut.rows * _FEW and cut.rows > LEAST_ROWS
+
+
 _TELLING = 1 << 36
 """The number of different rows that the cut columns of a table without a key could have, at least."""
 

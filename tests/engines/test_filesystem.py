@@ -1,5 +1,6 @@
 """The registry as a file system of fsspec: fsspec's own tests, and what is ours."""
 
+import gc
 import hashlib
 import os
 import pickle
@@ -208,6 +209,123 @@ def test_what_fails_while_it_is_written_is_not_committed(fs: RegistryFileSystem,
     assert flights.version().number == 1
     left = set(os.listdir(tempfile.gettempdir())) - left
     assert not [name for name in left if name.startswith("dataset-registry-")]
+
+
+class Bad:
+    def __str__(self) -> str:
+        raise RuntimeError("stop")
+
+
+def writing_in_half(fs: RegistryFileSystem, folder: Path) -> dict[str, Any]:
+    """Ways to write a file half and then to raise an error."""
+    path = "raw/flights@main/a.txt"
+
+    def with_fsspec(mode: str, data: Any) -> None:
+        with fsspec.open(f"registry://{path}", mode, **options(folder)) as file:
+            file.write(data)
+            raise RuntimeError("stop")
+
+    def with_text() -> None:
+        with fs.open(path, "w") as file:
+            file.write("half")
+            raise RuntimeError("stop")
+
+    def in_finally() -> None:
+        file = fs.open(path, "wb")
+        try:
+            file.write(b"half")
+            raise RuntimeError("stop")
+        finally:
+            file.close()
+
+    def with_pandas() -> None:
+        pd.DataFrame({"x": [1, 2, Bad()]}).to_csv(f"registry://{path}", storage_options=options(folder))
+
+    def with_arrow() -> None:
+        schema = pa.schema([("x", pa.int64())])
+        with pq.ParquetWriter("raw/flights@main/a.parquet", schema, filesystem=fs) as writer:
+            writer.write_table(pa.table({"x": [1]}, schema))
+            raise RuntimeError("stop")
+
+    def abandoned() -> None:
+        fs.open(path, "wb").write(b"half")
+        raise RuntimeError("stop")
+
+    return {
+        "bytes": lambda: with_fsspec("wb", b"half"),
+        "text": lambda: with_fsspec("w", "half"),
+        "text of the file system": with_text,
+        "finally": in_finally,
+        "pandas": with_pandas,
+        "arrow": with_arrow,
+        "abandoned": abandoned,
+    }
+
+
+@pytest.mark.parametrize("way", writing_in_half(None, Path()))  # type: ignore[arg-type]  # the names alone
+def test_what_is_closed_by_an_error_is_not_committed(
+    way: str, fs: RegistryFileSystem, folder: Path, flights: Dataset
+) -> None:
+    with pytest.raises(RuntimeError, match="stop"):
+        writing_in_half(fs, folder)[way]()
+    gc.collect()
+    assert flights.version().number == 1
+
+
+def test_what_is_written_while_an_error_is_handled_is_committed(fs: RegistryFileSystem, flights: Dataset) -> None:
+    try:
+        raise RuntimeError("before")
+    except RuntimeError:
+        fs.pipe_file("raw/flights@main/a.txt", b"whole")
+    assert fs.cat_file("raw/flights@main/a.txt") == b"whole"
+
+
+def test_a_transaction_goes_on_without_what_failed_and_refuses_what_is_open(
+    fs: RegistryFileSystem, flights: Dataset
+) -> None:
+    with fs.transaction:
+        with pytest.raises(RuntimeError), fs.open("raw/flights@main/a.txt", "wb") as file:
+            file.write(b"half")
+            raise RuntimeError
+        fs.pipe_file("raw/flights@main/b.txt", b"b")
+    assert fs.cat_file("raw/flights@main/b.txt") == b"b"
+    assert not fs.exists("raw/flights@main/a.txt")
+    with pytest.raises(InputError, match=r"a\.txt is still open\. Close it"), fs.transaction:
+        left = fs.open("raw/flights@main/a.txt", "wb")
+    left.close()
+    with pytest.raises(FileNotFoundError), fs.transaction:
+        fs.pipe_file("raw/flights@main/c.txt", b"c")
+        fs.pipe_file("raw/flights@nowhere/c.txt", b"c")
+    assert not fs.exists("raw/flights@main/c.txt")
+    assert flights.version().number == 2
+
+
+def test_a_table_in_parts_is_written_copied_and_removed_as_a_whole(fs: RegistryFileSystem, flights: Dataset) -> None:
+    root = "raw/flights@main"
+    part = fs.find(f"{root}/data.parquet")[0]
+    for change in (
+        lambda: fs.rm_file(part),
+        lambda: fs.rm(part),
+        lambda: fs.pipe_file(part, b"x"),
+        lambda: fs.pipe_file(f"{root}/data.parquet/more.parquet", b"x"),
+        lambda: fs.cp("raw/flights@v1/data.parquet/", f"{root}/data.parquet/", recursive=True),
+        lambda: fs.mv(f"{root}/data.parquet", f"{root}/new.parquet", recursive=True),
+    ):
+        with pytest.raises(InputError, match="as a whole"):
+            change()
+    assert flights.version().number == 1
+    fs.rm(f"{root}/data.parquet", recursive=True)
+    assert [c.name for c in flights.version().components] == ["airports", "notes/read me.txt"]
+
+
+def test_a_file_that_is_moved_to_itself_stays(fs: RegistryFileSystem, flights: Dataset) -> None:
+    path = "raw/flights@main/notes/read me.txt"
+    for same in (path, f"registry://{path}", path.replace("@main/", "@main//")):
+        fs.mv(f"registry://{path}", same)
+        assert fs.cat_file(path) == b"hello"
+    fs.pipe_file("raw/flights@main/[1].txt", b"1")
+    fs.rm("raw/flights@main/[1].txt")
+    assert not fs.exists("raw/flights@main/[1].txt")
 
 
 def test_a_branch_that_moves_does_not_mix_parts(fs: RegistryFileSystem, flights: Dataset) -> None:

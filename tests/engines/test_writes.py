@@ -12,7 +12,7 @@ import pytest
 from dataset_registry import Dataset, Registry
 from dataset_registry.engines.scans import TableScan
 from dataset_registry.engines.writes import Piece, TableWrite
-from dataset_registry.errors import InputError, NotFound
+from dataset_registry.errors import ConflictError, InputError, NotFound
 from dataset_registry.tabular import chunking
 from tests.conftest import _catalog
 from tests.contracts.scenarios import s3_store
@@ -156,6 +156,41 @@ def test_nothing_changes_before_the_commit(dataset: Dataset, registry: Registry,
     assert [d.name for d in registry.datasets()] == ["raw/flights"]
 
 
+def test_what_cannot_be_written_to_is_refused_at_the_start(
+    dataset: Dataset, registry: Registry, tmp_path: Path
+) -> None:
+    dataset.commit({"data": table_of(10)})
+    for address in ("raw/flights@dev", "raw/flights@v1", "raw/flights@main~1"):
+        with pytest.raises(InputError):
+            begun(tmp_path, address)
+    assert [d.name for d in registry.datasets()] == ["raw/flights"]
+
+
+def test_after_a_conflict_it_can_be_tried_again(dataset: Dataset, registry: Registry, tmp_path: Path) -> None:
+    dataset.commit({"data": table_of(10)})
+    write = begun(tmp_path)
+    piece = write.write(table_of(200))
+    real = TableWrite.add_to
+
+    def overtaken(self: TableWrite, *given: Any) -> None:
+        real(self, *given)
+        dataset.commit({"data": table_of(20)})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TableWrite, "add_to", overtaken)
+        with pytest.raises(ConflictError):
+            write.commit([piece])
+    assert write.commit([piece]).to_arrow().num_rows == 200
+    assert [d.name for d in registry.datasets()] == ["raw/flights"]
+
+
+def test_a_small_new_table_is_split_as_one_process_splits_it(registry: Registry, tmp_path: Path) -> None:
+    table = table_of(600)
+    write = begun(tmp_path, key="id")
+    version = write.commit([write.write(piece) for piece in split(table, [100, 350])])
+    assert version.digest == registry.create_dataset("raw/whole").commit({"data": table}, key="id").digest
+
+
 def test_a_dataset_that_does_not_exist_is_created_by_the_commit(registry: Registry, tmp_path: Path) -> None:
     write = begun(tmp_path, "raw/new@main")
     assert [d.name for d in registry.datasets()] == [write.staging]
@@ -173,7 +208,7 @@ def test_empty_pieces_count_only_where_there_is_no_other(dataset: Dataset, tmp_p
     with pytest.raises(InputError, match="No task wrote a piece"):
         write.commit([])
     with pytest.raises(InputError, match="needs a schema"):
-        write.write(iter([]))
+        begun(tmp_path).write(iter([]))
     with pytest.raises(InputError, match="Invalid mode 'upsert'"):
         begun(tmp_path, mode="upsert")
 
