@@ -283,12 +283,17 @@ def _source(
 
     whole = _whole(contents, version, found, sheet)
     listed = list(_parts(contents, version, found))
+    first = None
     if parts is not None:
+        first = listed[0][1]  # whose columns the table has
         listed = [listed[number] for number in _numbers(parts, len(listed), version)]
     if all(component.format == "parquet" for component in found):
         files = [file for _, file in listed]
         sources = _sources(contents, version, files, is_pruned=filter is not None)
-        return parquet.scan(sources, schema=whole.plain, filter=filter, is_read_whole=True), whole
+        like = None if first is None else _sources(contents, version, [first])[0]
+        is_ours = all(file.id != component.file_id for component, file in listed)
+        found_rows = parquet.scan(sources, schema=whole.plain, filter=filter, like=like, has_fast_texts=is_ours)
+        return found_rows, whole
     members = [(component.name, component.index) for component in found]
     fetched = [(members.index((c.name, c.index)), contents.fetch(version, file)) for c, file in listed]
     return whole.gathered(fetched), whole

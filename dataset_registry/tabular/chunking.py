@@ -65,7 +65,7 @@ def enough(head: pa.Table) -> bool:
 
 
 def is_split_finer(rows: int, cut: ChunkingRule) -> bool:
-    """Whether a new table of so many rows would be split finer than by this rule of a large one."""
+    """Whether a new table with this number of rows would be split finer than by this rule of a large one."""
     return rows < cut.rows * _FEW and cut.rows > LEAST_ROWS
 
 

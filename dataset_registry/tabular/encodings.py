@@ -6,6 +6,7 @@ same bytes.
 """
 
 import math
+from collections import Counter
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -67,6 +68,7 @@ def _chosen(table: pa.Table, form: int) -> _Choice:
     sample = table.take(pa.array(np.arange(0, table.num_rows, every))) if every > 1 else table
     found = _Choice([], [], [])
     leaves = iter(_leaves(table.schema))
+    counts = Counter(_leaves(table.schema))  # a column `a.b` and a field b of a column `a` have the same path
     for column, whole in zip(sample.columns, table.columns, strict=True):
         if pa.types.is_nested(column.type):
             found.repeated.extend(next(leaves) for _ in range(_leaf_count(column.type)))
@@ -77,7 +79,7 @@ def _chosen(table: pa.Table, form: int) -> _Choice:
         drawn = max(len(column), chunking.width(column)) / _DICTIONARY_BYTES
         share = -math.expm1(-drawn) / drawn if drawn else 1.0
         fits = different <= share * len(column)
-        is_judged = form > 2 and table.num_rows >= _BLOCKS * _BLOCK
+        is_judged = form > 2 and table.num_rows >= _BLOCKS * _BLOCK and counts[path] == 1
         if is_judged and (width := _integer_bits(column.type)) is not None:
             otherwise = _dictionary_bits(different, len(column), width, table.num_rows) if fits else 0.9 * width
             if (bits := _difference_bits(whole)) < otherwise:

@@ -259,14 +259,16 @@ def scan(
     *,
     schema: pa.Schema | None = None,
     filter: ds.Expression | None = None,
-    is_read_whole: bool = False,
+    like: Source | None = None,
+    has_fast_texts: bool = False,
 ) -> ds.Dataset:
     """A lazy Arrow dataset over Parquet files, in order; nothing is copied or read yet but the footer of the first.
 
     Files whose statistics contradict a filter are never opened; with a `filter` only its columns are looked at for that.
     With a `schema` files are brought to its columns: a missing one is null, a narrower type is widened. Else all have those
-    of the first. `is_read_whole` is for a dataset of which no more is asked than its rows with this `filter`: its texts are
-    read as dictionaries and cast batch by batch, which is faster than what Arrow does for texts, but prunes nothing by them.
+    of the first, or of `like`. `has_fast_texts` is for files of the registry's own of which no more is asked than the rows with
+    this `filter`: texts behind dictionaries are read as these and cast batch by batch, which is faster than what Arrow does for
+    texts, but prunes nothing by them.
     """
     places = [source.place for source in sources]
     stored = pa.fs.PyFileSystem(_Stored(places))
@@ -285,16 +287,20 @@ def scan(
     first = fragment(0)
     try:
         if schema is None:
-            schema = first.physical_schema
-        texts = _repeated_texts(first) if is_read_whole else ()
+            schema = scan([like]).schema if like is not None else first.physical_schema
+        texts = _repeated_texts(first) if has_fast_texts else ()
     except (pa.ArrowInvalid, OSError) as error:
         raise CorruptionError(
             f"A stored file that is part of a table cannot be read as Parquet: {_first_line(error)}. Run: dataset-registry "
             "verify --deep"
         ) from error
     asked = "" if filter is None else str(filter)
-    texts = tuple(name for name in texts if name not in asked and schema.field(name).type == pa.string())
-    wanted = [f for f in schema if filter is None or f.name in asked] if len(sources) > 1 and is_alike else []
+    is_by_place = "FieldPath" in asked
+    texts = tuple(
+        name for name in texts if name not in asked and not is_by_place and schema.field(name).type == pa.string()
+    )
+    looks_at_all = filter is None or is_by_place
+    wanted = [f for f in schema if looks_at_all or f.name in asked] if len(sources) > 1 and is_alike else []
     fragments = [fragment(index, wanted, texts) for index in range(len(sources))]
     return ds.FileSystemDataset(fragments, schema, _format(()), local)
 

@@ -1,5 +1,6 @@
 """How the columns of parts are encoded, and that every reader gets the values back."""
 
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -146,6 +147,54 @@ def test_texts_behind_dictionaries_are_read_as_the_texts_they_are(dataset: Datas
     assert chosen.equals(table.filter(mask).select(["few", "gaps"]))
     assert version.to_arrow(filter=ds.field("few") == "none").num_rows == 0
     assert version.scan().to_table().equals(table)
+
+
+def test_columns_whose_paths_in_the_file_are_the_same_are_stored(dataset: Dataset) -> None:
+    rows = 5_000
+    table = pa.table(
+        {
+            "a": [{"b": i} for i in range(rows)],
+            "a.b": range(rows),
+            "l": [[str(i)] for i in range(rows)],
+            "l.list.element": range(rows),
+        }
+    )
+    version = dataset.commit({"data": table})
+    assert version.to_arrow().equals(table)
+    assert version.to_arrow(columns=["a.b", "l.list.element"]).equals(table.select(["a.b", "l.list.element"]))
+
+
+@pytest.mark.parametrize("encoding", ["DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"])
+def test_delivered_files_with_other_encodings_are_read_beside_tables(
+    encoding: str, dataset: Dataset, tmp_path: Path
+) -> None:
+    table = pa.table({"s": [f"t{i % 7}" for i in range(5_000)], "k": range(5_000)})
+    other = pa.table({"s": [f"u{i}" for i in range(5_000)], "k": range(5_000)})
+    encoded = {"use_dictionary": False, "column_encoding": {"s": encoding}}
+    pq.write_table(other, tmp_path / "z.parquet", **encoded)
+    with pq.ParquetWriter(tmp_path / "y.parquet", table.schema, use_dictionary=["s"]) as writer:
+        writer.write_table(table)
+    version = dataset.commit({"m": table, "z": tmp_path / "z.parquet", "y": tmp_path / "y.parquet"})
+    for names in (["m", "z"], ["z", "m"], ["y", "z"], ["z"], ["m", "y", "z"]):
+        wholes = [other if name == "z" else table for name in names]
+        assert version.to_arrow(names).equals(pa.concat_tables(wholes))
+
+
+def test_parts_have_the_types_of_the_whole(dataset: Dataset, tmp_path: Path) -> None:
+    few = [f"t{i % 7}" for i in range(5_000)]
+    pq.write_table(pa.table({"s": pa.array(few).dictionary_encode(), "k": range(5_000)}), tmp_path / "y.parquet")
+    version = dataset.commit({"m": pa.table({"s": few, "k": range(5_000)}), "z": tmp_path / "y.parquet"})
+    for names in (["m", "z"], ["z", "m"]):
+        whole = version.to_arrow(names)
+        pieces = [version.to_arrow(names, parts=[part.number]) for part in version.table_parts(names)]
+        assert pa.concat_tables(pieces).equals(whole)
+        assert version.to_arrow(names, parts=[1, 0]).schema == version.to_arrow(names, parts=[]).schema == whole.schema
+
+
+def test_a_filter_names_a_column_by_its_place(dataset: Dataset) -> None:
+    version = dataset.commit({"a": pa.table({"id": range(60_000), "text": [f"{i:0200}" for i in range(60_000)]})})
+    assert version.table_parts(filter=pc.field(0) >= 59_999)[-1].number == len(version.table_parts()) - 1
+    assert version.to_arrow(filter=pc.field(1) == "0" * 200)["id"].to_pylist() == [0]
 
 
 def test_a_filtered_read_after_a_whole_one_prunes_as_before(dataset: Dataset) -> None:
