@@ -19,7 +19,7 @@ from dataset_registry.model.manifest import component_label
 from dataset_registry.model.merge_plans import MergeKind, MergeOptions, MergePlan
 from dataset_registry.model.names import DATA, MAIN, component_name, pointer_name, several
 from dataset_registry.model.partitions import partition_key
-from dataset_registry.model.parts import Part
+from dataset_registry.model.parts import ChunkingRule, Part
 from dataset_registry.model.progress import Progress, silent
 from dataset_registry.model.records import (
     CommitResult,
@@ -31,7 +31,7 @@ from dataset_registry.model.records import (
     Production,
     Provenance,
 )
-from dataset_registry.model.schema import ComponentSchema
+from dataset_registry.model.schema import ComponentSchema, TableSchema
 from dataset_registry.model.strategies import Strategy, strategies_of
 from dataset_registry.store import Spool, Spooled
 from dataset_registry.tabular.formats import is_table
@@ -613,6 +613,20 @@ class Draft(ABC):
         parts that it would have if it were written at once. Raises `InputError` for tables whose columns or types differ,
         `NotFound`.
         """
+        self._concatenate(name, tables, index=index, metadata=metadata, key=several(key), replace=replace)
+
+    def _concatenate(
+        self,
+        name: str,
+        tables: Sequence[tuple[Version, str]],
+        *,
+        index: int = 0,
+        metadata: Mapping[str, object] | None = None,
+        key: Sequence[str] = (),
+        replace: bool = False,
+        rules: Sequence[ChunkingRule | None] | None = None,
+    ) -> None:
+        """As `concatenate`; `rules` as for `stage_joined`."""
         from dataset_registry.content.joined import stage_joined
 
         if not tables:
@@ -626,18 +640,22 @@ class Draft(ABC):
             pieces += ((f"{version}:{component}", self._stored(version, piece)) for piece in found)
             if isinstance(self._dataset, DatasetRecord) and version.record.dataset_id == self._dataset.id:
                 self._sources.append(version.id)
-        staged = stage_joined(self._entered, pieces)
+        staged = stage_joined(self._entered, pieces, rules)
         before = self._previous(name, index)
         previous = before.tables[0] if before and before.tables else None
-        staged = with_key(with_ids(staged, previous, {}), several(key) or (previous.key if previous else ()))
+        staged = with_key(with_ids(staged, previous, {}), key or (previous.key if previous else ()))
         self._change.add(name, index, staged_component(staged, "data", metadata or {}))
 
-    def _add_piece(self, name: str, rows: Any, *, key: Sequence[str], previous: ComponentSchema | None) -> None:
-        """Add a table that becomes a part of a larger one, split as that one, of which `previous` is the version before."""
+    def _add_piece(
+        self, name: str, rows: Any, *, key: Sequence[str], previous: ComponentSchema | None
+    ) -> TableSchema | None:
+        """Add a table that becomes a part of a larger one, split as that one, of which `previous` is the version before. Returns
+        its schema."""
         staged = stage(
             self._captured, self._entered, rows, name=name, key=key, previous=lambda: previous, is_piece=True
         )
         self._change.add(self._free(name, 0), 0, staged_component(staged, "data", {}))
+        return staged.schema.tables[0] if staged.schema else None
 
     def clear(self) -> None:
         """Remove all components, except those that this draft adds."""

@@ -16,13 +16,20 @@ _AROUND = 3
 """Parts of unknown length that are opened on each side of where two tables meet."""
 
 
-def stage_joined(spool: Spool, pieces: Sequence[tuple[str, Staged]]) -> Staged:
+def stage_joined(
+    spool: Spool, pieces: Sequence[tuple[str, Staged]], rules: Sequence[ChunkingRule | None] | None = None
+) -> Staged:
     """Stage tables one behind the other, each with a label for errors. Raises `InputError` if they do not fit together.
+
+    `rules` are the chunking rules that the tables were split by, where those of their schemas may be others: the schema of
+    content that was stored before is the one of then.
 
     Parts are those that the whole table has if it is written at once, where all tables are split by the same rule: only those
     where two tables meet are written again.
     """
     tables = [_table(label, staged) for label, staged in pieces]
+    if rules is not None:
+        tables = [replace(table, cut=rule) for table, rule in zip(tables, rules, strict=True)]
     first = tables[0]
     for (label, _), table in zip(pieces[1:], tables[1:], strict=True):
         _check_fit(pieces[0][0], first, label, table)

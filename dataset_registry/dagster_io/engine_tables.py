@@ -49,12 +49,13 @@ def add(
     address: str,
     key: Sequence[str],
     facts: Mapping[str, object],
+    fallback: str | None,
     connection: Connection,
     until: ExitStack,
 ) -> None:
     """Write a frame by the tasks of its engine and set a component to it. What they wrote beside it is deleted at the end of
     `until`."""
-    write = TableWrite.begin(address, component, key=key, connection=connection)
+    write = TableWrite.begin(address, component, key=key, fallback=fallback, connection=connection)
     until.callback(write.abort)
     pieces = _module(str(engine_of(frame))).pieces_of(frame, write)
     write.add_to(draft, pieces, facts)

@@ -98,17 +98,20 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
         becomes_partitioned = bool(keys) and self._was_unpartitioned(name, branch)
         if becomes_partitioned:
             context.log.info(f"{name} was not partitioned before: its components without a partition are removed")
+        fallback = self.registry.fallback_of(name, branch)
         draft = self.registry.registry.draft(
             name,
             branch,
             description=_description(context),
             message=_message(context, keys),
             overwrite=True,
-            fallback=self.registry.fallback_of(name, branch),
+            fallback=fallback,
             provenance=lineage.recorded(provenance),
         )
         with ExitStack() as until:
-            fill = partial(self._fill, context=context, keys=keys, obj=obj, address=f"{name}@{branch}", until=until)
+            fill = partial(
+                self._fill, context=context, keys=keys, obj=obj, target=(f"{name}@{branch}", fallback), until=until
+            )
             with draft:
                 if becomes_partitioned:
                     draft.clear()
@@ -148,7 +151,7 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
         context: dg.OutputContext,
         keys: Sequence[str],
         obj: Any,
-        address: str,
+        target: tuple[str, str | None],
         until: ExitStack,
     ) -> None:
         columns, read = _row_key(context), metadata.value(context.definition_metadata, metadata.READ_KEY)
@@ -178,7 +181,8 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
                     draft,
                     component,
                     value,
-                    address=address,
+                    address=target[0],
+                    fallback=target[1],
                     key=columns,
                     facts=facts,
                     connection=self.registry.connection,

@@ -7,7 +7,7 @@ delete it. The table of the version consists of the parts that the tasks wrote: 
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
@@ -15,7 +15,7 @@ from dataset_registry.connection import Connection
 from dataset_registry.dataset import Dataset, Draft
 from dataset_registry.errors import ConflictError, InputError, NotFound, RetryLater
 from dataset_registry.model.names import MAIN, several, split_address
-from dataset_registry.model.parts import TABLE
+from dataset_registry.model.parts import TABLE, ChunkingRule
 from dataset_registry.model.records import Provenance
 from dataset_registry.model.schema import ComponentSchema, TableSchema
 from dataset_registry.tabular.chunking import is_split_finer
@@ -30,10 +30,11 @@ Mode = Literal["overwrite", "append"]
 
 @dataclass(frozen=True)
 class Piece:
-    """What a task wrote: the component that has it, and its rows."""
+    """What a task wrote: the component that has it, its rows, and the rule that they were split by."""
 
     component: str
     rows: int
+    cut: ChunkingRule | None = None
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,14 @@ class TableWrite:
         key: str | Sequence[str] = (),
         message: str | None = None,
         head: "pa.Table | None" = None,
+        fallback: str | None = None,
         connection: Connection | None = None,
         options: Mapping[str, object] | None = None,
     ) -> "TableWrite":
         """Begin to write the table at an address such as `raw/flights@main`; without `@`, to the branch `main`.
 
         `mode` is `overwrite` or `append`; `key` and `message` are those of `Dataset.commit`; `options` those of `Connection`, or
-        there is a `connection`. A
+        there is a `connection`. `fallback` is that of `Dataset.draft`. A
         table that is new and has no key is split by the columns that tell its rows apart: `head`, its first rows (65,536 are
         enough), says which; without it each task judges its own rows, and later versions may share fewer parts. A dataset
         that does not exist is created by the commit. Raises `InputError`, `PermissionDenied`.
@@ -76,11 +78,8 @@ class TableWrite:
         connection = connection or Connection.of(options or {})
         registry = connection.open()
         name, branch = split_address(address)
-        registry.draft(name, branch or MAIN)  # raises for a branch that cannot be written to
-        previous = None
-        with suppress(NotFound):
-            before = registry.dataset(name).version(branch or MAIN)
-            previous = next((schema for _, _, schema in before.captured([component])), None)
+        draft = registry.draft(name, branch or MAIN, fallback=fallback)  # raises for a branch that cannot be written to
+        previous = draft._previous(component, 0)
         if (previous is None or previous.tables[0].cut is None) and head is not None:
             cut = rule_of_pieces(head, several(key))
             previous = ComponentSchema(TABLE, (TableSchema(None, (), 0, {}, None, several(key), cut),))
@@ -92,8 +91,10 @@ class TableWrite:
         """Write a piece, in a task; `schema` is that of batches. Raises as `Draft.add`."""
         component = uuid4().hex
         with self._staging().draft() as draft:
-            draft._add_piece(component, _counted(rows, schema), key=self.key, previous=self.previous)
-        return Piece(component, draft.version.captured([component])[0][2].tables[0].rows or 0)
+            made = draft._add_piece(component, _counted(rows, schema), key=self.key, previous=self.previous)
+        assert made is not None, "a table has a schema"
+        cut = None if made.cut is None else replace(made.cut, parts=0)
+        return Piece(component, made.rows or 0, cut)
 
     def commit(self, pieces: Sequence[Piece], *, provenance: Provenance | None = None) -> Version:
         """Commit the pieces as one version, in this order; pieces without rows only if there is no other.
@@ -120,13 +121,15 @@ class TableWrite:
             raise InputError("No task wrote a piece. Write one without rows to commit an empty table.")
         staged = self._staging().version()
         tables = [(staged, piece.component) for piece in full]
+        rules = [piece.cut for piece in full]
         if self.mode == "append" and (before := self._before()) is not None:
             tables.insert(0, (before, self.component))
+            rules.insert(0, before.captured([self.component])[0][2].tables[0].cut)
         elif self._is_new and self._is_small(staged, full):
             names = [piece.component for piece in full]
             draft.add(self.component, staged.to_arrow(names), key=self.key, metadata=metadata)
             return
-        draft.concatenate(self.component, tables, key=self.key, metadata=metadata)
+        draft._concatenate(self.component, tables, key=self.key, metadata=metadata, rules=rules)
 
     @property
     def _is_new(self) -> bool:
@@ -139,7 +142,7 @@ class TableWrite:
         tables = [table for _, _, schema in captured for table in schema.tables]
         if any(table.columns != tables[0].columns or table.user_types != tables[0].user_types for table in tables):
             return False  # concatenating them says what differs
-        cut = tables[0].cut
+        cut = pieces[0].cut
         return cut is not None and is_split_finer(sum(piece.rows for piece in pieces), cut)
 
     @contextmanager

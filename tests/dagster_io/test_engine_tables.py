@@ -69,6 +69,19 @@ def test_a_partition_of_an_asset_is_a_dask_frame(registry: DatasetRegistryResour
     assert registry.registry.version("both").to_arrow().to_pylist() == [{"day": "a", "n": 45}, {"day": "b", "n": 45}]
 
 
+def test_a_run_on_a_branch_of_its_own_writes_dask_frames_to_it(registry: DatasetRegistryResource) -> None:
+    @dg.asset(metadata={"registry/key": "id"})
+    def late(flights: dd.DataFrame) -> dd.DataFrame:
+        return flights[flights["id"] >= ROWS // 2]
+
+    assert run(registry, flights, late).success
+    assert run(registry, flights, late, tags={"registry/branch": "pr/7"}).success
+    dataset = registry.registry.dataset("late")
+    assert [branch.name for branch in dataset.branches()] == ["main", "pr/7"]
+    assert dataset.version("pr/7").digest == dataset.version().digest
+    assert [d.name for d in registry.registry.datasets()] == ["flights", "late"]
+
+
 def test_a_task_that_fails_leaves_nothing(registry: DatasetRegistryResource) -> None:
     @dg.asset
     def broken(flights: dd.DataFrame) -> dd.DataFrame:

@@ -105,6 +105,15 @@ def test_pieces_are_one_version_on_postgresql_and_s3(request: pytest.FixtureRequ
         assert pa.concat_tables(scan.read([part.number]) for part in scan.parts()).equals(table)
 
 
+def test_the_same_pieces_are_split_by_the_rule_of_each_write(registry: Registry, tmp_path: Path) -> None:
+    table = table_of(900)
+    digests = []
+    for _ in range(3):  # the first as a new table, then as that table is split
+        write = begun(tmp_path, key="id")
+        digests.append(write.commit([write.write(piece) for piece in split(table, [50, 400])]).digest)
+    assert set(digests) == {registry.create_dataset("raw/whole").commit({"data": table}, key="id").digest}
+
+
 def test_a_second_write_shares_the_parts_of_the_first(dataset: Dataset, tmp_path: Path) -> None:
     table = table_of(5_000)
     dataset.commit({"data": table}, key="id")
