@@ -68,7 +68,7 @@ def test_the_demo_tells_its_story(demo: tuple[Path, str]) -> None:
         r"the same tick again: 7 datasets have the tag nightly-\d{4}-\d\d-\d\d\n",
         r"v2 \w{8} \(late-after-30\)",
         r"\+ cancelled: bool",
-        r"5 runs submitted 83\.0 MB; 84 files are stored in 41\.5 MB: 50% saved",
+        r"5 runs submitted 83\.2 MB; 84 files are stored in 41\.6 MB: 50% saved",
         r"stored once, count 2",
         r"analytics/flights_enriched@v1 read on late-after-30, from main",
         r"late after -5 minutes: the check is red\n  not published: The run \w{8} did not succeed",

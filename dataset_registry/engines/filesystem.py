@@ -226,6 +226,7 @@ class RegistryFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ha
         super().__init__(**options)
         self._connection = Connection(location, catalog, store, actor, token)
         self._message = message
+        self._opened: Registry | None = None
         self._trees: OrderedDict[tuple[int, int], _Tree] = OrderedDict()
         self._fixed: dict[tuple[int, str], tuple[int, int]] = {}
         self._seen: dict[tuple[int, str], list[tuple[int, int]]] = {}
@@ -237,7 +238,16 @@ class RegistryFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ha
 
     @property
     def _registry(self) -> Registry:
-        return self._connection.open()
+        found = self._connection.open()
+        if found is not self._opened:  # fsspec keeps instances, and the environment may say another registry by now
+            self._forget()
+            self._opened = found
+        return found
+
+    def _forget(self) -> None:
+        self._trees.clear()
+        self._fixed.clear()
+        self._seen.clear()
 
     # --- paths -----------------------------------------------------------------------------------------------------
 
@@ -536,9 +546,7 @@ class RegistryFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ha
 
     def invalidate_cache(self, path: str | None = None) -> None:
         """Forget the files of versions and what tags name."""
-        self._trees.clear()
-        self._fixed.clear()
-        self._seen.clear()
+        self._forget()
         super().invalidate_cache(path)
 
 

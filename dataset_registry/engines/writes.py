@@ -18,8 +18,6 @@ from dataset_registry.model.names import MAIN, several, split_address
 from dataset_registry.model.parts import TABLE, ChunkingRule
 from dataset_registry.model.records import Provenance
 from dataset_registry.model.schema import ComponentSchema, TableSchema
-from dataset_registry.tabular.chunking import is_split_finer
-from dataset_registry.tabular.parquet import rule_of_pieces
 from dataset_registry.version import Version
 
 if TYPE_CHECKING:
@@ -81,6 +79,8 @@ class TableWrite:
         draft = registry.draft(name, branch or MAIN, fallback=fallback)  # raises for a branch that cannot be written to
         previous = draft._previous(component, 0)
         if (previous is None or previous.tables[0].cut is None) and head is not None:
+            from dataset_registry.tabular.parquet import rule_of_pieces
+
             cut = rule_of_pieces(head, several(key))
             previous = ComponentSchema(TABLE, (TableSchema(None, (), 0, {}, None, several(key), cut),))
         staging = f"{name}.writing-{uuid4().hex[:8]}"
@@ -138,6 +138,8 @@ class TableWrite:
 
     def _is_small(self, staged: Version, pieces: Sequence[Piece]) -> bool:
         """Whether a table of these rows is split finer than its pieces, which were written as those of a large one."""
+        from dataset_registry.tabular.chunking import is_split_finer
+
         captured = staged.captured([piece.component for piece in pieces])
         tables = [table for _, _, schema in captured for table in schema.tables]
         if any(table.columns != tables[0].columns or table.user_types != tables[0].user_types for table in tables):

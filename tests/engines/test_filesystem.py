@@ -155,6 +155,11 @@ def test_where_the_registry_is_comes_from_the_environment(folder: Path, monkeypa
         fsspec.filesystem("registry", skip_instance_cache=True).ls("")
     monkeypatch.setenv("DATASET_REGISTRY", str(folder))
     assert len(pd.read_parquet("registry://raw/flights@v1/airports.parquet")) == 2
+    assert len(pd.read_parquet("registry://raw/flights@v1/airports.parquet")) == 2
+    with Registry.open(folder.parent / "other") as other:
+        other.create_dataset("raw/flights").commit({"airports": pa.table({"faa": ["JFK", "LGA", "EWR"]})})
+    monkeypatch.setenv("DATASET_REGISTRY", str(folder.parent / "other"))
+    assert len(pd.read_parquet("registry://raw/flights@v1/airports.parquet")) == 3
     monkeypatch.setenv("DATASET_REGISTRY", str(folder / "elsewhere"))
     with pytest.raises(FileNotFoundError):
         fsspec.filesystem("registry", skip_instance_cache=True).ls("")

@@ -569,6 +569,8 @@ OPERATIONS = (
     Operation("facts of a version", On(READ), _facts, None, cli("show", f"{DATASET}@v2")),
     Operation("schema", On(READ), None, get(lambda w: f"datasets/{w.id}/schema/{w.ids[2]}"), cli("schema", DATASET)),
     Operation("digests of columns", On(READ), lambda r, w: w.v(r).column_digests("data")),
+    Operation("parts of a table", On(READ), lambda r, w: w.v(r).table_parts("data")),
+    Operation("files of a version", On(READ), lambda r, w: w.v(r).files()),
     Operation("components", On(READ), lambda r, w: w.v(r).components, get(that("/components"))),
     Operation("read a table in every way", On(READ), _read_everything, get(that("/data-files"))),
     Operation(
