@@ -118,6 +118,15 @@ def _restored(registry: Registry, w: World) -> object:
     return draft.version
 
 
+def _concatenated(registry: Registry, w: World) -> object:
+    import pyarrow as pa
+
+    version = registry.dataset(DATASET).commit({"rows": pa.table({"x": [1]})})
+    with registry.dataset(DATASET).draft() as draft:
+        draft.concatenate("rows", [(version, "rows"), (version, "rows")], replace=True)
+    return draft.version
+
+
 def _named(name: str) -> Callable[[World], Request]:
     import json
 
@@ -257,6 +266,7 @@ OPERATIONS = (
         changes=True,
     ),
     Operation("restore a component", On(WRITE), _restored),
+    Operation("concatenate tables", On(WRITE), _concatenated),
     Operation("remove a component", On(WRITE), None, None, cli("rm", DATASET, "data"), changes=True),
     Operation("commit by name", ByName(WRITE), lambda r, w: _draft(r, DATASET), _named(DATASET), changes=True),
     Operation(
