@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from dataset_registry.dagster_io import DatasetRegistryIOManager, DatasetRegistryResource
+from tests.engines.clusters import local_ray, local_spark
 
 ROWS = 20_000
 
@@ -104,12 +105,8 @@ def test_rows_of_an_engine_are_not_appended(registry: DatasetRegistryResource) -
 
 @pytest.fixture
 def ray() -> Iterator[Any]:
-    ray = pytest.importorskip("ray")
-    if ray.is_initialized():
-        ray.shutdown()
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
-    yield ray
-    ray.shutdown()
+    with local_ray() as found:
+        yield found
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray by itself
@@ -125,15 +122,8 @@ def test_ray_datasets_go_out_and_come_in(registry: DatasetRegistryResource, ray:
 
 @pytest.fixture
 def spark() -> Iterator[Any]:
-    sail = pytest.importorskip("pysail.spark")
-    from pyspark.sql import SparkSession
-
-    server = sail.SparkConnectServer()
-    server.start(background=True)
-    session = SparkSession.builder.remote(f"sc://localhost:{server.listening_address[1]}").getOrCreate()
-    yield session
-    session.stop()
-    server.stop()
+    with local_spark() as session:
+        yield session
 
 
 def test_spark_frames_go_out_and_come_in(registry: DatasetRegistryResource, spark: Any) -> None:

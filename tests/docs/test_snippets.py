@@ -4,12 +4,14 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
 import pytest
 
+from tests.engines.clusters import local_ray
 from tests.serving import Served
 
 SERVER = "https://registry.example.com"
@@ -36,6 +38,12 @@ def says(printed: str, expected: str) -> bool:
     return re.search(pattern, printed, flags=re.DOTALL) is not None
 
 
+@pytest.fixture
+def _ray() -> Iterator[None]:
+    with local_ray():
+        yield
+
+
 @pytest.mark.filterwarnings("ignore::Warning")
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=name)
 def test_the_python_of_a_page_runs_from_top_to_bottom(
@@ -44,7 +52,8 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "docs"}
     if page.name == "engines.md":
-        monkeypatch.setenv("DATASET_REGISTRY", "")  # which it sets
+        monkeypatch.setenv("DATASET_REGISTRY", str(tmp_path / "registry"))  # which it sets; for Ray's workers
+        request.getfixturevalue("_ray")
     if page.name == "operations.md":
         url = request.getfixturevalue("sqlite_url")
         names["CATALOG"] = url

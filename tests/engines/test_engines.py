@@ -19,6 +19,7 @@ from dataset_registry.engines import dask as dask_engine
 from dataset_registry.engines.scans import TableScan, in_groups
 from dataset_registry.errors import InputError, NotFound
 from dataset_registry.model.records import PartRecord
+from tests.engines.clusters import local_ray, local_spark
 
 ROWS = 30_000
 
@@ -190,12 +191,8 @@ def test_dask_writes_one_version(folder: Path, target: Path, version: Version) -
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Any]:
-    ray = pytest.importorskip("ray")
-    if ray.is_initialized():
-        ray.shutdown()
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
-    yield ray
-    ray.shutdown()
+    with local_ray() as found:
+        yield found
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray by itself
@@ -234,20 +231,12 @@ def test_ray_writes_one_version(ray: Any, folder: Path, target: Path, version: V
 
 @pytest.fixture(scope="module")
 def spark() -> Iterator[Any]:
-    """A session of Sail, which is a server of Spark's protocol without Java."""
-    sail = pytest.importorskip("pysail.spark")
-    from pyspark.sql import SparkSession
+    with local_spark() as session:
+        from dataset_registry.engines.spark import RegistryDataSource
 
-    from dataset_registry.engines.spark import RegistryDataSource
-
-    server = sail.SparkConnectServer()
-    server.start(background=True)
-    session = SparkSession.builder.remote(f"sc://localhost:{server.listening_address[1]}").getOrCreate()
-    session.conf.set("spark.sql.session.timeZone", "UTC")
-    session.dataSource.register(RegistryDataSource)
-    yield session
-    session.stop()
-    server.stop()
+        session.conf.set("spark.sql.session.timeZone", "UTC")
+        session.dataSource.register(RegistryDataSource)
+        yield session
 
 
 def test_spark_reads_a_table(spark: Any, folder: Path, version: Version) -> None:
