@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from dataset_registry.connection import VARIABLES
 from dataset_registry.dataset import Draft
 from dataset_registry.errors import InputError, NotFound
 from dataset_registry.model.partitions import component_of, partition_key
@@ -23,13 +24,7 @@ if TYPE_CHECKING:
 EXTRA = "dataset_registry"
 """Where the extras of Pipes have the settings of a session."""
 
-PLACES = {
-    "path": "DATASET_REGISTRY",
-    "catalog": "DATASET_REGISTRY_CATALOG",
-    "store": "DATASET_REGISTRY_STORE",
-    "token": "DATASET_REGISTRY_TOKEN",
-    "actor": "DATASET_REGISTRY_ACTOR",
-}
+PLACES = {"path" if name == "location" else name: variable for name, variable in VARIABLES.items()}
 """The environment variables that say where the registry is. They may have secrets, which extras must not."""
 
 
