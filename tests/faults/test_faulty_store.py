@@ -141,7 +141,7 @@ class World:
         name, number = self.random.choice(list(self.versions))
 
         def branch() -> None:
-            new = f"b{next(self._names)}"
+            new = f"branch-{next(self._names)}"
             self.registry.dataset(name).create_branch(new, f"v{number}")
             self.branches[name, new] = number
             old = [key for key in self.branches if key[0] == name and key[1] != "main"]
