@@ -266,7 +266,7 @@ OPERATIONS = (
         changes=True,
     ),
     Operation("restore a component", On(WRITE), _restored),
-    Operation("concatenate tables", On(WRITE), _concatenated),
+    Operation("concatenate tables", On(WRITE), _concatenated, changes=True),
     Operation("remove a component", On(WRITE), None, None, cli("rm", DATASET, "data"), changes=True),
     Operation("commit by name", ByName(WRITE), lambda r, w: _draft(r, DATASET), _named(DATASET), changes=True),
     Operation(
