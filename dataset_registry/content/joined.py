@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import accumulate, chain
 
-from dataset_registry.content.stage import Staged
-from dataset_registry.content.tables import keep_part
+from dataset_registry.content.stage import Staged, keep_part
 from dataset_registry.errors import InputError
 from dataset_registry.model.chunks import FileFacts, PartFacts
 from dataset_registry.model.parts import TABLE, ChunkingRule, Part, parts_digest
@@ -33,28 +33,16 @@ def stage_joined(
     first = tables[0]
     for (label, _), table in zip(pieces[1:], tables[1:], strict=True):
         _check_fit(pieces[0][0], first, label, table)
-    sources = [source for _, staged in pieces for source in _parts(staged)]
-    bounds = [0]
-    for _, staged in pieces:
-        bounds.append(bounds[-1] + len(_parts(staged)))
-    known = [PartFacts(table.rows or 0, table.statistics, ()) for table in tables]
-    items: Sequence[int | tuple[tuple[Spooled, FileFacts], int]] = range(len(sources))
+    sources = [_parts(staged) for _, staged in pieces]
+    parts = list(chain.from_iterable(sources))
+    new: dict[str, FileFacts] = {}
     cut = _shared_rule(tables)
     if cut is not None and len(pieces) > 1:
-        items, cut = _around_seams(spool, first, sources, set(bounds[1:-1]), cut)
-    parts: list[Part] = []
-    spooled: dict[str, Spooled] = {}
-    facts: dict[str, FileFacts] = {}
-    for item in items:
-        if isinstance(item, int):
-            made, rows = sources[item]
-        else:
-            (made, found), rows = item
-            facts[made.content_hash] = found
-        spooled[made.content_hash] = made
-        parts.append(Part(made.content_hash, made.size, rows))
+        seams = set(accumulate(map(len, sources[:-1])))
+        parts, new = _around_seams(spool, first, parts, seams, cut)
     from dataset_registry.tabular.parquet import combined_statistics
 
+    known = [PartFacts(table.rows or 0, table.statistics, ()) for table in tables]
     rule = cut or first.cut
     schema = replace(
         first,
@@ -62,9 +50,11 @@ def stage_joined(
         statistics=combined_statistics(first.columns, known),
         cut=None if rule is None else replace(rule, parts=len(parts)),
     )
-    size = sum(part.size for part in parts)
+    listed = tuple(Part(file.content_hash, file.size, rows) for file, rows in parts)
+    spooled = {file.content_hash: file for file, _ in parts}
+    size = sum(part.size for part in listed)
     whole = ComponentSchema(TABLE, (schema,))
-    return Staged(parts_digest(parts), size, TABLE, whole, tuple(spooled.values()), tuple(parts), facts)
+    return Staged(parts_digest(listed), size, TABLE, whole, tuple(spooled.values()), listed, new)
 
 
 def _table(label: str, staged: Staged) -> TableSchema:
@@ -108,25 +98,27 @@ def _shared_rule(tables: Sequence[TableSchema]) -> ChunkingRule | None:
 
 def _around_seams(
     spool: Spool, schema: TableSchema, sources: Sequence[tuple[Spooled, int]], seams: set[int], cut: ChunkingRule
-) -> tuple[list[int | tuple[tuple[Spooled, FileFacts], int]], ChunkingRule]:
-    """All parts in order: the index of one that stays, or one that was written again, with its rows."""
+) -> tuple[list[tuple[Spooled, int]], dict[str, FileFacts]]:
+    """All parts in order, each with its rows, and the facts of those that were written again."""
     from dataset_registry.tabular import edits, parquet
     from dataset_registry.tabular.rows import TablePart
     from dataset_registry.tabular.table_merge import TableVersion
 
     near = {at for seam in seams for at in range(seam - _AROUND, seam + _AROUND)}
-    parts = []
+    stored = []
     for at, (file, rows) in enumerate(sources):
         load = partial(spool.path, file)
         count = rows if rows or at not in near else parquet.row_count(load())
-        parts.append(TablePart(file.content_hash, count, load))
-    whole = TableVersion(("", 0), parts, schema).own_rows()
-    found, cut = edits.write_joined(whole, seams, cut, partial(keep_part, spool))
-    items: list[int | tuple[tuple[Spooled, FileFacts], int]] = []
+        stored.append(TablePart(file.content_hash, count, load))
+    whole = TableVersion(("", 0), stored, schema).own_rows()
+    found, _ = edits.write_joined(whole, seams, cut, partial(keep_part, spool))
+    parts: list[tuple[Spooled, int]] = []
+    new: dict[str, FileFacts] = {}
     for item in found:
         if isinstance(item, int):
-            items.append(item)
+            parts.append(sources[item])
         else:
-            (made, chunks), part = item
-            items.append(((made, FileFacts(chunks, part.statistics)), part.rows))
-    return items, cut
+            (made, chunks), facts = item
+            parts.append((made, facts.rows))
+            new[made.content_hash] = FileFacts(chunks, facts.statistics)
+    return parts, new

@@ -117,13 +117,15 @@ def table(
     """
     from dataset_registry.tabular import pandas_frames, writer
 
-    if parts is not None and not parts:
-        one = table(contents, version, names, columns=columns, sheet=sheet, parts=[0], with_labels=with_labels)
-        return one.slice(0, 0)
-    source, whole = _source(contents, version, _tables(contents, version, names), sheet, filter, parts)
+    has_rows = parts is None or len(parts) > 0
+    found = _tables(contents, version, names)
+    source, whole = _source(contents, version, found, sheet, filter, parts if has_rows else [0])
     wanted = _wanted(columns, source.schema.names) if columns is not None else None
     if wanted is not None and with_labels:
         wanted = pandas_frames.with_labels(wanted, whole.writer)
+    if not has_rows:  # the columns alone: no part is read for them
+        empty = source.schema.empty_table()
+        return writer.restored(empty if wanted is None else empty.select(wanted), whole.writer)
     return writer.restored(source.to_table(columns=wanted, filter=filter), whole.writer)
 
 
@@ -283,15 +285,15 @@ def _source(
 
     whole = _whole(contents, version, found, sheet)
     listed = list(_parts(contents, version, found))
+    is_ours = all(file.id != component.file_id for component, file in listed)
     first = None
     if parts is not None:
-        first = listed[0][1]  # whose columns the table has
+        first = None if is_ours else listed[0][1]  # the table has the columns of the first of delivered files
         listed = [listed[number] for number in _numbers(parts, len(listed), version)]
     if all(component.format == "parquet" for component in found):
         files = [file for _, file in listed]
         sources = _sources(contents, version, files, is_pruned=filter is not None)
         like = None if first is None else _sources(contents, version, [first])[0]
-        is_ours = all(file.id != component.file_id for component, file in listed)
         found_rows = parquet.scan(sources, schema=whole.plain, filter=filter, like=like, has_fast_texts=is_ours)
         return found_rows, whole
     members = [(component.name, component.index) for component in found]

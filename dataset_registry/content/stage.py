@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from io import BytesIO
 from itertools import accumulate
 from pathlib import Path
@@ -167,16 +168,13 @@ def _stage_table(
 ) -> Staged:
     from dataset_registry.tabular import arrow, parquet
 
-    def keep(data: memoryview, facts: PartFacts) -> tuple[Spooled, tuple[Chunk, ...]]:
-        return spool.keep(data), chunks_of(data, facts.chunks)
-
     reader, writer_schema = arrow.reader_of(value)
     if not key and previous and set(previous.key) <= set(reader.schema.names):
         key = previous.key
     written, table = parquet.write_parts(
         reader,
         writer_schema,
-        keep,
+        partial(keep_part, spool),
         key=key,
         previous=previous.cut if previous else None,
         is_piece=is_piece,
@@ -222,6 +220,11 @@ def staged_table(schema: ComponentSchema, written: Sequence[tuple[Spooled, PartF
         parts,
         {spooled.content_hash: FileFacts(chunks, facts.statistics) for spooled, facts, chunks in written},
     )
+
+
+def keep_part(spool: Spool, data: memoryview, facts: PartFacts) -> tuple[Spooled, tuple[Chunk, ...]]:
+    """Spool a part that was written, with its chunks."""
+    return spool.keep(data), chunks_of(data, facts.chunks)
 
 
 def chunks_of(data: memoryview, lengths: Sequence[int]) -> tuple[Chunk, ...]:

@@ -7,10 +7,10 @@ from functools import partial
 from dataset_registry.access import Access
 from dataset_registry.catalog import Transaction, files, manifests
 from dataset_registry.content.source import CatalogContents
-from dataset_registry.content.stage import Staged, chunks_of, staged_table
+from dataset_registry.content.stage import Staged, keep_part, staged_table
 from dataset_registry.content.stored import stored_file
 from dataset_registry.errors import InputError
-from dataset_registry.model.chunks import Chunk, FileFacts, PartFacts
+from dataset_registry.model.chunks import FileFacts, PartFacts
 from dataset_registry.model.manifest import ComponentKey, Entry, component_label
 from dataset_registry.model.parts import TABLE, Part, parts_digest
 from dataset_registry.model.reading import kind_of
@@ -149,11 +149,6 @@ def stage_rewritten(spool: Spool, rows: Rows, edits: Edits, schema: TableSchema)
     columns = tuple(replace(column, origin=origins.get(column.name)) for column in table.columns)
     table = replace(table, columns=columns, user_types=schema.user_types, library=schema.library)
     return staged_table(ComponentSchema(TABLE, (table,)), [(made, facts, chunks) for (made, chunks), facts in written])
-
-
-def keep_part(spool: Spool, data: memoryview, facts: PartFacts) -> tuple[Spooled, tuple[Chunk, ...]]:
-    """Spool a part that was written, with its chunks."""
-    return spool.keep(data), chunks_of(data, facts.chunks)
 
 
 def of_staged(spool: Spool, component: ComponentKey, staged: Staged) -> StoredTable:

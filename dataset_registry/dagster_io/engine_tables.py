@@ -11,19 +11,19 @@ from dataset_registry.engines.scans import TableScan
 from dataset_registry.engines.writes import TableWrite
 from dataset_registry.version import Version
 
-ENGINES: Mapping[str, tuple[str, str]] = {
-    "dask.dataframe.DataFrame": ("dask", "frame_of"),
-    "ray.data.Dataset": ("ray", "dataset_of"),
-    "pyspark.sql.DataFrame": ("spark", "frame_of"),
+ENGINES: Mapping[str, str] = {
+    "dask.dataframe.DataFrame": "dask",
+    "ray.data.Dataset": "ray",
+    "pyspark.sql.DataFrame": "spark",
 }
-"""The module of `dataset_registry.engines` for each type, and its function that reads a table as this type."""
+"""The module of `dataset_registry.engines` for each type: its `of_scan` reads a table, its `pieces_of` writes one."""
 
 
 def engine_of(value: object) -> str | None:
     """The module of the engine that a value is a frame of, None for all other values."""
     for kind in type(value).__mro__:
         root, name = kind.__module__.partition(".")[0], kind.__name__
-        for public, (engine, _) in ENGINES.items():
+        for public, engine in ENGINES.items():
             if (root, name) == (public.partition(".")[0], public.rpartition(".")[2]):
                 return engine
     return None
@@ -31,12 +31,11 @@ def engine_of(value: object) -> str | None:
 
 def loader(public_name: str) -> Callable[[Version, Sequence[str], list[str] | None, Connection], Any]:
     """The function that loads components as a frame of an engine."""
-    engine, function = ENGINES[public_name]
 
     def load(version: Version, names: Sequence[str], columns: list[str] | None, connection: Connection) -> Any:
         chosen = None if columns is None else tuple(columns)
         scan = TableScan(connection, version.record.dataset_id, version.number, tuple(names), chosen)
-        return getattr(_module(engine), function)(scan)
+        return _module(ENGINES[public_name]).of_scan(scan)
 
     return load
 

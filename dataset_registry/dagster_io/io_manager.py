@@ -108,14 +108,10 @@ class DatasetRegistryIOManager(dg.ConfigurableIOManager):
             fallback=fallback,
             provenance=lineage.recorded(provenance),
         )
-        with ExitStack() as until:
-            fill = partial(
-                self._fill, context=context, keys=keys, obj=obj, target=(f"{name}@{branch}", fallback), until=until
-            )
-            with draft:
-                if becomes_partitioned:
-                    draft.clear()
-                fill(draft)
+        with ExitStack() as until, draft:
+            if becomes_partitioned:
+                draft.clear()
+            self._fill(draft, context, keys, obj, (f"{name}@{branch}", fallback), until)
         result = draft.result
         context.add_output_metadata(lineage.shown())
         if isinstance(obj, memoization.Reused):

@@ -33,10 +33,10 @@ def read_table(
     `catalog` and `store`, `actor`, `token`; what is not given comes from the environment of each. Raises as `Version.to_arrow`.
     """
     require("dask", "dask", "read_table()")
-    return frame_of(TableScan.of(address, component, columns=columns, filter=filter, run_id=run_id, options=options))
+    return of_scan(TableScan.of(address, component, columns=columns, filter=filter, run_id=run_id, options=options))
 
 
-def frame_of(scan: TableScan) -> "dask.dataframe.DataFrame":
+def of_scan(scan: TableScan) -> "dask.dataframe.DataFrame":
     """A table as a Dask frame."""
     import dask
     import dask.dataframe as dd

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import tempfile
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from datetime import datetime
@@ -229,7 +229,7 @@ class RegistryFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ha
         self._opened: Registry | None = None
         self._trees: OrderedDict[tuple[int, int], _Tree] = OrderedDict()
         self._fixed: dict[tuple[int, str], tuple[int, int]] = {}
-        self._seen: dict[tuple[int, str], list[tuple[int, int]]] = {}
+        self._seen: dict[tuple[int, str], deque[tuple[int, int]]] = {}
 
     @property
     def fsid(self) -> str:
@@ -289,7 +289,7 @@ class RegistryFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ha
                 self._trees.popitem(last=False)
         if _is_number(ref) or any(tag.name == ref for tag in dataset.tags()):
             self._fixed[dataset.id, ref] = key
-        seen = self._seen.setdefault((dataset.id, ref), [])
+        seen = self._seen.setdefault((dataset.id, ref), deque(maxlen=_MOST_TREES))
         if key not in seen:
             seen.append(key)
         return self._trees[key]

@@ -34,12 +34,12 @@ def read_table(
     `dataset_registry.engines.dask.read_table`. Raises as `Version.to_arrow`.
     """
     scan = TableScan.of(address, component, columns=columns, filter=filter, run_id=run_id, options=options)
-    return read_datasource(RegistryDatasource(scan), override_num_blocks=override_num_blocks)
+    return of_scan(scan, override_num_blocks)
 
 
-def dataset_of(scan: TableScan) -> "RayDataset":
+def of_scan(scan: TableScan, override_num_blocks: int | None = None) -> "RayDataset":
     """A table as a Ray dataset."""
-    return read_datasource(RegistryDatasource(scan))
+    return read_datasource(RegistryDatasource(scan), override_num_blocks=override_num_blocks)
 
 
 def write_table(
@@ -98,12 +98,13 @@ class RegistryDatasource(Datasource):  # type: ignore[misc]  # ray's types are p
     def __init__(self, scan: TableScan) -> None:
         super().__init__()
         self._scan = scan
+        self._parts = scan.parts()
 
     def get_name(self) -> str:
         return "DatasetRegistry"
 
     def estimate_inmemory_data_size(self) -> int | None:
-        return sum(part.size for part in self._scan.parts())
+        return sum(part.size for part in self._parts)
 
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
@@ -111,7 +112,7 @@ class RegistryDatasource(Datasource):  # type: ignore[misc]  # ray's types are p
         """Tasks for runs of neighbouring parts. (Ray keeps their order with `execution_options.preserve_order`.)"""
         schema = self._scan.schema
         tasks = []
-        for group in in_groups(self._scan.parts(), parallelism):
+        for group in in_groups(self._parts, parallelism):
             known = BlockMetadata(
                 num_rows=None, size_bytes=sum(p.size for p in group), input_files=None, exec_stats=None
             )

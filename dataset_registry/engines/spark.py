@@ -109,14 +109,15 @@ class PruningReader(RegistryReader):
 
     def pushFilters(self, filters: list[Any]) -> Iterable[Any]:  # noqa: N802 - the name that Spark calls
         """Prune parts by what their statistics know. Spark evaluates every filter again, by its own rules of comparison."""
+        schema = self._scan.schema
         for found in filters:
-            expression = _expression(found, self._scan.schema)
+            expression = _expression(found, schema)
             if expression is not None:
                 self._scan = self._scan.with_filter(expression)
             yield found
 
 
-def frame_of(scan: TableScan) -> "DataFrame":
+def of_scan(scan: TableScan) -> "DataFrame":
     """A table as a frame of the active Spark session. Raises `InputError` if there is none."""
     session = SparkSession.getActiveSession()
     if session is None:
@@ -139,13 +140,18 @@ def pieces_of(frame: "DataFrame", write: TableWrite) -> list[Piece]:
     return [Piece(row.component, row.rows) for row in sorted(rows, key=lambda row: row.place)]
 
 
+def _piece(write: TableWrite, batches: "Iterator[pa.RecordBatch]") -> Piece | None:
+    """Write the batches of a task, None if there are none."""
+    first = next(batches, None)
+    return None if first is None else write.write(chain([first], batches))
+
+
 def _write_partition(write: TableWrite, batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
     import pyarrow as pa
 
-    first = next(batches, None)
-    if first is None:
+    piece = _piece(write, batches)
+    if piece is None:
         return
-    piece = write.write(chain([first], batches))
     context = TaskContext.get()
     place = 0 if context is None else context.partitionId()
     schema = pa.schema([("place", pa.int32()), ("component", pa.string()), ("rows", pa.int64())])
@@ -166,8 +172,7 @@ class RegistryWriter(datasource.DataSourceArrowWriter):  # type: ignore[misc]
         self._write = write
 
     def write(self, iterator: "Iterator[pa.RecordBatch]") -> _Written:
-        first = next(iterator, None)
-        return _Written(None if first is None else self._write.write(chain([first], iterator)))
+        return _Written(_piece(self._write, iterator))
 
     def commit(self, messages: list[Any]) -> None:
         self._write.commit([message.piece for message in messages if message is not None and message.piece is not None])

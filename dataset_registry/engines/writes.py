@@ -8,6 +8,7 @@ delete it. The table of the version consists of the parts that the tasks wrote: 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
@@ -65,11 +66,11 @@ class TableWrite:
     ) -> "TableWrite":
         """Begin to write the table at an address such as `raw/flights@main`; without `@`, to the branch `main`.
 
-        `mode` is `overwrite` or `append`; `key` and `message` are those of `Dataset.commit`; `options` those of `Connection`, or
-        there is a `connection`. `fallback` is that of `Dataset.draft`. A
-        table that is new and has no key is split by the columns that tell its rows apart: `head`, its first rows (65,536 are
-        enough), says which; without it each task judges its own rows, and later versions may share fewer parts. A dataset
-        that does not exist is created by the commit. Raises `InputError`, `PermissionDenied`.
+        `mode` is `overwrite` or `append`; `key` and `message` are those of `Dataset.commit`, `fallback` that of `Dataset.draft`;
+        `options` are those of `Connection`, unless there is a `connection`. A table that is new and has no key is split by the
+        columns that tell its rows apart: `head`, its first rows (65,536 are enough), says which; without it each task judges
+        its own rows, and later versions may share fewer parts. A dataset that does not exist is created by the commit. Raises
+        `InputError`, `PermissionDenied`.
         """
         if mode not in ("overwrite", "append"):
             raise InputError(f"Invalid mode {mode!r}. Use overwrite or append.", mode=mode)
@@ -103,14 +104,11 @@ class TableWrite:
         `RetryLater` it can be tried again; after other errors the pieces are deleted.
         """
         registry = self.connection.open()
-        try:
-            with registry.draft(self.dataset, self.branch, message=self.message, provenance=provenance) as draft:
-                self.add_to(draft, pieces)
-        except (ConflictError, RetryLater):
-            raise
-        except BaseException:
-            self.abort()
-            raise
+        with (
+            self.aborted_on_error(ConflictError, RetryLater),
+            registry.draft(self.dataset, self.branch, message=self.message, provenance=provenance) as draft,
+        ):
+            self.add_to(draft, pieces)
         self.abort()
         return draft.version
 
@@ -145,13 +143,15 @@ class TableWrite:
         if any(table.columns != tables[0].columns or table.user_types != tables[0].user_types for table in tables):
             return False  # concatenating them says what differs
         cut = pieces[0].cut
-        return cut is not None and is_split_finer(sum(piece.rows for piece in pieces), cut)
+        return cut is not None and is_split_finer(sum(piece.rows for piece in pieces), cut.rows)
 
     @contextmanager
-    def aborted_on_error(self) -> Iterator[None]:
-        """Delete the pieces if this block raises."""
+    def aborted_on_error(self, *retried: type[Exception]) -> Iterator[None]:
+        """Delete the pieces if this block raises, unless it is one of the errors after which it is tried again."""
         try:
             yield
+        except retried:
+            raise
         except BaseException:
             self.abort()
             raise
@@ -183,10 +183,5 @@ def _counted(rows: Any, schema: "pa.Schema | None") -> "pa.Table | pa.RecordBatc
         first = next(batches, None)
         if first is None:
             raise InputError("A piece without batches needs a schema.")
-        return pa.RecordBatchReader.from_batches(first.schema, _chained(first, batches))
+        return pa.RecordBatchReader.from_batches(first.schema, chain([first], batches))
     return pa.RecordBatchReader.from_batches(schema, batches)
-
-
-def _chained(first: "pa.RecordBatch", others: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
-    yield first
-    yield from others

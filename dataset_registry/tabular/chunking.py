@@ -54,7 +54,7 @@ _WIDEST = 16 * PART_BYTES
 def rule(head: pa.Table, *, is_whole: bool, columns: Sequence[str]) -> ChunkingRule:
     """The chunking rule of a new table with the first rows `head` (all of them, or `enough`)."""
     rows = _rows_of(head)
-    if is_whole and head.num_rows < rows * _FEW:
+    if is_whole and is_split_finer(head.num_rows, rows):
         rows = max(LEAST_ROWS, rows // _FINER)
     return ChunkingRule(tuple(columns), rows)
 
@@ -64,9 +64,9 @@ def enough(head: pa.Table) -> bool:
     return bool(head.num_rows >= _rows_of(head) * _FEW)
 
 
-def is_split_finer(rows: int, cut: ChunkingRule) -> bool:
-    """Whether a new table with this number of rows would be split finer than by this rule of a large one."""
-    return rows < cut.rows * _FEW and cut.rows > LEAST_ROWS
+def is_split_finer(count: int, rows: int) -> bool:
+    """Whether a new table of `count` rows is split finer than a large one, whose parts have `rows` on average."""
+    return count < rows * _FEW and rows > LEAST_ROWS
 
 
 _TELLING = 1 << 36
