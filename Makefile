@@ -4,6 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+READERS := .cache/readers/.ready
 
 .PHONY: demo test check dev ui browser lock clean bench matrix
 
@@ -18,8 +19,13 @@ $(READY): requirements/dev.txt requirements/uv.txt pyproject.toml
 demo: $(READY)  ## materialize the example pipeline on real data and show what the registry kept
 	@$(BIN)/python -W "ignore:Parameter" -m dagster_assets.demo
 
-test: $(READY) browser  ## the whole suite, on SQLite and on a real PostgreSQL
+test: $(READY) $(READERS) browser  ## the whole suite, on SQLite and on a real PostgreSQL
 	$(BIN)/python -m pytest $(TEST_OPTIONS)
+
+$(READERS): requirements/readers.txt $(READY)
+	$(PYTHON) -m venv --clear --without-pip .cache/readers
+	VIRTUAL_ENV=.cache/readers $(BIN)/uv pip install --quiet --require-hashes -r requirements/readers.txt
+	@touch $(READERS)
 
 check: $(READY)  ## format, lint, types, import rules, words, documentation site
 	$(BIN)/ruff format --check .
@@ -47,6 +53,7 @@ matrix: $(READY)  ## the wheel with the oldest and newest Dagster, SQLAlchemy 2.
 lock: $(READY)  ## resolve the dependencies again
 	echo "uv>=0.13,<0.14" | $(BIN)/uv pip compile - --universal --generate-hashes --no-annotate --no-header --upgrade -q -o requirements/uv.txt
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade -q -o requirements/dev.txt
+	$(BIN)/uv pip compile requirements/readers.in --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade -q -o requirements/readers.txt
 
 clean:
 	rm -rf .venv .demo .cache

@@ -16,6 +16,7 @@ FOLDERS = {
     "dataset_registry/tabular/sql_lineage.py": "lineage",
     "dataset_registry/engines/filesystem.py": "fsspec",
     "dataset_registry/engines/ray.py": "ray",
+    "dataset_registry/table_formats/iceberg": "iceberg",
 }
 """Modules of these folders are imported with this extra only."""
 NOT_IMPORTED = {

@@ -118,7 +118,7 @@ def table(
     from dataset_registry.tabular import pandas_frames, writer
 
     has_rows = parts is None or len(parts) > 0
-    found = _tables(contents, version, names)
+    found = tables(contents, version, names)
     source, whole = _source(contents, version, found, sheet, filter, parts if has_rows else [0])
     wanted = _wanted(columns, source.schema.names) if columns is not None else None
     if wanted is not None and with_labels:
@@ -135,7 +135,7 @@ def table_parts(
     """The files that `table` reads, in the order of their rows, without those whose statistics contradict a filter."""
     from dataset_registry.tabular import parquet
 
-    found = _tables(contents, version, names)
+    found = tables(contents, version, names)
     listed = list(_parts(contents, version, found))
     records = [PartRecord(n, component.name, component.index, file.size) for n, (component, file) in enumerate(listed)]
     if filter is None or any(component.format != "parquet" for component in found) or len(listed) < 2:
@@ -188,7 +188,7 @@ def scan(contents: Contents, version: VersionRecord, names: Sequence[str] | None
     """A lazy Arrow dataset over the stored Parquet files; nothing is copied. Raises `InputError` for other formats."""
     from dataset_registry.tabular import parquet
 
-    found = _tables(contents, version, names)
+    found = tables(contents, version, names)
     _refuse_other_formats(version, found)
     files = [file for _, file in _parts(contents, version, found)]
     return parquet.scan(_sources(contents, version, files), schema=_whole(contents, version, found).plain)
@@ -196,7 +196,7 @@ def scan(contents: Contents, version: VersionRecord, names: Sequence[str] | None
 
 def lazily(contents: Contents, version: VersionRecord, names: Sequence[str] | None) -> "LazyTable":
     """The stored Parquet files behind components, to be read by another library. Raises `InputError` for other formats."""
-    found = _tables(contents, version, names)
+    found = tables(contents, version, names)
     _refuse_other_formats(version, found)
     whole = _whole(contents, version, found)
     objects = contents.data_files(version, found)
@@ -364,7 +364,9 @@ def _refuse_other_formats(version: VersionRecord, found: Sequence[ComponentRecor
         )
 
 
-def _tables(contents: Contents, version: VersionRecord, names: Sequence[str] | None) -> list[ComponentRecord]:
+def tables(contents: Contents, version: VersionRecord, names: Sequence[str] | None) -> list[ComponentRecord]:
+    """The components that are read as one table: those with these names, in this order, or all tables of the version. Raises
+    `NotFound`, `InputError` where there is none, or several that cannot be one."""
     found = _named(contents, version, names)
     if names is not None:
         place = {component_name(name): at for at, name in enumerate(names)}

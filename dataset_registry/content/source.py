@@ -16,7 +16,7 @@ from dataset_registry.content import legacy
 from dataset_registry.errors import CorruptionError, InputError, NotFound, RetryLater
 from dataset_registry.model.chunks import FileFacts
 from dataset_registry.model.parts import TABLE
-from dataset_registry.model.records import ComponentRecord, FileRecord, VersionRecord
+from dataset_registry.model.records import ComponentRecord, DataFile, FileRecord, VersionRecord
 from dataset_registry.model.schema import ComponentSchema
 from dataset_registry.store import Ranges, new_key
 from dataset_registry.store.checked import checked
@@ -58,13 +58,31 @@ class CatalogContents:
             raise deleted(version)
         for component in found:
             stored = known[component.file_id]
-            if component.format != TABLE and [file.id for file in stored] != [component.file_id]:
+            if component.format != TABLE and not _is_file(component, stored):
                 raise CorruptionError(
                     f"{component.name!r} of {version.dataset}@v{version.number} is a {component.format} file whose hash is that "
                     "of a table's list of parts. It cannot be read. Ask an administrator to run: dataset-registry verify",
                     hash=component.content_hash,
                 )
         return [known[c.file_id] for c in found]
+
+    def files_with_facts(self, version: VersionRecord, found: Sequence[ComponentRecord]) -> list[list[DataFile]]:
+        """As `data_files`, with the rows of a table's parts and the statistics of their columns."""
+        listed = self.data_files(version, found)
+        with self._access.catalog.read() as tx:
+            tables = files.parts_of(
+                tx, [c.file_id for c, stored in zip(found, listed, strict=True) if not _is_file(c, stored)]
+            )
+            facts = files.facts_of(tx, [file.id for stored in listed for file in stored])
+        rows = {(table, at): count for table, parts in tables.items() for at, (_, count) in enumerate(parts)}
+        nothing = FileFacts()
+        return [
+            [
+                DataFile(file, rows.get((component.file_id, at)), facts.get(file.id, nothing).statistics)
+                for at, file in enumerate(stored)
+            ]
+            for component, stored in zip(found, listed, strict=True)
+        ]
 
     def facts(self, version: VersionRecord, found: Sequence[FileRecord]) -> Mapping[int, FileFacts]:
         with self._access.catalog.read() as tx:
@@ -81,6 +99,15 @@ class CatalogContents:
 
     def _here(self, file: FileRecord) -> Path | None:
         return self._access.store.path(_key(file))
+
+    def at_random(self, file: FileRecord) -> BinaryIO:
+        """A stream over the content of a stored file with random access, which reads no other bytes where that is possible."""
+        if file.form == "inline":
+            return self.open(None, file)
+        if file.compression_type is not None or self._access.verifies_reads:
+            return self.fetch(None, file).open("rb")
+        _key(file)  # raises where it is damaged
+        return cast(BinaryIO, _ranges(self._access, file))
 
     def fetch(self, version: VersionRecord | None, file: FileRecord) -> Path:
         return self._read(version, file, lambda f: local_file(self._access, f))
@@ -125,6 +152,11 @@ class CatalogContents:
             if (now.object_key, now.extents) == (file.object_key, file.extents):
                 raise
             return read(now)
+
+
+def _is_file(component: ComponentRecord, stored: Sequence[FileRecord]) -> bool:
+    """Whether a component is one stored file, and not a table's list of parts."""
+    return [file.id for file in stored] == [component.file_id]
 
 
 def deleted(version: VersionRecord | None) -> NotFound:

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from dataset_registry.model.manifest import Entry, canonical_json, entries_digest
-from dataset_registry.model.schema import ComponentSchema
+from dataset_registry.model.schema import ColumnStatistics, ComponentSchema
 
 FileForm = Literal["whole", "parts", "ranges", "pack", "inline"]
 """How a file is stored: as one object; as an ordered list of files (a table); as ranges of the objects of other files
@@ -138,6 +138,16 @@ class VersionFile:
     def content_hash(self) -> str | None:
         """The SHA-256 of its content; None for a legacy file that was not adopted yet."""
         return self.file.content_hash
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """A stored file of a component with its facts: its rows (None for a file that is no part of a table), and the statistics of
+    its columns, as far as they are known."""
+
+    file: FileRecord
+    rows: int | None
+    statistics: Mapping[str, ColumnStatistics]
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,15 @@ def by_id(access: Access, file_id: int) -> FileRecord:
         return _counted(access, tx, [_visible(access, tx, file_id)])[0]
 
 
+def exactly(access: Access, content_hash: str) -> FileRecord:
+    """The file with exactly this hash, without its reference count. Raises `NotFound`."""
+    with access.catalog.read() as tx:
+        found = files.find(tx, content_hash)
+        if found is None or not readable_files(access, tx, [found.id]):
+            raise unknown_file(content_hash)
+        return files.get_many(tx, [found.id])[found.id]
+
+
 def _visible(access: Access, tx: Transaction, file_id: int) -> FileRecord:
     found = files.get_many(tx, [file_id]).get(file_id)
     if found is None or level_on_file(access, tx, file_id) == NOTHING:

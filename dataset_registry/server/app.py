@@ -34,11 +34,13 @@ from dataset_registry.server.routes import (
     commits,
     datasets,
     files,
+    iceberg,
     maintenance,
     merges,
     publishing,
     refs,
     reviews,
+    s3,
     uploads,
     users,
 )
@@ -96,6 +98,8 @@ def create_app(settings: Settings, owner: LocalOwner | None = None) -> FastAPI:
     v1.include_router(uploads.appending)
     v1.include_router(maintenance.audited)
     app.include_router(v1)
+    app.include_router(iceberg.router)
+    app.include_router(s3.router)
     app.include_router(_watching(metrics))
     app.include_router(api_docs.router)
     for page_module in (sessions, assets, home, datasets_pages, reviews_pages, administration):

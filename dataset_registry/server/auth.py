@@ -24,7 +24,7 @@ from dataset_registry.model.commits import RequestKey
 from dataset_registry.model.manifest import canonical_json
 from dataset_registry.operations import requests
 from dataset_registry.operations.users import authenticate
-from dataset_registry.server import pages, problems
+from dataset_registry.server import pages, problems, protocols
 from dataset_registry.server.limits import Slots
 from dataset_registry.server.pages import sessions
 from dataset_registry.server.pages.sessions import LocalOwner
@@ -38,16 +38,16 @@ _LONGEST_ANSWER = 1 << 16
 
 
 class AuthMiddleware:
-    """Middleware that authenticates the caller and assigns a slot before the body is read: by a token for `/v1`, by the cookie of
-    a session for pages."""
+    """Middleware that authenticates the caller and assigns a slot before the body is read: by a token for `/v1`, S3 and
+    Iceberg, by the cookie of a session for pages."""
 
     def __init__(self, app: ASGIApp, access: Access, settings: Settings, owner: LocalOwner | None) -> None:
         self._app, self._here, self._slots, self._owner = app, access, Slots(settings), owner
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Authenticate requests to `/v1` and to pages; pass on all others."""
+        """Authenticate requests that need a token or a session; pass on all others."""
         is_page = scope["type"] == "http" and pages.needs_session(scope["path"])
-        if scope["type"] != "http" or not (is_page or scope["path"].startswith("/v1/")):
+        if scope["type"] != "http" or not (is_page or _needs_token(scope["path"])):
             await self._app(scope, receive, send)
             return
         async with AsyncExitStack() as slot:
@@ -66,6 +66,8 @@ class AuthMiddleware:
             await self._app(scope, receive, send)
 
     def _token(self, scope: Scope) -> str:
+        if protocols.is_s3(scope["path"]) and (token := protocols.token_of_s3(scope)) is not None:
+            return token
         header: str = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
         scheme, _, secret = header.partition(" ")
         if scheme.lower() != "bearer" or not secret.strip():
@@ -85,6 +87,10 @@ class AuthMiddleware:
     def _visitor(self, scope: Scope, secret: str) -> Access:
         scope["state"]["visitor"] = visitor = sessions.visitor_of(self._here, secret, self._owner)
         return visitor.access
+
+
+def _needs_token(path: str) -> bool:
+    return path.startswith(("/v1/", protocols.ICEBERG)) or protocols.is_s3(path)
 
 
 def access_of(request: Request, described: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Access:

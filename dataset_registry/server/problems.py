@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from dataset_registry import errors
 from dataset_registry.model.next_steps import spelled
 from dataset_registry.model.pages import path_of
+from dataset_registry.server import protocols
 from dataset_registry.server.pages import is_page, needs_session, rendering
 from dataset_registry.server.telemetry import log, redact
 from dataset_registry.store.spool import storage_error
@@ -120,7 +121,10 @@ def detail_of(
 
 
 def answer(request: Request, error: errors.RegistryError) -> Response:
-    """The response for an error: a page for pages, a problem for the rest."""
+    """The response for an error: a page for pages, what clients of S3 and Iceberg expect for theirs, a problem for the rest."""
+    if (told := protocols.of(request.url.path)) is not None:
+        status, request_id = status_of(error), request.state.request_id
+        return told(status, detail_of(error, request_id, "rest"), request_id)
     if not is_page(request.url.path):
         is_python = request.headers.get("user-agent", "").startswith(CLIENT)
         return response(error, request.state.request_id, is_python=is_python)
@@ -165,6 +169,8 @@ def install(app: FastAPI) -> None:
     async def plain(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         title = HTTPStatus(error.status_code).phrase
+        if (told := protocols.of(request.url.path)) is not None:
+            return told(error.status_code, redact(str(error.detail)), request.state.request_id)
         if is_page(request.url.path):
             return rendering.page(
                 request, "error.html", status=error.status_code, title=title, detail=redact(str(error.detail))

@@ -146,17 +146,17 @@ def file_response(
         known = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
         if headers["ETag"] in known or known == ["*"]:
             return Response(None, 304, headers)
-    start, stop = _range(wanted, file.size)
+    start, stop = byte_range(wanted, file.size)
     stream = CatalogContents(access).open(None, file)
     status = 200
     if (start, stop) != (0, file.size):
         status = 206
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{file.size}"
     headers["Content-Length"] = str(stop - start)
-    return _Download(stream, _blocks(stream, start, stop), status, headers)
+    return Download(stream, blocks(stream, start, stop), status, headers)
 
 
-class _Download(StreamingResponse):
+class Download(StreamingResponse):
     """A response that streams a file and always closes it."""
 
     def __init__(self, stream: BinaryIO, blocks: Iterator[bytes], status: int, headers: dict[str, str]) -> None:
@@ -171,7 +171,7 @@ class _Download(StreamingResponse):
             self._stream.close()
 
 
-def _range(wanted: str | None, size: int) -> tuple[int, int]:
+def byte_range(wanted: str | None, size: int) -> tuple[int, int]:
     """The start and the end of a header with one range; the whole file for any other header (RFC 9110, 14.2)."""
     if wanted is None or not wanted.startswith("bytes=") or "," in wanted:
         return 0, size
@@ -188,7 +188,8 @@ def _range(wanted: str | None, size: int) -> tuple[int, int]:
     return start, min(stop, size)
 
 
-def _blocks(stream: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
+def blocks(stream: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
+    """The bytes of a stream from one position to another."""
     if start:
         stream.seek(start)
     left = stop - start

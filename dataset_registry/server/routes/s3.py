@@ -1,0 +1,205 @@
+"""Stored files over the S3 protocol, read-only: the bucket `registry`, with the token of the registry as session token.
+
+- `data/<sha256>.parquet` is a stored file, `datasets/<name>@<ref>/<path>` a file of a version;
+- `iceberg/…` are the metadata of Iceberg tables, `delta/<name>@<ref>/` is a version as a Delta table.
+
+https://docs.aws.amazon.com/AmazonS3/latest/API/API_Operations_Amazon_Simple_Storage_Service.html
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import format_datetime
+from io import BytesIO
+from typing import Annotated, BinaryIO
+from urllib.parse import unquote
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from markupsafe import escape
+
+from dataset_registry.access import Access
+from dataset_registry.content.source import CatalogContents
+from dataset_registry.embedded.dataset import EmbeddedDataset
+from dataset_registry.errors import NotFound
+from dataset_registry.model.extras import require
+from dataset_registry.model.records import FileRecord
+from dataset_registry.operations import datasets, files
+from dataset_registry.server import paging
+from dataset_registry.server.auth import AccessDep
+from dataset_registry.server.protocols import BUCKET, S3
+from dataset_registry.server.routes.files import Download, blocks, byte_range
+
+router = APIRouter(prefix=S3.rstrip("/"), include_in_schema=False)
+
+_DATA = re.compile(r"(?:iceberg/\d{1,18}/[^/]+/)?data/([0-9a-f]{64})\.parquet")
+_ICEBERG = re.compile(r"iceberg/(\d{1,18})/([^/]+)/([^/]+)")
+_OF_A_VERSION = re.compile(r"(datasets|delta)/(.+?)@([^/]+)/(.*)", re.DOTALL)
+_RANGE = re.compile(r"bytes=(\d+-\d*|-\d+)")
+_LOG = "_delta_log/00000000000000000000.json"
+_MOST_KEYS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    """An object of the bucket: a stored file, or metadata that are made for this request."""
+
+    key: str
+    size: int
+    etag: str
+    moment: datetime
+    content: FileRecord | bytes
+
+
+@router.api_route("/{key:path}", methods=["GET", "HEAD"])
+def get_object(
+    key: str,
+    request: Request,
+    access: AccessDep,
+    wanted: Annotated[str | None, Header(alias="Range", max_length=100)] = None,
+    prefix: Annotated[str, Query(max_length=10_000)] = "",
+    delimiter: Annotated[str, Query(max_length=1)] = "",
+    start_after: Annotated[str, Query(alias="start-after", max_length=10_000)] = "",
+    continuation: Annotated[str | None, Query(alias="continuation-token", max_length=20_000)] = None,
+    most: Annotated[int, Query(alias="max-keys", ge=0)] = _MOST_KEYS,
+) -> Response:
+    """The bytes of an object, or a list of objects."""
+    if key == "":
+        if "location" in request.query_params:
+            return _xml('<LocationConstraint xmlns="http://s3.amazonaws.com/doc/2006-03-01/"/>')
+        after = paging.decode(continuation) or start_after
+        return _list(access, prefix, delimiter, after, min(most, _MOST_KEYS))
+    found = _find(access, key)
+    headers = {
+        "Accept-Ranges": "bytes",
+        "ETag": f'"{found.etag}"',
+        "Last-Modified": format_datetime(found.moment, usegmt=True),
+        "Content-Type": "application/octet-stream",
+    }
+    start, stop = byte_range(wanted, found.size)
+    status = 200
+    if wanted is not None and _RANGE.fullmatch(wanted):  # also if it is the whole object: clients of S3 insist on it
+        status = 206
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{found.size}"
+    headers["Content-Length"] = str(stop - start)
+    if request.method == "HEAD":
+        return Response(None, status, headers)
+    stream = _open(access, found)
+    return Download(stream, blocks(stream, start, stop), status, headers)
+
+
+@router.get("")
+def list_objects(request: Request, access: AccessDep) -> Response:
+    """The bucket, by clients that leave out the slash behind its name."""
+    values = request.query_params
+    return get_object(
+        "",
+        request,
+        access,
+        None,
+        values.get("prefix", ""),
+        values.get("delimiter", ""),
+        values.get("start-after", ""),
+        values.get("continuation-token"),
+    )
+
+
+def _open(access: Access, found: _Object) -> BinaryIO:
+    if isinstance(found.content, bytes):
+        return BytesIO(found.content)
+    return CatalogContents(access).at_random(found.content)
+
+
+# --- what is there -------------------------------------------------------------------------------------------------
+
+
+def _find(access: Access, key: str) -> _Object:
+    """The object with this key. Raises `NotFound`, also where the caller may not read it."""
+    if (data := _DATA.fullmatch(key)) is not None:
+        return _stored(key, files.exactly(access, data[1]))
+    if (of_table := _ICEBERG.fullmatch(key)) is not None:
+        require("pyiceberg", "iceberg", "the Iceberg catalog")
+        from dataset_registry.table_formats.iceberg_tables import IcebergTable
+
+        dataset = EmbeddedDataset(access, datasets.by_id(access, int(of_table[1])))
+        return _made(key, IcebergTable.at(dataset, of_table[2]).file(of_table[3]), dataset.record.created_at)
+    if (of_version := _OF_A_VERSION.fullmatch(key)) is not None:
+        for found in _of_version(access, *of_version.groups()):
+            if found.key == key:
+                return found
+    raise NotFound(f"No object {key!r} in the bucket {BUCKET}.", key=key)
+
+
+def _of_version(access: Access, kind: str, name: str, ref: str, path: str) -> Iterator[_Object]:
+    """The objects of a version that may have this path, or lie in the folder of this path."""
+    dataset = EmbeddedDataset(access, datasets.get(access, name))
+    version = dataset.version(unquote(ref))
+    root = f"{kind}/{name}@{ref}/"
+    if kind == "datasets":
+        for file in version.files():
+            yield _stored(root + file.path, file.file)
+        return
+    from dataset_registry.table_formats import delta
+
+    table = delta.table_of(version)
+    yield _made(root + _LOG, delta.log_of(dataset.record, version.record, table), version.created_at)
+    for parquet in table.files:
+        yield _stored(f"{root}{parquet.content_hash}.parquet", parquet.file)
+
+
+def _stored(key: str, file: FileRecord) -> _Object:
+    return _Object(key, file.size, str(file.content_hash), file.created_at, file)
+
+
+def _made(key: str, content: bytes, moment: datetime) -> _Object:
+    return _Object(key, len(content), hashlib.sha256(content).hexdigest(), moment, content)
+
+
+# --- lists ---------------------------------------------------------------------------------------------------------
+
+
+def _list(access: Access, prefix: str, delimiter: str, after: str, most: int) -> Response:
+    """The objects of a version whose keys begin with a prefix; without a version in it, none."""
+    of_version = _OF_A_VERSION.fullmatch(prefix if "/" in prefix.partition("@")[2] else prefix + "/")
+    found: Iterable[_Object] = ()
+    if of_version is not None:
+        found = sorted(_of_version(access, *of_version.groups()), key=lambda one: one.key)
+    contents: list[str] = []
+    folders: dict[str, None] = {}
+    last, is_cut = after, False
+    for one in found:
+        folder = _folder(one.key, prefix, delimiter)
+        if not one.key.startswith(prefix) or one.key <= after or (folder and folder <= after) or folder in folders:
+            continue
+        if len(contents) + len(folders) == most:
+            is_cut = True
+            break
+        last = folder or one.key
+        if folder:
+            folders[folder] = None
+        else:
+            contents.append(
+                f"<Contents><Key>{escape(one.key)}</Key><LastModified>{one.moment:%Y-%m-%dT%H:%M:%S.000Z}</LastModified>"
+                f"<ETag>&quot;{one.etag}&quot;</ETag><Size>{one.size}</Size><StorageClass>STANDARD</StorageClass></Contents>"
+            )
+    again = f"<NextContinuationToken>{paging.encode(last)}</NextContinuationToken>" if is_cut else ""
+    return _xml(
+        f'<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>{BUCKET}</Name>'
+        f"<Prefix>{escape(prefix)}</Prefix><KeyCount>{len(contents) + len(folders)}</KeyCount><MaxKeys>{most}</MaxKeys>"
+        f"<IsTruncated>{'true' if is_cut else 'false'}</IsTruncated>{again}{''.join(contents)}"
+        + "".join(f"<CommonPrefixes><Prefix>{escape(folder)}</Prefix></CommonPrefixes>" for folder in folders)
+        + "</ListBucketResult>"
+    )
+
+
+def _folder(key: str, prefix: str, delimiter: str) -> str | None:
+    """The part of a key up to the next delimiter behind a prefix."""
+    if not delimiter:
+        return None
+    head, found, _ = key.removeprefix(prefix).partition(delimiter)
+    return prefix + head + found if found else None
+
+
+def _xml(body: str) -> Response:
+    return Response(f'<?xml version="1.0" encoding="UTF-8"?>\n{body}', media_type="application/xml")
