@@ -360,6 +360,23 @@ def heal(tx: Transaction, stored: Mapping[str, StoredBytes]) -> dict[str, int]:
     return healed
 
 
+def make_whole(tx: Transaction, file_id: int, key: str) -> bool | None:
+    """Make a file the object with this key; its ranges, or its bytes in the catalog, are deleted.
+
+    Returns False if it has an object already (the new one is moved to the trash), None if it was deleted.
+    """
+    locked = select(files.c.form, files.c.file_size).where(files.c.id == file_id, LIVE).with_for_update()
+    row = tx.execute(locked).one_or_none()
+    if row is None or row.form not in ("ranges", "inline"):
+        holds.discard(tx, [key])
+        return None if row is None else False
+    tx.execute(delete(file_ranges).where(file_ranges.c.file_id == file_id))
+    tx.execute(delete(inline_contents).where(inline_contents.c.file_id == file_id))
+    kept = _kept(StoredBytes(key, row.file_size), row.file_size, "whole")
+    tx.execute(update(files).where(files.c.id == file_id).values(kept))
+    return True
+
+
 def add_table(tx: Transaction, content_hash: str, size: int, format: str, parts: Sequence[tuple[int, int]]) -> int:
     """Insert a table made of parts, given as (file id, rows) in order; its id."""
     row = {

@@ -74,7 +74,7 @@ def log_of(dataset: DatasetRecord, version: VersionRecord, table: PublishedTable
 def add_action(file: ParquetFile, columns: pa.Schema, moment: int) -> dict[str, Any]:
     """The action that adds a file."""
     return {
-        "path": f"{file.content_hash}.parquet",
+        "path": file.name,
         "partitionValues": {},
         "size": file.file.size,
         "modificationTime": moment,

@@ -7,7 +7,7 @@ on every server. https://iceberg.apache.org/spec/
 
 import hashlib
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -70,13 +70,17 @@ def schema_of(columns: pa.Schema, schema_id: int = 0) -> Schema:
     """The Iceberg schema for stored columns. Raises `InputError` for a column that Iceberg has no type for."""
     fields = [_field((column.name,), column.type) for column in columns]
     schema = Schema(*fields, schema_id=schema_id)
-    names: dict[int, str] = {}
+    names: dict[int, tuple[str, ...]] = {}
     for path, number in _ids(fields):
         if names.setdefault(number, path) != path:
-            raise InputError(
-                f"The columns {names[number]!r} and {path!r} have the same field id. Rename one.", column=path
-            )
+            one, other = ".".join(names[number]), ".".join(path)
+            raise InputError(f"The columns {one!r} and {other!r} have the same field id. Rename one.", column=other)
     return schema
+
+
+def paths_of(schema: Schema) -> list[tuple[str, ...]]:
+    """The columns, fields of structs, items of lists, keys and values of maps, each by its names from the outermost on."""
+    return [path for path, _ in _ids(schema.fields)]
 
 
 def _field(path: tuple[str, ...], kind: pa.DataType) -> iceberg.NestedField:
@@ -124,10 +128,10 @@ def _way_out(kind: pa.DataType) -> str:
     return "Commit it with another type, or leave it out of the table that is published."
 
 
-def _ids(fields: Iterable[iceberg.NestedField], before: str = "") -> Iterable[tuple[str, int]]:
+def _ids(fields: Iterable[iceberg.NestedField], above: tuple[str, ...] = ()) -> Iterable[tuple[tuple[str, ...], int]]:
     for field in fields:
-        yield before + field.name, field.field_id
-        yield from _ids(_fields_of(field.field_type), f"{before}{field.name}.")
+        yield (*above, field.name), field.field_id
+        yield from _ids(_fields_of(field.field_type), (*above, field.name))
 
 
 def _fields_of(kind: iceberg.IcebergType) -> Sequence[iceberg.NestedField]:
@@ -186,7 +190,7 @@ def table_metadata(
         "sort-orders": [{"order-id": 0, "fields": []}],
         "properties": {
             "gc.enabled": "false",  # the files belong to the registry
-            "schema.name-mapping.default": _name_mapping(schemas),
+            "schema.name-mapping.default": name_mapping(schemas),
             **({} if dataset.description is None else {"comment": dataset.description}),
         },
         "current-snapshot-id": current,
@@ -247,8 +251,8 @@ def _snapshot(
     }
 
 
-def _name_mapping(schemas: Sequence[Schema]) -> str:
-    """The ids by name of all columns of all schemas. A name has one id, so they do not contradict each other."""
+def name_mapping(schemas: Sequence[Schema]) -> str:
+    """The ids by name of all columns of all schemas, as JSON, for schemas in which a name always has the same id."""
     found: dict[int, iceberg.NestedField] = {}
     for schema in schemas:
         found |= {field.field_id: _merged(found.get(field.field_id), field) for field in schema.fields}
@@ -288,22 +292,22 @@ def manifests(
     """The manifests of a version with these files: what differs from its first `parent` (its number and files), and the rest.
 
     `address_of` are the addresses of the manifests `changes` and `existing` and of the `list`; the address of a stored file is
-    `data` and its hash.
+    `data` and its name.
     """
     schema = schema_of(columns)
-    made = _Entries(schema, columns, data)
-    before = {file.content_hash for file in parent[1]} if parent else set()
-    now = {file.content_hash for file in files}
-    added = [made.entry(ManifestEntryStatus.ADDED, file, number) for file in files if file.content_hash not in before]
+    described = DataFiles(schema, columns, lambda file: data + file.name)
+    before = {file.name for file in parent[1]} if parent else set()
+    now = {file.name for file in files}
+    added = [_entry(ManifestEntryStatus.ADDED, described.of(file), number) for file in files if file.name not in before]
     existing = [
-        made.entry(ManifestEntryStatus.EXISTING, file, parent[0])
+        _entry(ManifestEntryStatus.EXISTING, described.of(file), parent[0])
         for file in files
-        if parent is not None and file.content_hash in before
+        if parent is not None and file.name in before
     ]
     deleted = [
-        made.entry(ManifestEntryStatus.DELETED, file, number, parent[0])
+        _entry(ManifestEntryStatus.DELETED, described.of(file), number, parent[0])
         for file in (parent[1] if parent else ())
-        if parent is not None and file.content_hash not in now
+        if parent is not None and file.name not in now
     ]
     written: dict[str, bytes] = {}
     listed: list[ManifestFile] = []
@@ -321,31 +325,34 @@ def manifests(
     return Manifests(target.content(), written)
 
 
-class _Entries:
-    """Makes the entries of manifests."""
+def _entry(status: ManifestEntryStatus, described: DataFile, number: int, sequence: int | None = None) -> ManifestEntry:
+    """An entry of a snapshot; `sequence` is the snapshot that added the file, by default the same."""
+    known = None if status is ManifestEntryStatus.ADDED else sequence or number
+    return ManifestEntry.from_args(
+        status=status,
+        snapshot_id=number,
+        sequence_number=known,
+        file_sequence_number=known,
+        data_file=described,
+    )
 
-    def __init__(self, schema: Schema, columns: pa.Schema, data: str) -> None:
-        self._data = data
+
+class DataFiles:
+    """Makes the descriptions of stored files for a table with this Iceberg schema and these stored columns; `address_of` are the
+    addresses of the files."""
+
+    def __init__(self, schema: Schema, columns: pa.Schema, address_of: Callable[[ParquetFile], str]) -> None:
+        self._address_of = address_of
+        by_name = {field.name: field for field in schema.fields}
+        fields = [(column, by_name[column.name]) for column in columns]
         self._columns = [
             (column.name, column.type, field.field_id, field.field_type)
-            for column, field in zip(columns, schema.fields, strict=True)
+            for column, field in fields
             if isinstance(field.field_type, iceberg.PrimitiveType)
         ]
 
-    def entry(
-        self, status: ManifestEntryStatus, file: ParquetFile, number: int, sequence: int | None = None
-    ) -> ManifestEntry:
-        """The entry of a file, of a snapshot; `sequence` is the snapshot that added it, by default the same."""
-        known = None if status is ManifestEntryStatus.ADDED else sequence or number
-        return ManifestEntry.from_args(
-            status=status,
-            snapshot_id=number,
-            sequence_number=known,
-            file_sequence_number=known,
-            data_file=self._data_file(file),
-        )
-
-    def _data_file(self, file: ParquetFile) -> DataFile:
+    def of(self, file: ParquetFile) -> DataFile:
+        """The description of a file."""
         nulls, lower, upper = {}, {}, {}
         for name, kind, number, target in self._columns:
             known = file.statistics.get(name)
@@ -357,7 +364,7 @@ class _Entries:
                 lower[number], upper[number] = (to_bytes(target, _value(bound)) for bound in bounds)
         return DataFile.from_args(
             content=DataFileContent.DATA,
-            file_path=f"{self._data}{file.content_hash}.parquet",
+            file_path=self._address_of(file),
             file_format=FileFormat.PARQUET,
             partition=Record(),
             record_count=file.rows,

@@ -1,7 +1,8 @@
 """The table of a version as a list of Parquet files with their rows and statistics, for the metadata of a table format."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import pyarrow as pa
@@ -26,11 +27,18 @@ class ParquetFile:
     file: FileRecord
     rows: int
     statistics: Mapping[str, ColumnStatistics]
+    repeat: int = 0
+    """How often the same file precedes it in the table."""
 
     @property
     def content_hash(self) -> str:
-        """The SHA-256 of its content, which identifies it."""
+        """The SHA-256 of its content."""
         return str(self.file.content_hash)
+
+    @property
+    def name(self) -> str:
+        """A name of its own in the table: readers take files of one name for one file."""
+        return f"{self.content_hash}{f'-{self.repeat}' if self.repeat else ''}.parquet"
 
 
 class PublishedTable:
@@ -101,6 +109,11 @@ class PublishedTable:
                     listed.append(self._delivered(component, captured, data.file))
                 else:
                     listed.append(ParquetFile(data.file, data.rows, data.statistics))
+        seen: Counter[str] = Counter()
+        for at, parquet in enumerate(listed):
+            if count := seen[parquet.content_hash]:
+                listed[at] = replace(parquet, repeat=count)
+            seen[parquet.content_hash] += 1
         return listed
 
     def _delivered(self, component: ComponentRecord, captured: ComponentSchema | None, file: FileRecord) -> ParquetFile:

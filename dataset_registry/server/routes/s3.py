@@ -33,7 +33,7 @@ from dataset_registry.server.routes.files import Download, blocks, byte_range
 
 router = APIRouter(prefix=S3.rstrip("/"), include_in_schema=False)
 
-_DATA = re.compile(r"(?:iceberg/\d{1,18}/[^/]+/)?data/([0-9a-f]{64})\.parquet")
+_DATA = re.compile(r"(?:iceberg/\d{1,18}/[^/]+/)?data/([0-9a-f]{64})(?:-\d{1,9})?\.parquet")
 _ICEBERG = re.compile(r"iceberg/(\d{1,18})/([^/]+)/([^/]+)")
 _OF_A_VERSION = re.compile(r"(datasets|delta)/(.+?)@([^/]+)/(.*)", re.DOTALL)
 _RANGE = re.compile(r"bytes=(\d+-\d*|-\d+)")
@@ -145,7 +145,7 @@ def _of_version(access: Access, kind: str, name: str, ref: str, path: str) -> It
     table = delta.table_of(version)
     yield _made(root + _LOG, delta.log_of(dataset.record, version.record, table), version.created_at)
     for parquet in table.files:
-        yield _stored(f"{root}{parquet.content_hash}.parquet", parquet.file)
+        yield _stored(root + parquet.name, parquet.file)
 
 
 def _stored(key: str, file: FileRecord) -> _Object:
