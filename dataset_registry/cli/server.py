@@ -28,6 +28,9 @@ def serve(
     store: AnyStore = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to listen on.")] = 8600,
+    workers: Annotated[
+        int, typer.Option(help="Processes that share the port. SIGHUP replaces them one by one.", min=1, max=256)
+    ] = 1,
     compress: Annotated[bool, typer.Option("--compress", help="Compress new CSV and JSON files.")] = False,
 ) -> None:
     """Serve a registry over REST until SIGTERM or Ctrl-C; running requests are finished first.
@@ -38,7 +41,7 @@ def serve(
     settings = _settings(context, registry, catalog, store, compression="zstd" if compress else None)
     from dataset_registry.server.app import serve as run
 
-    run(settings, host, port)
+    run(settings, host, port, workers=workers)
 
 
 @app.command()

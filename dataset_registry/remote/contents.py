@@ -135,6 +135,9 @@ class _ServedFiles:
     def upload_url(self, key: str, size: int, lasts: timedelta) -> None:
         """None: uploads to a server use REST."""
 
+    def named(self, folder: str) -> None:
+        return None
+
     def identity(self) -> None:
         """None: the server checks its own store."""
 

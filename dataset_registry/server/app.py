@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import anyio.to_thread
@@ -23,7 +24,7 @@ from dataset_registry.operations import audit, freeze
 from dataset_registry.server import api_docs, problems, telemetry
 from dataset_registry.server.auth import AuthMiddleware, UnderWay
 from dataset_registry.server.by_name import ByNameMiddleware
-from dataset_registry.server.http_protocol import header_timeout_protocol
+from dataset_registry.server.http_protocol import HeaderTimeoutProtocol, HttpConfig
 from dataset_registry.server.limits import LimitMiddleware
 from dataset_registry.server.pages import administration, assets, home, sessions
 from dataset_registry.server.pages import datasets as datasets_pages
@@ -46,7 +47,7 @@ from dataset_registry.server.routes import (
 )
 from dataset_registry.server.settings import Settings
 from dataset_registry.server.telemetry import Metrics, RequestMetrics, log
-from dataset_registry.server.uploads import Quota, Uploads
+from dataset_registry.server.uploads import Quota, Uploads, files_of
 
 _TIDY_SECONDS = 60.0
 """Seconds between clean-ups of abandoned uploads if the audit log is not sealed."""
@@ -86,7 +87,7 @@ def create_app(settings: Settings, owner: LocalOwner | None = None) -> FastAPI:
     quota = Quota(
         settings.max_upload_bytes, settings.user_upload_bytes, settings.all_upload_bytes, settings.user_uploads
     )
-    app.state.uploads = Uploads(registry.access.store.scratch, quota=quota, hours=settings.upload_hours)
+    app.state.uploads = Uploads(files_of(registry.access.store), quota=quota, hours=settings.upload_hours)
     app.state.local_owner = owner
     app.state.under_way = UnderWay()
     app.state.table_work = threading.BoundedSemaphore(settings.max_table_work)
@@ -201,16 +202,24 @@ def _share_problems(described: dict[str, Any]) -> None:
 
 
 def serve(
-    settings: Settings, host: str, port: int, owner: LocalOwner | None = None, listening: socket.socket | None = None
+    settings: Settings,
+    host: str,
+    port: int,
+    owner: LocalOwner | None = None,
+    listening: socket.socket | None = None,
+    workers: int = 1,
 ) -> None:
     """Run a server until SIGTERM or Ctrl-C; running requests are finished first.
 
     With `owner`, the pages are for the owner at this machine. `listening` is a socket that is bound already.
+    Several `workers` are processes that share the port; one that dies is started again, and SIGHUP replaces them one by one.
     """
-    import uvicorn
+    from uvicorn import Server
+    from uvicorn.supervisors import Multiprocess
 
-    config = uvicorn.Config(
-        create_app(settings, owner),
+    app = create_app(settings, owner)  # raises here, and not in a process of its own
+    config = HttpConfig(
+        app,
         host=host,
         port=port,
         log_config=None,
@@ -218,10 +227,17 @@ def serve(
         server_header=False,
         timeout_graceful_shutdown=30,
         timeout_keep_alive=30,
-        http=header_timeout_protocol(settings.body_seconds),  # h11: httptools takes headers of any size
+        http=HeaderTimeoutProtocol,  # h11: httptools takes headers of any size
         h11_max_incomplete_event_size=64 << 10,
+        timeout_worker_healthcheck=30,
     )
+    config.header_seconds = settings.body_seconds
+    log.info("serving", url=f"http://{host}:{port}", description="/docs", workers=workers)
+    if workers > 1:
+        app.state.registry.close()
+        config.app, config.factory, config.workers = partial(create_app, settings), True, workers
+        Multiprocess(config, [listening or config.bind_socket()]).run()
+        return
     for number in (signal.SIGTERM, signal.SIGINT):  # what uvicorn hands on when it is done: then we are, too
         signal.signal(number, lambda *_: None)
-    log.info("serving", url=f"http://{host}:{port}", description="/docs")
-    uvicorn.Server(config).run([listening] if listening is not None else None)
+    Server(config).run([listening] if listening is not None else None)

@@ -230,7 +230,7 @@ def _spooled(
     elif content.upload_id is not None:
         upload = sources.uploads.get(sources.access.actor.name, content.upload_id)
         if upload.key is None:
-            spooled = spool.share(sources.uploads.path(upload))
+            spooled = sources.uploads.spooled(upload, spool)
         else:  # a copy of our own: the sender could still change what is under the key
             with sources.access.store.open(upload.key) as stream:
                 spooled = spool.copy(stream)

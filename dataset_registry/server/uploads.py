@@ -1,33 +1,28 @@
-"""Resumable uploads: files that grow with each request, until a commit references them.
+"""Resumable uploads: bytes that arrive with several requests, until a commit references them.
 
-An upload is a file with a metadata file in the scratch folder of the server. Its owner can resume it after a broken
-connection and after a restart of the server. Several servers behind one address need a shared scratch folder, or a
-proxy that always sends a client to the same server.
+Their owner can resume them after a broken connection, after a restart of the server, and at another server over the same store
+(see `upload_files`).
 """
 
 import json
-import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from io import FileIO
-from pathlib import Path
 from threading import Lock
-from time import time
-from typing import BinaryIO
+from time import monotonic
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from dataset_registry import modes
 from dataset_registry.errors import ConflictError, InputError, NotFound, PayloadTooLarge
+from dataset_registry.server.upload_files import BucketFiles, FolderFiles, UploadFiles, wrong_offset
+from dataset_registry.store import Spool, Spooled, Store
 from dataset_registry.store.spool import storage_error
 
-_BLOCK = 1 << 20
-_NEWBORN = 60.0
-"""Maximum seconds between the creation of the two files of an upload."""
+_COUNTED_FOR = 5.0
+"""Seconds after which the uploads of other servers are counted again before one begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,35 +46,40 @@ class Quota:
     user_uploads: int
 
 
-class Uploads:
-    """The uploads of one server.
+def files_of(store: Store) -> UploadFiles:
+    """Where the uploads of the servers over a store are: in its bucket, or in its folder."""
+    named = store.named("uploads")
+    return FolderFiles(store.scratch) if named is None else BucketFiles(named)
 
-    The quota is counted in memory and recounted from the folder by `tidy`, which also finds the uploads of other
-    servers that share the folder.
+
+class Uploads:
+    """The uploads of the servers over a store.
+
+    The quota is counted in memory, and again from what is stored, for the uploads of other servers.
     """
 
-    def __init__(self, scratch: Path, *, quota: Quota, hours: float) -> None:
-        self._folder = scratch / "uploads"
+    def __init__(self, files: UploadFiles, *, quota: Quota, hours: float) -> None:
+        self._files = files
         self._quota, self._seconds = quota, hours * 3600
         self._writing: set[str] = set()
         self._lock = Lock()
-        self._counted: dict[str, tuple[str, int]] = self._under_way()
+        self._sessions: dict[str, UploadSession] = {}
+        self._counted: dict[str, tuple[str, int]] = {}
         self._forms: dict[str, tuple[str, int]] = {}
+        self._recount()
 
     def begin(
         self, user: str, file_size: int | None, content_hash: str | None, key: str | None = None
     ) -> UploadSession:
         """Begin an upload of a user. Raises `PayloadTooLarge`, `StorageError`."""
         upload = UploadSession(secrets.token_hex(16), user, file_size, content_hash, key)
+        if monotonic() - self._counted_at > _COUNTED_FOR:
+            self._recount()
         with self._lock:
             self.check_quota(user, file_size or 0)
             self._counted[upload.id] = (user, file_size or 0)
         try:
-            bits = modes.shared_bits(self._folder.parent)
-            modes.make_folder(self._folder, bits)
-            with modes.new_file(self._facts(upload.id), bits) as facts:
-                facts.write(json.dumps(asdict(upload)).encode())
-            modes.new_file(self._data(upload.id), bits).close()
+            self._files.begin(upload.id, json.dumps(asdict(upload)).encode())
         except OSError as error:
             raise storage_error(error, "The upload could not be begun") from error
         return upload
@@ -128,22 +128,22 @@ class Uploads:
         found = None
         if upload_id.isalnum() and upload_id.isascii():
             with suppress(OSError, ValueError):
-                found = UploadSession(**json.loads(self._facts(upload_id).read_text()))
-        if found is None or found.user != user or not self._data(upload_id).exists():
+                found = UploadSession(**json.loads(self._files.facts(upload_id)))
+        if found is None or found.user != user:
             raise _gone(upload_id)
         return found
 
     def offset(self, upload: UploadSession) -> int:
         """The number of received bytes. Raises `NotFound` if the upload was committed or deleted in the meantime."""
         try:
-            return self._data(upload.id).stat().st_size
+            return self._files.offset(upload.id)
         except FileNotFoundError:
             raise _gone(upload.id) from None
 
     def expires_at(self, upload: UploadSession) -> datetime:
         """When it expires, unless it is resumed."""
         try:
-            modified = self._data(upload.id).stat().st_mtime
+            modified = self._files.changed_at(upload.id)
         except FileNotFoundError:
             raise _gone(upload.id) from None
         return datetime.fromtimestamp(modified, UTC) + timedelta(seconds=self._seconds)
@@ -154,45 +154,37 @@ class Uploads:
         What came before a connection broke stays. Raises `ConflictError`, `PayloadTooLarge`, `StorageError`.
         """
         with self._exclusively(upload):
-            there = self.offset(upload)
+            there = await run_in_threadpool(self.offset, upload)
             if offset != there:
-                raise ConflictError(
-                    f"The offset of the upload is {there}, not {offset}. Resume from there.", offset=there
-                )
+                raise wrong_offset(there, offset)
             most = upload.file_size if upload.file_size is not None else self._quota.most
             pending: list[bytes] = []
             size = 0
-            with self._opened(upload) as file:
-                try:
-                    async for piece in body:
-                        if there + len(piece) > most:
-                            raise PayloadTooLarge(
-                                f"This upload was announced with {most:,} bytes, and more came. Begin another one.",
-                                most=most,
-                            )
-                        there += len(piece)
-                        self._grow(upload, there)
-                        pending.append(piece)
-                        size += len(piece)
-                        if size >= _BLOCK:
-                            await run_in_threadpool(_write, file, pending)
-                            size = 0
-                except ClientDisconnect:
-                    pass  # the client resumes from what is there
-                finally:
-                    await run_in_threadpool(_write, file, pending)
-            return self.offset(upload)
+            try:
+                with self._files.writing(upload.id, offset) as write:
+                    try:
+                        async for piece in body:
+                            if there + len(piece) > most:
+                                raise PayloadTooLarge(
+                                    f"This upload was announced with {most:,} bytes, and more came. Begin another one.",
+                                    most=most,
+                                )
+                            there += len(piece)
+                            self._grow(upload, there)
+                            pending.append(piece)
+                            size += len(piece)
+                            if size >= self._files.block:
+                                gathered, pending, size = pending, [], 0
+                                await run_in_threadpool(write, gathered)
+                    except ClientDisconnect:
+                        pass  # the client resumes from what is there
+                    finally:
+                        await run_in_threadpool(write, pending)
+            except FileNotFoundError:
+                raise _gone(upload.id) from None
+            return await run_in_threadpool(self.offset, upload)
 
-    def _opened(self, upload: UploadSession) -> FileIO:
-        """The file of an upload, to append to. Raises `NotFound`, `ConflictError` for one that a commit has taken."""
-        try:
-            return self._data(upload.id).open("ab", buffering=0)
-        except FileNotFoundError:
-            raise _gone(upload.id) from None
-        except PermissionError:
-            raise ConflictError("The upload is complete, and was committed: nothing can be added.") from None
-
-    def path(self, upload: UploadSession) -> Path:
+    def spooled(self, upload: UploadSession, spool: Spool) -> Spooled:
         """The whole content. Raises `InputError` while some of it is missing."""
         there = self.offset(upload)
         if upload.file_size is not None and there != upload.file_size:
@@ -200,39 +192,33 @@ class Uploads:
                 f"The upload {upload.id} has {there:,} of {upload.file_size:,} bytes: send the rest first.",
                 offset=there,
             )
-        data = self._data(upload.id)
-        if upload.file_size is not None:
-            # Nothing comes any more: the store may link it instead of copying it.
-            data.chmod(modes.read_only(modes.shared_bits(self._folder.parent)))
-        return data
+        return self._files.spooled(upload.id, spool, is_complete=upload.file_size is not None)
 
     def end(self, upload: UploadSession) -> None:
         """Delete an upload that was committed or abandoned."""
         self._counted.pop(upload.id, None)
-        self._data(upload.id).unlink(missing_ok=True)
-        self._facts(upload.id).unlink(missing_ok=True)
+        self._files.end(upload.id)
 
     def tidy(self) -> None:
         """Delete abandoned uploads and recount the quota."""
-        for data in self._folder.glob("*.data"):
-            with suppress(OSError):
-                if time() - data.stat().st_mtime > self._seconds:
-                    data.unlink()
-        for facts in self._folder.glob("*.json"):
-            with suppress(OSError):
-                if not facts.with_suffix(".data").exists() and time() - facts.stat().st_mtime > _NEWBORN:
-                    facts.unlink()
+        self._files.tidy(self._seconds)
+        self._recount()
 
+    def _recount(self) -> None:
+        found = self._under_way()
         with self._lock:
-            self._counted = self._under_way()
+            self._counted, self._counted_at = found, monotonic()
 
     def _under_way(self) -> dict[str, tuple[str, int]]:
-        """The owner and the counted bytes (announced or received) of each upload in the folder."""
+        """The owner and the counted bytes (announced or received) of each upload."""
         found: dict[str, tuple[str, int]] = {}
-        for facts in self._folder.glob("*.json"):
+        for upload_id in self._files.ids():
             with suppress(OSError, ValueError):
-                upload = UploadSession(**json.loads(facts.read_text()))
-                found[upload.id] = (upload.user, max(upload.file_size or 0, self.offset(upload)))
+                upload = self._sessions.get(upload_id) or UploadSession(**json.loads(self._files.facts(upload_id)))
+                self._sessions[upload_id] = upload
+                received = self._files.offset(upload_id) if upload.file_size is None else 0
+                found[upload.id] = (upload.user, max(upload.file_size or 0, received))
+        self._sessions = {upload_id: self._sessions[upload_id] for upload_id in found}
         return found
 
     @contextmanager
@@ -245,23 +231,6 @@ class Uploads:
         finally:
             self._writing.discard(upload.id)
 
-    def _data(self, upload_id: str) -> Path:
-        return self._folder / f"{upload_id}.data"
-
-    def _facts(self, upload_id: str) -> Path:
-        return self._folder / f"{upload_id}.json"
-
 
 def _gone(upload_id: str) -> NotFound:
     return NotFound("No such upload: unknown, committed or expired. Begin one with POST /v1/uploads.", upload=upload_id)
-
-
-def _write(file: BinaryIO, pending: list[bytes]) -> None:
-    try:
-        while pending:
-            rest = memoryview(pending[0])
-            while rest:
-                rest = rest[os.write(file.fileno(), rest) :]
-            pending.pop(0)
-    except OSError as error:
-        raise storage_error(error, "The upload could not be written") from error

@@ -179,6 +179,9 @@ class FolderStore:
                     continue
                 yield StoredObject(entry.name, facts.st_size, facts.st_mtime)
 
+    def named(self, folder: str) -> None:
+        return None
+
     def identity(self) -> str | None:
         try:
             return (self._root / IDENTITY).read_text().strip() or None

@@ -70,6 +70,9 @@ class MemoryStore:
         for key, (data, modified) in list(self._objects.items()):
             yield StoredObject(key, len(data), modified)
 
+    def named(self, folder: str) -> None:
+        return None
+
     def identity(self) -> str | None:
         return self._identity
 

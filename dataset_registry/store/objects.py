@@ -21,6 +21,7 @@ from dataset_registry.model.addresses import has_secrets, has_user, hide, is_har
 from dataset_registry.model.extras import require
 from dataset_registry.model.records import StoredObject
 from dataset_registry.store.cache import CACHE_BYTES, cache_folder
+from dataset_registry.store.named import NamedObjects
 from dataset_registry.store.protocol import IDENTITY, KEY, Store, checked_key, cut_short, missing
 from dataset_registry.store.signing import Credentials, signed_url
 from dataset_registry.store.spool import tidy
@@ -88,7 +89,8 @@ class ObjectStore:
         self._opened: Client | None = None
 
     @property
-    def _client(self) -> "Client":
+    def client(self) -> "Client":
+        """The client of obstore, opened in this process."""
         global _process
         if _process not in (None, os.getpid()):
             raise InputError(
@@ -148,10 +150,10 @@ class ObjectStore:
 
         size = len(source) if isinstance(source, bytes) else source.stat().st_size
         whole = size <= _PART
-        with self._errors(key):
+        with self.errors(key):
             _again(
                 lambda: obstore.put(
-                    self._client,
+                    self.client,
                     self._path(key),
                     source,
                     use_multipart=not whole,
@@ -172,8 +174,8 @@ class ObjectStore:
             raise missing(source_key, source.location)
         if size > _COPYABLE:
             return False
-        with self._errors(key):
-            obstore.copy(self._client, source._path(source_key), self._path(key))
+        with self.errors(key):
+            obstore.copy(self.client, source._path(source_key), self._path(key))
         return self.size(key) == size
 
     def path(self, key: str) -> None:
@@ -186,8 +188,8 @@ class ObjectStore:
     def read(self, key: str, offset: int, length: int) -> bytes:
         import obstore
 
-        with self._errors(key):
-            data = bytes(obstore.get_range(self._client, self._path(key), start=offset, length=length))
+        with self.errors(key):
+            data = bytes(obstore.get_range(self.client, self._path(key), start=offset, length=length))
         if len(data) != length:
             raise cut_short(key, self.location)
         return data
@@ -196,8 +198,8 @@ class ObjectStore:
         import obstore
 
         try:
-            with self._errors(key):
-                return int(obstore.head(self._client, self._path(key))["size"])
+            with self.errors(key):
+                return int(obstore.head(self.client, self._path(key))["size"])
         except CorruptionError:
             return None
 
@@ -210,8 +212,8 @@ class ObjectStore:
         credentials = self._credentials()
         if credentials is None:  # of another kind: a signature of the size takes the secret itself
             return None
-        with self._errors(key):
-            address = str(obstore.sign(cast(Any, self._client), "PUT", self._path(key), lasts)).partition("?")[0]
+        with self.errors(key):
+            address = str(obstore.sign(cast(Any, self.client), "PUT", self._path(key), lasts)).partition("?")[0]
         return signed_url("PUT", address, {"content-length": str(size)}, credentials, datetime.now(UTC), lasts)
 
     def _credentials(self) -> Credentials | None:
@@ -231,29 +233,36 @@ class ObjectStore:
         import obstore
 
         try:
-            with self._errors(key):
-                _again(lambda: obstore.delete(self._client, self._path(key)))
+            with self.errors(key):
+                _again(lambda: obstore.delete(self.client, self._path(key)))
         except CorruptionError:
             return
 
     def list(self) -> Iterator[StoredObject]:
         import obstore
 
-        with self._errors(None):
-            for page in obstore.list(self._client, self._path(None), chunk_size=1000):
+        with self.errors(None):
+            for page in obstore.list(self.client, self._path(None), chunk_size=1000):
                 for found in page:
                     if KEY.fullmatch(name := found["path"].rpartition("/")[2]):
                         yield StoredObject(name, found["size"], found["last_modified"].timestamp())
 
+    def named(self, folder: str) -> NamedObjects:
+        return NamedObjects(self, folder)
+
+    def path_beside(self, name: str) -> str:
+        """The path of a named object in the bucket."""
+        return f"{self._prefix}/{name}" if self._prefix else name
+
     def identity(self) -> str | None:
         import obstore
 
-        _ = self._client  # for the process that it belongs to
+        _ = self.client  # for the process that it belongs to
         quick = self._open_client(
             retries=2, retry_seconds=5
         )  # it is asked at every opening: a store that is down is accepted
         try:
-            with self._errors(None):
+            with self.errors(None):
                 return bytes(obstore.get(quick, self._identity_path).bytes()).decode().strip() or None
         except CorruptionError:
             return None
@@ -262,18 +271,18 @@ class ObjectStore:
         import obstore
         from obstore.exceptions import AlreadyExistsError, NotSupportedError
 
-        with self._errors(None):
+        with self.errors(None):
             try:
-                obstore.put(self._client, self._identity_path, identity.encode(), mode="create", use_multipart=False)
+                obstore.put(self.client, self._identity_path, identity.encode(), mode="create", use_multipart=False)
             except AlreadyExistsError:
                 pass
             except NotSupportedError:  # a store without conditional writes: the last one of several stays
-                obstore.put(self._client, self._identity_path, identity.encode(), use_multipart=False)
+                obstore.put(self.client, self._identity_path, identity.encode(), use_multipart=False)
         return self.identity() or identity
 
     @property
     def _identity_path(self) -> str:
-        return f"{self._prefix}/{IDENTITY}" if self._prefix else IDENTITY
+        return self.path_beside(IDENTITY)
 
     def tidy(self, older_than: float) -> int:
         return tidy(self.scratch, older_than)
@@ -285,13 +294,13 @@ class ObjectStore:
         """
         import obstore
 
-        with self._errors(key):
+        with self.errors(key):
             options = {"range": {"offset": start}} if start else None
-            found = obstore.get(self._client, self._path(key), options=cast(Any, options))
+            found = obstore.get(self.client, self._path(key), options=cast(Any, options))
             return int(found.meta["size"]), self._chunks(key, found)
 
     def _chunks(self, key: str, found: "GetResult") -> Iterator[bytes]:
-        with self._errors(key):
+        with self.errors(key):
             yield from found.stream(min_chunk_size=_READ)
 
     def _path(self, key: str | None) -> str:
@@ -299,8 +308,8 @@ class ObjectStore:
         return folder if key is None else f"{folder}/{checked_key(key)[:2]}/{key}"
 
     @contextmanager
-    def _errors(self, key: str | None) -> Iterator[None]:
-        """Convert errors of obstore."""
+    def errors(self, key: str | None) -> Iterator[None]:
+        """A context that converts errors of obstore."""
         from obstore import exceptions
 
         try:

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from dataset_registry.errors import CorruptionError
 from dataset_registry.model.records import StoredObject
+from dataset_registry.store.named import NamedObjects
 
 KEY = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{32}")
 
@@ -96,6 +97,9 @@ class Store(Protocol):
 
     def list(self) -> Iterator[StoredObject]:
         """Every object, unordered. Concurrent puts and deletions may or may not be visible."""
+
+    def named(self, folder: str) -> NamedObjects | None:
+        """Small named objects beside those of the store; None for a store that is a folder, which has `scratch` for them."""
 
     def identity(self) -> str | None:
         """The id of the store, None without one. Raises `StorageError`, `RetryLater`."""
