@@ -182,7 +182,7 @@ def _is_ready(url: str) -> bool:
 def _workers(parent: int) -> list[int]:
     """The processes of a server that answer requests."""
     listed = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(parent)], capture_output=True, text=True, check=True
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(parent)], capture_output=True, text=True, check=True
     )
     lines = (line.split(maxsplit=1) for line in listed.stdout.splitlines())
     return [int(pid) for pid, args in lines if "spawn_main" in args]
@@ -257,9 +257,8 @@ def _under_load(
             with Registry.open(url, token=token) as registry:
                 while not stop.is_set():
                     count = done.get(n, 0) + 1
-                    registry.draft(f"load/{n}")
                     with registry.draft(f"load/{n}") as draft:
-                        draft.replace("data", pa.table({"n": [count]}))
+                        draft.add("data", pa.table({"n": [count]}))
                     assert registry.version(f"load/{n}").to_arrow()["n"].to_pylist() == [count]
                     done[n] = count
         except BaseException as error:
