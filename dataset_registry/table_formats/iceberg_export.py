@@ -13,9 +13,9 @@ from pyiceberg.table.snapshots import Snapshot
 from dataset_registry.content.source import CatalogContents
 from dataset_registry.content.whole import as_objects
 from dataset_registry.embedded.dataset import EmbeddedDataset, EmbeddedVersion
-from dataset_registry.errors import AlreadyExists, InputError, TagImmutable
+from dataset_registry.errors import InputError
 from dataset_registry.operations import datasets
-from dataset_registry.table_formats import iceberg
+from dataset_registry.table_formats import iceberg, keeping
 from dataset_registry.table_formats.published import PublishedTable
 from dataset_registry.version import Version
 
@@ -67,7 +67,7 @@ def export_iceberg(
     _refuse_equal_files(published)
     name = identifier if isinstance(identifier, str) else ".".join(identifier)
     table = _table(catalog, identifier, wanted, version)
-    tag = _keep(version, f"iceberg/{name}/v{version.number}") if keep else None
+    tag = keeping.keep(_dataset(version), f"iceberg/{name}", version.number) if keep else None
     written = as_objects(access, [parquet.file for parquet in published.files])
     if written:
         published = PublishedTable(contents, version.record, names)
@@ -105,15 +105,8 @@ def _refuse_equal_files(published: PublishedTable) -> None:
         )
 
 
-def _keep(version: EmbeddedVersion, tag: str) -> str:
-    """Tag a version, so that its files are kept."""
-    dataset = EmbeddedDataset(version.access, datasets.by_id(version.access, version.record.dataset_id))
-    try:
-        dataset.create_tag(tag, f"v{version.number}")
-    except (AlreadyExists, TagImmutable):
-        if dataset.version(tag).number != version.number:
-            raise
-    return tag
+def _dataset(version: EmbeddedVersion) -> EmbeddedDataset:
+    return EmbeddedDataset(version.access, datasets.by_id(version.access, version.record.dataset_id))
 
 
 def _table(catalog: Catalog, identifier: str | tuple[str, ...], wanted: Schema, version: EmbeddedVersion) -> Table:

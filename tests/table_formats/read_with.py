@@ -22,7 +22,7 @@ from deltalake import DeltaTable
 def connect(url: str, token: str) -> duckdb.DuckDBPyConnection:
     """A connection with the extensions, the catalog `registry` and credentials for the bucket."""
     connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
-    for name in ("httpfs", "avro", "iceberg", "delta"):
+    for name in ("httpfs", "avro", "iceberg", "delta", "ducklake"):
         folder = Path(next(iter(importlib.import_module(f"duckdb_extension_{name}").__path__)))
         connection.execute(f"LOAD '{next(folder.rglob('*.duckdb_extension'))}'")
     connection.execute("SET TimeZone = 'UTC'")
@@ -76,6 +76,35 @@ class Readers:
     def duckdb_delta_scan(self, dataset: str, ref: str) -> pa.Table:
         """DuckDB's function for Delta."""
         return self._query(f"SELECT * FROM delta_scan('s3://registry/delta/{dataset}@{ref}')")
+
+    def ducklake(self, dataset: str, ref: str) -> pa.Table:
+        """DuckDB's extension for DuckLake; `ref` is the path of a catalog, and behind a `#` a snapshot."""
+        path, _, snapshot = ref.partition("#")
+        at = f" AT (VERSION => {snapshot})" if snapshot else ""
+        schema, _, name = dataset.rpartition("/")
+        self.duckdb.execute(f"ATTACH 'ducklake:{path}' AS lake (READ_ONLY)")
+        try:
+            return self._query(f'SELECT * FROM lake."{schema or "main"}"."{name}"{at}')
+        finally:
+            self.duckdb.execute("DETACH lake")
+
+    def ducklake_snapshots(self, dataset: str, ref: str) -> pa.Table:
+        """The snapshots of a catalog."""
+        self.duckdb.execute(f"ATTACH 'ducklake:{ref}' AS lake (READ_ONLY)")
+        try:
+            return self._query("SELECT snapshot_id, author, commit_message, commit_extra_info FROM lake.snapshots()")
+        finally:
+            self.duckdb.execute("DETACH lake")
+
+    def ducklake_tables(self, dataset: str, ref: str) -> pa.Table:
+        """The tables of a catalog."""
+        self.duckdb.execute(f"ATTACH 'ducklake:{ref}' AS lake (READ_ONLY)")
+        try:
+            return self._query(
+                "SELECT table_schema, table_name FROM information_schema.tables WHERE table_catalog = 'lake' ORDER BY ALL"
+            )
+        finally:
+            self.duckdb.execute("DETACH lake")
 
     def deltalake(self, dataset: str, ref: str) -> pa.Table:
         """delta-rs."""

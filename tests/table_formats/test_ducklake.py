@@ -1,0 +1,105 @@
+"""Datasets as a DuckLake catalog, read by DuckDB's extension."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from dataset_registry import Registry
+from dataset_registry.errors import InputError, InUse, PermissionDenied
+from dataset_registry.table_formats.ducklake import export_ducklake
+from tests.serving import Served
+from tests.table_formats.conftest import MANY, Read, kinds
+from tests.table_formats.test_readers import assert_equal
+
+
+@pytest.fixture
+def lake(embedded: Registry) -> Registry:
+    """A registry with tables of many types, one of them in many parts, partitions, and what is no table."""
+    first = kinds(500)
+    unsigned = pa.table(
+        {"u32": pa.array([(1 << 32) - 1] * 500, pa.uint32()), "u64": pa.array([(1 << 64) - 1] * 500, pa.uint64())}
+    )
+    for column in unsigned.schema:
+        first = first.append_column(column, unsigned[column.name])
+    found = embedded.create_dataset("raw/kinds")
+    found.commit({"data": first}, key="id", message="first")
+    changed = first.drop_columns(["tiny"]).append_column("later", pa.array([1.5] * 500))
+    found.commit({"data": changed.slice(1)}, key="id")
+    many = embedded.create_dataset("many")
+    many.commit({"data": pa.table({"id": range(MANY), "text": [f"{n % 977:0200}" for n in range(MANY)]})}, key="id")
+    many.delete_rows(where="id = 20000")
+    many.commit({"data": pa.table({"id": range(MANY), "text": [f"{n % 977:0200}" for n in range(MANY)]})}, key="id")
+    days = {f"2026-01-0{n}": pa.table({"id": [n], "day": [n]}) for n in range(1, 4)}
+    embedded.create_dataset("raw/days").commit(days)
+    embedded.create_dataset("raw/notes").commit({"notes.txt": b"hello"})
+    return embedded
+
+
+def test_every_version_of_every_table_is_read_equal(lake: Registry, read: Read, tmp_path: Path) -> None:
+    exported = export_ducklake(lake, tmp_path / "lake.ducklake", versions=10)
+    assert (exported.tables, exported.snapshots, list(exported.left_out)) == (3, 6, ["raw/notes"])
+    path = str(tmp_path / "lake.ducklake")
+    cells = [
+        ("raw/kinds", path, "raw/kinds"),
+        ("raw/kinds", f"{path}#1", "raw/kinds@v1"),
+        ("raw/kinds", f"{path}#2", "raw/kinds@v2"),
+        ("many", path, "many"),
+        ("many", f"{path}#3", "many@v1"),
+        ("many", f"{path}#4", "many@v2"),
+        ("many", f"{path}#5", "many@v3"),
+        ("raw/days", path, "raw/days"),
+    ]
+    answers = read([("ducklake", dataset, ref) for dataset, ref, _ in cells])
+    for found, (_, _, address) in zip(answers, cells, strict=True):
+        assert_equal(found, lake.version(address).to_arrow().sort_by("id"))
+
+
+def test_snapshots_say_what_they_are_and_tables_where(lake: Registry, read: Read, tmp_path: Path) -> None:
+    export_ducklake(lake, tmp_path / "lake.ducklake", versions=2)
+    path = str(tmp_path / "lake.ducklake")
+    snapshots, tables, absent = read(
+        [("ducklake_snapshots", "", path), ("ducklake_tables", "", path), ("ducklake", "raw/days", f"{path}#1")]
+    )
+    assert isinstance(snapshots, pa.Table)
+    assert isinstance(tables, pa.Table)
+    told = [row["commit_extra_info"] for row in snapshots.to_pylist()]
+    assert told == [None, "raw/kinds@v1", "raw/kinds@v2", "many@v2", "many@v3", "raw/days@v1"]
+    assert snapshots["commit_message"][1].as_py() == "first"
+    assert [tuple(row.values()) for row in tables.to_pylist()] == [("main", "many"), ("raw", "days"), ("raw", "kinds")]
+    assert isinstance(absent, str)
+    assert "does not exist" in absent
+
+
+def test_the_versions_of_a_catalog_are_kept_until_it_is_written_without_them(lake: Registry, tmp_path: Path) -> None:
+    target = tmp_path / "lake.ducklake"
+    export_ducklake(lake, target, prefix="many", versions=2)
+    many = lake.dataset("many")
+    assert {tag.name for tag in many.tags()} == {"ducklake/lake/v2", "ducklake/lake/v3"}
+    with pytest.raises(InUse):
+        many.delete_version("v2")
+    again = export_ducklake(lake, target, prefix="many", versions=1)
+    assert again.written == 0
+    assert {tag.name for tag in many.tags()} == {"ducklake/lake/v3"}
+    assert not list(tmp_path.glob(".*.partial"))
+
+
+def test_readers_write_a_catalog_without_tags(lake: Registry, read: Read, tmp_path: Path) -> None:
+    lake.create_user(lake.actor, role="administrator")
+    lake.create_user("reader")
+    lake.grant("reader", "read", "many")
+    catalog = lake.access.catalog.address  # type: ignore[attr-defined]
+    target = tmp_path / "theirs.ducklake"
+    with Registry.open(catalog=catalog, store=str(tmp_path / "store"), actor="reader") as theirs:
+        with pytest.raises(PermissionDenied):
+            export_ducklake(theirs, target)
+        assert not target.exists()
+        assert export_ducklake(theirs, target, keep=False).tables == 1
+    (found,) = read([("ducklake_tables", "", str(target))])
+    assert isinstance(found, pa.Table)
+    assert found["table_name"].to_pylist() == ["many"]
+
+
+def test_a_remote_registry_writes_no_catalog(served: Served, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="opened with its store"):
+        export_ducklake(served.registry(), tmp_path / "lake.ducklake")
