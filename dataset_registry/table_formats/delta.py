@@ -1,23 +1,31 @@
-"""A version as a Delta table: its schema and a transaction log with one commit, over the stored Parquet files.
+"""Versions as Delta tables: their columns and transaction logs, over the stored Parquet files.
 
-Delta numbers its versions from 0 without gaps, so each version of a dataset is a table of its own, with the version 0.
+Delta numbers its versions from 0 without gaps. So at a server each version of a dataset is a table of its own, with the
+version 0; in a folder each export is a version.
 https://github.com/delta-io/delta/blob/master/PROTOCOL.md
 """
 
+import errno
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
-from uuid import NAMESPACE_OID, uuid5
+from uuid import NAMESPACE_OID, uuid4, uuid5
 
 import pyarrow as pa
 
 from dataset_registry.content.source import CatalogContents
 from dataset_registry.embedded.dataset import EmbeddedVersion
-from dataset_registry.errors import InputError
+from dataset_registry.errors import InputError, RetryLater
 from dataset_registry.model.records import DatasetRecord, VersionRecord
+from dataset_registry.operations.datasets import by_id
+from dataset_registry.store.spool import storage_error
 from dataset_registry.table_formats.published import ParquetFile, PublishedTable
 from dataset_registry.tabular.convert import is_list
+from dataset_registry.version import Version
 
 _TYPES = {
     pa.bool_(): "boolean",
@@ -33,6 +41,8 @@ _TYPES = {
     pa.string(): "string",
     pa.binary(): "binary",
 }
+_ENGINE = "dataset_registry"
+_LOG_FOLDER = "_delta_log"
 _WITHOUT_ZONE = "timestamp_ntz"
 _COUNTED = (pa.types.is_integer, pa.types.is_string, pa.types.is_date)
 """Types whose bounds JSON holds exactly."""
@@ -44,16 +54,32 @@ def table_of(version: EmbeddedVersion) -> PublishedTable:
 
 
 def log_of(dataset: DatasetRecord, version: VersionRecord, table: PublishedTable) -> bytes:
-    """The commit 0 of the transaction log. Files are named by their hash, in the folder of the table.
+    """The commit 0 of a transaction log with one version. Files have their names in the folder of the table.
 
     Raises `InputError` for a column that Delta has no type for.
     """
+    actions = [_commit_info(version), *_schema_actions(dataset, version, table.schema)]
+    return _lines([*actions, *(_add(file, table.schema, _milliseconds(version.created_at)) for file in table.files)])
+
+
+def _commit_info(version: VersionRecord) -> dict[str, Any]:
+    parameters = {"dataset": version.dataset, "version": str(version.number), "digest": str(version.digest)}
     moment = _milliseconds(version.created_at)
-    schema = json.dumps({"type": "struct", "fields": [_field(column) for column in table.schema]})
-    operation = {"operation": "registry commit", "operationParameters": {"version": str(version.number)}}
-    identity = uuid5(NAMESPACE_OID, f"{dataset.created_at.isoformat()} {dataset.id} {version.number}")
-    lines: list[dict[str, Any]] = [
-        {"commitInfo": {"timestamp": moment, **operation, "engineInfo": "dataset_registry"}},
+    return {
+        "commitInfo": {
+            "timestamp": moment,
+            "operation": "registry export",
+            "operationParameters": parameters,
+            "engineInfo": _ENGINE,
+        }
+    }
+
+
+def _schema_actions(dataset: DatasetRecord, version: VersionRecord, columns: pa.Schema) -> list[dict[str, Any]]:
+    """The protocol and the columns of the table."""
+    schema = json.dumps({"type": "struct", "fields": [_field(column) for column in columns]})
+    identity = uuid5(NAMESPACE_OID, f"{dataset.created_at.isoformat()} {dataset.id}")
+    return [
         {"protocol": _protocol(_WITHOUT_ZONE in schema)},
         {
             "metaData": {
@@ -63,23 +89,26 @@ def log_of(dataset: DatasetRecord, version: VersionRecord, table: PublishedTable
                 "schemaString": schema,
                 "partitionColumns": [],
                 "configuration": {},
-                "createdTime": moment,
+                "createdTime": _milliseconds(dataset.created_at),
             }
         },
-        *({"add": add_action(file, table.schema, moment)} for file in table.files),
     ]
-    return "".join(json.dumps(line) + "\n" for line in lines).encode()
 
 
-def add_action(file: ParquetFile, columns: pa.Schema, moment: int) -> dict[str, Any]:
-    """The action that adds a file."""
+def _lines(actions: Sequence[Mapping[str, Any]]) -> bytes:
+    return "".join(json.dumps(action) + "\n" for action in actions).encode()
+
+
+def _add(file: ParquetFile, columns: pa.Schema, moment: int) -> dict[str, Any]:
     return {
-        "path": file.name,
-        "partitionValues": {},
-        "size": file.file.size,
-        "modificationTime": moment,
-        "dataChange": True,
-        "stats": json.dumps(_statistics(file, columns)),
+        "add": {
+            "path": file.name,
+            "partitionValues": {},
+            "size": file.file.size,
+            "modificationTime": moment,
+            "dataChange": True,
+            "stats": json.dumps(_statistics(file, columns)),
+        }
     }
 
 
@@ -128,3 +157,117 @@ def _statistics(file: ParquetFile, columns: pa.Schema) -> dict[str, Any]:
 
 def _milliseconds(moment: datetime) -> int:
     return int(moment.timestamp() * 1000)
+
+
+# --- in a folder ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaExport:
+    """What an export did: the version of the Delta table, and numbers of files, `kept` those that it had before."""
+
+    version: int
+    added: int
+    removed: int
+    kept: int
+
+
+def export_delta(version: Version, folder: str | Path, *, component: str | None = None) -> DeltaExport:
+    """Make a version the newest version of a Delta table in a folder: a commit of its log, over hard links to stored files.
+
+    The folder must be on the file system of the store. Nothing is copied, and a file stays as long as one of its links: the
+    registry can delete its versions, and `VACUUM` the links. The table must be changed by exports of this dataset only.
+
+    Raises `InputError` for types that Delta does not have, for a table that was changed by others, and for a registry without
+    files on this machine; `StorageError`.
+    """
+    if not isinstance(version, EmbeddedVersion):
+        raise InputError(
+            "Only a registry that is opened with its store exports files: use Registry.open(catalog=…, store=…)."
+        )
+    contents = CatalogContents(version.access)
+    table = PublishedTable(contents, version.record, None if component is None else [component])
+    dataset = by_id(version.access, version.record.dataset_id)
+    columns = _schema_actions(dataset, version.record, table.schema)
+    target = Path(folder).expanduser().absolute()
+    log = _Log.read(target, version.dataset)
+    names = {file.name for file in table.files}
+    added = [file for file in table.files if file.name not in log.files]
+    removed = sorted(log.files - names)
+    result = DeltaExport(log.next, len(added), len(removed), len(names) - len(added))
+    is_new_schema = log.columns != columns[1]["metaData"]["schemaString"]
+    if not added and not removed and not is_new_schema and log.next:
+        return replace(result, version=log.next - 1)
+    moment = _milliseconds(version.created_at)
+    actions = [_commit_info(version.record), *(columns if is_new_schema else [])]
+    actions += [{"remove": {"path": name, "deletionTimestamp": moment, "dataChange": True}} for name in removed]
+    actions += [_add(file, table.schema, moment) for file in added]
+    try:
+        (target / _LOG_FOLDER).mkdir(parents=True, exist_ok=True)
+        for file in added:
+            if not (target / file.name).exists():
+                _link(contents.fetch(version.record, file.file), target / file.name)
+        log.commit(_lines(actions))
+    except OSError as error:
+        raise storage_error(error, f"{target} could not be written") from error
+    return result
+
+
+def _link(stored: Path, target: Path) -> None:
+    """A second name for a stored file. Raises `InputError` on another file system."""
+    try:
+        os.link(stored, target)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.ENOTSUP):
+            raise
+        raise InputError(
+            f"{target.parent} is not on the file system of {stored}, where a stored file can have a second name. Choose a folder "
+            "beside the store, or read the table from a server, as s3://registry/delta/<dataset>@<ref>.",
+            path=str(target.parent),
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Log:
+    """The log of a table: its folder, the next version, the names of its files, and its columns."""
+
+    folder: Path
+    next: int = 0
+    files: frozenset[str] = frozenset()
+    columns: str | None = None
+
+    @classmethod
+    def read(cls, table: Path, dataset: str) -> "_Log":
+        """The log of a table that exports of this dataset made. Raises `InputError` for another one."""
+        files: set[str] = set()
+        columns = None
+        paths = sorted((table / _LOG_FOLDER).glob("*.json"))
+        for at, path in enumerate(paths):
+            actions = [json.loads(line) for line in path.read_text().splitlines() if line]
+            info: dict[str, Any] = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
+            theirs = info.get("engineInfo") != _ENGINE or path.name != f"{at:020}.json"
+            if theirs or info["operationParameters"]["dataset"] != dataset:
+                raise InputError(
+                    f"The Delta table {table} was made or changed by others ({path.name}). Export {dataset} to a new folder.",
+                    path=str(table),
+                )
+            files -= {action["remove"]["path"] for action in actions if "remove" in action}
+            files |= {action["add"]["path"] for action in actions if "add" in action}
+            columns = next((a["metaData"]["schemaString"] for a in actions if "metaData" in a), columns)
+        return cls(table / _LOG_FOLDER, len(paths), frozenset(files), columns)
+
+    def commit(self, content: bytes) -> None:
+        """Write the next version. Raises `RetryLater` if somebody else just did."""
+        partial = self.folder / f".{uuid4().hex}.partial"
+        try:
+            with partial.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(partial, self.folder / f"{self.next:020}.json")
+        except FileExistsError:
+            raise RetryLater(
+                f"Another export wrote version {self.next} of {self.folder.parent} just now. Try again."
+            ) from None
+        finally:
+            partial.unlink(missing_ok=True)

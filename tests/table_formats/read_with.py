@@ -113,6 +113,15 @@ class Readers:
             filesystem=pyarrow.fs.SubTreeFileSystem(f"registry/delta/{dataset}@{ref}", self.s3)
         )
 
+    def delta_folder(self, dataset: str, ref: str) -> pa.Table:
+        """delta-rs on a folder; behind a `#` a version."""
+        path, _, version = ref.partition("#")
+        return DeltaTable(path, version=int(version) if version else None).to_pyarrow_table()
+
+    def delta_folder_duckdb(self, dataset: str, ref: str) -> pa.Table:
+        """DuckDB's function for Delta on a folder."""
+        return self._query(f"SELECT * FROM delta_scan('{ref}')")
+
     def polars_delta(self, dataset: str, ref: str) -> pa.Table:
         """polars, which takes the log from delta-rs and reads the files itself."""
         found = pl.scan_delta(f"s3://registry/delta/{dataset}@{ref}", storage_options=self.options)
