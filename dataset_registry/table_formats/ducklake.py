@@ -131,7 +131,7 @@ class _State:
         """Raises `InputError` if DuckLake cannot read it."""
         table = PublishedTable(CatalogContents(version.access), version.record)
         list(_columns(table.schema))
-        table.refuse_foreign_ids()
+        table.refuse_odd_files()
         return cls(dataset, version, table)
 
 

@@ -7,8 +7,9 @@ on every server. https://iceberg.apache.org/spec/
 
 import hashlib
 import io
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
@@ -29,7 +30,6 @@ from pyiceberg.manifest import (
 )
 from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC
 from pyiceberg.schema import Schema
-from pyiceberg.table.name_mapping import create_mapping_from_schema
 from pyiceberg.typedef import Record
 
 from dataset_registry.errors import InputError
@@ -69,18 +69,48 @@ def field_id(path: Sequence[str]) -> int:
 def schema_of(columns: pa.Schema, schema_id: int = 0) -> Schema:
     """The Iceberg schema for stored columns. Raises `InputError` for a column that Iceberg has no type for."""
     fields = [_field((column.name,), column.type) for column in columns]
-    schema = Schema(*fields, schema_id=schema_id)
-    names: dict[int, tuple[str, ...]] = {}
+    names: dict[int | str, tuple[str, ...]] = {}
     for path, number in _ids(fields):
-        if names.setdefault(number, path) != path:
-            one, other = ".".join(names[number]), ".".join(path)
-            raise InputError(f"The columns {one!r} and {other!r} have the same field id. Rename one.", column=other)
-    return schema
+        for identity in (number, ".".join(path)):
+            if names.setdefault(identity, path) != path:
+                one, other = (" in ".join(map(repr, reversed(found))) for found in (names[identity], path))
+                raise InputError(
+                    f"Iceberg takes the columns {one} and {other} for the same one. Rename one.", column=path[0]
+                )
+    return Schema(*fields, schema_id=schema_id)
 
 
 def paths_of(schema: Schema) -> list[tuple[str, ...]]:
     """The columns, fields of structs, items of lists, keys and values of maps, each by its names from the outermost on."""
     return [path for path, _ in _ids(schema.fields)]
+
+
+def irreconcilable(one: Schema, other: Schema) -> list[str]:
+    """The columns of both schemas of which neither has a type that the other's widens to, each with the two types."""
+    types = dict(_typed(other.fields))
+    return [
+        f"{'.'.join(path)!r} as {kind} and as {types[path]}"
+        for path, kind in _typed(one.fields)
+        if path in types and not (_is_promoted(kind, types[path]) or _is_promoted(types[path], kind))
+    ]
+
+
+def _typed(
+    fields: Iterable[iceberg.NestedField], above: tuple[str, ...] = ()
+) -> Iterable[tuple[tuple[str, ...], iceberg.IcebergType]]:
+    for found in fields:
+        yield (*above, found.name), found.field_type
+        yield from _typed(_fields_of(found.field_type), (*above, found.name))
+
+
+def _is_promoted(narrow: iceberg.IcebergType, wide: iceberg.IcebergType) -> bool:
+    """Whether a type is the other, or one that the specification lets a table widen to it."""
+    if isinstance(narrow, iceberg.DecimalType) and isinstance(wide, iceberg.DecimalType):
+        return narrow.scale == wide.scale and narrow.precision <= wide.precision
+    if isinstance(narrow, iceberg.PrimitiveType) or isinstance(wide, iceberg.PrimitiveType):
+        pairs = ((iceberg.IntegerType, iceberg.LongType), (iceberg.FloatType, iceberg.DoubleType))
+        return narrow == wide or (type(narrow), type(wide)) in pairs
+    return type(narrow) is type(wide)
 
 
 def _field(path: tuple[str, ...], kind: pa.DataType) -> iceberg.NestedField:
@@ -129,9 +159,9 @@ def _way_out(kind: pa.DataType) -> str:
 
 
 def _ids(fields: Iterable[iceberg.NestedField], above: tuple[str, ...] = ()) -> Iterable[tuple[tuple[str, ...], int]]:
-    for field in fields:
-        yield (*above, field.name), field.field_id
-        yield from _ids(_fields_of(field.field_type), (*above, field.name))
+    for found in fields:
+        yield (*above, found.name), found.field_id
+        yield from _ids(_fields_of(found.field_type), (*above, found.name))
 
 
 def _fields_of(kind: iceberg.IcebergType) -> Sequence[iceberg.NestedField]:
@@ -253,21 +283,29 @@ def _snapshot(
 
 def name_mapping(schemas: Sequence[Schema]) -> str:
     """The ids by name of all columns of all schemas, as JSON, for schemas in which a name always has the same id."""
-    found: dict[int, iceberg.NestedField] = {}
+    root: dict[str, _Mapped] = {}
     for schema in schemas:
-        found |= {field.field_id: _merged(found.get(field.field_id), field) for field in schema.fields}
-    return create_mapping_from_schema(Schema(*found.values())).model_dump_json()
+        for path, number in _ids(schema.fields):
+            level = root
+            for name in path[:-1]:
+                level = level[name].fields
+            level.setdefault(path[-1], _Mapped(number))
+    return json.dumps(_mapping(root))
 
 
-def _merged(one: iceberg.NestedField | None, other: iceberg.NestedField) -> iceberg.NestedField:
-    """A column with the fields that it has in both schemas, where it is a struct in both."""
-    if one is None or not isinstance(one.field_type, iceberg.StructType):
-        return other
-    if not isinstance(other.field_type, iceberg.StructType):
-        return one
-    fields = {field.field_id: field for field in one.field_type.fields}
-    fields |= {field.field_id: _merged(fields.get(field.field_id), field) for field in other.field_type.fields}
-    return other.model_copy(update={"field_type": iceberg.StructType(*fields.values())})
+@dataclass(frozen=True, slots=True)
+class _Mapped:
+    """A name in a mapping: its id, and the names within it."""
+
+    id: int
+    fields: dict[str, "_Mapped"] = field(default_factory=dict)
+
+
+def _mapping(level: Mapping[str, _Mapped]) -> list[dict[str, Any]]:
+    return [
+        {"field-id": found.id, "names": [name], **({"fields": _mapping(found.fields)} if found.fields else {})}
+        for name, found in level.items()
+    ]
 
 
 # --- manifests -----------------------------------------------------------------------------------------------------

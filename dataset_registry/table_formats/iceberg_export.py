@@ -128,14 +128,19 @@ def _table(catalog: Catalog, identifier: str | tuple[str, ...], wanted: Schema, 
             f"The table {name} was changed by others since the last export. Export to a new table, or roll it back first.",
             table=name,
         )
-    earlier = {field.name for schema in table.schemas().values() for field in schema.fields}
-    lost = earlier - {field.name for field in table.schema().fields}
-    if again := [field.name for field in wanted.fields if field.name in lost]:
+    earlier = {path for schema in table.schemas().values() for path in iceberg.paths_of(schema)}
+    lost = earlier - set(iceberg.paths_of(table.schema()))
+    if again := [".".join(path) for path in iceberg.paths_of(wanted) if path in lost]:
         raise InputError(
             f"The table {name} had a column {again[0]!r} in an earlier snapshot, which could not be told from the new one. "
             "Export to a new table.",
             table=name,
             column=again[0],
+        )
+    if differing := iceberg.irreconcilable(table.schema(), wanted):
+        raise InputError(
+            f"The table {name} would have {differing[0]}, and no reader converts the one to the other. Export to a new table.",
+            table=name,
         )
     return table
 

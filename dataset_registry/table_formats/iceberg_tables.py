@@ -132,7 +132,7 @@ class IcebergTable:
         if found is None:
             table = self._table(version)
             found = iceberg.schema_of(table.schema)
-            table.refuse_foreign_ids()
+            table.refuse_odd_files()
             with _lock:
                 _schemas[key] = found
         return found

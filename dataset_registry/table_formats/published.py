@@ -92,15 +92,15 @@ class PublishedTable:
                     )
         return whole
 
-    def refuse_foreign_ids(self) -> None:
-        """Raise `InputError` if a file that was committed as a file names its columns by the ids of another table."""
+    def refuse_odd_files(self) -> None:
+        """Raise `InputError` if a file that was committed as a file has what other readers read differently."""
         for component, stored in zip(self._found, self._contents.data_files(self.version, self._found), strict=True):
             if [file.id for file in stored] == [component.file_id]:
                 self._delivered(component, None, stored[0])
 
     @cached_property
     def files(self) -> list[ParquetFile]:
-        """The files, in the order of their rows. Raises `InputError` as `refuse_foreign_ids`."""
+        """The files, in the order of their rows. Raises `InputError` as `refuse_odd_files`."""
         listed = []
         stored = self._contents.files_with_facts(self.version, self._found)
         for component, captured, found in zip(self._found, self._captured, stored, strict=True):
@@ -117,19 +117,47 @@ class PublishedTable:
         return listed
 
     def _delivered(self, component: ComponentRecord, captured: ComponentSchema | None, file: FileRecord) -> ParquetFile:
-        """A Parquet file that was committed as a file."""
+        """A Parquet file that was committed as a file. Raises `InputError` for what other readers read differently."""
         with self._contents.at_random(file) as stream, pq.ParquetFile(stream) as parquet:
-            if any(_FIELD_ID in (field.metadata or {}) for field in parquet.schema_arrow):
-                raise InputError(
-                    f"{component_label(component.name, component.index)!r} of {self._address()} is a file with the field ids of "
-                    "another table, by which readers would mix up its columns. Commit it as a table, with Version.to_arrow().",
-                    version=self.version.number,
-                )
+            self._refuse(component, parquet)
             rows = parquet.metadata.num_rows
         return ParquetFile(file, rows, {} if captured is None else captured.tables[0].statistics)
 
+    def _refuse(self, component: ComponentRecord, parquet: pq.ParquetFile) -> None:
+        stored = parquet.schema
+        old = [column.name for column in map(stored.column, range(len(stored))) if column.physical_type == "INT96"]
+        odd = [found for found in parquet.schema_arrow if not _is_read_alike(found.type)]
+        reason = None
+        if any(_FIELD_ID in (found.metadata or {}) for found in parquet.schema_arrow):
+            reason = "has the field ids of another table, by which readers would mix up its columns"
+        elif old:
+            reason = f"has {old[0]!r} as INT96, which readers take for other moments"
+        elif odd:
+            reason = f"has {odd[0].name!r} as {odd[0].type}, which not every reader knows"
+        elif len(self._found) > 1 and (
+            coded := [f.name for f in parquet.schema_arrow if pa.types.is_dictionary(f.type)]
+        ):
+            reason = f"has {coded[0]!r} as categories, which readers do not put together with texts"
+        if reason is not None:
+            label = component_label(component.name, component.index)
+            raise InputError(
+                f"{label!r} of {self._address()} is a file that {reason}. Commit it as a table, with Version.to_arrow().",
+                version=self.version.number,
+            )
+
     def _address(self) -> str:
         return f"{self.version.dataset}@v{self.version.number}"
+
+
+def _is_read_alike(kind: pa.DataType) -> bool:
+    """Whether a type that an Arrow writer noted in a file is none that other readers lack."""
+    if isinstance(kind, pa.BaseExtensionType) or pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
+        return False
+    if pa.types.is_decimal(kind):
+        return bool(pa.types.is_decimal128(kind))
+    return (
+        all(_is_read_alike(kind.field(at).type) for at in range(kind.num_fields)) if pa.types.is_nested(kind) else True
+    )
 
 
 def _schema_of(columns: Sequence[Column]) -> pa.Schema:

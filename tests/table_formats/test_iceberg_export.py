@@ -125,7 +125,7 @@ def test_columns_are_added_removed_and_widened(embedded: Registry, catalog: SqlC
 @pytest.mark.parametrize(
     ("tables", "reason"),
     [
-        ([{"a": pa.array([1])}, {"a": pa.array(["x"])}], "cannot become those of this version"),
+        ([{"a": pa.array([1])}, {"a": pa.array(["x"])}], "as long and as string"),
         (
             [{"a": pa.array([1]), "b": pa.array([1])}, {"a": pa.array([1])}, {"a": pa.array([1]), "b": pa.array([2])}],
             "earlier",
@@ -143,7 +143,7 @@ def test_what_readers_would_mix_up_is_refused(
         export_iceberg(version, catalog, "raw.columns")
     with pytest.raises(InputError, match=reason):
         export_iceberg(last, catalog, "raw.columns")
-    assert f"iceberg/raw.columns/v{last.number}" not in {tag.name for tag in dataset.tags()} or "cannot" in reason
+    assert f"iceberg/raw.columns/v{last.number}" not in {tag.name for tag in dataset.tags()}
 
 
 def test_a_table_of_others_is_not_touched(many: Dataset, catalog: SqlCatalog, embedded: Registry) -> None:
