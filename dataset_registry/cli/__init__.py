@@ -19,6 +19,7 @@ from dataset_registry.cli import (
     checks,
     datasets,
     db,
+    exports,
     history,
     maintenance,
     merges,
@@ -118,6 +119,7 @@ for _name, _group in (
     ("protect", users.protect_app),
     ("review", reviews.review_app),
     ("audit", users.audit_app),
+    ("export", exports.app),
     ("db", db.app),
 ):
     app.add_typer(_group, name=_name)

@@ -31,7 +31,7 @@ def iceberg(
     registry: "Registry",
     address: Address,
     table: Annotated[str, typer.Argument(metavar="TABLE", help="The table in the catalog, such as raw.flights.")],
-    catalog: Annotated[str, typer.Option("--catalog", help="The name of a catalog in pyiceberg's configuration.")],
+    to: Annotated[str, typer.Option("--to", help="The name of a catalog in pyiceberg's configuration.")],
     component: Component = None,
     keep: Keep = True,
 ) -> None:
@@ -42,7 +42,7 @@ def iceberg(
     from dataset_registry.table_formats.iceberg_export import export_iceberg
 
     with working(f"exporting {address}"):
-        done = export_iceberg(registry.version(address), load_catalog(catalog), table, component=component, keep=keep)
+        done = export_iceberg(registry.version(address), load_catalog(to), table, component=component, keep=keep)
     told = (
         f"snapshot {done.snapshot_id}: {count_of(done.added, 'file')} added, {done.removed} removed, {done.kept} kept"
     )

@@ -51,7 +51,7 @@ class UploadFiles(Protocol):
         """When something last arrived, in seconds since 1970."""
 
     def writing(self, upload: str, offset: int) -> Any:
-        """A context with a function that appends at this offset. Raises `ConflictError` where somebody else writes."""
+        """A context with a function that appends at this offset. Raises `ConflictError` if another request writes."""
 
     def spooled(self, upload: str, spool: Spool, *, is_complete: bool) -> Spooled:
         """The bytes that have arrived; if all have, the upload is closed."""

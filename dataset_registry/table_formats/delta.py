@@ -257,7 +257,7 @@ class _Log:
         return cls(table / _LOG_FOLDER, len(paths), frozenset(files), columns)
 
     def commit(self, content: bytes) -> None:
-        """Write the next version. Raises `RetryLater` if somebody else just did."""
+        """Write the next version. Raises `RetryLater` if another export just did."""
         partial = self.folder / f".{uuid4().hex}.partial"
         try:
             with partial.open("xb") as file:
