@@ -1,5 +1,7 @@
 """The commands that export versions as tables of other formats."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -32,7 +34,16 @@ def test_a_version_is_exported_to_a_catalog_of_pyiceberg_by_its_name(
     settings = {"URI": f"sqlite:///{folder}/lake.db", "TYPE": "sql", "WAREHOUSE": f"file://{folder}/warehouse"}
     for name, value in settings.items():
         monkeypatch.setenv(f"PYICEBERG_CATALOG__MINE__{name}", value)
-    assert "1 file added, 0 removed, 0 kept" in _run("iceberg", "raw/sales", "raw.sales", "--to", "mine")
+    command = [
+        sys.executable,
+        "-c",
+        "from dataset_registry.cli import main; main()",
+        "export",
+        "iceberg",
+    ]  # pyiceberg reads
+    command += ["raw/sales", "raw.sales", "--to", "mine"]  # its settings when it is imported
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "1 file added, 0 removed, 0 kept" in done.stdout
     properties = {"type": "sql", "uri": settings["URI"], "warehouse": settings["WAREHOUSE"]}
     assert load_catalog("mine", **properties).load_table("raw.sales").scan().to_arrow()["id"].to_pylist() == [1, 2]
 
