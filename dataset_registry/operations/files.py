@@ -57,6 +57,12 @@ def exactly(access: Access, content_hash: str) -> FileRecord:
         return files.get_many(tx, [found.id])[found.id]
 
 
+def of_versions(access: Access, ids: Sequence[int]) -> dict[int, FileRecord]:
+    """Files by id, of versions that the actor was found to read. Deleted ones are missing."""
+    with access.catalog.read() as tx:
+        return files.get_many(tx, ids)
+
+
 def _visible(access: Access, tx: Transaction, file_id: int) -> FileRecord:
     found = files.get_many(tx, [file_id]).get(file_id)
     if found is None or level_on_file(access, tx, file_id) == NOTHING:

@@ -46,9 +46,8 @@ def namespaces(
 ) -> dict[str, list[list[str]]]:
     """The namespaces directly under another one."""
     above = _levels(parent) if parent else []
-    if above:
-        _require_namespace(access, above)
-    found = {tuple(place[: len(above) + 1]): None for place in _namespaces(access) if _is_under(place, above)}
+    places = _places_in(access, above) if above else _places(access, [])
+    found = {tuple(place[: len(above) + 1]): None for place in places if len(place) > len(above) + 1}
     return {"namespaces": [list(levels) for levels in found]}
 
 
@@ -56,7 +55,7 @@ def namespaces(
 def namespace(namespace: str, access: AccessDep) -> dict[str, Any]:
     """A namespace, if there is a dataset in it that the caller may read."""
     levels = _levels(namespace)
-    _require_namespace(access, levels)
+    _places_in(access, levels)
     return {"namespace": levels, "properties": {}}
 
 
@@ -64,8 +63,7 @@ def namespace(namespace: str, access: AccessDep) -> dict[str, Any]:
 def tables(namespace: str, access: AccessDep) -> dict[str, Any]:
     """The datasets in a namespace."""
     levels = _levels(namespace)
-    _require_namespace(access, levels)
-    found = [place for place in _places(access) if place[:-1] == levels]
+    found = [place for place in _places_in(access, levels) if place[:-1] == levels]
     return {"identifiers": [{"namespace": levels, "name": place[-1]} for place in found]}
 
 
@@ -120,26 +118,23 @@ def _levels(namespace: str) -> list[str]:
     return namespace.split(_SEPARATOR)
 
 
-def _places(access: Access) -> list[list[str]]:
-    """The namespace and the name of each dataset that the caller may read."""
-    return [[*_home(record.name)] for record in datasets.list_all(access, "")]
+def _places(access: Access, above: list[str]) -> list[list[str]]:
+    """The namespace and the name of each dataset in a namespace, or below it, that the caller may read."""
+    prefix = "" if above in ([], [DEFAULT]) else "/".join(above) + "/"
+    found = [[*_home(record.name)] for record in datasets.list_all(access, prefix)]
+    return [place for place in found if place[: len(above)] == above]
 
 
 def _home(name: str) -> Sequence[str]:
     return name.split("/") if "/" in name else (DEFAULT, name)
 
 
-def _namespaces(access: Access) -> list[list[str]]:
-    return [place[:-1] for place in _places(access)]
-
-
-def _is_under(place: list[str], above: list[str]) -> bool:
-    return len(place) > len(above) and place[: len(above)] == above
-
-
-def _require_namespace(access: Access, levels: list[str]) -> None:
-    if not any(place[: len(levels)] == levels for place in _namespaces(access)):
+def _places_in(access: Access, levels: list[str]) -> list[list[str]]:
+    """As `_places`. Raises `NotFound` for a namespace without datasets that the caller may read."""
+    found = _places(access, levels)
+    if not found:
         raise NotFound(f"No namespace {'.'.join(levels)!r}: no dataset that you can read is in it.")
+    return found
 
 
 def _find(access: Access, levels: list[str], table: str) -> tuple[EmbeddedDataset, str | None, str]:

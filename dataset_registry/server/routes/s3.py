@@ -8,20 +8,22 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/API_Operations_Amazon_Simple_Sto
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime
 from io import BytesIO
+from threading import Lock
 from typing import Annotated, BinaryIO
 from urllib.parse import unquote
 
+from cachetools import LRUCache
 from fastapi import APIRouter, Header, Query, Request, Response
 from markupsafe import escape
 
 from dataset_registry.access import Access
 from dataset_registry.content.source import CatalogContents
-from dataset_registry.embedded.dataset import EmbeddedDataset
+from dataset_registry.embedded.dataset import EmbeddedDataset, EmbeddedVersion
 from dataset_registry.errors import NotFound
 from dataset_registry.model.extras import require
 from dataset_registry.model.records import FileRecord
@@ -125,27 +127,53 @@ def _find(access: Access, key: str) -> _Object:
         dataset = EmbeddedDataset(access, datasets.by_id(access, int(of_table[1])))
         return _made(key, IcebergTable.at(dataset, of_table[2]).file(of_table[3]), dataset.record.created_at)
     if (of_version := _OF_A_VERSION.fullmatch(key)) is not None:
-        for found in _of_version(access, *of_version.groups()):
-            if found.key == key:
-                return found
+        tree, root = _tree(access, *of_version.groups()[:3])
+        content = tree.objects.get(key.removeprefix(root))
+        if isinstance(content, int) and (file := files.of_versions(access, [content]).get(content)) is not None:
+            return _stored(key, file)
+        if isinstance(content, bytes):
+            return _made(key, content, tree.moment)
     raise NotFound(f"No object {key!r} in the bucket {BUCKET}.", key=key)
 
 
-def _of_version(access: Access, kind: str, name: str, ref: str, path: str) -> Iterator[_Object]:
-    """The objects of a version that may have this path, or lie in the folder of this path."""
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    """The objects of a version by their paths: the ids of files, or what was made of its metadata."""
+
+    objects: Mapping[str, int | bytes]
+    moment: datetime
+
+
+_lock = Lock()
+_trees: LRUCache[tuple[object, ...], _Tree] = LRUCache(1 << 18, getsizeof=lambda tree: len(tree.objects))
+"""What a version has does not change; who may read it is checked by looking it up."""
+
+
+def _tree(access: Access, kind: str, name: str, ref: str) -> tuple[_Tree, str]:
+    """The objects of a version, and the beginning of their keys. Raises `NotFound`, `InputError`."""
     dataset = EmbeddedDataset(access, datasets.get(access, name))
     version = dataset.version(unquote(ref))
-    root = f"{kind}/{name}@{ref}/"
+    key = (access.catalog, version.id, kind)
+    with _lock:
+        found = _trees.get(key)
+    if found is None:
+        found = _Tree(_objects(dataset, version, kind), version.created_at)
+        if len(found.objects) < _trees.maxsize:
+            with _lock:
+                _trees[key] = found
+    return found, f"{kind}/{name}@{ref}/"
+
+
+def _objects(dataset: EmbeddedDataset, version: EmbeddedVersion, kind: str) -> dict[str, int | bytes]:
+    """In the order of their paths, as they are listed."""
     if kind == "datasets":
-        for file in version.files():
-            yield _stored(root + file.path, file.file)
-        return
+        return dict(sorted((file.path, file.file.id) for file in version.files()))
     from dataset_registry.table_formats import delta
 
     table = delta.table_of(version)
-    yield _made(root + _LOG, delta.log_of(dataset.record, version.record, table), version.created_at)
-    for parquet in table.files:
-        yield _stored(root + parquet.name, parquet.file)
+    objects: dict[str, int | bytes] = {parquet.name: parquet.file.id for parquet in table.files}
+    objects[_LOG] = delta.log_of(dataset.record, version.record, table)
+    return dict(sorted(objects.items()))
 
 
 def _stored(key: str, file: FileRecord) -> _Object:
@@ -162,34 +190,46 @@ def _made(key: str, content: bytes, moment: datetime) -> _Object:
 def _list(access: Access, prefix: str, delimiter: str, after: str, most: int) -> Response:
     """The objects of a version whose keys begin with a prefix; without a version in it, none."""
     of_version = _OF_A_VERSION.fullmatch(prefix if "/" in prefix.partition("@")[2] else prefix + "/")
-    found: Iterable[_Object] = ()
-    if of_version is not None:
-        found = sorted(_of_version(access, *of_version.groups()), key=lambda one: one.key)
-    contents: list[str] = []
+    if of_version is None:
+        return _page(prefix, most, [], [], None)
+    tree, root = _tree(access, *of_version.groups()[:3])
+    keys: list[str] = []
     folders: dict[str, None] = {}
-    last, is_cut = after, False
-    for one in found:
-        folder = _folder(one.key, prefix, delimiter)
-        if not one.key.startswith(prefix) or one.key <= after or (folder and folder <= after) or folder in folders:
+    last = None
+    for key in (root + path for path in tree.objects):
+        folder = _folder(key, prefix, delimiter)
+        if not key.startswith(prefix) or key <= after or (folder and folder <= after) or folder in folders:
             continue
-        if len(contents) + len(folders) == most:
-            is_cut = True
+        if len(keys) + len(folders) == most:
+            last = max([*keys[-1:], *list(folders)[-1:]], default=after)
             break
-        last = folder or one.key
         if folder:
             folders[folder] = None
         else:
-            contents.append(
-                f"<Contents><Key>{escape(one.key)}</Key><LastModified>{one.moment:%Y-%m-%dT%H:%M:%S.000Z}</LastModified>"
-                f"<ETag>&quot;{one.etag}&quot;</ETag><Size>{one.size}</Size><StorageClass>STANDARD</StorageClass></Contents>"
-            )
-    again = f"<NextContinuationToken>{paging.encode(last)}</NextContinuationToken>" if is_cut else ""
+            keys.append(key)
+    contents = [(key, tree.objects[key.removeprefix(root)]) for key in keys]
+    records = files.of_versions(access, [content for _, content in contents if isinstance(content, int)])
+    found = [
+        _stored(key, records[content]) if isinstance(content, int) else _made(key, content, tree.moment)
+        for key, content in contents
+        if isinstance(content, bytes) or content in records
+    ]
+    return _page(prefix, most, found, list(folders), last)
+
+
+def _page(prefix: str, most: int, found: Sequence[_Object], folders: Sequence[str], last: str | None) -> Response:
+    """A page of a list; the next one begins after `last`."""
+    contents = "".join(
+        f"<Contents><Key>{escape(one.key)}</Key><LastModified>{one.moment:%Y-%m-%dT%H:%M:%S.000Z}</LastModified>"
+        f"<ETag>&quot;{one.etag}&quot;</ETag><Size>{one.size}</Size><StorageClass>STANDARD</StorageClass></Contents>"
+        for one in found
+    )
+    common = "".join(f"<CommonPrefixes><Prefix>{escape(folder)}</Prefix></CommonPrefixes>" for folder in folders)
+    again = "" if last is None else f"<NextContinuationToken>{paging.encode(last)}</NextContinuationToken>"
     return _xml(
         f'<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>{BUCKET}</Name>'
-        f"<Prefix>{escape(prefix)}</Prefix><KeyCount>{len(contents) + len(folders)}</KeyCount><MaxKeys>{most}</MaxKeys>"
-        f"<IsTruncated>{'true' if is_cut else 'false'}</IsTruncated>{again}{''.join(contents)}"
-        + "".join(f"<CommonPrefixes><Prefix>{escape(folder)}</Prefix></CommonPrefixes>" for folder in folders)
-        + "</ListBucketResult>"
+        f"<Prefix>{escape(prefix)}</Prefix><KeyCount>{len(found) + len(folders)}</KeyCount><MaxKeys>{most}</MaxKeys>"
+        f"<IsTruncated>{'false' if last is None else 'true'}</IsTruncated>{again}{contents}{common}</ListBucketResult>"
     )
 
 
