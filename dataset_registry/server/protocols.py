@@ -4,6 +4,7 @@ Their paths, where their clients put the token, and how they are told of an erro
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from http import HTTPStatus
 from urllib.parse import parse_qs
 
@@ -25,7 +26,9 @@ def of(path: str) -> Told | None:
     """How clients of a path are told of an error; None for paths of our own interfaces."""
     if is_s3(path):
         return _s3
-    return _iceberg if path.startswith(ICEBERG) else None
+    if not path.startswith(ICEBERG):
+        return None
+    return partial(_iceberg, absent="NoSuchTableException" if "/tables/" in path else "NoSuchNamespaceException")
 
 
 def is_s3(path: str) -> bool:
@@ -74,15 +77,18 @@ def _s3(status: int, text: str, request_id: str | None) -> Response:
 _ICEBERG_TYPES: Mapping[int, str] = {
     401: "NotAuthorizedException",
     403: "ForbiddenException",
-    404: "NoSuchTableException",
     405: "UnsupportedOperationException",
     429: "SlowDownException",
     503: "SlowDownException",
 }
 
 
-def _iceberg(status: int, text: str, request_id: str | None) -> Response:
+def _iceberg(status: int, text: str, request_id: str | None, *, absent: str) -> Response:
     status = 400 if status == 422 else status
-    kind = _ICEBERG_TYPES.get(status, "ServerErrorException" if status >= 500 else "BadRequestException")
+    kind = (
+        absent
+        if status == 404
+        else _ICEBERG_TYPES.get(status, "ServerErrorException" if status >= 500 else "BadRequestException")
+    )
     phrase = text or HTTPStatus(status).phrase
     return JSONResponse({"error": {"message": phrase, "type": kind, "code": status}}, status)

@@ -14,6 +14,9 @@ class Settings(BaseSettings):
     store: str | None = Field(default=None, repr=False, description="The store, with a catalog.")
     compression: str | None = Field(None, description="Compression of new CSV and JSON files, where it pays.")
 
+    public_url: str | None = Field(
+        default=None, description="The address of the server for its clients, where a proxy changes it; for Iceberg."
+    )
     dagster_url: str | None = Field(default=None, description="The address of Dagster's web server, for links to runs.")
     verify_reads: bool = Field(default=False, description="Whether every stored file is hashed before it is sent.")
     direct_uploads: bool = Field(

@@ -5,7 +5,7 @@ Servers that share the folder, or the bucket, resume each other's uploads.
 
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from io import FileIO, RawIOBase
 from pathlib import Path
@@ -41,8 +41,8 @@ class UploadFiles(Protocol):
     def facts(self, upload: str) -> bytes:
         """What `begin` was given."""
 
-    def ids(self) -> Iterator[str]:
-        """All uploads."""
+    def received(self) -> Mapping[str, int]:
+        """All uploads, with the bytes that have arrived."""
 
     def offset(self, upload: str) -> int:
         """How many bytes have arrived."""
@@ -82,9 +82,12 @@ class FolderFiles:
         self.offset(upload)
         return self._facts(upload).read_bytes()
 
-    def ids(self) -> Iterator[str]:
+    def received(self) -> Mapping[str, int]:
+        found = {}
         for facts in self._folder.glob("*.json"):
-            yield facts.stem
+            with suppress(FileNotFoundError):
+                found[facts.stem] = self.offset(facts.stem)
+        return found
 
     def offset(self, upload: str) -> int:
         return self._data(upload).stat().st_size
@@ -155,11 +158,12 @@ class BucketFiles:
             raise FileNotFoundError(upload)
         return found
 
-    def ids(self) -> Iterator[str]:
-        for found in self._objects.list():
-            upload, _, name = found.name.partition("/")
-            if name == "facts":
-                yield upload
+    def received(self) -> Mapping[str, int]:
+        found: dict[str, int] = {}
+        for there in self._objects.list():
+            upload, _, name = there.name.partition("/")
+            found[upload] = found.get(upload, 0) + (there.size if name != "facts" else 0)
+        return found
 
     def offset(self, upload: str) -> int:
         return sum(size for _, size in self._pieces(upload))
@@ -188,10 +192,10 @@ class BucketFiles:
         return spool.copy(cast(BinaryIO, io.BufferedReader(_Joined(self._objects, names), self.block)))
 
     def end(self, upload: str) -> None:
-        for found in sorted(
-            self._objects.list(f"{upload}/"), reverse=True
-        ):  # the facts last: they are listed until then
-            self._objects.remove(found.name)
+        for found in self._objects.list(f"{upload}/"):
+            if not found.name.endswith("/facts"):
+                self._objects.remove(found.name)
+        self._objects.remove(f"{upload}/facts")  # last: until then the upload is there, and can be deleted again
 
     def tidy(self, seconds: float) -> None:
         latest: dict[str, float] = {}

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from math import inf
 from threading import Lock
 from time import monotonic
 
@@ -63,10 +64,12 @@ class Uploads:
         self._quota, self._seconds = quota, hours * 3600
         self._writing: set[str] = set()
         self._lock = Lock()
+        self._counting = Lock()
+        self._beginning: set[str] = set()
         self._sessions: dict[str, UploadSession] = {}
         self._counted: dict[str, tuple[str, int]] = {}
         self._forms: dict[str, tuple[str, int]] = {}
-        self._recount()
+        self._counted_at = -inf  # when the first upload begins: a server starts while its store does not answer
 
     def begin(
         self, user: str, file_size: int | None, content_hash: str | None, key: str | None = None
@@ -78,10 +81,13 @@ class Uploads:
         with self._lock:
             self.check_quota(user, file_size or 0)
             self._counted[upload.id] = (user, file_size or 0)
+            self._beginning.add(upload.id)
         try:
             self._files.begin(upload.id, json.dumps(asdict(upload)).encode())
         except OSError as error:
             raise storage_error(error, "The upload could not be begun") from error
+        finally:
+            self._beginning.discard(upload.id)
         return upload
 
     def check_quota(self, user: str, size: int) -> None:
@@ -205,20 +211,24 @@ class Uploads:
         self._recount()
 
     def _recount(self) -> None:
-        found = self._under_way()
-        with self._lock:
-            self._counted, self._counted_at = found, monotonic()
+        with self._counting:
+            with self._lock:
+                before = self._counted.keys() - self._beginning
+            found = self._under_way()
+            with self._lock:  # what began in the meantime counts, too
+                begun = {upload: count for upload, count in self._counted.items() if upload not in before}
+                self._counted, self._counted_at = begun | found, monotonic()
 
     def _under_way(self) -> dict[str, tuple[str, int]]:
         """The owner and the counted bytes (announced or received) of each upload."""
         found: dict[str, tuple[str, int]] = {}
-        for upload_id in self._files.ids():
+        sessions: dict[str, UploadSession] = {}
+        for upload_id, received in self._files.received().items():
             with suppress(OSError, ValueError):
                 upload = self._sessions.get(upload_id) or UploadSession(**json.loads(self._files.facts(upload_id)))
-                self._sessions[upload_id] = upload
-                received = self._files.offset(upload_id) if upload.file_size is None else 0
+                sessions[upload_id] = upload
                 found[upload.id] = (upload.user, max(upload.file_size or 0, received))
-        self._sessions = {upload_id: self._sessions[upload_id] for upload_id in found}
+        self._sessions = sessions
         return found
 
     @contextmanager

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from time import time
 from typing import Any
 from uuid import NAMESPACE_OID, uuid4, uuid5
 
@@ -58,13 +59,13 @@ def log_of(dataset: DatasetRecord, version: VersionRecord, table: PublishedTable
 
     Raises `InputError` for a column that Delta has no type for.
     """
-    actions = [_commit_info(version), *_schema_actions(dataset, version, table.schema)]
-    return _lines([*actions, *(_add(file, table.schema, _milliseconds(version.created_at)) for file in table.files)])
-
-
-def _commit_info(version: VersionRecord) -> dict[str, Any]:
-    parameters = {"dataset": version.dataset, "version": str(version.number), "digest": str(version.digest)}
     moment = _milliseconds(version.created_at)
+    actions = [_commit_info(version, moment), *_schema_actions(dataset, table.schema)]
+    return _lines([*actions, *(_add(file, table.schema, moment) for file in table.files)])
+
+
+def _commit_info(version: VersionRecord, moment: int) -> dict[str, Any]:
+    parameters = {"dataset": version.dataset, "version": str(version.number), "digest": str(version.digest)}
     return {
         "commitInfo": {
             "timestamp": moment,
@@ -75,10 +76,16 @@ def _commit_info(version: VersionRecord) -> dict[str, Any]:
     }
 
 
-def _schema_actions(dataset: DatasetRecord, version: VersionRecord, columns: pa.Schema) -> list[dict[str, Any]]:
-    """The protocol and the columns of the table."""
+def _schema_actions(dataset: DatasetRecord, columns: pa.Schema, component: str | None = None) -> list[dict[str, Any]]:
+    """The protocol and the columns of the table. Raises `InputError` for what Delta does not have."""
+    names = [column.name.casefold() for column in columns]
+    if twice := [column.name for column in columns if names.count(column.name.casefold()) > 1]:
+        raise InputError(
+            f"The columns {', '.join(map(repr, twice))} differ in letter case only, which Delta ignores. Rename one.",
+            column=twice[0],
+        )
     schema = json.dumps({"type": "struct", "fields": [_field(column) for column in columns]})
-    identity = uuid5(NAMESPACE_OID, f"{dataset.created_at.isoformat()} {dataset.id}")
+    identity = uuid5(NAMESPACE_OID, f"{dataset.created_at.isoformat()} {dataset.id} {component or ''}")
     return [
         {"protocol": _protocol(_WITHOUT_ZONE in schema)},
         {
@@ -188,25 +195,25 @@ def export_delta(version: Version, folder: str | Path, *, component: str | None 
     contents = CatalogContents(version.access)
     table = PublishedTable(contents, version.record, None if component is None else [component])
     dataset = by_id(version.access, version.record.dataset_id)
-    columns = _schema_actions(dataset, version.record, table.schema)
+    columns = _schema_actions(dataset, table.schema, component)
     target = Path(folder).expanduser().absolute()
-    log = _Log.read(target, version.dataset)
+    log = _Log.read(target, version.dataset, columns[1]["metaData"]["id"])
     names = {file.name for file in table.files}
     added = [file for file in table.files if file.name not in log.files]
     removed = sorted(log.files - names)
     result = DeltaExport(log.next, len(added), len(removed), len(names) - len(added))
+    moment = max(int(time() * 1000), log.moment)
     is_new_schema = log.columns != columns[1]["metaData"]["schemaString"]
-    if not added and not removed and not is_new_schema and log.next:
-        return replace(result, version=log.next - 1)
-    moment = _milliseconds(version.created_at)
-    actions = [_commit_info(version.record), *(columns if is_new_schema else [])]
+    actions = [_commit_info(version.record, moment), *(columns if is_new_schema else [])]
     actions += [{"remove": {"path": name, "deletionTimestamp": moment, "dataChange": True}} for name in removed]
     actions += [_add(file, table.schema, moment) for file in added]
     try:
         (target / _LOG_FOLDER).mkdir(parents=True, exist_ok=True)
-        for file in added:
-            if not (target / file.name).exists():
+        for file in table.files:
+            if file in added or not (target / file.name).exists():
                 _link(contents.fetch(version.record, file.file), target / file.name)
+        if not added and not removed and not is_new_schema and log.next:
+            return replace(result, version=log.next - 1)
         log.commit(_lines(actions))
     except OSError as error:
         raise storage_error(error, f"{target} could not be written") from error
@@ -215,9 +222,13 @@ def export_delta(version: Version, folder: str | Path, *, component: str | None 
 
 def _link(stored: Path, target: Path) -> None:
     """A second name for a stored file. Raises `InputError` on another file system."""
+    partial = target.with_name(f".{uuid4().hex}.partial")
     try:
-        os.link(stored, target)
+        os.link(stored, partial)
+        partial.replace(target)  # whatever was there under this name
+        partial.unlink(missing_ok=True)  # where both were one file already
     except OSError as error:
+        partial.unlink(missing_ok=True)
         if error.errno not in (errno.EXDEV, errno.EPERM, errno.ENOTSUP):
             raise
         raise InputError(
@@ -229,24 +240,31 @@ def _link(stored: Path, target: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Log:
-    """The log of a table: its folder, the next version, the names of its files, and its columns."""
+    """The log of a table: its folder, the next version, the names of its files, its columns, when it was last written."""
 
     folder: Path
     next: int = 0
     files: frozenset[str] = frozenset()
     columns: str | None = None
+    moment: int = 0
 
     @classmethod
-    def read(cls, table: Path, dataset: str) -> "_Log":
-        """The log of a table that exports of this dataset made. Raises `InputError` for another one."""
+    def read(cls, table: Path, dataset: str, identity: str) -> "_Log":
+        """The log of a table that exports of this dataset and component made. Raises `InputError` for another one."""
         files: set[str] = set()
         columns = None
+        moment = 0
         paths = sorted((table / _LOG_FOLDER).glob("*.json"))
         for at, path in enumerate(paths):
-            actions = [json.loads(line) for line in path.read_text().splitlines() if line]
-            info: dict[str, Any] = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
-            theirs = info.get("engineInfo") != _ENGINE or path.name != f"{at:020}.json"
-            if theirs or info["operationParameters"]["dataset"] != dataset:
+            try:
+                actions = [json.loads(line) for line in path.read_text().splitlines() if line]
+                info = next(action["commitInfo"] for action in actions if "commitInfo" in action)
+                made = {action["metaData"]["id"] for action in actions if "metaData" in action}
+                is_ours = info["engineInfo"] == _ENGINE and path.name == f"{at:020}.json" and made <= {identity}
+                moment = info["timestamp"]
+            except (ValueError, KeyError, TypeError, StopIteration):
+                is_ours = False
+            if not is_ours:
                 raise InputError(
                     f"The Delta table {table} was made or changed by others ({path.name}). Export {dataset} to a new folder.",
                     path=str(table),
@@ -254,7 +272,7 @@ class _Log:
             files -= {action["remove"]["path"] for action in actions if "remove" in action}
             files |= {action["add"]["path"] for action in actions if "add" in action}
             columns = next((a["metaData"]["schemaString"] for a in actions if "metaData" in a), columns)
-        return cls(table / _LOG_FOLDER, len(paths), frozenset(files), columns)
+        return cls(table / _LOG_FOLDER, len(paths), frozenset(files), columns, moment)
 
     def commit(self, content: bytes) -> None:
         """Write the next version. Raises `RetryLater` if another export just did."""

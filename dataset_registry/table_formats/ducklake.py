@@ -4,11 +4,12 @@ Versions of all datasets are snapshots of one catalog, in the order of their com
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
-from itertools import count, groupby
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from uuid import NAMESPACE_OID, uuid4, uuid5
@@ -24,12 +25,14 @@ from dataset_registry.errors import InputError, NotFound, StorageError
 from dataset_registry.model.names import MAIN
 from dataset_registry.operations.datasets import by_id
 from dataset_registry.registry import Registry
-from dataset_registry.table_formats.keeping import keep_only
+from dataset_registry.table_formats import keeping
+from dataset_registry.table_formats.keeping import as_name, keep_only
 from dataset_registry.table_formats.published import ParquetFile, PublishedTable
 from dataset_registry.tabular.convert import is_list
 from dataset_registry.tabular.parquet import typed_bounds
 
 _FORMAT = "1.0"
+_IDENTITY = "registry_lake"
 _STORAGE = "v1.4.0"
 """The oldest release of DuckDB that reads the file; DuckLake 1.0 needs a newer one."""
 
@@ -86,36 +89,107 @@ def export_ducklake(
 
     A dataset `raw/flights` is the table `raw.flights`, one without a slash is in `main`. The newest `versions` of a branch are
     snapshots, which `AT (VERSION => …)` and `AT (TIMESTAMP => …)` read. The file is replaced: export again after commits.
-    With `keep` the versions get tags `ducklake/<file>/v<number>`, so that their files stay, until an export without them.
+    With `keep` the versions get tags `ducklake/<file>-<id>/v<number>`, so that their files stay; the next export to the file
+    deletes those that it does not need any more.
 
-    Raises `InputError` for a remote registry, `PermissionDenied`, `StorageError`.
+    Raises `InputError` for a remote registry, or for a file that is no such catalog, `PermissionDenied`, `StorageError`.
     """
     if not isinstance(registry, EmbeddedRegistry):
         raise InputError(
             "Only a registry that is opened with its store exports files: use Registry.open(catalog=…, store=…)."
         )
     target = Path(path).expanduser().absolute()
+    lake = _Identity.of(target)
     left_out: dict[str, str] = {}
-    states: list[_State] = []
+    chains: dict[int, list[_State]] = {}
     for dataset in registry.datasets(prefix=prefix):
         assert isinstance(dataset, EmbeddedDataset)
         try:
-            states += [_State.of(dataset, version) for version in _history(dataset, branch, versions)]
+            chains[dataset.id] = [_State.of(dataset, version) for version in _history(dataset, branch, versions)]
         except (InputError, NotFound) as error:
             left_out[dataset.name] = str(error)
+    for name, reason in _ambiguous([chain[0].dataset.name for chain in chains.values()]).items():
+        left_out[name] = reason
+    chains = {number: chain for number, chain in chains.items() if chain[0].dataset.name not in left_out}
+    tags: dict[int, list[str]] = {number: [] for number in {*chains, *lake.datasets}}
+    prefix_of_tags = f"ducklake/{as_name(target.stem)}-{lake.id[:8]}"
     if keep:
-        for dataset_id, mine in groupby(states, key=lambda state: state.dataset.id):
-            numbers = [state.version.number for state in mine]
-            keep_only(
-                EmbeddedDataset(registry.access, by_id(registry.access, dataset_id)), f"ducklake/{target.stem}", numbers
-            )
-    written = sum(as_objects(registry.access, [file.file for file in state.table.files]) for state in states)
+        for number, chain in chains.items():
+            tags[number] = [keeping.keep(state.dataset, prefix_of_tags, state.version.number) for state in chain]
+    written = sum(
+        as_objects(registry.access, [file.file for file in state.table.files])
+        for chain in chains.values()
+        for state in chain
+    )
     if written:
-        states = [_State.of(state.dataset, state.version) for state in states]
-    states.sort(key=lambda state: (state.version.created_at, state.dataset.id, state.version.number))
-    made = _Catalog(states, f"{target.parent}/")
+        chains = {n: [_State.of(state.dataset, state.version) for state in chain] for n, chain in chains.items()}
+    made = _Catalog(_in_order(chains.values()), _Identity(lake.id, [*chains]), f"{target.parent}/")
     _write(target, made.rows)
+    for number, wanted in tags.items():
+        with suppress(NotFound):  # deleted since the last export
+            keep_only(EmbeddedDataset(registry.access, by_id(registry.access, number)), prefix_of_tags, wanted)
     return Lake(made.tables, made.snapshots, made.files, written, left_out)
+
+
+def _in_order(chains: Iterable[Sequence["_State"]]) -> list[tuple[datetime, "_State"]]:
+    """The versions of all datasets in the order of their commits; those of one in its own, whatever the clocks said."""
+    found: list[tuple[datetime, _State]] = []
+    for chain in chains:
+        moment = datetime.fromtimestamp(0, UTC)
+        for state in reversed(chain):
+            moment = max(moment, state.version.created_at)
+            found.append((moment, state))
+    return sorted(found, key=lambda one: (one[0], one[1].dataset.id))  # the order of a dataset stays: sorting is stable
+
+
+_TAKEN = ("information_schema", "pg_catalog", "temp", "system")
+
+
+def _ambiguous(names: Sequence[str]) -> dict[str, str]:
+    """The datasets whose tables DuckDB, which ignores letter case, takes for others or for its own, each with the reason."""
+    tables: dict[str, list[str]] = {}
+    schemas: dict[str, set[str]] = {"main": {"main"}}
+    for name in names:
+        schema, table = _home(name)
+        tables.setdefault(f"{schema}/{table}".casefold(), []).append(name)
+        schemas.setdefault(schema.casefold(), set()).add(schema)
+    found = {
+        name: f"DuckDB takes {' and '.join(alike)} for one table."
+        for alike in tables.values()
+        if len(alike) > 1
+        for name in alike
+    }
+    for name in names:
+        schema = _home(name)[0]
+        if schema.casefold() in _TAKEN:
+            found[name] = f"The schema {schema!r} is one of DuckDB's own."
+        elif len(schemas[schema.casefold()]) > 1:
+            found.setdefault(name, f"DuckDB takes {' and '.join(sorted(schemas[schema.casefold()]))} for one schema.")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    """The id of a catalog, by which its tags are known, and the ids of its datasets."""
+
+    id: str
+    datasets: Sequence[int]
+
+    @classmethod
+    def of(cls, target: Path) -> "_Identity":
+        """That of an existing catalog, or a new one. Raises `InputError` for another file."""
+        if not target.exists():
+            return cls(uuid4().hex, [])
+        try:
+            with duckdb.connect(target, read_only=True) as connection:
+                rows = connection.execute(f"SELECT value FROM ducklake_metadata WHERE key = '{_IDENTITY}'").fetchall()
+            identity, _, datasets = rows[0][0].partition(" ")
+            return cls(identity, [int(number) for number in datasets.split()])
+        except (duckdb.Error, IndexError, ValueError) as error:
+            raise InputError(
+                f"{target} is no DuckLake catalog of a registry, and is not overwritten. Choose another file.",
+                path=str(target),
+            ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,19 +243,19 @@ def _runs(
 class _Catalog:
     """The rows of a catalog."""
 
-    def __init__(self, states: Sequence[_State], data_path: str) -> None:
+    def __init__(self, ordered: Sequence[tuple[datetime, _State]], lake: _Identity, data_path: str) -> None:
         self.rows: dict[str, list[Sequence[Any]]] = defaultdict(list)
         self._ids = count(1)
         self._file_ids = count(1)
         schemas = {"main": 0}
         by_dataset: dict[int, list[tuple[int, _State]]] = {}
         self._snapshot(0, datetime.fromtimestamp(0, UTC), 'created_schema:"main"', None, None, None)
-        for snapshot, state in enumerate(states, 1):
+        for snapshot, (moment, state) in enumerate(ordered, 1):
             mine = by_dataset.setdefault(state.dataset.id, [])
             record = state.version.record
             what = f"altered_table:{state.dataset.id}" if mine else f"created_table:{_quoted(state.dataset.name)}"
             told = str(state.version)
-            self._snapshot(snapshot, record.created_at, what, record.created_by, record.message or told, told)
+            self._snapshot(snapshot, moment, what, record.created_by, record.message or told, told)
             mine.append((snapshot, state))
         for mine in by_dataset.values():
             schema, _ = _home(mine[0][1].dataset.name)
@@ -191,8 +265,9 @@ class _Catalog:
             self.rows["schema"].append([number, _uuid(f"schema {schema}"), 0, None, schema, f"{schema}/", True])
         for mine in by_dataset.values():
             self._add_table(mine, schemas)
-        self.tables, self.snapshots, self.files = len(by_dataset), len(states), next(self._file_ids) - 1
+        self.tables, self.snapshots, self.files = len(by_dataset), len(ordered), next(self._file_ids) - 1
         facts = {"version": _FORMAT, "created_by": "dataset_registry", "data_path": data_path, "encrypted": "false"}
+        facts[_IDENTITY] = " ".join([lake.id, *map(str, lake.datasets)])
         self.rows["metadata"] = [[name, value, None, None] for name, value in facts.items()]
         last = next(self._ids)
         self.rows["snapshot"] = [[*row[:3], last, self.files + 1] for row in self.rows["snapshot"]]
@@ -298,9 +373,17 @@ def _kind_at(
 def _columns(schema: pa.Schema) -> dict[tuple[str, ...], tuple[str, int]]:
     """The type and the position of each column and nested field by its path. Raises `InputError`."""
     found: dict[tuple[str, ...], tuple[str, int]] = {}
+    folded: dict[tuple[str, ...], tuple[str, ...]] = {}
     for column in schema:
         for path, kind in _fields((column.name,), column.type):
             found[path] = (kind, len(found) + 1)
+            same = folded.setdefault(tuple(name.casefold() for name in path), path)
+            if same != path:
+                raise InputError(
+                    f"The columns {'.'.join(same)!r} and {'.'.join(path)!r} differ in letter case only, which DuckDB ignores. "
+                    "Rename one.",
+                    column=path[0],
+                )
     return found
 
 

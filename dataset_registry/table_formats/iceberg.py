@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
-from uuid import NAMESPACE_OID, uuid5
+from uuid import NAMESPACE_OID, UUID, uuid5
 
 import pyarrow as pa
 from pyiceberg import types as iceberg
@@ -184,6 +184,11 @@ class Snapshot:
     manifest_list: str
 
 
+def table_uuid(dataset: DatasetRecord, component: str | None) -> UUID:
+    """The identity of the table of a dataset, or of one of its components; another one if it is created again."""
+    return uuid5(NAMESPACE_OID, f"{dataset.created_at.isoformat()} {dataset.id} {component or ''}")
+
+
 def table_metadata(
     dataset: DatasetRecord,
     component: str | None,
@@ -206,7 +211,7 @@ def table_metadata(
     log = list(_first_parents(by_number, current))[::-1]
     return {
         "format-version": 2,
-        "table-uuid": str(uuid5(NAMESPACE_OID, f"{dataset.created_at.isoformat()} {dataset.id} {component or ''}")),
+        "table-uuid": str(table_uuid(dataset, component)),
         "location": location,
         "last-sequence-number": max(by_number),
         "last-updated-ms": moments[max(by_number)],

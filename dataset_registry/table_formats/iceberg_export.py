@@ -20,6 +20,8 @@ from dataset_registry.table_formats.published import PublishedTable
 from dataset_registry.version import Version
 
 _DIGEST, _VERSION, _DATASET = "registry.digest", "registry.version", "registry.dataset"
+_SOURCE = "registry.source"
+"""The property that says of which dataset and component a table is."""
 _MAPPING = "schema.name-mapping.default"
 
 
@@ -66,8 +68,10 @@ def export_iceberg(
     wanted = iceberg.schema_of(published.schema)
     _refuse_equal_files(published)
     name = identifier if isinstance(identifier, str) else ".".join(identifier)
-    table = _table(catalog, identifier, wanted, version)
-    tag = keeping.keep(_dataset(version), f"iceberg/{name}", version.number) if keep else None
+    dataset = _dataset(version)
+    source = str(iceberg.table_uuid(dataset.record, component))
+    table = _table(catalog, identifier, wanted, version, source)
+    tag = keeping.keep(dataset, f"iceberg/{keeping.as_name(name)}", version.number) if keep else None
     written = as_objects(access, [parquet.file for parquet in published.files])
     if written:
         published = PublishedTable(contents, version.record, names)
@@ -109,16 +113,18 @@ def _dataset(version: EmbeddedVersion) -> EmbeddedDataset:
     return EmbeddedDataset(version.access, datasets.by_id(version.access, version.record.dataset_id))
 
 
-def _table(catalog: Catalog, identifier: str | tuple[str, ...], wanted: Schema, version: EmbeddedVersion) -> Table:
-    """The table that exports of this dataset make. Raises `InputError` for another one."""
+def _table(
+    catalog: Catalog, identifier: str | tuple[str, ...], wanted: Schema, version: EmbeddedVersion, source: str
+) -> Table:
+    """The table that exports of this dataset and component make. Raises `InputError` for another one."""
     try:
         table = catalog.load_table(identifier)
     except NoSuchTableError:
         catalog.create_namespace_if_not_exists(Catalog.namespace_from(identifier))
-        properties = {"gc.enabled": "false", _DATASET: version.dataset}
+        properties = {"gc.enabled": "false", _DATASET: version.dataset, _SOURCE: source}
         return catalog.create_table(identifier, schema=wanted, properties=properties)
     name = ".".join(table.name())
-    if table.properties.get(_DATASET) != version.dataset:
+    if table.properties.get(_SOURCE) != source:  # another one, or one of this name that was deleted
         raise InputError(
             f"The table {name} was not made by an export of {version.dataset}. Export to a new table.", table=name
         )
@@ -150,7 +156,8 @@ def _facts(snapshot: Snapshot) -> dict[str, str]:
 
 
 def _is_exported(snapshot: Snapshot | None, version: EmbeddedVersion) -> bool:
-    return snapshot is not None and _facts(snapshot).get(_VERSION) == str(version.number)
+    facts = {} if snapshot is None else _facts(snapshot)
+    return (facts.get(_VERSION), facts.get(_DIGEST)) == (str(version.number), str(version.digest))
 
 
 def _files_of(table: Table) -> dict[str, DataFile]:

@@ -28,7 +28,7 @@ DATA = "data/"
 MOST_SNAPSHOTS = 1000
 """The newest versions that are snapshots, in addition to those that branches and tags name."""
 
-_FILE = re.compile(r"(\d{1,18})-(\d{1,18})-(list|changes|existing)\.avro")
+_FILE = re.compile(r"([0-9]{1,18})-([0-9]{1,18})-(list|changes|existing)\.avro")
 _METADATA = ".metadata.json"
 
 
@@ -95,12 +95,14 @@ class IcebergTable:
         if found is None:
             raise NotFound(f"No metadata file {name!r}.")
         version = self.dataset.version(f"v{int(found[1])}").record
+        if int(found[2]) not in (0, *version.parents[:1]):
+            raise NotFound(f"No metadata file {name!r}.")
         key = (*self._identity, version.id, int(found[2]))
         with _lock:
             made = _manifests.get(key)
         if made is None:
             made = self._manifests(version, int(found[2]))
-            with _lock:
+            with _lock, suppress(ValueError):  # larger than all that is kept
                 _manifests[key] = made
         if name not in made:
             raise NotFound(f"No metadata file {name!r}.")
@@ -128,13 +130,18 @@ class IcebergTable:
     def _schema(self, version: VersionRecord) -> Schema:
         key = (*self._identity, version.id)
         with _lock:
-            found: Schema | None = _schemas.get(key)
+            found: Schema | InputError | None = _schemas.get(key)
         if found is None:
-            table = self._table(version)
-            found = iceberg.schema_of(table.schema)
-            table.refuse_odd_files()
+            try:
+                table = self._table(version)
+                found = iceberg.schema_of(table.schema)
+                table.refuse_odd_files()
+            except InputError as error:
+                found = error
             with _lock:
                 _schemas[key] = found
+        if isinstance(found, InputError):
+            raise found
         return found
 
     def _table(self, version: VersionRecord) -> PublishedTable:
@@ -148,7 +155,7 @@ class IcebergTable:
 
 # What versions have does not change. Who may read them is checked by looking them up.
 _lock = Lock()
-_schemas: LRUCache[tuple[object, ...], Schema] = LRUCache(1 << 14)
+_schemas: LRUCache[tuple[object, ...], Schema | InputError] = LRUCache(1 << 14)
 _manifests: LRUCache[tuple[object, ...], Mapping[str, bytes]] = LRUCache(
     1 << 26, getsizeof=lambda made: sum(map(len, made.values()))
 )

@@ -5,8 +5,8 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from shutil import which
 from typing import Any
@@ -16,7 +16,9 @@ import pyarrow as pa
 import pytest
 
 from dataset_registry import Registry
+from dataset_registry.errors import PayloadTooLarge
 from dataset_registry.server import uploads as server_uploads
+from dataset_registry.store import open_store
 from tests import serving
 from tests.serving import Served
 from tests.waiting import SAFETY, until
@@ -161,6 +163,49 @@ def test_a_token_that_is_revoked_at_one_server_is_refused_by_all(
     (token,) = two[0].owner.tokens("ann")
     two[0].owner.revoke_token(token.id)
     assert (one.get("datasets").status_code, other.get("datasets").status_code) == (401, 401)
+
+
+def test_uploads_that_begin_at_once_count_against_one_quota(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each counts again what is stored, and the others are not stored yet."""
+    monkeypatch.setattr(server_uploads, "_COUNTED_FOR", -1.0)
+    files = server_uploads.FolderFiles(tmp_path)
+    listed, ready = files.received, threading.Barrier(12)
+
+    def slowly() -> Mapping[str, int]:
+        found = listed()
+        with suppress(threading.BrokenBarrierError):
+            ready.wait(0.05)
+        return found
+
+    monkeypatch.setattr(files, "received", slowly)
+    uploads = server_uploads.Uploads(files, quota=server_uploads.Quota(1000, 1000, 1000, 100), hours=1)
+    begun: list[object] = []
+
+    def begin() -> None:
+        with suppress(PayloadTooLarge):
+            begun.append(uploads.begin("ann", 900, None))
+
+    threads = [threading.Thread(target=begin) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(begun) == 1
+
+
+def test_an_upload_in_a_bucket_is_there_until_its_pieces_are_gone(s3_url: str) -> None:
+    named = open_store(s3_url).named("uploads")
+    assert named is not None
+    files = server_uploads.BucketFiles(named)
+    files.begin("u", b"{}")
+    with files.writing("u", 0) as write:
+        write([b"x"])
+    removed: list[str] = []
+    named.remove = removed.append  # type: ignore[method-assign]
+    files.end("u")
+    assert [name.rpartition("/")[2] for name in removed] == [f"{0:020}", "facts"]
 
 
 # --- processes behind a proxy --------------------------------------------------------------------------------------

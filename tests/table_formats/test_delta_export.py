@@ -89,7 +89,8 @@ def test_a_table_of_others_is_not_touched(many: Dataset, embedded: Registry, tmp
 def test_of_two_exports_at_once_one_tries_again(many: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     export_delta(many.version(), tmp_path / "delta")
     many.delete_rows(where="id = 20000")
-    stale = delta._Log.read(tmp_path / "delta", "raw/many")
+    identity = delta._schema_actions(many.record, pa.schema([]))[1]["metaData"]["id"]
+    stale = delta._Log.read(tmp_path / "delta", "raw/many", identity)
     export_delta(many.version(), tmp_path / "delta")
     monkeypatch.setattr(delta._Log, "read", lambda *_: stale)
     with pytest.raises(RetryLater):
@@ -121,3 +122,54 @@ def test_a_remote_registry_exports_nothing(served: Served, tmp_path: Path) -> No
     served.owner.create_dataset("raw/x").commit({"data": pa.table({"id": [1]})})
     with pytest.raises(InputError, match="opened with its store"):
         export_delta(served.registry().version("raw/x"), tmp_path / "delta")
+
+
+def test_a_file_that_is_missing_or_another_one_is_linked_again(many: Dataset, read: Read, tmp_path: Path) -> None:
+    folder = tmp_path / "delta"
+    first, *_ = (file.content_hash for file in many.version().files())
+    folder.mkdir()
+    (folder / f"{first}.parquet").write_bytes(b"garbage")
+    export_delta(many.version(), folder)
+    (found,) = read([("delta_folder", "", str(folder))])
+    assert_equal(found, many.version().to_arrow().sort_by("id"))
+    (folder / f"{first}.parquet").unlink()
+    assert export_delta(many.version(), folder).added == 0
+    (found,) = read([("delta_folder", "", str(folder))])
+    assert_equal(found, many.version().to_arrow().sort_by("id"))
+
+
+def test_what_is_removed_is_removed_now(many: Dataset, tmp_path: Path) -> None:
+    """Not when an exported version was committed: VACUUM deletes by this moment."""
+    export_delta(many.version(), tmp_path / "delta")
+    many.delete_rows(where="id = 20000")
+    export_delta(many.version(), tmp_path / "delta")
+    export_delta(many.version("v1"), tmp_path / "delta")
+    logs = sorted((tmp_path / "delta" / "_delta_log").glob("*.json"))
+    moments = [json.loads(log.read_text().splitlines()[0])["commitInfo"]["timestamp"] for log in logs]
+    assert moments == sorted(moments)
+    actions = [json.loads(line) for line in logs[2].read_text().splitlines()]
+    (removed,) = (action["remove"] for action in actions if "remove" in action)
+    assert removed["deletionTimestamp"] == moments[2] >= moments[1]
+
+
+def test_a_dataset_that_was_created_again_is_another_table(embedded: Registry, tmp_path: Path) -> None:
+    first = embedded.create_dataset("raw/x")
+    export_delta(first.commit({"data": pa.table({"id": [1]})}), tmp_path / "delta")
+    first.delete()
+    again = embedded.create_dataset("raw/x").commit({"data": pa.table({"id": [2]})})
+    with pytest.raises(InputError, match="made or changed by others"):
+        export_delta(again, tmp_path / "delta")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"commitInfo": {"engineInfo": "dataset_registry"}}'])
+def test_a_log_that_is_not_ours_is_an_error_of_ours(content: str, many: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "delta" / "_delta_log").mkdir(parents=True)
+    (tmp_path / "delta" / "_delta_log" / f"{0:020}.json").write_text(content)
+    with pytest.raises(InputError, match="made or changed by others"):
+        export_delta(many.version(), tmp_path / "delta")
+
+
+def test_columns_that_differ_in_letter_case_only_are_refused(embedded: Registry, tmp_path: Path) -> None:
+    version = embedded.create_dataset("raw/x").commit({"data": pa.table({"A": [1], "a": [2]})})
+    with pytest.raises(InputError, match="differ in letter case only"):
+        export_delta(version, tmp_path / "delta")

@@ -1,12 +1,17 @@
 """Datasets as a DuckLake catalog, read by DuckDB's extension."""
 
+import re
+from copy import copy
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from dataset_registry import Registry
-from dataset_registry.errors import InputError, InUse, PermissionDenied
+from dataset_registry import Dataset, Registry
+from dataset_registry.errors import InputError, InUse, PermissionDenied, StorageError
+from dataset_registry.table_formats import ducklake
 from dataset_registry.table_formats.ducklake import export_ducklake
 from tests.serving import Served
 from tests.table_formats.conftest import MANY, Read, kinds
@@ -71,17 +76,91 @@ def test_snapshots_say_what_they_are_and_tables_where(lake: Registry, read: Read
     assert "does not exist" in absent
 
 
+def _tags(dataset: Dataset) -> dict[str, int]:
+    return {tag.name: tag.version_number for tag in dataset.tags()}
+
+
 def test_the_versions_of_a_catalog_are_kept_until_it_is_written_without_them(lake: Registry, tmp_path: Path) -> None:
-    target = tmp_path / "lake.ducklake"
+    target = tmp_path / "my lake.ducklake"
     export_ducklake(lake, target, prefix="many", versions=2)
     many = lake.dataset("many")
-    assert {tag.name for tag in many.tags()} == {"ducklake/lake/v2", "ducklake/lake/v3"}
+    assert sorted(_tags(many).values()) == [2, 3]
+    assert all(re.fullmatch(r"ducklake/my-lake-[0-9a-f]{8}/v[23]", name) for name in _tags(many))
     with pytest.raises(InUse):
         many.delete_version("v2")
     again = export_ducklake(lake, target, prefix="many", versions=1)
     assert again.written == 0
-    assert {tag.name for tag in many.tags()} == {"ducklake/lake/v3"}
+    assert list(_tags(many).values()) == [3]
+    export_ducklake(lake, target, prefix="many", versions=3)  # the names of deleted tags are not used again
+    assert sorted(_tags(many).values()) == [1, 2, 3]
+    export_ducklake(lake, target, prefix="raw/")
+    assert _tags(many) == {}
+    export_ducklake(lake, target, prefix="raw/", keep=False)
+    assert _tags(lake.dataset("raw/days")) == {}
     assert not list(tmp_path.glob(".*.partial"))
+
+
+def test_catalogs_of_one_name_do_not_share_their_tags(lake: Registry, tmp_path: Path) -> None:
+    for folder, versions in (("a", 2), ("b", 1)):
+        (tmp_path / folder).mkdir()
+        export_ducklake(lake, tmp_path / folder / "l.ducklake", prefix="many", versions=versions)
+    assert sorted(_tags(lake.dataset("many")).values()) == [2, 3, 3]
+
+
+def test_tags_of_users_and_of_a_catalog_that_could_not_be_replaced_stay(
+    lake: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "lake.ducklake"
+    export_ducklake(lake, target, prefix="many", versions=2)
+    many = lake.dataset("many")
+    (name,) = {tag.rpartition("/")[0] for tag in _tags(many)}
+    for mine in ("validated", "v1-signed-off", "v77"):
+        many.create_tag(f"{name}/{mine}", "v1")
+    before = _tags(many)
+
+    def full(*_: object) -> None:
+        raise StorageError("No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ducklake, "_write", full)
+        with pytest.raises(StorageError):
+            export_ducklake(lake, target, prefix="many", versions=1)
+    assert _tags(many) == before
+    export_ducklake(lake, target, prefix="many", versions=1)
+    assert {tag.rpartition("/")[2] for tag in _tags(many)} == {"v3", "validated", "v1-signed-off", "v77"}
+
+
+def test_a_file_that_is_no_catalog_of_a_registry_is_not_overwritten(lake: Registry, tmp_path: Path) -> None:
+    target = tmp_path / "notes.txt"
+    target.write_text("precious")
+    with pytest.raises(InputError, match="not overwritten"):
+        export_ducklake(lake, target)
+    assert target.read_text() == "precious"
+
+
+def test_what_duckdb_takes_for_one_name_is_left_out(embedded: Registry, read: Read, tmp_path: Path) -> None:
+    """One such table would make the whole catalog unreadable, or be read in place of another one."""
+    for name in ("q", "main/q", "cs/Q", "cs/q", "Main/x", "temp/x", "fine/x"):
+        embedded.create_dataset(name).commit({"data": pa.table({"id": [len(name)]})})
+    embedded.create_dataset("fine/columns").commit({"data": pa.table({"A": [1], "a": [2]})})
+    target = tmp_path / "lake.ducklake"
+    left = export_ducklake(embedded, target).left_out
+    assert set(left) == {"q", "main/q", "cs/Q", "cs/q", "Main/x", "temp/x", "fine/columns"}
+    tables, rows = read([("ducklake_tables", "", str(target)), ("ducklake", "fine/x", str(target))])
+    assert isinstance(tables, pa.Table)
+    assert isinstance(rows, pa.Table)
+    assert tables["table_name"].to_pylist() == ["x"]
+    assert rows.to_pydict() == {"id": [6]}
+
+
+def test_versions_are_in_the_order_of_their_history_whatever_the_clocks_said(lake: Registry) -> None:
+    many = lake.dataset("many")
+    chain = [ducklake._State.of(many, version) for version in many.log()]  # type: ignore[arg-type]
+    early = replace(chain[0], version=copy(chain[0].version))
+    early.version.record = early.version.record._replace(created_at=datetime(2020, 1, 1, tzinfo=UTC))
+    ordered = ducklake._in_order([[early, *chain[1:]]])
+    assert [state.version.number for _, state in ordered] == [1, 2, 3]
+    assert [moment for moment, _ in ordered] == sorted(moment for moment, _ in ordered)
 
 
 def test_readers_write_a_catalog_without_tags(lake: Registry, read: Read, tmp_path: Path) -> None:

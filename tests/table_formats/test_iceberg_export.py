@@ -197,3 +197,32 @@ def test_a_remote_registry_exports_nothing(served: Served, catalog: SqlCatalog) 
     served.owner.create_dataset("raw/x").commit({"data": pa.table({"id": [1]})})
     with pytest.raises(InputError, match="opened with its store"):
         export_iceberg(served.registry().version("raw/x"), catalog, "raw.x")
+
+
+def test_a_table_is_that_of_one_dataset_and_one_component(embedded: Registry, catalog: SqlCatalog) -> None:
+    """A dataset that was deleted and created again begins with version 1 again."""
+    dataset = embedded.create_dataset("raw/x")
+    export_iceberg(dataset.commit({"data": pa.table({"id": [1]})}), catalog, "raw.x")
+    dataset.delete()
+    again = embedded.create_dataset("raw/x").commit({"data": pa.table({"id": [999]})})
+    with pytest.raises(InputError, match="not made by an export"):
+        export_iceberg(again, catalog, "raw.x")
+    both = embedded.create_dataset("raw/both").commit({"a": pa.table({"id": [1]}), "b": pa.table({"id": [2]})})
+    export_iceberg(both, catalog, "raw.a", component="a")
+    for component in ("b", None):
+        with pytest.raises(InputError, match="not made by an export"):
+            export_iceberg(both, catalog, "raw.a", component=component)
+    export_iceberg(both, catalog, "raw.both")
+    assert sorted(catalog.load_table("raw.both").scan().to_arrow()["id"].to_pylist()) == [1, 2]
+
+
+def test_a_version_is_exported_again_after_its_tag_was_deleted(many: Dataset, catalog: SqlCatalog) -> None:
+    first = export_iceberg(many.version(), catalog, "raw.many")
+    many.delete_tag(str(first.tag))
+    again = export_iceberg(many.version(), catalog, "raw.many")
+    assert again.tag == "iceberg/raw.many/v1-2"
+    assert export_iceberg(many.version(), catalog, "raw.many").tag == "iceberg/raw.many/v1-2"
+
+
+def test_any_name_of_a_table_is_part_of_a_tag(many: Dataset, catalog: SqlCatalog) -> None:
+    assert export_iceberg(many.version(), catalog, ("raw", "my table")).tag == "iceberg/raw.my-table/v1"

@@ -1,14 +1,18 @@
 """Readers of other projects get from the server's Iceberg catalog, Delta tables and bucket what the registry itself reads."""
 
 import math
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyiceberg.catalog.rest import RestCatalog
-from pyiceberg.exceptions import NoSuchTableError, RESTError
+from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError, RESTError
 
+from dataset_registry.table_formats import iceberg_tables
+from tests import serving
 from tests.serving import Served
 from tests.table_formats.conftest import MANY, Read
 
@@ -229,3 +233,57 @@ def test_a_file_with_field_ids_of_another_table_is_refused(tables: Served, catal
     found.commit({"data": tmp_path / "plain.parquet"})
     assert catalog.load_table("raw.delivered").scan().to_arrow().to_pylist() == [{"a": 1, "b": 2}]
     found.delete()
+
+
+def test_metadata_files_of_other_pairs_of_versions_are_not_made(tables: Served) -> None:
+    """There are as many as versions, not as pairs of them."""
+    token = tables.token("reader", permission="read")
+    many = tables.owner.dataset("raw/many").id
+
+    def status(name: str) -> int:
+        url = f"{tables.url}/registry/iceberg/{many}/-/{name}"
+        return httpx.get(url, headers={"X-Amz-Security-Token": token}).status_code
+
+    assert [status(f"2-{parent}-list.avro") for parent in (0, 1, 2, 3)] == [200, 200, 404, 404]
+    assert status("1-2-list.avro") == 404
+
+
+def test_a_version_that_cannot_be_a_snapshot_is_looked_at_once(
+    tables: Served, catalog: RestCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = tables.owner.create_dataset("raw/odd")
+    tables.owner.grant("reader", "read", "raw/odd")
+    for n in range(3):
+        found.commit({"data": pa.table({"n": pa.array([n], pa.uint64())})})
+    found.commit({"data": pa.table({"n": [1]})})
+    assert [snapshot.snapshot_id for snapshot in catalog.load_table("raw.odd").snapshots()] == [4]
+    monkeypatch.setattr(iceberg_tables, "PublishedTable", None)  # not used again
+    assert [snapshot.snapshot_id for snapshot in catalog.load_table("raw.odd").snapshots()] == [4]
+    monkeypatch.undo()
+    found.delete()
+
+
+def test_the_answer_with_the_token_is_not_cached_and_has_the_public_address(sqlite_url: str, tmp_path: Path) -> None:
+    with serving.in_thread(
+        catalog=sqlite_url, store=str(tmp_path), public_url="https://registry.example.com/"
+    ) as served:
+        served.owner.create_dataset("raw/x").commit({"data": pa.table({"id": [1]})})
+        served.owner.create_user("admin", role="administrator")
+        headers = {"Authorization": f"Bearer {served.token('admin')}", "Host": "evil.example"}
+        answer = httpx.get(f"{served.url}/iceberg/v1/namespaces/raw/tables/x", headers=headers)
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.json()["config"]["s3.endpoint"] == "https://registry.example.com"
+
+
+@pytest.mark.parametrize("name", ["a b", "it's", "Größe"])
+def test_a_component_with_an_odd_name_is_a_table(name: str, tables: Served, catalog: RestCatalog) -> None:
+    found = tables.owner.create_dataset("raw/names")
+    tables.owner.grant("reader", "read", "raw/names")
+    found.commit({name: pa.table({"id": [1]}), "other": pa.table({"x": [2]})})
+    assert catalog.load_table(("raw", "names", name)).scan().to_arrow().to_pydict() == {"id": [1]}
+    found.delete()
+
+
+def test_a_namespace_that_is_not_there_is_said_to_be_a_namespace(catalog: RestCatalog) -> None:
+    with pytest.raises(NoSuchNamespaceError):
+        catalog.list_tables("nothing")

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from dataset_registry.access import Access
 from dataset_registry.embedded.dataset import EmbeddedDataset
-from dataset_registry.errors import InputError, NotFound
+from dataset_registry.errors import InputError, InvalidName, NotFound
 from dataset_registry.model.extras import require
 from dataset_registry.model.names import MAIN
 from dataset_registry.operations import datasets
@@ -78,6 +78,7 @@ def load_table(
     namespace: str,
     table: str,
     request: Request,
+    response: Response,
     access: AccessDep,
     snapshots: Annotated[str, Query(max_length=10)] = "all",
 ) -> dict[str, Any]:
@@ -87,12 +88,14 @@ def load_table(
 
     dataset, component, ref = _find(access, _levels(namespace), table)
     found = IcebergTable(dataset, component, ref)
+    response.headers["Cache-Control"] = "no-store"  # it has the token
+    address = request.app.state.settings.public_url or str(request.base_url)
     secret = request.headers["authorization"].partition(" ")[2].strip()
     return {
         "metadata-location": found.metadata_location,
         "metadata": found.metadata(refs_only=snapshots == "refs"),
         "config": {
-            "s3.endpoint": str(request.base_url).rstrip("/"),
+            "s3.endpoint": address.rstrip("/"),
             "s3.path-style-access": "true",
             "s3.region": "us-east-1",
             "s3.access-key-id": "registry",
@@ -146,7 +149,7 @@ def _find(access: Access, levels: list[str], table: str) -> tuple[EmbeddedDatase
     for candidate in candidates:
         try:
             found.append(EmbeddedDataset(access, datasets.get(access, candidate)))
-        except NotFound:
+        except (NotFound, InvalidName):
             continue
     if len(found) > 1:
         raise InputError(
@@ -160,6 +163,6 @@ def _find(access: Access, levels: list[str], table: str) -> tuple[EmbeddedDatase
         dataset_ref = ref if at else MAIN
         if dataset.version(dataset_ref).components_named([name]):
             return dataset, name, dataset_ref
-    except NotFound:
+    except (NotFound, InvalidName):
         pass
     raise NotFound(f"No table {table!r} in the namespace {'.'.join(levels)!r}.")

@@ -35,10 +35,10 @@ from dataset_registry.server.routes.files import Download, blocks, byte_range
 
 router = APIRouter(prefix=S3.rstrip("/"), include_in_schema=False)
 
-_DATA = re.compile(r"(?:iceberg/\d{1,18}/[^/]+/)?data/([0-9a-f]{64})(?:-\d{1,9})?\.parquet")
-_ICEBERG = re.compile(r"iceberg/(\d{1,18})/([^/]+)/([^/]+)")
+_DATA = re.compile(r"(?:iceberg/[0-9]{1,18}/[^/]+/)?data/([0-9a-f]{64})(?:-[0-9]{1,9})?\.parquet")
+_ICEBERG = re.compile(r"iceberg/([0-9]{1,18})/([^/]+)/([^/]+)")
 _OF_A_VERSION = re.compile(r"(datasets|delta)/(.+?)@([^/]+)/(.*)", re.DOTALL)
-_RANGE = re.compile(r"bytes=(\d+-\d*|-\d+)")
+_RANGE = re.compile(r"bytes=([0-9]+-[0-9]*|-[0-9]+)")
 _LOG = "_delta_log/00000000000000000000.json"
 _MOST_KEYS = 1000
 
@@ -70,7 +70,7 @@ def get_object(
     if key == "":
         if "location" in request.query_params:
             return _xml('<LocationConstraint xmlns="http://s3.amazonaws.com/doc/2006-03-01/"/>')
-        after = paging.decode(continuation) or start_after
+        after = paging.decode(continuation) or start_after or request.query_params.get("marker", "")
         return _list(access, prefix, delimiter, after, min(most, _MOST_KEYS))
     found = _find(access, key)
     headers = {
@@ -104,6 +104,7 @@ def list_objects(request: Request, access: AccessDep) -> Response:
         values.get("delimiter", ""),
         values.get("start-after", ""),
         values.get("continuation-token"),
+        int(most) if (most := values.get("max-keys", "")).isdecimal() else _MOST_KEYS,
     )
 
 
@@ -201,6 +202,8 @@ def _list(access: Access, prefix: str, delimiter: str, after: str, most: int) ->
         if not key.startswith(prefix) or key <= after or (folder and folder <= after) or folder in folders:
             continue
         if len(keys) + len(folders) == most:
+            if not most:
+                break
             last = max([*keys[-1:], *list(folders)[-1:]], default=after)
             break
         if folder:
@@ -225,10 +228,13 @@ def _page(prefix: str, most: int, found: Sequence[_Object], folders: Sequence[st
         for one in found
     )
     common = "".join(f"<CommonPrefixes><Prefix>{escape(folder)}</Prefix></CommonPrefixes>" for folder in folders)
-    again = "" if last is None else f"<NextContinuationToken>{paging.encode(last)}</NextContinuationToken>"
+    shown = escape(prefix) if prefix.isprintable() else ""
+    again = ""
+    if last is not None:  # for the first and the second form of lists
+        again = f"<NextContinuationToken>{paging.encode(last)}</NextContinuationToken><NextMarker>{escape(last)}</NextMarker>"
     return _xml(
         f'<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>{BUCKET}</Name>'
-        f"<Prefix>{escape(prefix)}</Prefix><KeyCount>{len(found) + len(folders)}</KeyCount><MaxKeys>{most}</MaxKeys>"
+        f"<Prefix>{shown}</Prefix><KeyCount>{len(found) + len(folders)}</KeyCount><MaxKeys>{most}</MaxKeys>"
         f"<IsTruncated>{'false' if last is None else 'true'}</IsTruncated>{again}{contents}{common}</ListBucketResult>"
     )
 
