@@ -113,6 +113,31 @@ def _stream(found: Found) -> Iterator[str]:
     )
 
 
+def _growth(found: Found) -> Iterator[str]:
+    names = list(found["levels"][0]["ms"])
+    by_catalog = {c: [row for row in found["levels"] if row["catalog"] == c] for c in ("SQLite", "PostgreSQL")}
+
+    def rows() -> Iterator[Sequence[object]]:
+        for name in names:
+            cells: list[object] = [name]
+            for catalog, levels in by_catalog.items():
+                cells.append(" → ".join(f"{row['ms'][name]:.2f}" for row in levels))
+                cells.append(f"{found['exponents'][catalog][name]:+.2f}")
+            yield cells
+
+    sizes = ", ".join(f"{row['entries']:,}" for row in by_catalog["SQLite"])
+    last = by_catalog["SQLite"][-1]
+    largest = f"{last['datasets']:,} datasets and {last['versions']:,} versions"
+    yield f"Milliseconds in catalogs of {sizes} entries; the largest has {largest}."
+    yield ""
+    yield from _table(("operation", "SQLite", "exponent", "PostgreSQL", "exponent"), rows())
+
+
+def _row_bytes(found: Found) -> Iterator[str]:
+    rows = ((name, f"{kept['rows']:,}", f"{kept['bytes']:.0f}") for name, kept in found["bytes of a row"].items())
+    return _table(("table", "rows", "bytes of a row, with its indexes"), rows)
+
+
 def _scale(found: Found) -> Iterator[str]:
     names = [name for name, value in found["costs"][0].items() if isinstance(value, dict)]
     rows = (
@@ -147,6 +172,8 @@ PARTS: Mapping[str, tuple[str, Callable[[Found], Iterator[str]]]] = {
     "engines": ("engines", _engines),
     "stream": ("stream", _stream),
     "scale": ("scale", _scale),
+    "growth": ("growth", _growth),
+    "row-bytes": ("growth", _row_bytes),
     "plans": ("plans", _plans),
 }
 """By the name of the place in the page: the benchmark, and what makes Markdown of its result."""
