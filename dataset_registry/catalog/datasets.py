@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, bindparam, delete, func, select, update
+from sqlalchemy import ColumnElement, Row, and_, bindparam, delete, func, select, update
 
 from dataset_registry.catalog import reviews
 from dataset_registry.catalog.grants import Readable, forget_resource
@@ -18,6 +18,8 @@ from dataset_registry.model.records import DatasetRecord
 _SELECT = select(
     datasets.c.id, datasets.c.name, datasets.c.description, datasets.c.created_at, users.c.username
 ).select_from(datasets.outerjoin(users, users.c.id == datasets.c.created_by))
+_LAST = "\U0010ffff"
+"""The last character: no name has it, and all that begin with a prefix come before the prefix with it."""
 _BY_NAME = _SELECT.where(datasets.c.name == bindparam("name"))
 _BY_ID = _SELECT.where(datasets.c.id == bindparam("id"))
 
@@ -46,7 +48,7 @@ def by_id(tx: Transaction, dataset_id: int) -> DatasetRecord | None:
 
 def all_of(tx: Transaction, prefix: str, among: Readable = None) -> Iterator[DatasetRecord]:
     """Datasets whose name starts with `prefix`, by name; only those `among` these."""
-    query = _SELECT.where(func.substr(datasets.c.name, 1, len(prefix)) == prefix) if prefix else _SELECT
+    query = _SELECT.where(under(tx, prefix)) if prefix else _SELECT
     query = query if among is None else query.where(datasets.c.id.in_(among))
     return iter(sorted(map(_record, tx.execute(query)), key=lambda record: record.name))
 
@@ -60,9 +62,17 @@ def readable_names(tx: Transaction, names: Collection[str], among: Readable) -> 
 
 def names_under(tx: Transaction, prefix: str) -> list[str]:
     """The names of the datasets under a prefix, for any actor."""
-    return list(
-        tx.execute(select(datasets.c.name).where(func.substr(datasets.c.name, 1, len(prefix)) == prefix)).scalars()
-    )
+    return list(tx.execute(select(datasets.c.name).where(under(tx, prefix))).scalars())
+
+
+def under(tx: Transaction, prefix: str) -> ColumnElement[bool]:
+    """The condition that the name of a dataset starts with a prefix.
+
+    SQLite finds them in its index. That of PostgreSQL has the order of a language, which says nothing about prefixes.
+    """
+    name = datasets.c.name
+    starts = func.substr(name, 1, len(prefix)) == prefix
+    return and_(name >= prefix, name < prefix + _LAST, starts) if tx.dialect.name == "sqlite" else starts
 
 
 def create(tx: Transaction, name: str, description: str | None, user_id: int) -> int:
