@@ -134,7 +134,11 @@ def _growth(found: Found) -> Iterator[str]:
 
 
 def _row_bytes(found: Found) -> Iterator[str]:
-    rows = ((name, f"{kept['rows']:,}", f"{kept['bytes']:.0f}") for name, kept in found["bytes of a row"].items())
+    rows = (
+        (name, f"{kept['rows']:,}", f"{kept['bytes']:.0f}")
+        for name, kept in found["bytes of a row"].items()
+        if kept["rows"]
+    )
     return _table(("table", "rows", "bytes of a row, with its indexes"), rows)
 
 
