@@ -105,9 +105,13 @@ def export_ducklake(
     for dataset in registry.datasets(prefix=prefix):
         assert isinstance(dataset, EmbeddedDataset)
         try:
-            chains[dataset.id] = [_State.of(dataset, version) for version in _history(dataset, branch, versions)]
+            newest, *older = _history(dataset, branch, versions)
+            chains[dataset.id] = [_State.of(dataset, newest)]
         except (InputError, NotFound) as error:
             left_out[dataset.name] = str(error)
+            continue
+        with suppress(InputError):  # the history begins after a version that DuckLake cannot read
+            chains[dataset.id].extend(_State.of(dataset, version) for version in older)
     for name, reason in _ambiguous([chain[0].dataset.name for chain in chains.values()]).items():
         left_out[name] = reason
     chains = {number: chain for number, chain in chains.items() if chain[0].dataset.name not in left_out}

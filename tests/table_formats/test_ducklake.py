@@ -182,3 +182,23 @@ def test_readers_write_a_catalog_without_tags(lake: Registry, read: Read, tmp_pa
 def test_a_remote_registry_writes_no_catalog(served: Served, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="opened with its store"):
         export_ducklake(served.registry(), tmp_path / "lake.ducklake")
+
+
+def test_rows_that_are_there_twice_are_read_twice(embedded: Registry, read: Read, tmp_path: Path) -> None:
+    equal = pa.table({"id": [1, 2]})
+    embedded.create_dataset("raw/equal").commit({"one": equal, "two": equal})
+    export_ducklake(embedded, tmp_path / "lake.ducklake")
+    (found,) = read([("ducklake", "raw/equal", str(tmp_path / "lake.ducklake"))])
+    assert isinstance(found, pa.Table)
+    assert sorted(found["id"].to_pylist()) == [1, 1, 2, 2]
+
+
+def test_history_begins_after_a_version_that_is_no_table(embedded: Registry, tmp_path: Path) -> None:
+    dataset = embedded.create_dataset("raw/x")
+    dataset.commit({"notes.txt": b"hello"})
+    with dataset.draft() as draft:
+        draft.clear()
+        draft.add("data", pa.table({"id": [1]}))
+    dataset.append(pa.table({"id": [2]}))
+    exported = export_ducklake(embedded, tmp_path / "lake.ducklake", versions=5)
+    assert (exported.tables, exported.snapshots, dict(exported.left_out)) == (1, 2, {})
