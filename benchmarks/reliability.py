@@ -129,7 +129,7 @@ def many(folder: Path) -> dict[str, Any]:
             location = f"{bucket}/many-{uuid4().hex}?{options}&cache={folder / 'cache'}"
             catalog = f"sqlite:///{folder / f'{i}.sqlite'}"
             with Registry.open(catalog=catalog, store=location) as registry:
-                client = registry.access.store._client
+                client = registry.access.store.client
                 for threads, name in ((1, "plain obstore, 1 at a time"), (16, "plain obstore, 16 threads")):
                     contents = [os.urandom(size) for _ in range(count)]
 

@@ -162,7 +162,7 @@ def test_damaged_bytes_are_not_copied_within_a_bucket(tmp_path: Path, s3_url: st
         dataset.commit({"a": b"good"})
         store: Any = remote.access.store
         (key,) = objects(remote)
-        obstore.put(store._client, store._path(key), b"evil")
+        obstore.put(store.client, store._path(key), b"evil")
         with pytest.raises(CorruptionError):
             remote.copy_to(second)
         assert second.dataset("d").tree() == []
