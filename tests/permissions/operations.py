@@ -166,6 +166,17 @@ def _checkout_command(w: World) -> list[str]:
     return ["checkout", DATASET, str(w.out)]
 
 
+def _export_delta_command(w: World) -> list[str]:
+    rmtree(w.out, ignore_errors=True)
+    return ["export", "delta", DATASET, str(w.out), "--component", "table"]
+
+
+def _export_ducklake_command(w: World) -> list[str]:
+    target = w.out.with_suffix(".ducklake")
+    target.unlink(missing_ok=True)
+    return ["export", "ducklake", str(target), "--no-keep"]
+
+
 def _checkout(r: Registry, w: World) -> object:
     import shutil
 
@@ -591,6 +602,8 @@ OPERATIONS = (
         cli("get", DATASET, "data", "--to", "-"),
     ),
     Operation("check out", On(READ), _checkout, None, _checkout_command),
+    Operation("export as a Delta table", On(READ), None, None, _export_delta_command),
+    Operation("export what one may read to DuckLake", Anybody(), None, None, _export_ducklake_command),
     Operation("lineage", On(READ), None, None, cli("lineage", DATASET)),
     Operation(
         "productions",

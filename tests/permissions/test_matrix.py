@@ -197,6 +197,7 @@ def test_every_command_is_in_the_matrix(world: World) -> None:
     world.subject = PERSONS[0]
     asked = [tuple(operation.cli(world)) for operation in OPERATIONS if operation.cli is not None]
     found = {command for command in commands(_COMMAND) if command[0] not in ("init", "serve", "ui", "db")}
+    found -= {("export", "iceberg")}  # it needs a catalog of pyiceberg: see tests/table_formats/test_iceberg_export.py
     assert not {command for command in found if not any(a[: len(command)] == command for a in asked)}
 
 
