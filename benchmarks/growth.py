@@ -15,8 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from math import log
 from pathlib import Path
-from statistics import linear_regression, median
-from time import perf_counter
+from statistics import linear_regression
 from typing import Any
 from uuid import uuid4
 
@@ -28,7 +27,7 @@ from rich.table import Table
 from sqlalchemy import Connection, func, select, text
 from sqlalchemy.sql.schema import Table as Rows
 
-from benchmarks.__main__ import _machine, _registries
+from benchmarks.__main__ import _machine, _registries, _timed
 from benchmarks.charts import OURS, SETTINGS
 from dataset_registry import Dataset, Registry
 from dataset_registry.catalog.tables import metadata
@@ -149,7 +148,7 @@ def _double(connection: Connection, turn: int) -> None:
 
 
 def _value(table: Rows, name: str, most: Mapping[str, int], turn: int, is_sqlite: bool) -> str:
-    """The column of a copied row: ids are shifted, what is unique is made anew."""
+    """The column of a copied row: ids are shifted, what is unique is generated."""
     column = table.c[name]
     quoted = f'"{name}"'
     target = next((key.column.table.name for key in column.foreign_keys), None)
@@ -235,17 +234,6 @@ def _whole_works(registry: Registry) -> dict[str, Callable[[int], object]]:
 def _costs(registry: Registry, dataset: Dataset) -> dict[str, float]:
     found = {name: _timed(work, ROUNDS) for name, work in _works(registry, dataset).items()}
     return found | {name: _timed(work, 2) for name, work in _whole_works(registry).items()}
-
-
-def _timed(work: Callable[[int], object], rounds: int) -> float:
-    for i in range(2):
-        work(i)
-    times = []
-    for i in range(rounds):
-        started = perf_counter()
-        work(i)
-        times.append(perf_counter() - started)
-    return round(median(times) * 1000, 3)
 
 
 def _exponents(rows: Sequence[Mapping[str, Any]], catalog: str) -> dict[str, float]:

@@ -58,7 +58,7 @@ class CatalogContents:
             raise deleted(version)
         for component in found:
             stored = known[component.file_id]
-            if component.format != TABLE and not _is_file(component, stored):
+            if component.format != TABLE and not is_file(component, stored):
                 raise CorruptionError(
                     f"{component.name!r} of {version.dataset}@v{version.number} is a {component.format} file whose hash is that "
                     "of a table's list of parts. It cannot be read. Ask an administrator to run: dataset-registry verify",
@@ -71,7 +71,7 @@ class CatalogContents:
         listed = self.data_files(version, found)
         with self._access.catalog.read() as tx:
             tables = files.parts_of(
-                tx, [c.file_id for c, stored in zip(found, listed, strict=True) if not _is_file(c, stored)]
+                tx, [c.file_id for c, stored in zip(found, listed, strict=True) if not is_file(c, stored)]
             )
             facts = files.facts_of(tx, [file.id for stored in listed for file in stored])
         rows = {(table, at): count for table, parts in tables.items() for at, (_, count) in enumerate(parts)}
@@ -91,7 +91,7 @@ class CatalogContents:
     def source(self, version: VersionRecord, file: FileRecord) -> Path | Callable[[], Path | IOBase]:
         if self._access.verifies_reads:
             return lambda: self.fetch(version, file)
-        if file.form in _ASSEMBLED_FORMS:
+        if file.form in ASSEMBLED_FORMS:
             return lambda: self._read(version, file, lambda f: _at_random(self._access, f))
         if file.compression_type is None and (path := self._read(version, file, self._here)) is not None:
             return path
@@ -154,7 +154,7 @@ class CatalogContents:
             return read(now)
 
 
-def _is_file(component: ComponentRecord, stored: Sequence[FileRecord]) -> bool:
+def is_file(component: ComponentRecord, stored: Sequence[FileRecord]) -> bool:
     """Whether a component is one stored file, and not a table's list of parts."""
     return [file.id for file in stored] == [component.file_id]
 
@@ -167,7 +167,7 @@ def deleted(version: VersionRecord | None) -> NotFound:
 
 def local_file(access: Access, file: FileRecord) -> Path:
     """A local, read-only file with the content of a stored one: the object itself if it is local, else a copy."""
-    recipe = partial(opened, access, file) if file.form in _ASSEMBLED_FORMS else None
+    recipe = partial(opened, access, file) if file.form in ASSEMBLED_FORMS else None
     path = access.copies.fetch(_key(file), file.compression_type, recipe, is_small=file.form == "inline")
     if access.verifies_reads:
         with checked(path.open("rb"), str(file.content_hash)) as stream:
@@ -221,7 +221,7 @@ def _ranges(access: Access, file: FileRecord) -> Ranges:
 
 
 def _uri(access: Access, file: FileRecord) -> str:
-    if file.form not in _ASSEMBLED_FORMS:
+    if file.form not in ASSEMBLED_FORMS:
         return access.copies.uri(_key(file), file.compression_type)
     with access.catalog.read() as tx:
         key = recipes.assembled(tx, file.id)
@@ -234,20 +234,28 @@ def _assemble(access: Access, file: FileRecord) -> str:
     there = access.catalog.write(lambda tx: recipes.renew_lease(tx, file.id))
     if there is not None:
         return there
+    return store_object(access, file, lambda tx, key: recipes.lease(tx, file.id, key))
+
+
+def store_object(access: Access, file: FileRecord, enter: Callable[[Transaction, str], _Result | None]) -> _Result:
+    """Store the content of a file as an object, and record it with `enter`, which is given its key.
+
+    Raises `NotFound` if `enter` returns None because the file was deleted, `RetryLater`, `StorageError`.
+    """
     path = local_file(access, file)
     key = new_key(str(file.content_hash))
     held = list(access.catalog.write(lambda tx: holds.hold(tx, {str(file.content_hash): key})).values())
     access.store.put(key, path)
 
-    def lease(tx: Transaction) -> str | None:
+    def record(tx: Transaction) -> _Result | None:
         if not holds.release(tx, held):
             raise RetryLater(f"The file {str(file.content_hash)[:12]} took too long to assemble. Try again.")
-        return recipes.lease(tx, file.id, key)
+        return enter(tx, key)
 
-    leased = access.catalog.write(lease)
-    if leased is None:
+    recorded = access.catalog.write(record)
+    if recorded is None:
         raise deleted(None)
-    return leased
+    return recorded
 
 
 def _runs(file: FileRecord) -> list[tuple[str, int, int]]:
@@ -262,7 +270,7 @@ _RUN = 4 << 20
 
 _ASSEMBLED = "." + "0" * 32
 """The suffix of the keys of assembled files in the cache, which no object has."""
-_ASSEMBLED_FORMS = ("ranges", "inline")
+ASSEMBLED_FORMS = ("ranges", "inline")
 """The forms of files that have no object of their own."""
 
 
@@ -273,7 +281,7 @@ def _key(file: FileRecord) -> str:
             "the store and run: dataset-registry verify --repair. Or commit the same content again, which repairs it.",
             hash=file.content_hash,
         )
-    if file.form in _ASSEMBLED_FORMS:
+    if file.form in ASSEMBLED_FORMS:
         return f"{file.content_hash}{_ASSEMBLED}"
     if file.object_key is None:
         raise InputError(

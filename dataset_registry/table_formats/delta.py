@@ -24,7 +24,7 @@ from dataset_registry.errors import InputError, RetryLater
 from dataset_registry.model.records import DatasetRecord, VersionRecord
 from dataset_registry.operations.datasets import by_id
 from dataset_registry.store.spool import storage_error
-from dataset_registry.table_formats.published import ParquetFile, PublishedTable
+from dataset_registry.table_formats.published import ParquetFile, PublishedTable, not_embedded
 from dataset_registry.tabular.convert import is_list
 from dataset_registry.version import Version
 
@@ -189,9 +189,7 @@ def export_delta(version: Version, folder: str | Path, *, component: str | None 
     files on this machine; `StorageError`.
     """
     if not isinstance(version, EmbeddedVersion):
-        raise InputError(
-            "Only a registry that is opened with its store exports files: use Registry.open(catalog=…, store=…)."
-        )
+        raise not_embedded()
     contents = CatalogContents(version.access)
     table = PublishedTable(contents, version.record, None if component is None else [component])
     dataset = by_id(version.access, version.record.dataset_id)

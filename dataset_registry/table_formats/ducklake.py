@@ -27,7 +27,7 @@ from dataset_registry.operations.datasets import by_id
 from dataset_registry.registry import Registry
 from dataset_registry.table_formats import keeping
 from dataset_registry.table_formats.keeping import as_name, keep_only
-from dataset_registry.table_formats.published import ParquetFile, PublishedTable
+from dataset_registry.table_formats.published import ParquetFile, PublishedTable, not_embedded
 from dataset_registry.tabular.convert import is_list
 from dataset_registry.tabular.parquet import typed_bounds
 
@@ -95,9 +95,7 @@ def export_ducklake(
     Raises `InputError` for a remote registry, or for a file that is no such catalog, `PermissionDenied`, `StorageError`.
     """
     if not isinstance(registry, EmbeddedRegistry):
-        raise InputError(
-            "Only a registry that is opened with its store exports files: use Registry.open(catalog=…, store=…)."
-        )
+        raise not_embedded()
     target = Path(path).expanduser().absolute()
     lake = _Identity.of(target)
     left_out: dict[str, str] = {}

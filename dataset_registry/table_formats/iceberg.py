@@ -66,41 +66,34 @@ def field_id(path: Sequence[str]) -> int:
     return int.from_bytes(digest) % (_MOST_ID - 1) + 1
 
 
-def schema_of(columns: pa.Schema, schema_id: int = 0) -> Schema:
+def schema_of(columns: pa.Schema) -> Schema:
     """The Iceberg schema for stored columns. Raises `InputError` for a column that Iceberg has no type for."""
     fields = [_field((column.name,), column.type) for column in columns]
     names: dict[int | str, tuple[str, ...]] = {}
-    for path, number in _ids(fields):
-        for identity in (number, ".".join(path)):
+    for path, found in _walk(fields):
+        for identity in (found.field_id, ".".join(path)):
             if names.setdefault(identity, path) != path:
-                one, other = (" in ".join(map(repr, reversed(found))) for found in (names[identity], path))
+                one, other = (" in ".join(map(repr, reversed(place))) for place in (names[identity], path))
                 raise InputError(
                     f"Iceberg takes the columns {one} and {other} for the same one. Rename one.", column=path[0]
                 )
-    return Schema(*fields, schema_id=schema_id)
+    return Schema(*fields)
 
 
 def paths_of(schema: Schema) -> list[tuple[str, ...]]:
     """The columns, fields of structs, items of lists, keys and values of maps, each by its names from the outermost on."""
-    return [path for path, _ in _ids(schema.fields)]
+    return [path for path, _ in _walk(schema.fields)]
 
 
 def irreconcilable(one: Schema, other: Schema) -> list[str]:
     """The columns of both schemas of which neither has a type that the other's widens to, each with the two types."""
-    types = dict(_typed(other.fields))
+    types = {path: found.field_type for path, found in _walk(other.fields)}
     return [
-        f"{'.'.join(path)!r} as {kind} and as {types[path]}"
-        for path, kind in _typed(one.fields)
-        if path in types and not (_is_promoted(kind, types[path]) or _is_promoted(types[path], kind))
+        f"{'.'.join(path)!r} as {found.field_type} and as {types[path]}"
+        for path, found in _walk(one.fields)
+        if path in types
+        and not (_is_promoted(found.field_type, types[path]) or _is_promoted(types[path], found.field_type))
     ]
-
-
-def _typed(
-    fields: Iterable[iceberg.NestedField], above: tuple[str, ...] = ()
-) -> Iterable[tuple[tuple[str, ...], iceberg.IcebergType]]:
-    for found in fields:
-        yield (*above, found.name), found.field_type
-        yield from _typed(_fields_of(found.field_type), (*above, found.name))
 
 
 def _is_promoted(narrow: iceberg.IcebergType, wide: iceberg.IcebergType) -> bool:
@@ -149,19 +142,20 @@ def _type(path: tuple[str, ...], kind: pa.DataType) -> iceberg.IcebergType:
 def _way_out(kind: pa.DataType) -> str:
     if pa.types.is_timestamp(kind) or pa.types.is_time(kind):
         return "Commit it with microseconds, such as timestamp('us')."
-    if pa.types.is_unsigned_integer(
-        kind
-    ):  # uint32 is stored in 32 bits, which pyiceberg's filters take for a signed integer
+    if pa.types.is_unsigned_integer(kind):  # pyiceberg's filters take the 32 bits of uint32 for a signed integer
         return "Commit it as int64." if pa.types.is_uint32(kind) else "Commit it as int64 or decimal128(20, 0)."
     if pa.types.is_null(kind):
         return "Give it a type, even if it has no values yet."
     return "Commit it with another type, or leave it out of the table that is published."
 
 
-def _ids(fields: Iterable[iceberg.NestedField], above: tuple[str, ...] = ()) -> Iterable[tuple[tuple[str, ...], int]]:
+def _walk(
+    fields: Iterable[iceberg.NestedField], above: tuple[str, ...] = ()
+) -> Iterable[tuple[tuple[str, ...], iceberg.NestedField]]:
+    """Columns and what is nested in them, each with its names from the outermost on."""
     for found in fields:
-        yield (*above, found.name), found.field_id
-        yield from _ids(_fields_of(found.field_type), (*above, found.name))
+        yield (*above, found.name), found
+        yield from _walk(_fields_of(found.field_type), (*above, found.name))
 
 
 def _fields_of(kind: iceberg.IcebergType) -> Sequence[iceberg.NestedField]:
@@ -290,11 +284,11 @@ def name_mapping(schemas: Sequence[Schema]) -> str:
     """The ids by name of all columns of all schemas, as JSON, for schemas in which a name always has the same id."""
     root: dict[str, _Mapped] = {}
     for schema in schemas:
-        for path, number in _ids(schema.fields):
+        for path, found in _walk(schema.fields):
             level = root
             for name in path[:-1]:
                 level = level[name].fields
-            level.setdefault(path[-1], _Mapped(number))
+            level.setdefault(path[-1], _Mapped(found.field_id))
     return json.dumps(_mapping(root))
 
 

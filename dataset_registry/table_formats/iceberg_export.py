@@ -16,7 +16,7 @@ from dataset_registry.embedded.dataset import EmbeddedDataset, EmbeddedVersion
 from dataset_registry.errors import InputError
 from dataset_registry.operations import datasets
 from dataset_registry.table_formats import iceberg, keeping
-from dataset_registry.table_formats.published import PublishedTable
+from dataset_registry.table_formats.published import PublishedTable, not_embedded
 from dataset_registry.version import Version
 
 _DIGEST, _VERSION, _DATASET = "registry.digest", "registry.version", "registry.dataset"
@@ -58,9 +58,7 @@ def export_iceberg(
     for a column whose type changed to one that Iceberg does not widen to; `PermissionDenied`.
     """
     if not isinstance(version, EmbeddedVersion):
-        raise InputError(
-            "Only a registry that is opened with its store exports files: use Registry.open(catalog=…, store=…)."
-        )
+        raise not_embedded()
     access = version.access
     contents = CatalogContents(access)
     names = None if component is None else [component]

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dataset_registry.content import read
-from dataset_registry.content.source import CatalogContents
+from dataset_registry.content.source import CatalogContents, is_file
 from dataset_registry.errors import InputError
 from dataset_registry.model.manifest import component_label
 from dataset_registry.model.records import ComponentRecord, FileRecord, VersionRecord
@@ -18,6 +18,13 @@ from dataset_registry.tabular.arrow import type_of
 from dataset_registry.tabular.whole import WholeTable
 
 _FIELD_ID = b"PARQUET:field_id"
+
+
+def not_embedded() -> InputError:
+    """The error for an export from a registry whose store is not here."""
+    return InputError(
+        "Only a registry that is opened with its store exports files: use Registry.open(catalog=…, store=…)."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +102,7 @@ class PublishedTable:
     def refuse_odd_files(self) -> None:
         """Raise `InputError` if a file that was committed as a file has what other readers read differently."""
         for component, stored in zip(self._found, self._contents.data_files(self.version, self._found), strict=True):
-            if [file.id for file in stored] == [component.file_id]:
+            if is_file(component, stored):
                 self._delivered(component, None, stored[0])
 
     @cached_property

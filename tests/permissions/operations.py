@@ -603,7 +603,7 @@ OPERATIONS = (
     ),
     Operation("check out", On(READ), _checkout, None, _checkout_command),
     Operation("export as a Delta table", On(READ), None, None, _export_delta_command),
-    Operation("export what one may read to DuckLake", Anybody(), None, None, _export_ducklake_command),
+    Operation("export readable datasets to DuckLake", Anybody(), None, None, _export_ducklake_command),
     Operation("lineage", On(READ), None, None, cli("lineage", DATASET)),
     Operation(
         "productions",
